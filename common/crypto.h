@@ -1,0 +1,57 @@
+/*
+ * crypto.h - SHA-256, Ed25519 and random bytes, over libcrypto (OpenSSL 3).
+ *
+ * Ed25519 is RFC 8032; keys are files in PKCS#8 PEM, so that `openssl pkey` reads them.
+ * Thread: any; a `struct crypto_key` may be used by several threads at once.
+ */
+#ifndef CLOISTER_COMMON_CRYPTO_H
+#define CLOISTER_COMMON_CRYPTO_H
+
+#include "common/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SHA256_BYTES         32
+#define SHA256_HEX_BYTES     65 /* with NUL */
+#define ED25519_PUBLIC_BYTES 32
+#define ED25519_SIGN_BYTES   64
+
+void sha256(const void *bytes, size_t size, uint8_t ret_digest[SHA256_BYTES]);
+
+struct sha256_stream;
+struct sha256_stream *sha256_new(void);
+void sha256_update(struct sha256_stream *s, const void *bytes, size_t size);
+/* Ends and frees the stream. */
+void sha256_finish(struct sha256_stream *s, uint8_t ret_digest[SHA256_BYTES]);
+/* Frees without a result. */
+void sha256_free(struct sha256_stream *s);
+
+/* From the system's generator; a failure ends the process, since nothing safe can follow. */
+void crypto_random(void *ret_bytes, size_t size);
+
+struct crypto_key; /* an Ed25519 key pair */
+
+enum err crypto_key_new(struct crypto_key **ret_key, struct errbuf *eb);
+/* Reads PEM; refuses a key file that others can read (mode & 077). */
+enum err crypto_key_open(struct crypto_key **ret_key, const char *path, struct errbuf *eb);
+/* Writes PEM with mode 0600, fsynced; never overwrites (ERR_CONFLICT). */
+enum err crypto_key_save(const struct crypto_key *key, const char *path, struct errbuf *eb);
+/* crypto_key_open, or new + save where the file does not exist yet. */
+enum err crypto_key_open_or_create(struct crypto_key **ret_key, const char *path,
+                                   struct errbuf *eb);
+void crypto_key_free(struct crypto_key *key);
+
+void crypto_key_public(const struct crypto_key *key, uint8_t ret_public[ED25519_PUBLIC_BYTES]);
+enum err crypto_sign(const struct crypto_key *key, const void *bytes, size_t size,
+                     uint8_t ret_signature[ED25519_SIGN_BYTES], struct errbuf *eb);
+bool crypto_verify(const uint8_t public_key[ED25519_PUBLIC_BYTES], const void *bytes, size_t size,
+                   const uint8_t signature[ED25519_SIGN_BYTES]);
+
+/* Lower-case hex with NUL: ret_text needs 2 * size + 1 bytes. */
+void hex_encode(const void *bytes, size_t size, char *ret_text);
+/* Exactly 2 * size hex digits and then NUL; false otherwise. */
+bool hex_decode(const char *text, void *ret_bytes, size_t size);
+
+#endif

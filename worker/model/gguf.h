@@ -1,0 +1,97 @@
+/*
+ * gguf.h - a GGUF file (v2 or v3, little endian) as a table of checked views into memory.
+ *
+ * The bytes are not trusted: every length, offset, count, type and string is checked against the
+ * size of what was given before it is used, and again against each other (a tensor's bytes must
+ * lie in the data section, not overlap another tensor, and match shape x type). What is refused
+ * is refused with the byte offset, the key or tensor, and the reason.
+ *
+ * Source of the format: the GGUF specification (ggml project, docs/gguf.md).
+ *
+ * Ownership: a `struct gguf` borrows the memory it was opened over, or owns the private copy or
+ * mapping that gguf_open_file made; views die with gguf_close. Thread: read-only after open, any
+ * thread.
+ */
+#ifndef CLOISTER_WORKER_MODEL_GGUF_H
+#define CLOISTER_WORKER_MODEL_GGUF_H
+
+#include "common/err.h"
+#include "worker/kernels/quant_type.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum gguf_value_type {
+    GGUF_VALUE_U8 = 0,
+    GGUF_VALUE_I8 = 1,
+    GGUF_VALUE_U16 = 2,
+    GGUF_VALUE_I16 = 3,
+    GGUF_VALUE_U32 = 4,
+    GGUF_VALUE_I32 = 5,
+    GGUF_VALUE_F32 = 6,
+    GGUF_VALUE_BOOL = 7,
+    GGUF_VALUE_STRING = 8,
+    GGUF_VALUE_ARRAY = 9,
+    GGUF_VALUE_U64 = 10,
+    GGUF_VALUE_I64 = 11,
+    GGUF_VALUE_F64 = 12,
+};
+
+struct gguf_string {
+    const char *bytes; /* not NUL-terminated; may hold any byte */
+    size_t size;
+};
+
+#define GGUF_DIMS_MAX 4
+
+struct gguf_tensor {
+    struct gguf_string name;
+    enum quant_type type;
+    uint32_t n_dims;
+    uint64_t dims[GGUF_DIMS_MAX]; /* dims[0] runs fastest (the row length, K); unused ones are 1 */
+    uint64_t offset;              /* from the start of the file */
+    uint64_t size;                /* bytes */
+    const uint8_t *data;          /* NULL when only the header was opened */
+};
+
+struct gguf;
+
+/* Maps nothing and trusts nothing: reads the file into private memory (so that truncating it
+ * later cannot raise SIGBUS). With `header_only`, reads just up to the data section and checks
+ * the tensor table against the file's size. */
+enum err gguf_open_file(struct gguf **ret_gguf, const char *path, bool header_only,
+                        struct errbuf *eb);
+/* Borrows `bytes` until gguf_close. */
+enum err gguf_open_memory(struct gguf **ret_gguf, const void *bytes, size_t size,
+                          struct errbuf *eb);
+void gguf_close(struct gguf *g);
+
+uint32_t gguf_version(const struct gguf *g);
+uint64_t gguf_file_size(const struct gguf *g);
+uint64_t gguf_data_offset(const struct gguf *g);
+
+size_t gguf_tensor_count(const struct gguf *g);
+const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, size_t index);
+const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name); /* or NULL */
+
+size_t gguf_key_count(const struct gguf *g);
+struct gguf_string gguf_key_at(const struct gguf *g, size_t index, enum gguf_value_type *ret_type,
+                               enum gguf_value_type *ret_element_type, uint64_t *ret_count);
+bool gguf_has(const struct gguf *g, const char *key);
+
+/* ERR_NOT_FOUND where the key is missing, ERR_INVALID (with key and both types) where it has
+ * another type or does not fit. Integer getters accept every integer type that holds the value. */
+enum err gguf_get_u32(const struct gguf *g, const char *key, uint32_t *ret, struct errbuf *eb);
+enum err gguf_get_f32(const struct gguf *g, const char *key, float *ret, struct errbuf *eb);
+enum err gguf_get_bool(const struct gguf *g, const char *key, bool *ret, struct errbuf *eb);
+enum err gguf_get_string(const struct gguf *g, const char *key, struct gguf_string *ret,
+                         struct errbuf *eb);
+/* Arrays: the element count, then elements by index (index < count is the caller's duty). */
+enum err gguf_get_array(const struct gguf *g, const char *key, enum gguf_value_type element_type,
+                        uint64_t *ret_count, struct errbuf *eb);
+struct gguf_string gguf_array_string(const struct gguf *g, const char *key, uint64_t index);
+int64_t gguf_array_int(const struct gguf *g, const char *key, uint64_t index);
+double gguf_array_float(const struct gguf *g, const char *key, uint64_t index);
+
+#endif
