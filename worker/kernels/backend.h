@@ -1,0 +1,188 @@
+/*
+ * backend.h - the operations of a forward pass, one table of functions per kind of device.
+ *
+ * ref/ is the oracle, written to be read; cpu/ (AVX2, AVX-512) and cuda/ give the same bits. What
+ * the bits are is said here, operation by operation, and once more as code in ref/. Nothing but
+ * the inputs decides them: not the number of rows in the call, nor threads, nor instruction set.
+ *
+ * Pointers named `float *` or `struct act *` are the backend's own memory (device memory on a
+ * GPU): made by buffer_new / act_new, read and written by other code only through buffer_read and
+ * buffer_write. Row-major, contiguous, 64-byte aligned.
+ *
+ * Matrix product, for a weight of `rows` x `cols` and quantized type: activations are quantized
+ * per (token, block of 32) as d = amax / 127, q = rint(x * (127 / amax)) half to even, all 0 where
+ * amax is 0. A block's integer sums isum = sum(qw * qx), sx = sum(qx) are exact. The float part is
+ * acc = fmaf(dw * dx, (float)isum, acc), then, for types with a minimum, acc = fmaf(m * dx,
+ * (float)sx, acc), blocks ascending within a leaf of 8 blocks, each leaf from +0; leaves are added
+ * ascending within a group, from the first leaf; groups by a fixed tree over their index
+ * (backend_group_tree). Where `groups` does not divide the blocks, group g holds blocks
+ * [g * blocks / groups, (g + 1) * blocks / groups). F32, F16 and BF16 weights: 32 lanes by index
+ * modulo 32, fmaf ascending within a lane, then a halving tree over the lanes; groups as above.
+ *
+ * Ownership: what a *_new or *_load returns is freed by its partner before the backend is closed.
+ * Thread: one owner thread per backend; operations use the backend's own threads inside.
+ */
+#ifndef CLOISTER_WORKER_KERNELS_BACKEND_H
+#define CLOISTER_WORKER_KERNELS_BACKEND_H
+
+#include "common/err.h"
+#include "worker/kernels/quant_type.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define KV_PAGE_TOKENS 32u /* positions in one page of the KV cache */
+
+struct backend;
+struct weight; /* one matrix in the backend's own layout */
+struct act;    /* activations of one step, quantized and, where asked for, float */
+struct kv;     /* the paged KV cache of one model */
+
+enum kv_type { KV_TYPE_F16 = 0, KV_TYPE_Q8_0 = 1 };
+
+enum activation { ACTIVATION_SILU = 0, ACTIVATION_GELU_TANH = 1 };
+
+enum rope_style {
+    ROPE_STYLE_PAIRS = 0,  /* rotates (2i, 2i + 1): llama as GGUF stores it */
+    ROPE_STYLE_HALVES = 1, /* rotates (i, i + dim / 2): NeoX, qwen2, gemma */
+};
+
+/* Rows of one step: which token stands where. Arrays are host memory, borrowed for the call. */
+struct step_rows {
+    uint32_t n_rows;
+    const uint32_t *position; /* [n_rows] absolute position in its sequence */
+    const uint32_t *sequence; /* [n_rows] row of page_table */
+    /* [sequence][position / KV_PAGE_TOKENS] = page id; pages for every position up to and
+     * including the row's own are there. */
+    const uint32_t *page_table;
+    uint32_t page_table_stride;
+};
+
+struct matmul_job {
+    const struct weight *weight;
+    float *out;          /* [n][out_stride], columns 0 .. rows - 1 are written */
+    uint32_t out_stride; /* floats */
+    const float *bias;   /* [rows], added last, or NULL */
+    bool accumulate;     /* out = out + result instead of out = result (residual) */
+};
+
+struct attention_job {
+    struct kv *kv;
+    uint32_t layer;
+    const struct step_rows *rows;
+    const float *q; /* [n_rows][n_heads * head_dim], after RoPE */
+    uint32_t n_heads;
+    float scale;     /* on q * k, applied to q before the products */
+    uint32_t window; /* 0: all positions up to the row's own; else only the last `window` of them */
+    float softcap;   /* 0: none */
+    struct act *out; /* [n_rows][n_heads * head_dim_v] */
+};
+
+struct rope_kv_job {
+    struct kv *kv;
+    uint32_t layer;
+    const struct step_rows *rows;
+    float *q; /* [n_rows][n_heads * head_dim], rotated in place */
+    float *k; /* [n_rows][n_kv_heads * head_dim], rotated, then written to the cache */
+    const float *v;
+    uint32_t n_heads;
+    uint32_t rope_dim; /* the first rope_dim elements of a head are rotated, the rest pass */
+    enum rope_style style;
+    const float *table; /* host: [position][rope_dim / 2][2] = cos, sin (rope_table.h) */
+};
+
+struct kv_shape {
+    uint32_t n_layers;
+    uint32_t n_kv_heads;
+    uint32_t head_dim_k;
+    uint32_t head_dim_v;
+    enum kv_type type;
+    uint32_t n_pages;
+};
+
+struct backend_ops {
+    const char *name; /* "scalar", "avx2", "avx512" */
+
+    void (*close)(struct backend *b);
+
+    /* Copies and repacks a matrix as the file has it: `rows` rows of `cols` elements, `data` of
+     * rows * row_bytes. `groups` >= 1 (1 unless the matrix may be split along K). ERR_UNSUPPORTED
+     * names the type; ERR_NO_MEMORY the bytes wanted. */
+    enum err (*weight_load)(struct backend *b, enum quant_type type, const void *data,
+                            uint32_t rows, uint32_t cols, uint32_t groups,
+                            struct weight **ret_weight, struct errbuf *eb);
+    void (*weight_free)(struct backend *b, struct weight *w);
+
+    float *(*buffer_new)(struct backend *b, size_t count); /* NULL when memory is refused */
+    void (*buffer_free)(struct backend *b, float *buffer);
+    void (*buffer_write)(struct backend *b, float *buffer, const float *host, size_t count);
+    void (*buffer_read)(struct backend *b, const float *buffer, float *host, size_t count);
+
+    /* Room for `rows_max` rows of `cols_max`; `keep_float` for weights of a float type. */
+    struct act *(*act_new)(struct backend *b, uint32_t rows_max, uint32_t cols_max,
+                           bool keep_float);
+    void (*act_free)(struct backend *b, struct act *a);
+
+    enum err (*kv_new)(struct backend *b, const struct kv_shape *shape, struct kv **ret_kv,
+                       struct errbuf *eb);
+    void (*kv_free)(struct backend *b, struct kv *kv);
+
+    /* out[i] = row ids[i] of w, dequantized, times `scale` (1 passes bits through). */
+    void (*embed)(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
+                  float scale, float *out);
+    /* y = x / sqrt(mean(x^2) + eps) * gain; sum of squares in 16 lanes by index, fmaf ascending,
+     * then a halving tree. Written to `out` (quantized, and float where it keeps that). */
+    void (*norm)(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
+                 float eps, struct act *out);
+    /* Quantizes x as it is. */
+    void (*quantize)(struct backend *b, const float *x, uint32_t n, uint32_t cols, struct act *out);
+    /* All jobs share the input `x` of n rows; rows of the outputs are independent of n. */
+    void (*matmul)(struct backend *b, const struct act *x, uint32_t n,
+                   const struct matmul_job *jobs, uint32_t n_jobs);
+    void (*rope_kv)(struct backend *b, const struct rope_kv_job *job);
+    /* Per (row, head), page by page ascending: scores s_j (d ascending, fmaf, from +0), page
+     * maximum m, e_j = nm_exp(s_j - m), sum of e_j (16 lanes by index, tree), values fmaf over j
+     * ascending; pages merged ascending. K and V are always read back through the cache's type. */
+    void (*attention)(struct backend *b, const struct attention_job *job);
+    /* out = act(gate) * up, quantized. */
+    void (*gate)(struct backend *b, const float *gate, const float *up, uint32_t n, uint32_t cols,
+                 enum activation activation, struct act *out);
+
+    /* Bytes now held for weights, KV, and everything else (buffers, activations, scratch). */
+    void (*memory)(const struct backend *b, uint64_t *ret_weights, uint64_t *ret_kv,
+                   uint64_t *ret_scratch);
+};
+
+struct backend {
+    const struct backend_ops *ops;
+};
+
+enum backend_isa {
+    BACKEND_ISA_AUTO = 0, /* the best that cpuid and the OS allow */
+    BACKEND_ISA_SCALAR = 1,
+    BACKEND_ISA_AVX2 = 2,   /* AVX2, FMA, F16C */
+    BACKEND_ISA_AVX512 = 3, /* AVX-512 F, BW, VL, VNNI */
+};
+
+struct backend_cpu_config {
+    enum backend_isa isa;
+    uint32_t threads; /* 0: one per core this process may use */
+};
+
+/* ERR_UNSUPPORTED where the machine lacks the forced instruction set, naming what it lacks. */
+enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu_config *config,
+                          struct errbuf *eb);
+
+/* "auto", "scalar", "avx2", "avx512". */
+bool backend_isa_parse(const char *text, enum backend_isa *ret_isa);
+bool backend_isa_available(enum backend_isa isa);
+
+/* Bytes that weight_load will hold for such a matrix, padding included: exact. */
+uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols);
+uint64_t backend_kv_page_bytes(const struct kv_shape *shape); /* one page id over all layers */
+
+/* How many groups a matrix that may be split along K is summed in: from its shape alone. */
+uint32_t backend_groups(uint32_t cols, uint32_t n_kv_heads_or_0);
+
+#endif
