@@ -1,0 +1,173 @@
+/*
+ * engine.h - runs models: one thread that owns a backend, steps every running sequence together
+ * (continuous batching over a paged KV cache) and says what happened in events.
+ *
+ * Callers put commands in and take events out; both go through bounded queues, and `notify` is
+ * called (from the engine's thread; it must only wake the caller, e.g. write an eventfd) whenever
+ * there is a new event. Loading a model runs on a thread of its own and delays nobody.
+ *
+ * What tokens a job gets depends on the model file, its prompt ids, sampling and seed alone: not
+ * on what runs beside it, how the prompt is cut into chunks, threads, or instruction set. A job
+ * with `resume` ids goes on behind them as if it had made them itself.
+ *
+ * Ownership: engine_submit copies the job. An event's pointers are valid until the next
+ * engine_poll. Thread: commands and engine_poll from one caller thread.
+ */
+#ifndef CLOISTER_WORKER_ENGINE_ENGINE_H
+#define CLOISTER_WORKER_ENGINE_ENGINE_H
+
+#include "common/err.h"
+#include "worker/engine/sampling.h"
+#include "worker/kernels/backend.h"
+#include "worker/model/chat.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct engine;
+
+struct engine_config {
+    enum backend_isa isa;
+    uint32_t threads;      /* 0: one per core */
+    uint32_t step_tokens;  /* token budget of one step, prompt and decode together; 0: 512 */
+    uint32_t chunk_tokens; /* most prompt tokens of one job in one step; 0: step_tokens */
+    uint32_t sequences;    /* most jobs running at once, per model; 0: 64 */
+    void (*notify)(void *arg);
+    void *notify_arg;
+};
+
+/* What a model will hold, from its header alone. Bytes. */
+struct engine_estimate {
+    uint64_t weights_bytes;
+    uint64_t kv_page_bytes;  /* for KV_PAGE_TOKENS positions of one sequence */
+    uint64_t kv_bytes;       /* the pool: kv_page_bytes * pages for the asked context and slots */
+    uint64_t scratch_bytes;  /* activations, logits, rope tables, tokenizer */
+    uint32_t context_tokens; /* per job, after the file's own maximum */
+    uint32_t kv_pages;
+};
+
+struct engine_model_config {
+    const char *path;
+    uint32_t context_tokens; /* most positions of one job; 0: the file's own, at most 8192 */
+    uint32_t slots;          /* the KV pool holds this many full contexts' worth; 0: 4 */
+    enum kv_type kv_type;
+};
+
+enum err engine_estimate_file(const struct engine_config *config,
+                              const struct engine_model_config *model,
+                              struct engine_estimate *ret_estimate, struct errbuf *eb);
+
+enum err engine_open(struct engine **ret_engine, const struct engine_config *config,
+                     struct errbuf *eb);
+/* Ends running jobs without events and joins the threads. */
+void engine_close(struct engine *e);
+
+const char *engine_isa_name(const struct engine *e);
+
+/* Starts loading under the caller's `model_id`; ENGINE_EVENT_MODEL_READY or _FAILED follows. */
+enum err engine_load(struct engine *e, uint32_t model_id, const struct engine_model_config *model,
+                     struct errbuf *eb);
+/* Jobs of the model end with ENGINE_FINISH_ERROR (ERR_UNAVAILABLE); ENGINE_EVENT_MODEL_GONE
+ * follows once its memory is free. */
+enum err engine_unload(struct engine *e, uint32_t model_id, struct errbuf *eb);
+
+enum engine_prompt_kind {
+    ENGINE_PROMPT_IDS,  /* token ids as given */
+    ENGINE_PROMPT_TEXT, /* raw text: BOS where the file wants it, specials are plain text */
+    ENGINE_PROMPT_CHAT, /* messages through the file's chat template */
+};
+
+struct engine_job {
+    uint64_t job_id; /* the caller's; unique among running jobs */
+    uint32_t model_id;
+    enum engine_prompt_kind prompt_kind;
+    const int32_t *prompt_ids;
+    size_t n_prompt_ids;
+    const char *text;
+    size_t text_size;
+    bool text_special; /* ENGINE_PROMPT_TEXT: control tokens in the text become their ids */
+    const struct chat_message *messages;
+    size_t n_messages;
+    const int32_t *resume_ids; /* tokens that an earlier attempt already delivered */
+    size_t n_resume_ids;
+    uint32_t max_tokens; /* resume ids count */
+    struct sampling sampling;
+    const struct sampling_stop *stops; /* [n_stops] */
+    size_t n_stops;
+    bool ignore_end; /* go on past end-of-generation tokens up to max_tokens */
+    bool want_logits_digest;
+};
+
+/* Everything wrong with a job that needs the tokenizer comes as its FINISHED event; what can be
+ * seen at once (unknown model id, job id in use, queue full: ERR_BUSY) is returned. */
+enum err engine_submit(struct engine *e, const struct engine_job *job, struct errbuf *eb);
+/* FINISHED (cancelled) follows unless the job has finished already. */
+void engine_cancel(struct engine *e, uint64_t job_id);
+
+enum engine_event_kind {
+    ENGINE_EVENT_MODEL_READY,
+    ENGINE_EVENT_MODEL_FAILED,
+    ENGINE_EVENT_MODEL_GONE,
+    ENGINE_EVENT_STARTED,  /* prompt counted and admitted to the batch */
+    ENGINE_EVENT_TOKENS,   /* tokens that may be delivered, with the text they add */
+    ENGINE_EVENT_FINISHED, /* the last event of a job; may carry last tokens and text too */
+};
+
+enum engine_finish {
+    ENGINE_FINISH_NONE,
+    ENGINE_FINISH_STOP,   /* end-of-generation token or stop string */
+    ENGINE_FINISH_LENGTH, /* max_tokens or the context is used up */
+    ENGINE_FINISH_CANCELLED,
+    ENGINE_FINISH_ERROR,
+};
+
+struct engine_usage {
+    uint32_t prompt_tokens;     /* all of the prompt */
+    uint32_t prompt_cached;     /* of these, taken from the prefix cache */
+    uint32_t prompt_computed;   /* of these, computed by this attempt */
+    uint32_t resumed_tokens;    /* resume ids replayed by this attempt */
+    uint32_t completion_tokens; /* sampled so far, resume ids and a final end token included */
+    uint64_t queue_us, prefill_us, decode_us;
+};
+
+struct engine_event {
+    enum engine_event_kind kind;
+    uint32_t model_id;
+    uint64_t job_id;
+    /* TOKENS, FINISHED: ids [first, first + n_ids) of the completion; text is the bytes that they
+     * add, whole characters unless the model itself broke one. Held back until no stop string can
+     * begin in them. */
+    uint32_t first;
+    const int32_t *ids;
+    size_t n_ids;
+    const char *text;
+    size_t text_size;
+    enum engine_finish finish;
+    enum err error; /* MODEL_FAILED, and FINISHED with ENGINE_FINISH_ERROR */
+    char error_text[ERRBUF_BYTES];
+    struct engine_usage usage;
+    uint8_t logits_sha256[32]; /* FINISHED with want_logits_digest: every sampled position's logits,
+                                  float32 little endian, in order */
+    /* MODEL_READY: measured */
+    uint64_t weights_bytes, kv_bytes, scratch_bytes, load_ms;
+    uint32_t context_tokens;
+};
+
+/* False when there is no event now. */
+bool engine_poll(struct engine *e, struct engine_event *ret_event);
+
+/* Load as it is now, for placement: queued = not yet computed prompt tokens plus max_tokens still
+ * to come; rates are smoothed over the last seconds of work, 0 before any. */
+struct engine_load_now {
+    uint32_t running;
+    uint32_t waiting;
+    uint64_t queued_tokens;
+    uint32_t prefill_tokens_per_s;
+    uint32_t decode_tokens_per_s;
+    uint32_t kv_pages_free;
+    uint32_t kv_pages;
+};
+void engine_load_read(struct engine *e, uint32_t model_id, struct engine_load_now *ret_load);
+
+#endif
