@@ -1,0 +1,90 @@
+/*
+ * transport.h - requests and replies as bytes, over nng REQ/REP (transport_nng.c).
+ *
+ * The server side answers in any order and holds any number of requests unanswered (parked long
+ * polls). The client side runs any number of calls at once over one connection. Frames are capped
+ * at LIMIT_FRAME_BYTES on both sides, by sender and receiver. nng never resends by itself: trying
+ * again is the caller's decision, with the same request id.
+ *
+ * A reply that was "sent" may be lost with its pipe: it is not proof that anybody has it.
+ *
+ * URLs: tcp://HOST:PORT, and tls+tcp://HOST:PORT with mutual authentication (TLS 1.2, certificates
+ * from PEM files, both sides must show one signed by `ca_file`).
+ *
+ * Thread: each function says. Callbacks run on nng's threads: they must not block, nor call back
+ * into open/close; hand the message on and return.
+ */
+#ifndef CLOISTER_COMMON_TRANSPORT_H
+#define CLOISTER_COMMON_TRANSPORT_H
+
+#include "common/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct transport_tls {
+    const char *ca_file;   /* PEM, authorities for the other side's certificate */
+    const char *cert_file; /* PEM, our certificate */
+    const char *key_file;  /* PEM, its key */
+};
+
+struct transport_endpoint {
+    const char *url;
+    struct transport_tls tls; /* all three for tls+tcp://, none for tcp:// */
+};
+
+/* Checks the URL's form and that the files can be read; opens nothing. */
+enum err transport_endpoint_check(const struct transport_endpoint *endpoint, struct errbuf *eb);
+
+/* ---- server ---- */
+
+struct transport_server;
+struct transport_request; /* one request and the way back to who sent it */
+
+/* Takes ownership of `request`. Thread: nng's. */
+typedef void transport_request_fn(void *arg, struct transport_request *request);
+
+enum err transport_server_open(struct transport_server **ret_server,
+                               const struct transport_endpoint *endpoint,
+                               transport_request_fn *on_request, void *arg, struct errbuf *eb);
+/* No callback runs once it returned. Requests still held must be freed or replied to before. */
+void transport_server_close(struct transport_server *s);
+/* The port in use, for endpoints opened with port 0; 0 where unknown. */
+uint16_t transport_server_port(const struct transport_server *s);
+
+const void *transport_request_bytes(const struct transport_request *r, size_t *ret_size);
+/* Sends and frees `r`; over the cap it sends nothing and says ERR_TOO_LARGE. Thread: any. */
+enum err transport_request_reply(struct transport_server *s, struct transport_request *r,
+                                 const void *bytes, size_t size, struct errbuf *eb);
+void transport_request_free(struct transport_request *r); /* never answers */
+
+/* ---- client ---- */
+
+struct transport_client;
+
+/* Dials in the background, again and again; calls made meanwhile wait for it within their time. */
+enum err transport_client_open(struct transport_client **ret_client,
+                               const struct transport_endpoint *endpoint, struct errbuf *eb);
+/* Calls under way end with ERR_CANCELLED first. */
+void transport_client_close(struct transport_client *c);
+
+/* `reply` is valid during the callback; NULL unless err is ERR_OK. Thread: nng's. */
+typedef void transport_reply_fn(void *arg, enum err err, const void *reply, size_t reply_size);
+
+struct transport_call;
+/* Starts a call; `on_reply` runs exactly once. ERR_TIMEOUT after timeout_ms without an answer
+ * (the request may or may not have been carried out). Thread: any. */
+enum err transport_call_start(struct transport_client *c, const void *bytes, size_t size,
+                              uint32_t timeout_ms, transport_reply_fn *on_reply, void *arg,
+                              struct transport_call **ret_call, struct errbuf *eb);
+/* Ends it early with ERR_CANCELLED (through on_reply), unless it ended by itself. */
+void transport_call_cancel(struct transport_call *call);
+/* After on_reply has run. */
+void transport_call_free(struct transport_call *call);
+
+struct buf;
+/* The same, waiting. Thread: any, several at once. */
+enum err transport_call(struct transport_client *c, const void *bytes, size_t size,
+                        uint32_t timeout_ms, struct buf *reply, struct errbuf *eb);
+
+#endif
