@@ -75,6 +75,13 @@ struct record_job {
     const char *principal; /* name of the client node */
     uint8_t key_fingerprint[32];
     uint64_t prompt_tokens_bound; /* most that the prompt can be, reserved before it is counted */
+    uint32_t deaths; /* attempts that ended with their worker or its engine */
+    /* What the present attempt has reported so far; it is contained in the totals above. */
+    uint64_t attempt_prompt_computed;
+    uint64_t attempt_computed_tokens;
+    uint64_t attempt_queue_us;
+    uint64_t attempt_prefill_us;
+    uint64_t attempt_decode_us;
 };
 
 /* A run of completion tokens as one Report brought them. Key: job id, index of the first. */
@@ -111,6 +118,18 @@ struct record_learned {
     uint64_t load_ms;
     uint32_t prefill_tokens_per_s;
     uint32_t decode_tokens_per_s;
+    /* The offer it belongs to, so that a restarted coordinator knows its models before any worker
+     * is back. */
+    uint8_t tokenizer_digest[32];
+    const char *architecture;
+    const char *quantization;
+    uint64_t parameters;
+    uint64_t file_bytes;
+    uint32_t context_tokens;
+    uint64_t weights_bytes;
+    uint64_t kv_bytes;
+    uint64_t scratch_bytes;
+    const char *chat_template;
 };
 
 /* Canonical: fields ascending, no unknown ones, default values left out: what protobuf-c packs.
