@@ -1,0 +1,17 @@
+# The agent: leases, memory, the model list, and the conversation with the coordinator.
+add_library(cloister_agent STATIC
+  agent.c
+  catalogue.c
+  lease.c
+  memory.c
+  run_job.c
+  session.c
+  worker_config.c)
+target_link_libraries(cloister_agent PUBLIC cloister_engine cloister_model cloister_proto
+  cloister_transport cloister_config cloister_version cloister_common)
+cloister_target(cloister_agent)
+
+add_executable(cloister-worker main.c)
+target_link_libraries(cloister-worker PRIVATE cloister_agent)
+cloister_target(cloister-worker)
+install(TARGETS cloister-worker RUNTIME)

@@ -1,0 +1,33 @@
+/*
+ * agent.h - the worker's one control loop: commands from the coordinator go to the engine, events
+ * of the engine go back as reports, leases run out when nobody renews them.
+ *
+ * Thread: agent_run owns the calling thread until a signal ends it. All signals are blocked before
+ * it is called (main does), so that threads of nng and the engine never take one.
+ */
+#ifndef CLOISTER_WORKER_AGENT_H
+#define CLOISTER_WORKER_AGENT_H
+
+#include "common/crypto.h"
+#include "common/err.h"
+#include "common/transport.h"
+#include "worker/catalogue.h"
+#include "worker/engine/engine.h"
+
+#include <stdint.h>
+
+struct agent_config {
+    struct transport_endpoint coordinator;
+    const char *node;
+    const struct crypto_key *key;
+    const uint8_t *coordinator_key; /* 32 bytes, or NULL: any */
+    struct engine_config engine;    /* notify is the agent's own */
+    struct catalogue *catalogue;
+    uint64_t memory_budget_bytes; /* 0: what the machine has */
+};
+
+/* Returns when SIGTERM or SIGINT has been obeyed: running leases are handed back by Goodbye, the
+ * coordinator places them elsewhere. */
+enum err agent_run(const struct agent_config *config, struct errbuf *eb);
+
+#endif

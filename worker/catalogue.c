@@ -1,0 +1,278 @@
+#include "worker/catalogue.h"
+
+#include "common/buf.h"
+#include "common/crypto.h"
+#include "common/limits.h"
+#include "common/log.h"
+#include "worker/model/chat.h"
+#include "worker/model/gguf.h"
+#include "worker/model/tokenizer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- digests ---- */
+
+/* "<state_dir>/digest-<dev>-<inode>": one line, size, time of change and digest. */
+static void digest_cache_path(const char *state_dir, const struct stat *st, struct buf *out)
+{
+    buf_printf(out, "%s/digest-%" PRIx64 "-%" PRIx64, state_dir, (uint64_t)st->st_dev,
+               (uint64_t)st->st_ino);
+}
+
+static void digest_cache_key(const struct stat *st, char ret_key[96])
+{
+    (void)snprintf(ret_key, 96, "%" PRIu64 " %" PRId64 ".%09ld ", (uint64_t)st->st_size,
+                   (int64_t)st->st_ctim.tv_sec, (long)st->st_ctim.tv_nsec);
+}
+
+static bool digest_cache_read(const char *path, const char *key, uint8_t ret_digest[SHA256_BYTES])
+{
+    char line[256] = "";
+    FILE *f = fopen(path, "re");
+    if (f == NULL)
+        return false;
+    char *got = fgets(line, sizeof line, f);
+    fclose(f);
+    size_t n = strlen(key);
+    if (got == NULL || strncmp(line, key, n) != 0)
+        return false;
+    line[n + strcspn(line + n, "\n")] = '\0';
+    return hex_decode(line + n, ret_digest, SHA256_BYTES);
+}
+
+static void digest_cache_write(const char *path, const char *key,
+                               const uint8_t digest[SHA256_BYTES])
+{
+    char hex[SHA256_HEX_BYTES];
+    FILE *f = fopen(path, "we");
+    if (f == NULL) {
+        log_warn("cannot remember a model's digest in %s: %s", path, strerror(errno));
+        return;
+    }
+    hex_encode(digest, SHA256_BYTES, hex);
+    fprintf(f, "%s%s\n", key, hex);
+    if (fclose(f) != 0)
+        unlink(path);
+}
+
+static enum err digest_compute(int fd, const char *path, uint8_t ret_digest[SHA256_BYTES],
+                               struct errbuf *eb)
+{
+    enum err e = ERR_OK;
+    size_t size = 1u << 20;
+    uint8_t *block = malloc(size);
+    struct sha256_stream *s = sha256_new();
+
+    if (block == NULL) {
+        e = err_set(eb, ERR_NO_MEMORY, "%s: no memory to read it", path);
+        goto out;
+    }
+    for (;;) {
+        ssize_t n = read(fd, block, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            e = err_set_errno(eb, errno, "%s", path);
+            goto out;
+        }
+        if (n == 0)
+            break;
+        sha256_update(s, block, (size_t)n);
+    }
+    sha256_finish(s, ret_digest);
+    s = NULL;
+out:
+    if (s != NULL)
+        sha256_free(s);
+    free(block);
+    return e;
+}
+
+static enum err file_digest(const char *path, const char *state_dir,
+                            uint8_t ret_digest[SHA256_BYTES], struct errbuf *eb)
+{
+    struct stat st;
+    struct buf cache;
+    char key[96];
+    enum err e = ERR_OK;
+
+    buf_init(&cache);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        e = err_set_errno(eb, errno, "%s", path);
+        goto out;
+    }
+    digest_cache_path(state_dir, &st, &cache);
+    digest_cache_key(&st, key);
+    if (digest_cache_read(buf_str(&cache), key, ret_digest))
+        goto out;
+    log_info("reading %s (%.1f GB) for its digest", path, (double)st.st_size / 1e9);
+    e = digest_compute(fd, path, ret_digest, eb);
+    if (e == ERR_OK)
+        digest_cache_write(buf_str(&cache), key, ret_digest);
+out:
+    if (fd >= 0)
+        close(fd);
+    buf_fini(&cache);
+    return e;
+}
+
+/* ---- models ---- */
+
+/* The type that holds most of the weights names the file: "Q4_1" of a file whose head is Q8_0. */
+static const char *quantization_name(const struct gguf *g)
+{
+    uint64_t bytes[64] = {0};
+    uint32_t best = 0;
+    for (size_t i = 0; i < gguf_tensor_count(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(g, i);
+        if ((uint32_t)t->type < 64)
+            bytes[t->type] += t->size;
+    }
+    for (uint32_t i = 1; i < 64; i++) {
+        if (bytes[i] > bytes[best])
+            best = i;
+    }
+    const struct quant_type_info *info = quant_type_info(best);
+    return info != NULL ? info->name : "unknown";
+}
+
+static uint64_t parameter_count(const struct gguf *g)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < gguf_tensor_count(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(g, i);
+        n += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+    }
+    return n;
+}
+
+static enum err model_describe(struct catalogue_model *m, struct errbuf *eb)
+{
+    struct gguf *g = NULL;
+    struct tokenizer *t = NULL;
+    struct chat_template *chat = NULL;
+    struct gguf_string architecture;
+    struct errbuf why = {{0}};
+
+    enum err e = gguf_open_file(&g, m->path, true, eb);
+    if (e != ERR_OK)
+        goto out;
+    e = gguf_get_string(g, "general.architecture", &architecture, eb);
+    if (e != ERR_OK)
+        goto out;
+    e = tokenizer_open(&t, g, eb);
+    if (e != ERR_OK)
+        goto out;
+    tokenizer_digest(t, m->offer.tokenizer_digest);
+    /* Without a known template the model still serves raw text; only chat jobs are refused. */
+    if (chat_template_open(&chat, g, t, &why) == ERR_OK)
+        m->chat_template = strdup(chat_template_name(chat));
+    else
+        log_warn("model %s serves raw text only: %s", m->name, why.text);
+    m->architecture = strndup(architecture.bytes, architecture.size);
+    m->quantization = strdup(quantization_name(g));
+    m->offer.parameters = parameter_count(g);
+    m->offer.file_bytes = gguf_file_size(g);
+    if (m->chat_template == NULL)
+        m->chat_template = strdup("");
+    if (m->architecture == NULL || m->quantization == NULL || m->chat_template == NULL)
+        e = err_set(eb, ERR_NO_MEMORY, "no memory for the model list");
+out:
+    chat_template_close(chat);
+    tokenizer_close(t);
+    gguf_close(g);
+    return e;
+}
+
+static enum err model_open(struct catalogue_model *m, const struct catalogue_source *source,
+                           const struct engine_config *engine, const char *state_dir,
+                           struct errbuf *eb)
+{
+    struct engine_estimate estimate;
+
+    m->name = strdup(source->name);
+    m->path = strdup(source->path);
+    if (m->name == NULL || m->path == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for the model list");
+    m->config = (struct engine_model_config){.path = m->path,
+                                             .context_tokens = source->context_tokens,
+                                             .slots = source->slots,
+                                             .kv_type = source->kv_type};
+    enum err e = model_describe(m, eb);
+    if (e == ERR_OK)
+        e = engine_estimate_file(engine, &m->config, &estimate, eb);
+    if (e == ERR_OK)
+        e = file_digest(m->path, state_dir, m->offer.weights_digest, eb);
+    if (e != ERR_OK)
+        return err_prefix(eb, e, "model %s", source->name);
+    m->offer.name = m->name;
+    m->offer.architecture = m->architecture;
+    m->offer.quantization = m->quantization;
+    m->offer.chat_template = m->chat_template;
+    m->offer.context_tokens = estimate.context_tokens;
+    m->offer.weights_bytes = estimate.weights_bytes;
+    m->offer.kv_bytes = estimate.kv_bytes;
+    m->offer.scratch_bytes = estimate.scratch_bytes;
+    m->state = WIRE_MODEL_STATE_AVAILABLE;
+    return ERR_OK;
+}
+
+enum err catalogue_open(struct catalogue *ret_catalogue, const struct catalogue_source *sources,
+                        size_t n_sources, const struct engine_config *engine, const char *state_dir,
+                        struct errbuf *eb)
+{
+    struct catalogue c = {0};
+    enum err e = ERR_OK;
+
+    if (n_sources == 0)
+        return err_set(eb, ERR_INVALID, "no models to serve: name at least one");
+    if (n_sources > LIMIT_MODELS_PER_WORKER)
+        return err_set(eb, ERR_TOO_LARGE, "%zu models; at most %u a worker", n_sources,
+                       LIMIT_MODELS_PER_WORKER);
+    c.models = calloc(n_sources, sizeof *c.models);
+    if (c.models == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for the model list");
+    for (size_t i = 0; i < n_sources && e == ERR_OK; i++) {
+        if (catalogue_find(&c, sources[i].name) != NULL)
+            e = err_set(eb, ERR_INVALID, "model %s is named twice", sources[i].name);
+        else
+            e = model_open(&c.models[c.count++], &sources[i], engine, state_dir, eb);
+    }
+    if (e != ERR_OK) {
+        catalogue_close(&c);
+        return e;
+    }
+    *ret_catalogue = c;
+    return ERR_OK;
+}
+
+void catalogue_close(struct catalogue *c)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        struct catalogue_model *m = &c->models[i];
+        free(m->name);
+        free(m->path);
+        free(m->architecture);
+        free(m->quantization);
+        free(m->chat_template);
+    }
+    free(c->models);
+    *c = (struct catalogue){0};
+}
+
+struct catalogue_model *catalogue_find(struct catalogue *c, const char *name)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        if (strcmp(c->models[i].name, name) == 0)
+            return &c->models[i];
+    }
+    return NULL;
+}

@@ -1,0 +1,53 @@
+/*
+ * catalogue.h - the models this worker can serve: what it tells the coordinator about each file,
+ * and where each one stands now.
+ *
+ * Opening reads each file's header (refusing what this build cannot run, with the reason) and its
+ * SHA-256. The digest of a large file takes seconds, so it is remembered in `state_dir` under the
+ * file's device, inode, size and time of last change.
+ *
+ * Ownership: the catalogue owns all strings. Thread: one owner.
+ */
+#ifndef CLOISTER_WORKER_CATALOGUE_H
+#define CLOISTER_WORKER_CATALOGUE_H
+
+#include "common/err.h"
+#include "proto/wire.h"
+#include "worker/engine/engine.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct catalogue_source {
+    const char *name; /* what jobs call it */
+    const char *path;
+    uint32_t context_tokens; /* 0: the file's own, bounded by the engine */
+    uint32_t slots;          /* 0: the engine's default */
+    enum kv_type kv_type;
+};
+
+struct catalogue_model {
+    char *name, *path;
+    char *architecture, *quantization, *chat_template;
+    struct engine_model_config config;
+    struct wire_model_offer offer;
+    enum wire_model_state state;
+    char error[ERRBUF_BYTES];
+    uint64_t weights_bytes, kv_bytes, scratch_bytes, load_ms; /* measured, once READY */
+};
+
+struct catalogue {
+    struct catalogue_model *models; /* index is the engine's model_id */
+    size_t count;
+};
+
+/* Every source must be good: an operator who names a file wants it served. Errors name it. */
+enum err catalogue_open(struct catalogue *ret_catalogue, const struct catalogue_source *sources,
+                        size_t n_sources, const struct engine_config *engine, const char *state_dir,
+                        struct errbuf *eb);
+void catalogue_close(struct catalogue *c);
+
+/* NULL where there is none of this name. */
+struct catalogue_model *catalogue_find(struct catalogue *c, const char *name);
+
+#endif

@@ -1,0 +1,15 @@
+/*
+ * run_job.h - a leased job as the engine takes it: the one place where wire structs become engine
+ * structs. Thread: the agent's.
+ */
+#ifndef CLOISTER_WORKER_RUN_JOB_H
+#define CLOISTER_WORKER_RUN_JOB_H
+
+#include "common/err.h"
+#include "worker/engine/engine.h"
+#include "worker/lease.h"
+
+/* ERR_BUSY: the engine is full, try again later. Anything else is the job's own error. */
+enum err run_job_submit(struct engine *engine, const struct lease *lease, struct errbuf *eb);
+
+#endif

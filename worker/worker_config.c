@@ -1,0 +1,301 @@
+#include "worker/worker_config.h"
+
+#include "common/limits.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *const kv_names[] = {"f16", "q8_0", NULL};
+static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
+static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
+
+#define MODEL(field)  offsetof(struct worker_config_model, field)
+#define CONFIG(field) offsetof(struct worker_config, field)
+
+static const struct config_key model_keys[] = {
+    {.name = "name",
+     .type = CONFIG_STRING,
+     .offset = MODEL(name),
+     .required = true,
+     .check = config_check_name,
+     .example = "smollm2",
+     .help = "What jobs call it. Workers that serve the same file should give it the same name."},
+    {.name = "path",
+     .type = CONFIG_STRING,
+     .offset = MODEL(path),
+     .required = true,
+     .check = config_check_absolute_path,
+     .example = "/var/lib/cloister/models/smollm2.gguf",
+     .help = "The GGUF file."},
+    {.name = "context",
+     .type = CONFIG_INT,
+     .offset = MODEL(context_tokens),
+     .fallback = "0",
+     .min = 0,
+     .max = LIMIT_CONTEXT_TOKENS,
+     .help = "Most tokens of one job, prompt and answer together. 0: what the file was made for, "
+             "at most 8192."},
+    {.name = "slots",
+     .type = CONFIG_INT,
+     .offset = MODEL(slots),
+     .fallback = "0",
+     .min = 0,
+     .max = 1024,
+     .help = "The KV cache holds this many jobs of full context; shorter ones share it. 0: 4."},
+    {.name = "kv",
+     .type = CONFIG_ENUM,
+     .offset = MODEL(kv_type),
+     .fallback = "f16",
+     .names = kv_names,
+     .help = "How keys and values are kept: f16, or q8_0 in half the memory."},
+    {0}};
+
+static const struct config_key tls_keys[] = {
+    {.name = "ca_file",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct worker_config, tls.ca_file) - offsetof(struct worker_config, tls),
+     .check = config_check_absolute_path,
+     .example = "/etc/cloister/ca.pem",
+     .help = "Authorities that may sign the coordinator's certificate."},
+    {.name = "cert_file",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct worker_config, tls.cert_file) - offsetof(struct worker_config, tls),
+     .check = config_check_absolute_path,
+     .example = "/etc/cloister/worker.pem",
+     .help = "This worker's certificate."},
+    {.name = "key_file",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct worker_config, tls.key_file) - offsetof(struct worker_config, tls),
+     .check = config_check_absolute_path,
+     .example = "/etc/cloister/worker.key",
+     .help = "The certificate's private key."},
+    {0}};
+
+#define ENGINE(field)                                                                              \
+    (offsetof(struct worker_config, engine.field) - offsetof(struct worker_config, engine))
+
+static const struct config_key engine_keys[] = {
+    {.name = "isa",
+     .type = CONFIG_ENUM,
+     .offset = ENGINE(isa),
+     .fallback = "auto",
+     .names = isa_names,
+     .help = "Instruction set of the kernels. auto takes the best this machine has; none changes "
+             "a bit of any answer."},
+    {.name = "threads",
+     .type = CONFIG_INT,
+     .offset = ENGINE(threads),
+     .fallback = "0",
+     .min = 0,
+     .max = 1024,
+     .help = "Compute threads. 0: one for each core this process may use."},
+    {.name = "step_tokens",
+     .type = CONFIG_INT,
+     .offset = ENGINE(step_tokens),
+     .fallback = "512",
+     .min = 1,
+     .max = 16384,
+     .help = "Most tokens of one step, prompt and answers of all jobs together. Smaller: running "
+             "answers stutter less while a long prompt comes in. Larger: prompts are faster."},
+    {.name = "sequences",
+     .type = CONFIG_INT,
+     .offset = ENGINE(sequences),
+     .fallback = "64",
+     .min = 1,
+     .max = LIMIT_LEASES_PER_WORKER,
+     .help = "Most jobs computed at once, per model."},
+    {.name = "memory",
+     .type = CONFIG_SIZE,
+     .offset = ENGINE(memory_bytes),
+     .fallback = "0",
+     .help = "Memory that models may take here. 0: what the machine or its cgroup has free."},
+    {0}};
+
+static const struct config_key worker_keys[] = {
+    {.name = "coordinator",
+     .type = CONFIG_STRING,
+     .offset = CONFIG(coordinator),
+     .fallback = "tcp://127.0.0.1:7420",
+     .check = config_check_url,
+     .help = "Where the coordinator listens. The worker dials; it opens no port itself."},
+    {.name = "coordinator_key",
+     .type = CONFIG_STRING,
+     .offset = CONFIG(coordinator_key),
+     .check = config_check_key_hex,
+     .example = "a7c1f0e2d4b5968778695a4b3c2d1e0ff0e1d2c3b4a5968778695a4b3c2d1e0f",
+     .help = "The only coordinator key this worker obeys (`cloister-coordinator --print-key`). "
+             "Unset: any coordinator at that address."},
+    {.name = "name",
+     .type = CONFIG_STRING,
+     .offset = CONFIG(name),
+     .check = config_check_name,
+     .example = "hall-2-rack-7",
+     .help = "This worker's name in the cluster, unique. Unset: the host's name."},
+    {.name = "state_dir",
+     .type = CONFIG_STRING,
+     .offset = CONFIG(state_dir),
+     .check = config_check_absolute_path,
+     .example = "/var/lib/cloister/worker",
+     .help = "Where the key and digests of model files are kept. Unset: $STATE_DIRECTORY, "
+             "/var/lib/cloister/worker for root, else ~/.local/state/cloister/worker."},
+    {.name = "key_file",
+     .type = CONFIG_STRING,
+     .offset = CONFIG(key_file),
+     .check = config_check_absolute_path,
+     .example = "/var/lib/cloister/worker/worker.key",
+     .help = "This worker's Ed25519 key, made at first start. Unset: worker.key in state_dir."},
+    {.name = "tls",
+     .type = CONFIG_GROUP,
+     .offset = CONFIG(tls),
+     .keys = tls_keys,
+     .help = "For a coordinator at tls+tcp://. All three or none."},
+    {.name = "models",
+     .type = CONFIG_GROUPS,
+     .offset = CONFIG(models),
+     .keys = model_keys,
+     .element_bytes = sizeof(struct worker_config_model),
+     .unique = "name",
+     .max = LIMIT_MODELS_PER_WORKER,
+     .help = "The model files this worker can serve. They are loaded when jobs ask for them."},
+    {.name = "engine",
+     .type = CONFIG_GROUP,
+     .offset = CONFIG(engine),
+     .keys = engine_keys,
+     .help = "How this machine computes."},
+    {.name = "log_level",
+     .type = CONFIG_ENUM,
+     .offset = CONFIG(log_level),
+     .fallback = "info",
+     .names = level_names,
+     .help = "error, warn, info or debug."},
+    {0}};
+
+/* What the table cannot say: rules between keys. */
+static enum err config_rules_check(const struct worker_config *c, struct errbuf *eb)
+{
+    int given = (c->tls.ca_file != NULL) + (c->tls.cert_file != NULL) + (c->tls.key_file != NULL);
+
+    if (given != 0 && given != 3)
+        return config_fail(c->file, eb, "tls", "ca_file, cert_file and key_file go together");
+    if (given == 3 && strncmp(c->coordinator, "tls+", 4) != 0)
+        return config_fail(c->file, eb, "tls", "the coordinator's URL is not tls+tcp://");
+    return ERR_OK;
+}
+
+enum err worker_config_read(struct worker_config *ret_config, const char *path, struct errbuf *eb)
+{
+    struct worker_config c;
+    struct config *file = NULL;
+
+    if (path == NULL)
+        return worker_config_read_text(ret_config, "", 0, "defaults", eb);
+    enum err e = config_load_file(&file, worker_keys, &c, sizeof c, path, eb);
+    if (e != ERR_OK)
+        return e;
+    c.file = file;
+    e = config_rules_check(&c, eb);
+    if (e != ERR_OK)
+        config_free(file);
+    else
+        *ret_config = c;
+    return e;
+}
+
+enum err worker_config_read_text(struct worker_config *ret_config, const char *text, size_t size,
+                                 const char *name, struct errbuf *eb)
+{
+    struct worker_config c;
+    struct config *file = NULL;
+    enum err e = config_load_memory(&file, worker_keys, &c, sizeof c, text, size, name, eb);
+    if (e == ERR_OK) {
+        c.file = file;
+        *ret_config = c;
+    }
+    return e;
+}
+
+void worker_config_fini(struct worker_config *c)
+{
+    config_free(c->file);
+    *c = (struct worker_config){0};
+}
+
+/* As `mkdir -p`, the new ones for the owner alone. */
+static enum err directory_make(const char *path, struct errbuf *eb)
+{
+    char part[4096];
+    (void)snprintf(part, sizeof part, "%s", path);
+    for (char *p = part + 1; *p != '\0'; p++) {
+        if (*p != '/')
+            continue;
+        *p = '\0';
+        if (mkdir(part, 0700) != 0 && errno != EEXIST)
+            return err_set_errno(eb, errno, "cannot make directory %s", part);
+        *p = '/';
+    }
+    if (mkdir(part, 0700) != 0 && errno != EEXIST)
+        return err_set_errno(eb, errno, "cannot make directory %s", part);
+    return ERR_OK;
+}
+
+static enum err state_dir_default(struct worker_config *c, struct errbuf *eb)
+{
+    const char *by_systemd = getenv("STATE_DIRECTORY");
+    const char *home = getenv("HOME");
+    const char *xdg = getenv("XDG_STATE_HOME");
+    int n;
+
+    if (by_systemd != NULL && by_systemd[0] == '/')
+        n = snprintf(c->default_state, sizeof c->default_state, "%s", by_systemd);
+    else if (geteuid() == 0)
+        n = snprintf(c->default_state, sizeof c->default_state, "/var/lib/cloister/worker");
+    else if (xdg != NULL && xdg[0] == '/')
+        n = snprintf(c->default_state, sizeof c->default_state, "%s/cloister/worker", xdg);
+    else if (home != NULL && home[0] == '/')
+        n = snprintf(c->default_state, sizeof c->default_state, "%s/.local/state/cloister/worker",
+                     home);
+    else
+        return err_set(eb, ERR_INVALID, "no state directory: set state_dir, or HOME");
+    if (n < 0 || (size_t)n >= sizeof c->default_state)
+        return err_set(eb, ERR_TOO_LARGE, "the state directory's path is too long");
+    c->state_dir = c->default_state;
+    return ERR_OK;
+}
+
+enum err worker_config_complete(struct worker_config *c, struct errbuf *eb)
+{
+    if (c->name == NULL) {
+        if (gethostname(c->host, sizeof c->host) != 0)
+            return err_set_errno(eb, errno, "host name");
+        c->host[sizeof c->host - 1] = '\0';
+        c->name = c->host;
+    }
+    enum err e = config_check_name(&c->name, eb);
+    if (e != ERR_OK)
+        return err_prefix(eb, e, "worker name %s", c->name);
+    if (c->state_dir == NULL) {
+        e = state_dir_default(c, eb);
+        if (e != ERR_OK)
+            return e;
+    }
+    e = directory_make(c->state_dir, eb);
+    if (e != ERR_OK)
+        return e;
+    if (c->key_file == NULL) {
+        int n = snprintf(c->default_key, sizeof c->default_key, "%s/worker.key", c->state_dir);
+        if (n < 0 || (size_t)n >= sizeof c->default_key)
+            return err_set(eb, ERR_TOO_LARGE, "the key file's path is too long");
+        c->key_file = c->default_key;
+    }
+    return ERR_OK;
+}
+
+void worker_config_print_example(struct buf *out)
+{
+    config_describe(worker_keys, "Configuration of cloister-worker", out);
+}

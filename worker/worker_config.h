@@ -1,0 +1,66 @@
+/*
+ * worker_config.h - the worker's configuration file and command line as one struct.
+ *
+ * Every key is described in worker_config.c's table, from which deploy/examples/worker.cfg is
+ * printed (`cloister-worker --print-config`).
+ *
+ * Ownership: worker_config_fini ends all strings and lists. Thread: one owner.
+ */
+#ifndef CLOISTER_WORKER_WORKER_CONFIG_H
+#define CLOISTER_WORKER_WORKER_CONFIG_H
+
+#include "common/buf.h"
+#include "common/config.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "worker/catalogue.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct worker_config_model {
+    const char *name;
+    const char *path;
+    int64_t context_tokens;
+    int64_t slots;
+    int kv_type;
+};
+
+struct worker_config {
+    const char *coordinator;
+    const char *coordinator_key;
+    const char *name;
+    const char *state_dir;
+    const char *key_file;
+    struct {
+        const char *ca_file, *cert_file, *key_file;
+    } tls;
+    struct config_list models; /* struct worker_config_model */
+    struct {
+        int isa;
+        int64_t threads;
+        int64_t step_tokens;
+        int64_t sequences;
+        uint64_t memory_bytes;
+    } engine;
+    int log_level;
+
+    struct config *file;      /* owns the strings above; NULL where there is no file */
+    char host[128];           /* default for `name` */
+    char default_key[4096];   /* default for `key_file` */
+    char default_state[4096]; /* default for `state_dir` */
+};
+
+/* Defaults, then the file (`path` NULL: defaults alone). */
+enum err worker_config_read(struct worker_config *ret_config, const char *path, struct errbuf *eb);
+/* The same keys from a text, where `name` stands for the file in messages; rules between keys are
+ * not looked at, since the text may be a part of the whole. */
+enum err worker_config_read_text(struct worker_config *ret_config, const char *text, size_t size,
+                                 const char *name, struct errbuf *eb);
+void worker_config_fini(struct worker_config *c);
+/* Fills what depends on this machine (node name, state directory, key file) where it is not set.
+ * Call it after the command line had its say. */
+enum err worker_config_complete(struct worker_config *c, struct errbuf *eb);
+void worker_config_print_example(struct buf *out);
+
+#endif
