@@ -29,9 +29,9 @@ enum quant_type {
 
 struct quant_type_info {
     const char *name;     /* "Q4_1" */
-    uint32_t block_items; /* elements a block: 1, 32 or 256 */
-    uint32_t block_bytes;
-    bool supported; /* this build has kernels for it; false: known by name only */
+    uint32_t block_items; /* elements a block: 1, 32, 64, 128 or 256; 0 for retired ids */
+    uint32_t block_bytes; /* 0 for retired ids */
+    bool supported;       /* this build has kernels for it; false: known by name only */
 };
 
 /* NULL for an id that GGUF never had. Retired ids (4, 5: Q4_2, Q4_3; 31-33, 36-38: repacked ones)

@@ -1,8 +1,12 @@
 /*
- * chat.h - chat messages to prompt tokens, for the templates we know: ChatML (with SmolLM2's
- * default system prompt where the file's template has one), Llama 3, Gemma, Mistral (v1, v3,
- * v3-tekken, v7). The template is recognised from `tokenizer.chat_template`; anything else is
- * refused by what was and was not found in it, never guessed.
+ * chat.h - chat messages to prompt tokens, for the templates we know: ChatML (with the default
+ * system prompt of SmolLM2, Qwen 2 and others where the file's template has one), Llama 3 (and 3.1
+ * with its dates), Gemma (2 and 3), Mistral (v1, v3, v3-tekken, v7, v7-tekken). The template is
+ * recognised from `tokenizer.chat_template` by the exact text it makes of one message; anything
+ * else is refused by what was and was not found in it, never guessed.
+ *
+ * A recognised template is rendered as its Jinja source says: trimming, the place of the system
+ * message, and the orders of roles that it raises an exception for.
  *
  * Control tokens are put only by the template. User text is tokenized as plain text: "<|im_end|>"
  * in a message is eight or so ordinary tokens.
@@ -33,11 +37,12 @@ enum err chat_template_open(struct chat_template **ret_template, const struct gg
 void chat_template_close(struct chat_template *c);
 const char *chat_template_name(const struct chat_template *c); /* "chatml", "llama3", ... */
 
-/* The rendered text, for people and tests (control tokens as their text). */
+/* The rendered text, for people and tests (control tokens as their text, BOS left out). */
 enum err chat_template_render(const struct chat_template *c, const struct chat_message *messages,
                               size_t n_messages, bool add_generation_prompt, struct buf *ret_text,
                               struct errbuf *eb);
-/* Appends the prompt's ids, BOS included where the template or file wants it. ERR_INVALID names
+/* Appends the prompt's ids, BOS included where the template or file wants it. `t` is the tokenizer
+ * the template was opened with. ERR_INVALID names
  * the message where a role or the order of roles is one the template has no place for. */
 enum err chat_template_encode(const struct chat_template *c, const struct tokenizer *t,
                               const struct chat_message *messages, size_t n_messages,

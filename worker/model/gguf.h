@@ -4,7 +4,9 @@
  * The bytes are not trusted: every length, offset, count, type and string is checked against the
  * size of what was given before it is used, and again against each other (a tensor's bytes must
  * lie in the data section, not overlap another tensor, and match shape x type). What is refused
- * is refused with the byte offset, the key or tensor, and the reason.
+ * is refused with the byte offset, the key or tensor, and the reason: ERR_CORRUPT where the
+ * structure is broken, ERR_UNSUPPORTED for versions, tensor types and nested arrays this build
+ * cannot read, ERR_TOO_LARGE over a bound.
  *
  * Source of the format: the GGUF specification (ggml project, docs/gguf.md).
  *
@@ -45,6 +47,14 @@ struct gguf_string {
 
 #define GGUF_DIMS_MAX 4
 
+/* Bounds on what a file may ask for; each is far above any real model's. */
+#define GGUF_KEYS_MAX       65536u
+#define GGUF_TENSORS_MAX    65536u
+#define GGUF_KEY_BYTES_MAX  65535u /* the specification's own bound */
+#define GGUF_NAME_BYTES_MAX 64u    /* tensor names; the specification's own bound */
+#define GGUF_ALIGNMENT_MAX  65536u
+#define GGUF_HEADER_MAX     (1u << 30) /* bytes before the data section, in a header-only open */
+
 struct gguf_tensor {
     struct gguf_string name;
     enum quant_type type;
@@ -62,7 +72,8 @@ struct gguf;
  * the tensor table against the file's size. */
 enum err gguf_open_file(struct gguf **ret_gguf, const char *path, bool header_only,
                         struct errbuf *eb);
-/* Borrows `bytes` until gguf_close. */
+/* Borrows `bytes` until gguf_close. Tensor data is as aligned as `bytes` is, up to the file's own
+ * alignment. */
 enum err gguf_open_memory(struct gguf **ret_gguf, const void *bytes, size_t size,
                           struct errbuf *eb);
 void gguf_close(struct gguf *g);
@@ -81,17 +92,25 @@ struct gguf_string gguf_key_at(const struct gguf *g, size_t index, enum gguf_val
 bool gguf_has(const struct gguf *g, const char *key);
 
 /* ERR_NOT_FOUND where the key is missing, ERR_INVALID (with key and both types) where it has
- * another type or does not fit. Integer getters accept every integer type that holds the value. */
+ * another type or does not fit. Integer getters accept every integer type that holds the value,
+ * float getters F32 and F64. */
 enum err gguf_get_u32(const struct gguf *g, const char *key, uint32_t *ret, struct errbuf *eb);
 enum err gguf_get_f32(const struct gguf *g, const char *key, float *ret, struct errbuf *eb);
 enum err gguf_get_bool(const struct gguf *g, const char *key, bool *ret, struct errbuf *eb);
 enum err gguf_get_string(const struct gguf *g, const char *key, struct gguf_string *ret,
                          struct errbuf *eb);
-/* Arrays: the element count, then elements by index (index < count is the caller's duty). */
+/* Arrays: the element count, then elements by index (index < count is the caller's duty). An
+ * integer `element_type` accepts an array of any integer type, a float one of either float type. */
 enum err gguf_get_array(const struct gguf *g, const char *key, enum gguf_value_type element_type,
                         uint64_t *ret_count, struct errbuf *eb);
 struct gguf_string gguf_array_string(const struct gguf *g, const char *key, uint64_t index);
 int64_t gguf_array_int(const struct gguf *g, const char *key, uint64_t index);
 double gguf_array_float(const struct gguf *g, const char *key, uint64_t index);
+
+const char *gguf_value_type_name(enum gguf_value_type type); /* "u32", "string"; "?" outside */
+bool gguf_string_equal(struct gguf_string s, const char *text);
+/* For messages: at most `size` - 1 bytes (`size` is 8 or more), all but printable ASCII as \xNN,
+ * "..." where cut. */
+void gguf_string_print(struct gguf_string s, char *ret_text, size_t size);
 
 #endif

@@ -3,8 +3,17 @@
  *
  * Two families: byte-level BPE ("gpt2" in the file; pre-tokenizer patterns llama-bpe, smollm,
  * qwen2, gpt-2 through PCRE2) and SentencePiece ("llama"; merges by score, byte fallback).
- * Any bytes are legal input. detokenize(tokenize(bytes)) == bytes for byte-level BPE and for SPM
- * with byte fallback (up to the added space prefix, which decoding takes away again).
+ * Any bytes are legal input, valid UTF-8 or not. detokenize(tokenize(bytes)) == bytes for
+ * byte-level BPE and for SPM with byte fallback (up to the added space prefix, which decoding takes
+ * away again, and but for U+2581, which SentencePiece cannot tell from a space). A vocabulary may
+ * lack tokens for some bytes (SmolLM2's has none for 21 of the 256, among them 0xFF): text with
+ * such a byte is refused by its offset, since leaving it out would change the text in silence.
+ *
+ * Control tokens ("<|im_end|>") come out of text only with TOKENIZER_SPECIAL_PARSE. User-defined
+ * tokens are matched whole in any text, as their models were trained.
+ *
+ * Ids equal those of llama.cpp for valid UTF-8, with two exceptions: it drops what the vocabulary
+ * has no byte token for, and it can merge plain text into a control token.
  *
  * Linear: a megabyte of one letter, spaces or digits takes no longer than prose.
  *
@@ -24,6 +33,10 @@
 
 struct tokenizer;
 
+#define TOKENIZER_VOCAB_MAX (1 << 21)
+#define TOKENIZER_TEXT_MAX  (1u << 30) /* bytes of one encode */
+#define TOKENIZER_TOKEN_MAX 1024u      /* bytes of one token's text */
+
 /* A growing list of ids. Zero-initialise; tokens_fini frees. */
 struct tokens {
     int32_t *ids;
@@ -42,11 +55,23 @@ enum tokenizer_special {
 };
 
 /* Appends the ids of `bytes`; never adds BOS or EOS by itself. `at_start`: this is the beginning
- * of the sequence, where SPM puts its space prefix. ERR_NO_MEMORY, or ERR_INVALID where the file's
- * vocabulary cannot express a byte (SPM without byte tokens and without an unknown token). */
+ * of the sequence, where SPM puts its space prefix. ERR_NO_MEMORY, ERR_TOO_LARGE past
+ * TOKENIZER_TEXT_MAX, or ERR_INVALID with the offset where the vocabulary cannot express a byte
+ * (and, in SPM, has no unknown token either); `tokens` is then as it was. */
 enum err tokenizer_encode(const struct tokenizer *t, const void *bytes, size_t size,
                           enum tokenizer_special special, bool at_start, struct tokens *tokens,
                           struct errbuf *eb);
+
+/* One text of parts from different hands: `size` bytes of it are template or user text. The parts
+ * are tokenized as the one text they make, except that a control token must lie within a single
+ * TOKENIZER_SPECIAL_PARSE part. The sizes add up to the text's. */
+struct tokenizer_span {
+    size_t size;
+    enum tokenizer_special special;
+};
+enum err tokenizer_encode_spans(const struct tokenizer *t, const void *bytes,
+                                const struct tokenizer_span *spans, size_t n_spans, bool at_start,
+                                struct tokens *tokens, struct errbuf *eb);
 
 /* Appends the bytes of one token; control tokens give nothing unless `special`. Ids out of range
  * give nothing. `first`: the first token of the text, whose SPM space prefix is dropped. */
@@ -60,10 +85,16 @@ bool tokenizer_adds_bos(const struct tokenizer *t); /* the file asks for BOS bef
 bool tokenizer_is_end(const struct tokenizer *t, int32_t id); /* EOS, EOT and their like */
 /* The id whose text is exactly this control token, or -1. */
 int32_t tokenizer_find_special(const struct tokenizer *t, const char *text);
-/* SHA-256 over everything that decides ids: kind, pattern, vocabulary, types, merges, scores. */
+/* SHA-256 over all of the file that decides ids: kind, pattern, vocabulary, types, merges, scores.
+ */
 void tokenizer_digest(const struct tokenizer *t, uint8_t ret_digest[32]);
-/* Most tokens that `size` bytes of text can become; what admission reserves before a worker has
- * counted. */
+const char *tokenizer_kind(const struct tokenizer *t); /* "bpe smollm", "spm" */
+/* The version of Unicode that libpcre2 splits words by, "14.0.0". Letters that are newer than it
+ * can split otherwise on a machine with a newer library. */
+void tokenizer_unicode_version(char ret_text[32]);
+/* Most tokens that `size` bytes of text can become, BOS not counted; what admission reserves
+ * before a worker has counted. Every token takes a byte at least, but for SPM's space prefix, which
+ * stands at the start and behind every special token. */
 size_t tokenizer_tokens_max(size_t size);
 
 #endif

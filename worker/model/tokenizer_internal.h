@@ -1,0 +1,138 @@
+/*
+ * tokenizer_internal.h - the parts of a tokenizer, private to tokenizer*.c.
+ *
+ *   tokenizer.c          opening and checking, decoding, accessors
+ *   tokenizer_vocab.c    text of a token to its id; pairs of ids to their merge
+ *   tokenizer_special.c  special tokens in a text
+ *   tokenizer_pre.c      the split of a text into words, by PCRE2
+ *   tokenizer_encode.c   the merges of both families over one heap
+ */
+#ifndef CLOISTER_WORKER_MODEL_TOKENIZER_INTERNAL_H
+#define CLOISTER_WORKER_MODEL_TOKENIZER_INTERNAL_H
+
+#include "worker/model/tokenizer.h"
+
+enum tokenizer_family { TOKENIZER_FAMILY_BPE, TOKENIZER_FAMILY_SPM };
+
+/* The file's token types, by their values in tokenizer.ggml.token_type. */
+enum token_type {
+    TOKEN_TYPE_NORMAL = 1,
+    TOKEN_TYPE_UNKNOWN = 2,
+    TOKEN_TYPE_CONTROL = 3,
+    TOKEN_TYPE_USER = 4,
+    TOKEN_TYPE_UNUSED = 5,
+    TOKEN_TYPE_BYTE = 6,
+};
+
+struct token {
+    uint32_t text; /* offset in `blob`: the text as the file has it */
+    uint32_t text_size;
+    uint32_t piece; /* offset in `blob`: the bytes it decodes to */
+    uint32_t piece_size;
+    float score;
+    uint8_t type;   /* enum token_type */
+    bool mergeable; /* plain text may become it */
+    bool is_end;
+};
+
+struct merge {
+    int32_t left;
+    int32_t right;
+    int32_t merged;
+};
+
+/* Open addressing, keyed by a seed drawn at open so that nobody can prepare collisions. */
+struct text_map {
+    uint32_t *slots; /* id + 1, 0 where empty */
+    uint32_t mask;
+    uint64_t seed;
+};
+struct pair_map {
+    uint32_t *slots; /* rank + 1, 0 where empty */
+    uint32_t mask;
+    uint64_t seed;
+};
+
+struct trie;          /* tokenizer_special.c */
+struct pre_tokenizer; /* tokenizer_pre.c */
+
+struct tokenizer {
+    enum tokenizer_family family;
+    char kind[40];
+    const struct pre_type *pre;
+    struct token *tokens;
+    int32_t n_tokens;
+    char *blob;
+    uint32_t blob_size;
+    struct text_map texts;
+    struct merge *merges; /* by rank */
+    uint32_t n_merges;
+    struct pair_map pairs;
+    struct trie *specials;
+    struct pre_tokenizer *splitter; /* BPE */
+    int32_t byte_ids[256];          /* -1 where the vocabulary has no token for the byte */
+    uint32_t text_size_max;
+    int32_t bos, eos, eot, unknown;
+    bool adds_bos;
+    bool ignore_merges; /* a word that is a token is taken whole */
+    bool adds_space_prefix;
+    uint8_t digest[32];
+};
+
+/* --- tokenizer_vocab.c --- */
+
+/* ERR_INVALID with both ids where two tokens have one text. */
+enum err text_map_init(struct text_map *m, const struct tokenizer *t, struct errbuf *eb);
+int32_t text_map_find(const struct tokenizer *t, const void *text, size_t size); /* or -1 */
+enum err pair_map_init(struct pair_map *m, const struct tokenizer *t, struct errbuf *eb);
+int64_t pair_map_find(const struct tokenizer *t, int32_t left, int32_t right); /* rank or -1 */
+/* GPT-2's alphabet: every byte as one visible character. Writes its UTF-8, returns 1 or 2. */
+size_t byte_alphabet_encode(uint8_t byte, char ret_text[2]);
+/* The byte of the character at `text`, which takes *ret_size bytes; -1 where it is none. */
+int byte_alphabet_decode(const char *text, size_t size, size_t *ret_size);
+/* Bytes of the UTF-8 character at `p`, 0 where there is no valid one. */
+size_t utf8_size(const uint8_t *p, size_t size);
+
+/* --- tokenizer_special.c --- */
+
+struct fragment {
+    size_t start;
+    size_t size;
+    int32_t id; /* a special token, or -1 for text */
+};
+struct fragments {
+    struct fragment *items;
+    size_t count;
+    size_t capacity;
+};
+
+enum err trie_new(struct trie **ret, const struct tokenizer *t, struct errbuf *eb);
+void trie_free(struct trie *trie);
+/* Cuts `text` at its special tokens: the longest ones of the whole text first, equally long ones
+ * from left to right, as llama.cpp does. */
+enum err specials_split(const struct tokenizer *t, const uint8_t *text, size_t size,
+                        const struct tokenizer_span *spans, size_t n_spans,
+                        struct fragments *ret_fragments, struct errbuf *eb);
+
+/* --- tokenizer_pre.c --- */
+
+struct pre_type {
+    const char *name; /* tokenizer.ggml.pre */
+    const char *kind; /* the same split under several names has one */
+    bool ignore_merges;
+    bool adds_bos;
+    const char *passes[5]; /* patterns; each splits what the one before left; NULL ends */
+};
+
+const struct pre_type *pre_type_find(struct gguf_string name);
+const char *pre_type_list(void);
+enum err pre_tokenizer_new(struct pre_tokenizer **ret, const struct pre_type *type,
+                           struct errbuf *eb);
+void pre_tokenizer_free(struct pre_tokenizer *p);
+
+/* Calls `word` for each piece of `text` (valid UTF-8), in order; stops at its first error. */
+typedef enum err pre_word_fn(void *context, const uint8_t *text, size_t size);
+enum err pre_tokenizer_split(const struct pre_tokenizer *p, const uint8_t *text, size_t size,
+                             pre_word_fn *word, void *context, struct errbuf *eb);
+
+#endif
