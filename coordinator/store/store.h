@@ -6,21 +6,27 @@
  * table and an XXH3 checksum over table, key, version and bytes; a get that finds them wrong says
  * ERR_CORRUPT with table and key and hands out nothing.
  *
- * Keys are fixed-width big-endian and compare as bytes. One write transaction at a time; any
- * number of readers beside it, each seeing the state of its begin. A long reader pins pages:
- * copy out and end it.
+ * Keys are fixed-width big-endian and compare as bytes. One write transaction at a time (a second
+ * store_begin waits for the first to end); readers beside it, each seeing the state of its begin.
+ * A long reader pins pages: copy out and end it.
  *
  * Errors: ERR_NO_SPACE (disk or map full: the transaction is gone, the store is as before, later
- * ones may succeed); ERR_IO after a failed sync or meta write: the store refuses everything until
- * it is closed and opened again, because what reached the disk is not known.
+ * ones may succeed); ERR_IO after a failed sync or meta write: the store begins nothing more until
+ * it is closed and opened again, because what reached the disk is not known. After any of these a
+ * write transaction refuses every call with the same error; end it with commit (which gives the
+ * error once more) or abort.
  *
- * Ownership: values from get and scan are borrowed until the transaction ends. Thread: a
- * transaction has one owner; store_begin from any thread.
+ * Ownership: values from get and scan are borrowed until the transaction ends or, in a write
+ * transaction, until its next put, append or delete; what is passed to put and append must not be
+ * such a value. Thread: store_begin from any thread; a write transaction begins, works and ends on
+ * one thread, a reader belongs to one thread at a time.
  */
 #ifndef CLOISTER_COORDINATOR_STORE_STORE_H
 #define CLOISTER_COORDINATOR_STORE_STORE_H
 
 #include "common/err.h"
+#include "common/id.h"
+#include "common/limits.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -47,6 +53,8 @@ struct store_value {
     size_t size;
 };
 
+#define STORE_VALUE_BYTES_MAX (2u * LIMIT_FRAME_BYTES) /* of one value; ERR_TOO_LARGE over it */
+
 struct store_lmdb_config {
     const char *path;   /* directory; made with mode 0700 where it is missing */
     uint64_t map_bytes; /* address space, not disk; 0: 64 GiB */
@@ -54,16 +62,20 @@ struct store_lmdb_config {
 
 struct store_stat {
     uint64_t used_bytes; /* of the map, pages on the free list left out */
-    uint64_t map_bytes;
+    uint64_t map_bytes;  /* 0: no bound (memory) */
     uint64_t entries[STORE_TABLE_COUNT];
 };
 
-/* Refuses a file of another schema version (ERR_UNSUPPORTED, both numbers), a directory that
- * another process has open for writing (ERR_CONFLICT), a network file system (ERR_UNSUPPORTED). */
+/* Refuses a file of another schema version (ERR_UNSUPPORTED, both numbers), a directory that this
+ * or another process has open (ERR_CONFLICT), a network file system (ERR_UNSUPPORTED), a file that
+ * is cut short or is no store (ERR_CORRUPT). Not to be used across fork. */
 enum err store_open_lmdb(struct store **ret_store, const struct store_lmdb_config *config,
                          struct errbuf *eb);
 enum err store_open_mem(struct store **ret_store, struct errbuf *eb);
+/* Every transaction must have ended. NULL is fine. */
 void store_close(struct store *s);
+/* Made with the store and kept in it: tells a store from another, not from its copy. */
+struct id store_instance(const struct store *s);
 
 enum err store_begin(struct store *s, bool write, struct store_txn **ret_txn, struct errbuf *eb);
 /* Durable when it returns ERR_OK. Ends the transaction either way. */
@@ -82,7 +94,8 @@ enum err store_append(struct store_txn *txn, enum store_table table, const void 
 enum err store_delete(struct store_txn *txn, enum store_table table, const void *key,
                       size_t key_size, struct errbuf *eb);
 
-/* Calls `visit` for keys >= from, ascending, until it returns false or the table ends. */
+/* Calls `visit` for keys >= from (from_size 0: all), ascending, until it returns false or the table
+ * ends. `visit` may get, and may not put, append, delete or end the transaction. */
 typedef bool store_visit_fn(void *arg, const uint8_t *key, size_t key_size,
                             struct store_value value);
 enum err store_scan(struct store_txn *txn, enum store_table table, const void *from,
@@ -91,6 +104,8 @@ enum err store_scan(struct store_txn *txn, enum store_table table, const void *f
 enum err store_last_key(struct store_txn *txn, enum store_table table, uint8_t *ret_key,
                         size_t *ret_key_size, struct errbuf *eb);
 
+/* Reads everything: each value's checksum, keys in order, as many as the table says it has. */
+enum err store_verify(struct store *s, struct errbuf *eb);
 enum err store_stat(struct store *s, struct store_stat *ret_stat, struct errbuf *eb);
 const char *store_table_name(enum store_table table);
 

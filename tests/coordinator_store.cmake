@@ -1,0 +1,8 @@
+# Store and ledger: unit tests, tests of broken disks and files, and the commands of docs/ledger.md.
+
+add_library(cloister_store_test STATIC unit/store/store_test.c)
+target_link_libraries(cloister_store_test PUBLIC cloister_store cloister_common PkgConfig::CMOCKA)
+cloister_target(cloister_store_test)
+
+cloister_unit_test(store SOURCES unit/store/test_store.c
+                   LIBS cloister_store_test cloister_store Threads::Threads)
