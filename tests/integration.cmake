@@ -1,0 +1,21 @@
+# Whole programs on loopback, driven as a user would. Python 3, standard library only.
+find_package(Python3 COMPONENTS Interpreter)
+if(NOT Python3_FOUND)
+  message(FATAL_ERROR "python3 not found: apt-get install python3")
+endif()
+
+function(cloister_integration_test name)
+  cmake_parse_arguments(T "" "TIMEOUT" "ARGS" ${ARGN})
+  if(NOT T_TIMEOUT)
+    set(T_TIMEOUT 600)
+  endif()
+  add_test(NAME integration_${name}
+           COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/integration/test_${name}.py
+                   ${T_ARGS})
+  set_tests_properties(integration_${name} PROPERTIES
+    ENVIRONMENT "CLOISTER_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};PYTHONDONTWRITEBYTECODE=1"
+    TIMEOUT ${T_TIMEOUT} SKIP_RETURN_CODE 77 LABELS integration)
+endfunction()
+
+cloister_integration_test(answer)
+cloister_integration_test(kill TIMEOUT 1200)

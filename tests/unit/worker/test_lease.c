@@ -1,0 +1,285 @@
+/* The worker's bookkeeping of output: whatever happens to frames, each token reaches the
+ * coordinator once, in order, with its text. */
+#include "common/limits.h"
+#include "worker/lease.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* What the coordinator does with a frame: takes what follows, passes over what it has, and says
+ * where to go on. */
+struct receiver {
+    int32_t ids[4096];
+    uint32_t count;
+    char text[8192];
+    size_t text_size;
+    bool ended;
+};
+
+static struct wire_command_run run_of(uint8_t job, uint64_t epoch, const int32_t *resume,
+                                      size_t n_resume)
+{
+    struct wire_command_run run = {.epoch = epoch, .resume_ids = resume, .n_resume_ids = n_resume};
+    run.job_id.bytes[0] = job;
+    run.job.model = "m";
+    run.job.prompt_kind = WIRE_PROMPT_KIND_TEXT;
+    run.job.text = (struct wire_bytes){.data = (const uint8_t *)"hi", .size = 2};
+    run.job.sampling = (struct wire_sampling){.top_p = 1, .repetition_penalty = 1};
+    run.job.max_tokens = 100;
+    run.job.job_class = WIRE_JOB_CLASS_STANDARD;
+    run.job.project = run.job.cost_center = "";
+    return run;
+}
+
+static struct lease *lease_new(struct lease_table *t, uint8_t job, uint64_t epoch)
+{
+    struct wire_command_run run = run_of(job, epoch, NULL, 0);
+    struct errbuf eb = {{0}};
+    struct lease *l = NULL;
+    assert_int_equal(lease_add(t, &run, 0, &l, &eb), ERR_OK);
+    return l;
+}
+
+static void say(struct lease *l, const char *text)
+{
+    struct errbuf eb = {{0}};
+    int32_t ids[64];
+    size_t n = strlen(text);
+    for (size_t i = 0; i < n; i++)
+        ids[i] = text[i];
+    assert_int_equal(lease_append(l, l->tokens, ids, n, text, n, &eb), ERR_OK);
+}
+
+static struct wire_lease_ack receive(struct receiver *r, const struct wire_lease_progress *p)
+{
+    if (p->first <= r->count && p->first + p->n_ids > r->count) {
+        assert_int_equal(p->first, r->count); /* frames begin where an earlier one ended */
+        memcpy(r->ids + r->count, p->ids, p->n_ids * sizeof *p->ids);
+        memcpy(r->text + r->text_size, p->text.data, p->text.size);
+        r->count += (uint32_t)p->n_ids;
+        r->text_size += p->text.size;
+    }
+    if (p->finish != WIRE_FINISH_UNSPECIFIED && p->first + p->n_ids == r->count)
+        r->ended = true;
+    return (struct wire_lease_ack){.job_id = p->job_id, .epoch = p->epoch, .next = r->count};
+}
+
+static void test_a_lost_frame_is_said_again(void **state)
+{
+    struct lease_table t;
+    struct receiver r = {0};
+    struct wire_report report;
+    struct arena arena;
+    bool fenced;
+    (void)state;
+
+    lease_table_init(&t);
+    arena_init(&arena, 1u << 20);
+    struct lease *l = lease_new(&t, 1, 1);
+    say(l, "abc");
+    assert_int_equal(lease_report_fill(&t, false, 1u << 20, &arena, &report), ERR_OK);
+    assert_int_equal(report.n_leases, 1);
+    /* The coordinator took it, but its answer was lost. */
+    (void)receive(&r, &report.leases[0]);
+    lease_report_failed(&t);
+    say(l, "def");
+    lease_end(l, WIRE_FINISH_STOP, ERR_OK, "");
+    assert_int_equal(lease_report_fill(&t, false, 1u << 20, &arena, &report), ERR_OK);
+    assert_int_equal(report.leases[0].first, 0);
+    assert_int_equal(report.leases[0].n_ids, 6);
+    /* It passes over the first three: here it takes nothing of a frame that overlaps, and says
+     * where to go on. */
+    struct wire_lease_ack ack = {.job_id = l->job_id, .epoch = 1, .next = 3};
+    assert_false(lease_acknowledge(l, &ack, &fenced));
+    assert_true(lease_any_changed(&t));
+    assert_int_equal(lease_report_fill(&t, false, 1u << 20, &arena, &report), ERR_OK);
+    assert_int_equal(report.leases[0].first, 3);
+    ack = receive(&r, &report.leases[0]);
+    assert_true(lease_acknowledge(l, &ack, &fenced));
+    assert_false(fenced);
+    assert_memory_equal(r.text, "abcdef", 6);
+    assert_true(r.ended);
+    lease_table_fini(&t);
+    arena_fini(&arena);
+}
+
+static void test_frames_are_bounded_and_the_end_comes_last(void **state)
+{
+    struct lease_table t;
+    struct receiver r = {0};
+    struct arena arena;
+    int frames = 0;
+    (void)state;
+
+    lease_table_init(&t);
+    arena_init(&arena, 1u << 20);
+    struct lease *l = lease_new(&t, 1, 1);
+    for (int i = 0; i < 10; i++)
+        say(l, "0123456789");
+    lease_end(l, WIRE_FINISH_LENGTH, ERR_OK, "");
+    for (bool over = false; !over; frames++) {
+        struct wire_report report;
+        bool fenced;
+        assert_true(frames < 100);
+        /* Room for two chunks of ten tokens: 10 bytes of text and 50 of ids each. */
+        assert_int_equal(lease_report_fill(&t, false, 125, &arena, &report), ERR_OK);
+        assert_int_equal(report.n_leases, 1);
+        assert_true(report.leases[0].n_ids <= 20);
+        struct wire_lease_ack ack = receive(&r, &report.leases[0]);
+        over = lease_acknowledge(l, &ack, &fenced);
+    }
+    assert_int_equal(frames, 5);
+    assert_int_equal(r.count, 100);
+    assert_true(r.ended);
+    lease_table_fini(&t);
+    arena_fini(&arena);
+}
+
+static void test_an_end_after_the_frame_left_is_not_taken_as_said(void **state)
+{
+    struct lease_table t;
+    struct wire_report report;
+    struct arena arena;
+    bool fenced;
+    (void)state;
+
+    lease_table_init(&t);
+    arena_init(&arena, 1u << 20);
+    struct lease *l = lease_new(&t, 1, 1);
+    say(l, "abc");
+    assert_int_equal(lease_report_fill(&t, false, 1u << 20, &arena, &report), ERR_OK);
+    lease_end(l, WIRE_FINISH_STOP, ERR_OK, ""); /* while the frame is under way */
+    struct wire_lease_ack ack = {.job_id = l->job_id, .epoch = 1, .next = 3};
+    assert_false(lease_acknowledge(l, &ack, &fenced));
+    assert_true(lease_any_changed(&t));
+    assert_int_equal(lease_report_fill(&t, false, 1u << 20, &arena, &report), ERR_OK);
+    assert_int_equal(report.leases[0].finish, WIRE_FINISH_STOP);
+    assert_true(lease_acknowledge(l, &ack, &fenced));
+    lease_table_fini(&t);
+    arena_fini(&arena);
+}
+
+static void test_fencing_and_foreign_epochs(void **state)
+{
+    static const struct {
+        const char *what;
+        uint64_t epoch;
+        bool ack_fenced;
+        bool over, fenced;
+    } rows[] = {
+        {"our epoch, fenced", 7, true, true, true},
+        {"an older epoch, fenced: not about us", 6, true, false, false},
+        {"a newer epoch, not about us either", 8, false, false, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct lease_table t;
+        bool fenced;
+        lease_table_init(&t);
+        struct lease *l = lease_new(&t, 1, 7);
+        say(l, "abc");
+        struct wire_lease_ack ack = {
+            .job_id = l->job_id, .epoch = rows[i].epoch, .fenced = rows[i].ack_fenced};
+        assert_int_equal(lease_acknowledge(l, &ack, &fenced), rows[i].over);
+        assert_int_equal(fenced, rows[i].fenced);
+        lease_table_fini(&t);
+    }
+}
+
+static void test_a_resumed_job_goes_on_behind_its_prefix(void **state)
+{
+    static const int32_t prefix[] = {10, 11, 12};
+    struct wire_command_run run = run_of(1, 2, prefix, 3);
+    struct lease_table t;
+    struct wire_report report;
+    struct errbuf eb = {{0}};
+    struct arena arena;
+    struct lease *l = NULL;
+    (void)state;
+
+    lease_table_init(&t);
+    arena_init(&arena, 1u << 20);
+    assert_int_equal(lease_add(&t, &run, 0, &l, &eb), ERR_OK);
+    assert_int_equal(l->tokens, 3);
+    assert_int_equal(l->run.n_resume_ids, 3);
+    assert_int_equal(l->run.resume_ids[2], 12);
+    assert_string_equal(l->run.job.model, "m");
+    /* An engine that does not go on where it should is an error, not a hole. */
+    assert_int_equal(lease_append(l, 0, prefix, 1, "x", 1, &eb), ERR_INTERNAL);
+    assert_int_equal(lease_append(l, 3, prefix, 1, "x", 1, &eb), ERR_OK);
+    assert_int_equal(lease_report_fill(&t, false, 1u << 20, &arena, &report), ERR_OK);
+    assert_int_equal(report.leases[0].first, 3);
+    lease_table_fini(&t);
+    arena_fini(&arena);
+}
+
+/* Random appends, losses, late and partial acknowledgements: the receiver's text is the sender's.
+ */
+static void test_nothing_is_lost_or_doubled_whatever_happens_to_frames(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 200; seed++) {
+        struct lease_table t;
+        struct receiver r = {0};
+        char sent[2048] = "";
+        bool over = false;
+        unsigned x = seed * 2654435761u;
+
+        lease_table_init(&t);
+        struct lease *l = lease_new(&t, 1, 1);
+        for (int step = 0; !over; step++) {
+            struct wire_report report;
+            struct arena arena;
+            bool fenced;
+            x = x * 1664525u + 1013904223u;
+            assert_true(step < 10000);
+            if (l->state != LEASE_STATE_ENDED) {
+                static const char *const words[] = {"a", "bc", "def", ""};
+                say(l, words[x >> 8 & 3]);
+                strcat(sent, words[x >> 8 & 3]);
+                if (step == 300)
+                    lease_end(l, WIRE_FINISH_STOP, ERR_OK, "");
+            }
+            if ((x >> 12 & 3) == 0)
+                continue; /* several chunks a frame */
+            arena_init(&arena, 1u << 20);
+            assert_int_equal(lease_report_fill(&t, (x >> 14 & 1) != 0, 64, &arena, &report),
+                             ERR_OK);
+            bool arrives = (x >> 15 & 3) != 0, answered = (x >> 17 & 3) != 0;
+            if (report.n_leases == 1 && arrives) {
+                /* A receiver takes the part that it does not have yet only as a whole chunk run:
+                 * overlap makes it say where to go on. */
+                struct wire_lease_ack ack;
+                if (report.leases[0].first < r.count)
+                    ack = (struct wire_lease_ack){.job_id = l->job_id, .epoch = 1, .next = r.count};
+                else
+                    ack = receive(&r, &report.leases[0]);
+                if (answered)
+                    over = lease_acknowledge(l, &ack, &fenced) && r.ended;
+            }
+            if (!arrives || !answered)
+                lease_report_failed(&t);
+            arena_fini(&arena);
+        }
+        assert_int_equal(r.text_size, strlen(sent));
+        assert_memory_equal(r.text, sent, r.text_size);
+        lease_table_fini(&t);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_lost_frame_is_said_again),
+        cmocka_unit_test(test_frames_are_bounded_and_the_end_comes_last),
+        cmocka_unit_test(test_an_end_after_the_frame_left_is_not_taken_as_said),
+        cmocka_unit_test(test_fencing_and_foreign_epochs),
+        cmocka_unit_test(test_a_resumed_job_goes_on_behind_its_prefix),
+        cmocka_unit_test(test_nothing_is_lost_or_doubled_whatever_happens_to_frames),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
