@@ -6,3 +6,10 @@ cloister_target(cloister_store_test)
 
 cloister_unit_test(store SOURCES unit/store/test_store.c
                    LIBS cloister_store_test cloister_store Threads::Threads)
+cloister_unit_test(store_damage SOURCES unit/store/test_store_damage.c
+                   LIBS cloister_store_test cloister_store PkgConfig::LMDB)
+cloister_unit_test(store_faults SOURCES unit/store/test_store_faults.c
+                   LIBS cloister_store_test cloister_store)
+cloister_unit_test(store_disk_full SOURCES unit/store/test_store_disk_full.c
+                   LIBS cloister_store_test cloister_store)
+set_tests_properties(store_disk_full PROPERTIES SKIP_RETURN_CODE 77)

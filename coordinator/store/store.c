@@ -391,25 +391,32 @@ enum err store_last_key(struct store_txn *txn, enum store_table table, uint8_t *
 /* ---- the whole ---- */
 
 struct verify {
+    struct store_txn *txn;
+    enum store_table table;
     uint64_t count;
+    const char *fault;
     size_t last_size;
     uint8_t last[LIMIT_STORE_KEY_BYTES];
-    bool disordered;
 };
 
 static bool verify_visit(void *arg, const uint8_t *key, size_t key_size, struct store_value value)
 {
     struct verify *v = arg;
-    (void)value;
+    struct store_value found;
     if (v->count > 0) {
         size_t n = key_size < v->last_size ? key_size : v->last_size;
         int order = memcmp(v->last, key, n);
-        v->disordered = order > 0 || (order == 0 && v->last_size >= key_size);
+        if (order > 0 || (order == 0 && v->last_size >= key_size))
+            v->fault = "keys out of order";
     }
+    /* The walk from value to value and the way down to one go through different pages. */
+    if (store_get(v->txn, v->table, key, key_size, &found, NULL) != ERR_OK ||
+        found.size != value.size || memcmp(found.data, value.data, value.size) != 0)
+        v->fault = "a key that is there is not found";
     v->count++;
     v->last_size = key_size; /* unseal has checked that it fits */
     memcpy(v->last, key, key_size);
-    return !v->disordered;
+    return v->fault == NULL;
 }
 
 enum err store_verify(struct store *s, struct errbuf *eb)
@@ -418,15 +425,16 @@ enum err store_verify(struct store *s, struct errbuf *eb)
     enum err e = store_begin(s, false, &txn, eb);
     for (int t = 0; e == ERR_OK && t < STORE_TABLE_COUNT; t++) {
         enum store_table table = (enum store_table)t;
-        struct verify v = {0};
+        struct verify v = {.txn = txn, .table = table};
         uint64_t count = 0;
         e = s->ops->count(txn, table, &count, eb);
         if (e == ERR_OK)
             e = store_scan(txn, table, NULL, 0, verify_visit, &v, eb);
-        if (e == ERR_OK && (v.disordered || v.count != count))
+        if (e == ERR_OK && v.fault == NULL && v.count != count)
+            v.fault = "it ends";
+        if (e == ERR_OK && v.fault != NULL)
             e = err_set(eb, ERR_CORRUPT, "store %s: table %s: %s after %llu of %llu values",
-                        s->place, store_table_name(table),
-                        v.disordered ? "keys out of order" : "it ends", (unsigned long long)v.count,
+                        s->place, store_table_name(table), v.fault, (unsigned long long)v.count,
                         (unsigned long long)count);
     }
     store_abort(txn);

@@ -104,7 +104,8 @@ enum err store_scan(struct store_txn *txn, enum store_table table, const void *f
 enum err store_last_key(struct store_txn *txn, enum store_table table, uint8_t *ret_key,
                         size_t *ret_key_size, struct errbuf *eb);
 
-/* Reads everything: each value's checksum, keys in order, as many as the table says it has. */
+/* Reads everything: each value's checksum, keys in order, each found by get, as many as the table
+ * says it has. What it cannot see is a store that is whole but old. */
 enum err store_verify(struct store *s, struct errbuf *eb);
 enum err store_stat(struct store *s, struct store_stat *ret_stat, struct errbuf *eb);
 const char *store_table_name(enum store_table table);

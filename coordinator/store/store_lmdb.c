@@ -516,6 +516,21 @@ static enum err tables_open(struct store_lmdb *s, bool create, struct errbuf *eb
     return error_from(s, rc, "opening the tables", eb);
 }
 
+/* LMDB makes its lock file by setting the length and then writes through a map: on a full disk that
+ * ends the process (SIGBUS). Blocks that are there already cannot be missing. Nobody else has the
+ * file open: lock_take saw to that. */
+static enum err lock_file_reserve(struct store_lmdb *s, struct errbuf *eb)
+{
+    char path[PATH_BYTES];
+    (void)snprintf(path, sizeof path, "%s/lock.mdb", s->path);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_set_errno(eb, errno, "store %s: lock.mdb", s->path);
+    int rc = posix_fallocate(fd, 0, 8192); /* LMDB's own length, for 126 readers */
+    close(fd);
+    return rc == 0 ? ERR_OK : err_set_errno(eb, rc, "store %s: lock.mdb", s->path);
+}
+
 static enum err env_open(struct store_lmdb *s, uint64_t map_bytes, struct errbuf *eb)
 {
     MDB_envinfo info;
@@ -577,6 +592,8 @@ enum err store_open_lmdb(struct store **ret_store, const struct store_lmdb_confi
         e = directory_make(s->path, eb);
     if (e == ERR_OK)
         e = lock_take(s, eb);
+    if (e == ERR_OK)
+        e = lock_file_reserve(s, eb);
     if (e == ERR_OK)
         e = env_open(s, (map_bytes + page - 1) / page * page, eb);
     if (e == ERR_OK)
