@@ -3,6 +3,7 @@
 #include "common/arena.h"
 #include "common/check.h"
 #include "common/config_scan.h"
+#include "common/nearest.h"
 #include "common/units.h"
 #include "common/utf8.h"
 
@@ -61,46 +62,12 @@ static enum err config_fail_at(const struct config_place *p, const char *fmt, ..
 
 /* ---- names ---- */
 
-static size_t config_min3(size_t a, size_t b, size_t c)
-{
-    size_t m = a < b ? a : b;
-    return m < c ? m : c;
-}
-
-/* Optimal string alignment distance: insertions, deletions, changes, swapped neighbours. */
-static size_t config_distance(const char *a, const char *b)
-{
-    enum { LONGEST = 64 };
-    size_t n = strlen(a), m = strlen(b);
-    if (n > LONGEST || m > LONGEST)
-        return LONGEST;
-    size_t rows[3][LONGEST + 1];
-    size_t *before = rows[0], *last = rows[1], *now = rows[2];
-    for (size_t j = 0; j <= m; j++)
-        last[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        now[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            size_t change = last[j - 1] + (a[i - 1] != b[j - 1]);
-            now[j] = config_min3(last[j] + 1, now[j - 1] + 1, change);
-            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-            if (swapped && before[j - 2] + 1 < now[j])
-                now[j] = before[j - 2] + 1;
-        }
-        size_t *reuse = before;
-        before = last;
-        last = now;
-        now = reuse;
-    }
-    return last[m];
-}
-
 static const struct config_key *config_nearest(const struct config_key *keys, const char *name,
                                                size_t *ret_distance)
 {
     const struct config_key *best = NULL;
     for (const struct config_key *key = keys; key->type != CONFIG_NONE; key++) {
-        size_t distance = config_distance(name, key->name);
+        size_t distance = nearest_distance(name, key->name);
         if (!best || distance < *ret_distance) {
             best = key;
             *ret_distance = distance;

@@ -1,0 +1,126 @@
+/* The session: Hello, the coordinator's challenge, our signature over it; its signature over our
+ * nonce is checked in both rounds. */
+#include "client/connection.h"
+
+#include "common/limits.h"
+#include "common/version.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One round: `hello` as it is, under `session`. */
+static enum err hello_round(struct cloister *c, const struct wire_hello *hello, uint64_t session,
+                            uint32_t timeout_ms, struct arena *arena, struct wire_reply *ret_reply,
+                            struct cloister_problem *problem)
+{
+    struct errbuf eb = {0};
+    struct buf packed, reply;
+    buf_init(&packed);
+    buf_init(&reply);
+    struct wire_request request = {
+        .session = session, .request_id = id_new(), .kind = WIRE_REQUEST_HELLO, .hello = *hello};
+    enum err err = wire_request_encode(&request, &packed, &eb);
+    if (err == ERR_OK)
+        err = connection_exchange(c, &packed, timeout_ms, &reply, &eb);
+    if (err == ERR_OK)
+        err = wire_reply_decode(reply.data, reply.size, arena, ret_reply, &eb);
+    if (err != ERR_OK) {
+        problem_from(problem, err, &eb);
+        goto out;
+    }
+    if (ret_reply->kind == WIRE_REPLY_ERROR) {
+        err = (enum err)ret_reply->error.code;
+        problem_set(problem, err, "%s", ret_reply->error.text);
+        if (problem)
+            problem->retry_after_ms = ret_reply->error.retry_after_ms;
+    } else if (ret_reply->kind != WIRE_REQUEST_HELLO ||
+               id_compare(&ret_reply->request_id, &request.request_id) != 0) {
+        err = problem_set(problem, ERR_CORRUPT, "the answer to Hello belongs to something else");
+    }
+out:
+    buf_fini(&packed);
+    buf_fini(&reply);
+    return err;
+}
+
+static enum err hello_check(struct cloister *c, const struct wire_hello *hello,
+                            const struct wire_reply *reply, struct cloister_problem *problem)
+{
+    const struct wire_hello_reply *h = &reply->hello;
+    if (c->pinned && memcmp(h->public_key, c->coordinator_key, sizeof h->public_key) != 0) {
+        char text[2 * ED25519_PUBLIC_BYTES + 1];
+        hex_encode(h->public_key, sizeof h->public_key, text);
+        return problem_set(
+            problem, ERR_REFUSED,
+            "the coordinator at %s shows the key %s, which is not the one configured",
+            c->endpoint.url, text);
+    }
+    struct buf bytes;
+    buf_init(&bytes);
+    wire_hello_reply_signed_bytes(hello->nonce, reply->session, h, &bytes);
+    bool good = !bytes.failed && h->signature.size == ED25519_SIGN_BYTES &&
+                crypto_verify(h->public_key, bytes.data, bytes.size, h->signature.data);
+    buf_fini(&bytes);
+    if (!good)
+        return problem_set(problem, ERR_CORRUPT,
+                           "the coordinator at %s could not prove that it owns its key",
+                           c->endpoint.url);
+    return ERR_OK;
+}
+
+enum err hello_say(struct cloister *c, uint32_t timeout_ms, uint64_t *ret_session,
+                   struct cloister_server *ret_server, struct cloister_problem *problem)
+{
+    enum err err;
+    struct errbuf eb = {0};
+    struct arena arena;
+    struct buf bytes;
+    struct wire_reply reply;
+    char build[2 * LIMIT_NAME_BYTES];
+    uint8_t signature[ED25519_SIGN_BYTES];
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    buf_init(&bytes);
+    snprintf(build, LIMIT_NAME_BYTES, "%s+%s", cloister_version, cloister_revision);
+    struct wire_hello hello = {.role = WIRE_ROLE_CLIENT,
+                               .node = c->node,
+                               .features = WIRE_FEATURES,
+                               .build = build,
+                               .tenant = c->tenant};
+    hello.worker.device = hello.worker.isa = "";
+    crypto_key_public(c->key, hello.public_key);
+    crypto_random(hello.nonce, sizeof hello.nonce);
+
+    err = hello_round(c, &hello, 0, timeout_ms, &arena, &reply, problem);
+    if (err == ERR_OK)
+        err = hello_check(c, &hello, &reply, problem);
+    if (err != ERR_OK)
+        goto out;
+    uint64_t session = reply.session;
+    wire_hello_signed_bytes(reply.hello.challenge, session, &hello, &bytes);
+    err = bytes.failed ? err_set(&eb, ERR_NO_MEMORY, "no memory to say Hello")
+                       : crypto_sign(c->key, bytes.data, bytes.size, signature, &eb);
+    if (err != ERR_OK) {
+        problem_from(problem, err, &eb);
+        goto out;
+    }
+    hello.signature = (struct wire_bytes){.data = signature, .size = sizeof signature};
+    err = hello_round(c, &hello, session, timeout_ms, &arena, &reply, problem);
+    if (err == ERR_OK)
+        err = hello_check(c, &hello, &reply, problem);
+    if (err != ERR_OK)
+        goto out;
+    if (!reply.hello.established || reply.session == 0) {
+        err = problem_set(problem, ERR_REFUSED, "the coordinator at %s did not accept our proof",
+                          c->endpoint.url);
+        goto out;
+    }
+    *ret_session = reply.session;
+    snprintf(ret_server->name, sizeof ret_server->name, "%s", reply.hello.coordinator);
+    snprintf(ret_server->build, sizeof ret_server->build, "%s", reply.hello.build);
+    memcpy(ret_server->public_key, reply.hello.public_key, sizeof ret_server->public_key);
+out:
+    buf_fini(&bytes);
+    arena_fini(&arena);
+    return err;
+}

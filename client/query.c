@@ -1,0 +1,594 @@
+/* What one can ask: each query is one request, its answer copied field by field into the public
+ * structs, which lie in the same arena as the decoded reply. */
+#include "client/connection.h"
+
+#include "common/limits.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIND_LISTED 8u /* ids named when a prefix is ambiguous */
+
+void cloister_result_free(struct cloister_result *result)
+{
+    if (!result)
+        return;
+    arena_fini(&result->arena);
+    free(result);
+}
+
+/* The reply lies in the new result, as will what is made of it. */
+static enum err query_call(struct cloister *c, struct wire_request *request,
+                           struct cloister_result **ret_result, struct wire_reply *ret_reply,
+                           struct cloister_problem *problem)
+{
+    struct cloister_result *result = calloc(1, sizeof *result);
+    if (!result)
+        return problem_set(problem, ERR_NO_MEMORY, "no memory for the answer");
+    /* Room for the reply and for its copy in the public form. */
+    arena_init(&result->arena, 2 * (size_t)LIMIT_DECODE_BYTES);
+    enum err err = connection_call(c, request, CONNECTION_CALL_TIMEOUT_MS, c->wait_ms,
+                                   &result->arena, ret_reply, problem);
+    if (err != ERR_OK) {
+        cloister_result_free(result);
+        return err;
+    }
+    *ret_result = result;
+    return ERR_OK;
+}
+
+static void *query_rows(struct cloister_result *result, size_t count, size_t bytes, enum err *err,
+                        struct cloister_problem *problem)
+{
+    void *rows = *err == ERR_OK ? arena_alloc_array(&result->arena, count, bytes) : NULL;
+    if (!rows && *err == ERR_OK)
+        *err = problem_set(problem, ERR_NO_MEMORY, "no memory for the answer");
+    return rows;
+}
+
+/* ---- jobs ---- */
+
+static void job_info_from_wire(const struct wire_job_info *w, struct cloister_job_info *ret_info)
+{
+    *ret_info = (struct cloister_job_info){
+        .model = w->model,
+        .tenant = w->tenant,
+        .worker = w->worker,
+        .project = w->project,
+        .cost_center = w->cost_center,
+        .state = (enum cloister_state)w->state,
+        .job_class = (enum cloister_class)w->job_class,
+        .priority = w->priority,
+        .submitted_wall_ns = w->submitted_wall_ns,
+        .started_wall_ns = w->started_wall_ns,
+        .ended_wall_ns = w->ended_wall_ns,
+        .attempts = w->attempts,
+        .max_tokens = w->max_tokens,
+        .queued_ahead = w->queued_ahead,
+        .usage = {.prompt_tokens = w->usage.prompt_tokens,
+                  .prompt_cached = w->usage.prompt_cached,
+                  .prompt_computed = w->usage.prompt_computed,
+                  .resumed_tokens = w->usage.resumed_tokens,
+                  .completion_tokens = w->usage.completion_tokens,
+                  .queue_us = w->usage.queue_us,
+                  .prefill_us = w->usage.prefill_us,
+                  .decode_us = w->usage.decode_us},
+        .reserved_tokens = w->reserved_tokens,
+        .finish = (enum cloister_finish)w->finish,
+        .error = (enum cloister_error)w->error.code,
+        .error_text = w->error.text ? w->error.text : "",
+        .reserve_record = w->reserve_seq,
+        .settle_record = w->settle_seq,
+    };
+    id_format(&w->job_id, ret_info->id);
+}
+
+/* The whole bytes of a hex prefix, and how many digits it has; false where it is none. */
+static bool prefix_parse(const char *prefix, uint8_t ret_bytes[ID_BYTES], size_t *ret_digits)
+{
+    size_t digits = strspn(prefix, "0123456789abcdefABCDEF");
+    if (prefix[digits] || digits > 2 * ID_BYTES)
+        return false;
+    char whole[2 * ID_BYTES + 1];
+    size_t even = digits - digits % 2;
+    memcpy(whole, prefix, even);
+    whole[even] = 0;
+    *ret_digits = digits;
+    return hex_decode(whole, ret_bytes, even / 2);
+}
+
+static bool prefix_fits(const char *id, const char *prefix)
+{
+    for (size_t i = 0; prefix[i]; i++) {
+        char c = prefix[i];
+        if (c >= 'A' && c <= 'F')
+            c = (char)(c - 'A' + 'a');
+        if (id[i] != c)
+            return false;
+    }
+    return true;
+}
+
+enum cloister_error cloister_list_jobs(struct cloister *c, const struct cloister_jobs_query *query,
+                                       struct cloister_result **ret_result,
+                                       const struct cloister_job_info **ret_jobs,
+                                       size_t *ret_n_jobs, bool *ret_more,
+                                       struct cloister_problem *problem)
+{
+    struct cloister_result *result = NULL;
+    struct wire_reply reply;
+    uint8_t prefix[ID_BYTES];
+    size_t digits = 0;
+    struct id after;
+    enum err err = ERR_OK;
+    if (query->size < sizeof(struct cloister_jobs_query))
+        err = problem_set(problem, ERR_INVALID,
+                          "the query's size is not set; begin with CLOISTER_JOBS_QUERY_INIT");
+    else if (query->limit == 0 || query->limit > LIMIT_LIST_ROWS)
+        err = problem_set(problem, ERR_INVALID, "%u rows a page; it may be 1 to %u", query->limit,
+                          LIMIT_LIST_ROWS);
+    else if (query->prefix && !prefix_parse(query->prefix, prefix, &digits))
+        err = problem_set(problem, ERR_INVALID, "\"%.40s\" does not begin a job id (hex digits)",
+                          query->prefix);
+    else if (query->after)
+        err = argument_id(query->after, &after, problem);
+    if (err != ERR_OK)
+        return (enum cloister_error)err;
+    struct wire_request request = {.kind = WIRE_REQUEST_LIST_JOBS,
+                                   .list_jobs = {.tenant = query->tenant ? query->tenant : "",
+                                                 .model = query->model ? query->model : "",
+                                                 .states = query->states,
+                                                 .limit = query->limit,
+                                                 .id_prefix = {.data = prefix, .size = digits / 2},
+                                                 .newest_first = query->newest_first}};
+    if (query->after)
+        request.list_jobs.after = (struct wire_bytes){.data = after.bytes, .size = ID_BYTES};
+    err = query_call(c, &request, &result, &reply, problem);
+    if (err != ERR_OK)
+        return (enum cloister_error)err;
+    size_t n = 0, n_there = reply.list_jobs.n_jobs;
+    struct cloister_job_info *jobs = query_rows(result, n_there, sizeof *jobs, &err, problem);
+    for (size_t i = 0; err == ERR_OK && i < n_there; i++) {
+        job_info_from_wire(&reply.list_jobs.jobs[i], &jobs[n]);
+        /* The wire's prefix is whole bytes: an odd last digit is looked at here. */
+        n += !query->prefix || prefix_fits(jobs[n].id, query->prefix);
+    }
+    if (err != ERR_OK) {
+        cloister_result_free(result);
+        return (enum cloister_error)err;
+    }
+    *ret_result = result;
+    *ret_jobs = jobs;
+    *ret_n_jobs = n;
+    *ret_more = reply.list_jobs.more;
+    return CLOISTER_OK;
+}
+
+/* Adds " ID" for the first few; the count goes on. */
+static void find_note(char *listed, size_t listed_bytes, size_t found, const char *id)
+{
+    size_t used = strlen(listed);
+    if (found <= FIND_LISTED)
+        snprintf(listed + used, listed_bytes - used, "%s%s", found > 1 ? ", " : "", id);
+    else if (found == FIND_LISTED + 1)
+        snprintf(listed + used, listed_bytes - used, ", ...");
+}
+
+enum cloister_error cloister_find_job(struct cloister *c, const char *prefix,
+                                      char ret_id[CLOISTER_ID_BYTES],
+                                      struct cloister_problem *problem)
+{
+    uint8_t bytes[ID_BYTES];
+    size_t digits;
+    if (!prefix_parse(prefix, bytes, &digits) || digits < 4)
+        return (enum cloister_error)problem_set(
+            problem, ERR_INVALID, "\"%.40s\" is not a job id: give 4 to 32 of its hex digits",
+            prefix);
+    if (digits == 2 * ID_BYTES) {
+        struct id id;
+        memcpy(id.bytes, bytes, sizeof bytes);
+        id_format(&id, ret_id);
+        return CLOISTER_OK;
+    }
+    char found_id[CLOISTER_ID_BYTES] = "", listed[CLOISTER_PROBLEM_BYTES / 2] = "";
+    char after[CLOISTER_ID_BYTES];
+    size_t found = 0;
+    struct cloister_jobs_query query = CLOISTER_JOBS_QUERY_INIT;
+    query.prefix = prefix;
+    query.limit = LIMIT_LIST_ROWS;
+    bool more = true;
+    while (more && found <= FIND_LISTED) {
+        struct cloister_result *result;
+        const struct cloister_job_info *jobs;
+        size_t n;
+        enum cloister_error err = cloister_list_jobs(c, &query, &result, &jobs, &n, &more, problem);
+        if (err != CLOISTER_OK)
+            return err;
+        for (size_t i = 0; i < n; i++) {
+            memcpy(found_id, jobs[i].id, sizeof found_id);
+            find_note(listed, sizeof listed, ++found, jobs[i].id);
+        }
+        /* A page that the odd digit emptied still says where the next begins only by its jobs. */
+        more = more && n > 0;
+        memcpy(after, found_id, sizeof after);
+        query.after = after;
+        cloister_result_free(result);
+    }
+    if (found == 0)
+        return (enum cloister_error)problem_set(problem, ERR_NOT_FOUND,
+                                                "no job's id begins with %s", prefix);
+    if (found > 1)
+        return (enum cloister_error)problem_set(problem, ERR_CONFLICT,
+                                                "%s begins the ids of %s%zu jobs: %s", prefix,
+                                                more ? "more than " : "", found, listed);
+    memcpy(ret_id, found_id, sizeof found_id);
+    return CLOISTER_OK;
+}
+
+static const struct cloister_job *job_from_wire(struct cloister_result *result,
+                                                const struct wire_job *w, enum err *err,
+                                                struct cloister_problem *problem)
+{
+    struct cloister_job *job = query_rows(result, 1, sizeof *job, err, problem);
+    struct cloister_message *messages =
+        query_rows(result, w->n_messages, sizeof *messages, err, problem);
+    struct cloister_bytes *stops = query_rows(result, w->n_stops, sizeof *stops, err, problem);
+    if (*err != ERR_OK)
+        return NULL;
+    for (size_t i = 0; i < w->n_messages; i++)
+        messages[i] = (struct cloister_message){
+            .role = w->messages[i].role,
+            .content = {w->messages[i].content.data, w->messages[i].content.size}};
+    for (size_t i = 0; i < w->n_stops; i++)
+        stops[i] = (struct cloister_bytes){w->stops[i].data, w->stops[i].size};
+    *job = (struct cloister_job){
+        .size = sizeof *job,
+        .model = w->model,
+        .messages = messages,
+        .n_messages = w->n_messages,
+        .text = {w->text.data, w->text.size},
+        .prompt_ids = w->prompt_ids,
+        .n_prompt_ids = w->n_prompt_ids,
+        .sampling = {.temperature = w->sampling.temperature,
+                     .top_k = w->sampling.top_k,
+                     .top_p = w->sampling.top_p,
+                     .min_p = w->sampling.min_p,
+                     .repetition_penalty = w->sampling.repetition_penalty,
+                     .presence_penalty = w->sampling.presence_penalty,
+                     .frequency_penalty = w->sampling.frequency_penalty,
+                     .seed = w->sampling.seed},
+        .max_tokens = w->max_tokens,
+        .stops = stops,
+        .n_stops = w->n_stops,
+        .job_class = (enum cloister_class)w->job_class,
+        .priority = w->priority,
+        .deadline_ms = w->deadline_ms,
+        .cancel_on_disconnect = w->cancel_on_disconnect,
+        .project = w->project,
+        .cost_center = w->cost_center,
+    };
+    return job;
+}
+
+enum cloister_error cloister_get_job(struct cloister *c, const char *id,
+                                     struct cloister_result **ret_result,
+                                     const struct cloister_job_info **ret_info,
+                                     const struct cloister_job **ret_job,
+                                     struct cloister_problem *problem)
+{
+    struct cloister_result *result = NULL;
+    struct wire_reply reply;
+    struct wire_request request = {.kind = WIRE_REQUEST_GET_JOB};
+    enum err err = argument_id(id, &request.get_job.job_id, problem);
+    if (err == ERR_OK)
+        err = query_call(c, &request, &result, &reply, problem);
+    if (err != ERR_OK)
+        return (enum cloister_error)err;
+    struct cloister_job_info *info = query_rows(result, 1, sizeof *info, &err, problem);
+    const struct cloister_job *job = job_from_wire(result, &reply.get_job.job, &err, problem);
+    if (err != ERR_OK) {
+        cloister_result_free(result);
+        return (enum cloister_error)err;
+    }
+    job_info_from_wire(&reply.get_job.info, info);
+    *ret_result = result;
+    *ret_info = info;
+    if (ret_job)
+        *ret_job = job;
+    return CLOISTER_OK;
+}
+
+enum cloister_error cloister_explain(struct cloister *c, const char *id,
+                                     struct cloister_result **ret_result,
+                                     const struct cloister_explanation **ret_explanation,
+                                     struct cloister_problem *problem)
+{
+    struct cloister_result *result = NULL;
+    struct wire_reply reply;
+    struct wire_request request = {.kind = WIRE_REQUEST_EXPLAIN};
+    enum err err = argument_id(id, &request.explain.job_id, problem);
+    if (err == ERR_OK)
+        err = query_call(c, &request, &result, &reply, problem);
+    if (err != ERR_OK)
+        return (enum cloister_error)err;
+    const struct wire_explain_reply *w = &reply.explain;
+    struct cloister_explanation *e = query_rows(result, 1, sizeof *e, &err, problem);
+    struct cloister_candidate *rows =
+        query_rows(result, w->n_candidates, sizeof *rows, &err, problem);
+    if (err != ERR_OK) {
+        cloister_result_free(result);
+        return (enum cloister_error)err;
+    }
+    for (size_t i = 0; i < w->n_candidates; i++) {
+        const struct wire_candidate *from = &w->candidates[i];
+        rows[i] = (struct cloister_candidate){.worker = from->worker,
+                                              .chosen = from->chosen,
+                                              .predicate = from->predicate,
+                                              .detail = from->detail,
+                                              .need_bytes = from->need_bytes,
+                                              .free_bytes = from->free_bytes,
+                                              .unclaimed_bytes = from->unclaimed_bytes,
+                                              .queued_tokens = from->queued_tokens,
+                                              .tokens_per_s = from->tokens_per_s,
+                                              .load_ms = from->load_ms,
+                                              .cost_ms = from->cost_ms};
+    }
+    *e = (struct cloister_explanation){.state = (enum cloister_state)w->state,
+                                       .summary = w->summary,
+                                       .queued_ahead = w->queued_ahead,
+                                       .decided_wall_ns = w->decided_wall_ns,
+                                       .candidates = rows,
+                                       .n_candidates = w->n_candidates};
+    *ret_result = result;
+    *ret_explanation = e;
+    return CLOISTER_OK;
+}
+
+/* ---- the cluster ---- */
+
+static void worker_model_from_wire(const struct wire_model_status *from,
+                                   struct cloister_worker_model *ret_model)
+{
+    *ret_model = (struct cloister_worker_model){.name = from->name,
+                                                .state = wire_model_state_name(from->state),
+                                                .error = from->error,
+                                                .weights_bytes = from->weights_bytes,
+                                                .kv_bytes = from->kv_bytes,
+                                                .scratch_bytes = from->scratch_bytes,
+                                                .load_ms = from->load_ms,
+                                                .running = from->running,
+                                                .waiting = from->waiting,
+                                                .queued_tokens = from->queued_tokens,
+                                                .prefill_tokens_per_s = from->prefill_tokens_per_s,
+                                                .decode_tokens_per_s = from->decode_tokens_per_s,
+                                                .kv_pages_free = from->kv_pages_free,
+                                                .kv_pages = from->kv_pages};
+}
+
+enum cloister_error cloister_list_workers(struct cloister *c, struct cloister_result **ret_result,
+                                          const struct cloister_worker **ret_workers,
+                                          size_t *ret_n_workers, struct cloister_problem *problem)
+{
+    struct cloister_result *result = NULL;
+    struct wire_reply reply;
+    struct wire_request request = {.kind = WIRE_REQUEST_LIST_WORKERS};
+    enum err err = query_call(c, &request, &result, &reply, problem);
+    if (err != ERR_OK)
+        return (enum cloister_error)err;
+    size_t n = reply.list_workers.n_workers;
+    struct cloister_worker *workers = query_rows(result, n, sizeof *workers, &err, problem);
+    for (size_t i = 0; err == ERR_OK && i < n; i++) {
+        const struct wire_worker_info *from = &reply.list_workers.workers[i];
+        struct cloister_worker_model *models =
+            query_rows(result, from->n_models, sizeof *models, &err, problem);
+        if (err != ERR_OK)
+            break;
+        for (size_t j = 0; j < from->n_models; j++)
+            worker_model_from_wire(&from->models[j], &models[j]);
+        workers[i] = (struct cloister_worker){
+            .name = from->name,
+            .state = wire_worker_state_name(from->state),
+            .device = from->device,
+            .isa = from->isa,
+            .build = from->build,
+            .threads = from->threads,
+            .memory = {.total_bytes = from->memory.total_bytes,
+                       .free_bytes = from->memory.free_bytes,
+                       .budget_bytes = from->memory.budget_bytes,
+                       .used_bytes = from->memory.used_bytes},
+            .claimed_bytes = from->claimed_bytes,
+            .stranger_bytes = from->stranger_bytes,
+            .models = models,
+            .n_models = from->n_models,
+            .leases = from->leases,
+            .seen_ms = from->seen_ms,
+            .tokens = from->tokens,
+        };
+        memcpy(workers[i].key_fingerprint, from->key_fingerprint,
+               sizeof workers[i].key_fingerprint);
+    }
+    if (err != ERR_OK) {
+        cloister_result_free(result);
+        return (enum cloister_error)err;
+    }
+    *ret_result = result;
+    *ret_workers = workers;
+    *ret_n_workers = n;
+    return CLOISTER_OK;
+}
+
+enum cloister_error cloister_list_models(struct cloister *c, struct cloister_result **ret_result,
+                                         const struct cloister_model **ret_models,
+                                         size_t *ret_n_models, struct cloister_problem *problem)
+{
+    struct cloister_result *result = NULL;
+    struct wire_reply reply;
+    struct wire_request request = {.kind = WIRE_REQUEST_LIST_MODELS};
+    enum err err = query_call(c, &request, &result, &reply, problem);
+    if (err != ERR_OK)
+        return (enum cloister_error)err;
+    size_t n = reply.list_models.n_models;
+    struct cloister_model *models = query_rows(result, n, sizeof *models, &err, problem);
+    for (size_t i = 0; err == ERR_OK && i < n; i++) {
+        const struct wire_model_info *from = &reply.list_models.models[i];
+        const struct wire_model_offer *offer = &from->offer;
+        models[i] = (struct cloister_model){.name = offer->name,
+                                            .architecture = offer->architecture,
+                                            .quantization = offer->quantization,
+                                            .chat_template = offer->chat_template,
+                                            .parameters = offer->parameters,
+                                            .file_bytes = offer->file_bytes,
+                                            .context_tokens = offer->context_tokens,
+                                            .weights_bytes = offer->weights_bytes,
+                                            .kv_bytes = offer->kv_bytes,
+                                            .scratch_bytes = offer->scratch_bytes,
+                                            .workers = from->workers,
+                                            .loading = from->loading,
+                                            .ready = from->ready,
+                                            .running = from->running,
+                                            .waiting = from->waiting};
+        memcpy(models[i].weights_digest, offer->weights_digest, sizeof models[i].weights_digest);
+        memcpy(models[i].tokenizer_digest, offer->tokenizer_digest,
+               sizeof models[i].tokenizer_digest);
+    }
+    if (err != ERR_OK) {
+        cloister_result_free(result);
+        return (enum cloister_error)err;
+    }
+    *ret_result = result;
+    *ret_models = models;
+    *ret_n_models = n;
+    return CLOISTER_OK;
+}
+
+/* ---- accounts ---- */
+
+enum cloister_error cloister_get_usage(struct cloister *c, const char *tenant, const char *model,
+                                       uint32_t day_from, uint32_t day_to,
+                                       struct cloister_result **ret_result,
+                                       const struct cloister_usage_report **ret_report,
+                                       struct cloister_problem *problem)
+{
+    struct cloister_result *result = NULL;
+    struct wire_reply reply;
+    struct wire_request request = {.kind = WIRE_REQUEST_USAGE,
+                                   .usage = {.tenant = tenant ? tenant : "",
+                                             .model = model ? model : "",
+                                             .day_from = day_from,
+                                             .day_to = day_to}};
+    enum err err = query_call(c, &request, &result, &reply, problem);
+    if (err != ERR_OK)
+        return (enum cloister_error)err;
+    const struct wire_usage_reply *w = &reply.usage;
+    struct cloister_usage_report *report = query_rows(result, 1, sizeof *report, &err, problem);
+    struct cloister_usage_row *rows = query_rows(result, w->n_rows, sizeof *rows, &err, problem);
+    struct cloister_balance *balances =
+        query_rows(result, w->n_balances, sizeof *balances, &err, problem);
+    if (err != ERR_OK) {
+        cloister_result_free(result);
+        return (enum cloister_error)err;
+    }
+    for (size_t i = 0; i < w->n_rows; i++)
+        rows[i] = (struct cloister_usage_row){.tenant = w->rows[i].tenant,
+                                              .model = w->rows[i].model,
+                                              .day = w->rows[i].day,
+                                              .jobs = w->rows[i].jobs,
+                                              .prompt_tokens = w->rows[i].prompt_tokens,
+                                              .prompt_cached = w->rows[i].prompt_cached,
+                                              .completion_tokens = w->rows[i].completion_tokens,
+                                              .computed_tokens = w->rows[i].computed_tokens};
+    for (size_t i = 0; i < w->n_balances; i++)
+        balances[i] = (struct cloister_balance){.tenant = w->balances[i].tenant,
+                                                .budget_tokens = w->balances[i].budget_tokens,
+                                                .reserved_tokens = w->balances[i].reserved_tokens,
+                                                .settled_tokens = w->balances[i].settled_tokens};
+    *report = (struct cloister_usage_report){
+        .rows = rows, .n_rows = w->n_rows, .balances = balances, .n_balances = w->n_balances};
+    *ret_result = result;
+    *ret_report = report;
+    return CLOISTER_OK;
+}
+
+enum cloister_error cloister_get_ledger(struct cloister *c, uint64_t first, uint32_t limit,
+                                        struct cloister_result **ret_result,
+                                        const struct cloister_ledger_page **ret_page,
+                                        struct cloister_problem *problem)
+{
+    struct cloister_result *result = NULL;
+    struct wire_reply reply;
+    struct wire_request request = {.kind = WIRE_REQUEST_LEDGER_RANGE,
+                                   .ledger_range = {.first = first, .limit = limit}};
+    enum err err = query_call(c, &request, &result, &reply, problem);
+    if (err != ERR_OK)
+        return (enum cloister_error)err;
+    const struct wire_ledger_range_reply *w = &reply.ledger_range;
+    struct cloister_ledger_page *page = query_rows(result, 1, sizeof *page, &err, problem);
+    struct cloister_bytes *records =
+        query_rows(result, w->n_records, sizeof *records, &err, problem);
+    if (err != ERR_OK) {
+        cloister_result_free(result);
+        return (enum cloister_error)err;
+    }
+    for (size_t i = 0; i < w->n_records; i++)
+        records[i] = (struct cloister_bytes){w->records[i].data, w->records[i].size};
+    *page = (struct cloister_ledger_page){.first = w->first,
+                                          .records = records,
+                                          .n_records = w->n_records,
+                                          .ledger_size = w->size,
+                                          .checkpoint = w->checkpoint,
+                                          .origin = w->origin};
+    memcpy(page->public_key, w->public_key, sizeof page->public_key);
+    *ret_result = result;
+    *ret_page = page;
+    return CLOISTER_OK;
+}
+
+enum cloister_error cloister_get_status(struct cloister *c, struct cloister_result **ret_result,
+                                        const struct cloister_status **ret_status,
+                                        struct cloister_problem *problem)
+{
+    struct cloister_result *result = NULL;
+    struct wire_reply reply;
+    struct wire_request request = {.kind = WIRE_REQUEST_STATUS};
+    enum err err = query_call(c, &request, &result, &reply, problem);
+    if (err != ERR_OK)
+        return (enum cloister_error)err;
+    struct cloister_status *s = query_rows(result, 1, sizeof *s, &err, problem);
+    if (err != ERR_OK) {
+        cloister_result_free(result);
+        return (enum cloister_error)err;
+    }
+    const struct wire_status_reply *w = &reply.status;
+    *s = (struct cloister_status){
+        .coordinator = w->coordinator,
+        .build = w->build,
+        .uptime_ms = w->uptime_ms,
+        .healthy = w->healthy,
+        .reasons = w->reasons,
+        .n_reasons = w->n_reasons,
+        .queued = w->queued,
+        .leased = w->leased,
+        .running = w->running,
+        .ended = w->ended,
+        .queued_tokens = w->queued_tokens,
+        .workers_alive = w->workers_alive,
+        .workers_known = w->workers_known,
+        .oldest_queued_ms = w->oldest_queued_ms,
+        .oldest_running_idle_ms = w->oldest_running_idle_ms,
+        .store_used_bytes = w->store_used_bytes,
+        .store_map_bytes = w->store_map_bytes,
+        .ledger_size = w->ledger_size,
+        .checkpoint_size = w->checkpoint_size,
+        .commits = w->commits,
+        .commit_us_median = w->commit_us_median,
+        .commit_us_max = w->commit_us_max,
+        .admission_open = w->admission_open,
+        .requests = w->requests,
+        .parked = w->parked,
+        .stale_reports = w->stale_reports,
+    };
+    *ret_result = result;
+    *ret_status = s;
+    return CLOISTER_OK;
+}
