@@ -404,6 +404,12 @@ const int32_t *batch_ids(const struct batch *b, uint32_t slot, uint32_t *ret_cou
     return b->slots[slot].ids;
 }
 
+uint32_t batch_computed(const struct batch *b, uint32_t slot)
+{
+    CHECK(slot < b->config.slots && b->slots[slot].owner != NULL);
+    return b->slots[slot].n_computed;
+}
+
 struct batch_state batch_state(const struct batch *b)
 {
     struct batch_state state = {

@@ -67,8 +67,9 @@ void *batch_admit(struct batch *b, uint32_t *ret_slot);
  * False where the owner has no job here. */
 bool batch_remove(struct batch *b, const void *owner);
 
-/* One step, valid until the next call that changes the batch. The rows whose logits are wanted are
- * the last n_logits ones; of these, a sequence's rows are in order of position. */
+/* One step. The arrays are valid until the next plan, pages until the batch changes. The rows whose
+ * logits are wanted are the last n_logits ones; of these, a sequence's rows are in order of
+ * position. */
 struct batch_plan {
     uint32_t n_rows;
     const int32_t *ids;
@@ -92,6 +93,9 @@ bool batch_full(const struct batch *b, uint32_t slot);
 void *batch_owner(const struct batch *b, uint32_t slot); /* NULL: the slot is free */
 /* Every id of the job that runs in `slot`, until the batch next changes. */
 const int32_t *batch_ids(const struct batch *b, uint32_t slot, uint32_t *ret_count);
+
+/* Positions of the job's sequence that are in the KV cache. */
+uint32_t batch_computed(const struct batch *b, uint32_t slot);
 
 struct batch_state {
     uint32_t running;

@@ -3,12 +3,15 @@
  * (continuous batching over a paged KV cache) and says what happened in events.
  *
  * Callers put commands in and take events out; both go through bounded queues, and `notify` is
- * called (from the engine's thread; it must only wake the caller, e.g. write an eventfd) whenever
- * there is a new event. Loading a model runs on a thread of its own and delays nobody.
+ * called (from one of the engine's threads; it must only wake the caller, e.g. write an eventfd)
+ * whenever there is a new event. Loading a model runs on a thread of its own and delays nobody.
  *
  * What tokens a job gets depends on the model file, its prompt ids, sampling and seed alone: not
  * on what runs beside it, how the prompt is cut into chunks, threads, or instruction set. A job
  * with `resume` ids goes on behind them as if it had made them itself.
+ *
+ * Events that are not polled wait: a job has at most three, since tokens add to those that wait
+ * already, and it counts as in use until its last one is polled.
  *
  * Ownership: engine_submit copies the job. An event's pointers are valid until the next
  * engine_poll. Thread: commands and engine_poll from one caller thread.
@@ -65,7 +68,8 @@ void engine_close(struct engine *e);
 
 const char *engine_isa_name(const struct engine *e);
 
-/* Starts loading under the caller's `model_id`; ENGINE_EVENT_MODEL_READY or _FAILED follows. */
+/* Starts loading under the caller's `model_id`; ENGINE_EVENT_MODEL_READY or _FAILED follows. Jobs
+ * may be submitted at once: they wait for it. The id is free again after _FAILED or _GONE. */
 enum err engine_load(struct engine *e, uint32_t model_id, const struct engine_model_config *model,
                      struct errbuf *eb);
 /* Jobs of the model end with ENGINE_FINISH_ERROR (ERR_UNAVAILABLE); ENGINE_EVENT_MODEL_GONE
@@ -137,7 +141,9 @@ struct engine_event {
     uint64_t job_id;
     /* TOKENS, FINISHED: ids [first, first + n_ids) of the completion; text is the bytes that they
      * add, whole characters unless the model itself broke one. Held back until no stop string can
-     * begin in them. */
+     * begin in them. What is still held back at the end comes with FINISHED, except where a job
+     * ends in an error: then it is neither handed out nor counted, so that an attempt elsewhere
+     * can go on from what was. STARTED: ids are the prompt's, first is 0. */
     uint32_t first;
     const int32_t *ids;
     size_t n_ids;
@@ -148,7 +154,9 @@ struct engine_event {
     char error_text[ERRBUF_BYTES];
     struct engine_usage usage;
     uint8_t logits_sha256[32]; /* FINISHED with want_logits_digest: every sampled position's logits,
-                                  float32 little endian, in order */
+                                  float32 little endian, in order; those of resume ids too (they
+                                  are computed again), so that a resumed job has the digest of an
+                                  undisturbed one */
     /* MODEL_READY: measured */
     uint64_t weights_bytes, kv_bytes, scratch_bytes, load_ms;
     uint32_t context_tokens;

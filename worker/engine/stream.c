@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "common/limits.h"
+#include "common/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -140,34 +141,18 @@ void stream_end(struct stream *s)
     s->ended = true;
 }
 
-/* Length of the character that starts at p: the well-formed sequence (Unicode 15, table 3-7), or
- * for bytes that cannot be one, the part of it that is certain to be broken, at least 1. 0 where
- * the bytes end inside a sequence that may still become whole. */
+/* Length of the character that starts at p, or, for bytes that cannot be one, of the part that is
+ * certain to be broken. 0 where the bytes end inside a sequence that may still become whole. */
 static size_t character_size(const uint8_t *p, size_t size)
 {
-    uint8_t low = 0x80, high = 0xBF;
-    size_t want;
+    uint32_t code;
+    size_t tail, whole = utf8_decode(p, size, &code);
 
-    if (p[0] < 0xC2 || p[0] > 0xF4)
-        return 1;
-    want = p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
-    if (p[0] == 0xE0)
-        low = 0xA0;
-    else if (p[0] == 0xED)
-        high = 0x9F;
-    else if (p[0] == 0xF0)
-        low = 0x90;
-    else if (p[0] == 0xF4)
-        high = 0x8F;
-    for (size_t i = 1; i < want; i++) {
-        if (i == size)
-            return 0;
-        if (p[i] < low || p[i] > high)
-            return i;
-        low = 0x80;
-        high = 0xBF;
-    }
-    return want;
+    if (whole > 0)
+        return whole;
+    if (utf8_tail_unfinished(p, size, &tail) && tail == size)
+        return 0;
+    return utf8_bad_length(p, size);
 }
 
 /* How many of the waiting tokens end at a character's border and before every byte in which a

@@ -1,0 +1,355 @@
+/* The stepper: owns every model that is ready, and computes one step of each in turn. */
+#include "worker/engine/engine_internal.h"
+
+#include "common/check.h"
+#include "common/clock.h"
+#include "worker/engine/forward.h"
+
+#include <string.h>
+
+/* Rates forget: when more than this much work is in one, half of it goes. */
+#define RATE_WINDOW_NS 4000000000ull
+
+void job_end_locked(struct engine *e, struct engine_job_state *job, enum engine_finish finish,
+                    enum err error, const char *text)
+{
+    struct engine_model_state *model = job->model;
+
+    job->finish = finish;
+    job->error = error;
+    if (error != ERR_OK)
+        (void)err_set(&job->error_text, error, "%s", text);
+    if (job->digest != NULL) {
+        sha256_finish(job->digest, job->out_sha256);
+        job->digest = NULL;
+    }
+    model->n_jobs--;
+    model->unbatched_tokens -= job->counted_tokens;
+    job->counted_tokens = 0;
+    events_job_finished(e, job);
+    if (model->n_jobs == 0 && atomic_load(&model->unload)) {
+        e->changed = true;
+        pthread_cond_signal(&e->step_wake);
+    }
+}
+
+/* ---- one job ---------------------------------------------------------------------------- */
+
+static void job_times(struct engine_job_state *job, uint64_t now)
+{
+    uint64_t first = job->first_token_ns != 0 ? job->first_token_ns : now;
+
+    job->usage.prefill_us = (first - job->admitted_ns) / 1000;
+    job->usage.decode_us = (now - first) / 1000;
+}
+
+/* Hands out what the stream lets go. */
+static enum err job_give(struct engine *e, struct engine_job_state *job)
+{
+    struct stream_piece piece;
+    uint32_t n_ids;
+    const int32_t *completion = batch_ids(job->model->batch, job->slot, &n_ids) + job->n_prompt;
+    enum err err;
+
+    if (!stream_take(&job->stream, &piece))
+        return ERR_OK;
+    engine_lock(e);
+    err = events_job_piece(e, job, completion + piece.first, &piece);
+    engine_unlock(e);
+    return err;
+}
+
+/* Takes the job out of the batch and tells its end. */
+static void job_finish(struct engine *e, struct engine_job_state *job, enum engine_finish finish,
+                       enum err error, const char *text)
+{
+    struct batch *batch = job->model->batch;
+
+    if (job->running) {
+        uint32_t computed = batch_computed(batch, job->slot);
+        job->usage.prompt_computed = computed < job->n_prompt ? computed : job->n_prompt;
+        job_times(job, clock_mono_ns());
+        if (finish != ENGINE_FINISH_ERROR) {
+            stream_end(&job->stream);
+            if (job_give(e, job) != ERR_OK) {
+                finish = ENGINE_FINISH_ERROR;
+                error = ERR_NO_MEMORY;
+                text = "no memory for the answer's text";
+            }
+        }
+        if (finish == ENGINE_FINISH_ERROR)
+            job->usage.completion_tokens = job->stream.taken;
+    }
+    CHECK(batch_remove(batch, job));
+    engine_lock(e);
+    job_end_locked(e, job, finish, error, text);
+    engine_unlock(e);
+}
+
+/* The token that is drawn again because only the digest was missing. */
+static void job_redrawn(struct engine *e, struct engine_job_state *job, int32_t id)
+{
+    if (id == job->redraw_id)
+        job_finish(e, job, job->finish, ERR_OK, "");
+    else
+        job_finish(e, job, ENGINE_FINISH_ERROR, ERR_CONFLICT,
+                   "the resume ids are not those that this job draws");
+}
+
+static void job_token(struct engine *e, struct engine_job_state *job, int32_t id, uint64_t now)
+{
+    struct engine_model_state *model = job->model;
+    const struct tokenizer *t = model->runtime->tokenizer;
+    bool is_end = tokenizer_is_end(t, id) && !job->request.ignore_end;
+    struct buf bytes;
+    enum err err;
+
+    if (job->first_token_ns == 0)
+        job->first_token_ns = now;
+    if (job->redraw) {
+        job_redrawn(e, job, id);
+        return;
+    }
+    job->usage.completion_tokens++;
+    job->usage.prompt_computed = job->n_prompt;
+    job_times(job, now);
+    buf_init(&bytes);
+    if (!is_end)
+        tokenizer_decode(t, id, false, false, &bytes);
+    err = bytes.failed ? ERR_NO_MEMORY : stream_push(&job->stream, bytes.data, bytes.size);
+    buf_fini(&bytes);
+    if (err == ERR_OK && (is_end || stream_stopped(&job->stream))) {
+        job_finish(e, job, ENGINE_FINISH_STOP, ERR_OK, "");
+        return;
+    }
+    if (err == ERR_OK && batch_full(model->batch, job->slot)) {
+        job_finish(e, job, ENGINE_FINISH_LENGTH, ERR_OK, "");
+        return;
+    }
+    if (err == ERR_OK)
+        err = job_give(e, job);
+    if (err != ERR_OK)
+        job_finish(e, job, ENGINE_FINISH_ERROR, err, "no memory for the answer's text");
+}
+
+/* ---- one model -------------------------------------------------------------------------- */
+
+static void model_add(struct engine *e, struct engine_job_state *job)
+{
+    struct engine_model_state *model = job->model;
+    uint64_t limit = (uint64_t)job->n_prompt + job->request.max_tokens;
+    struct errbuf eb = {{0}};
+    struct batch_job add = {
+        .owner = job,
+        .ids = job->ids.ids,
+        .n_ids = (uint32_t)job->ids.count,
+        .logits_from = job->digest != NULL ? job->n_prompt - 1 : (uint32_t)job->ids.count - 1,
+    };
+
+    add.n_limit =
+        limit < model->runtime->context_tokens ? (uint32_t)limit : model->runtime->context_tokens;
+    if (job->redraw)
+        add.n_limit = add.n_ids + 1;
+    enum err err = ERR_OK;
+    if (atomic_load(&model->unload))
+        err = err_set(&eb, ERR_UNAVAILABLE, "the model was unloaded");
+    else
+        err = batch_add(model->batch, &add, &eb);
+    engine_lock(e);
+    if (err != ERR_OK) {
+        job_end_locked(e, job, ENGINE_FINISH_ERROR, err, eb.text);
+    } else {
+        job->in_batch = true;
+        model->unbatched_tokens -= job->counted_tokens;
+        job->counted_tokens = 0;
+    }
+    engine_unlock(e);
+}
+
+static void model_admit(struct engine *e, struct engine_model_state *model)
+{
+    struct engine_job_state *job;
+    uint32_t slot;
+
+    while ((job = batch_admit(model->batch, &slot)) != NULL) {
+        job->slot = slot;
+        job->running = true;
+        job->admitted_ns = clock_mono_ns();
+        job->usage.queue_us = (job->admitted_ns - job->submitted_ns) / 1000;
+        engine_lock(e);
+        events_job_started(e, job);
+        engine_unlock(e);
+    }
+}
+
+static void rate_add(struct rate *rate, uint64_t tokens, uint64_t ns)
+{
+    rate->tokens += tokens;
+    rate->ns += ns;
+    while (rate->ns > RATE_WINDOW_NS) {
+        rate->tokens /= 2;
+        rate->ns /= 2;
+    }
+}
+
+static uint32_t rate_per_s(const struct rate *rate)
+{
+    return rate->ns == 0 ? 0 : (uint32_t)(rate->tokens * 1000000000ull / rate->ns);
+}
+
+static void model_publish(struct engine *e, struct engine_model_state *model)
+{
+    struct batch_state state = batch_state(model->batch);
+
+    engine_lock(e);
+    model->load.running = state.running;
+    model->load.queued_tokens = state.queued_tokens;
+    model->load.kv_pages_free = state.pages_free;
+    model->load.prefill_tokens_per_s = rate_per_s(&model->prefill);
+    model->load.decode_tokens_per_s = rate_per_s(&model->decode);
+    engine_unlock(e);
+}
+
+/* Draws from every row of logits that wants it; digests those that are digested. */
+static void model_draw(struct engine_model_state *model, const struct batch_plan *plan)
+{
+    uint32_t first = plan->n_rows - plan->n_logits;
+
+    for (uint32_t i = 0; i < plan->n_logits; i++) {
+        struct engine_job_state *job = batch_owner(model->batch, plan->slot[first + i]);
+        const float *logits = forward_logits(model->runtime, i);
+        uint32_t n_ids;
+        const int32_t *ids = batch_ids(model->batch, job->slot, &n_ids);
+        if (job->digest != NULL)
+            sha256_update(job->digest, logits, model->runtime->hparams.vocab_size * sizeof *logits);
+        if (plan->draw[i])
+            model->drawn[i] =
+                sampler_draw(model->sampler, &job->request.sampling, logits, ids, n_ids, n_ids);
+    }
+}
+
+/* One step; false where no job runs. */
+static bool model_step(struct engine *e, struct engine_model_state *model)
+{
+    struct batch_plan plan;
+    uint64_t start = clock_mono_ns();
+
+    model_admit(e, model);
+    if (!batch_plan_step(model->batch, &plan))
+        return false;
+    forward_step(model->runtime, &plan);
+    model_draw(model, &plan);
+    batch_commit(model->batch, model->drawn);
+
+    uint64_t now = clock_mono_ns();
+    uint32_t n_decode = plan.n_rows - plan.n_prompt;
+    /* A step counts for the kind of work it has most of: sharing its time out by rows would make
+     * a decode beside a long prompt look fast. */
+    if (plan.n_prompt > n_decode)
+        rate_add(&model->prefill, plan.n_prompt, now - start);
+    else
+        rate_add(&model->decode, n_decode, now - start);
+    /* A job that ends frees its slot, which nobody is given before the next step. */
+    for (uint32_t i = 0; i < plan.n_logits; i++) {
+        uint32_t slot = plan.slot[plan.n_rows - plan.n_logits + i];
+        if (plan.draw[i])
+            job_token(e, batch_owner(model->batch, slot), model->drawn[i], now);
+    }
+    model_publish(e, model);
+    return true;
+}
+
+/* ---- the thread ------------------------------------------------------------------------- */
+
+/* Jobs in the batch that are to end: cancelled ones, and all of a model that is unloaded. */
+static void end_jobs(struct engine *e)
+{
+    struct engine_job_state *jobs[ENGINE_JOBS_MAX];
+    uint32_t n = 0;
+
+    engine_lock(e);
+    for (uint32_t i = 0; i < e->n_jobs; i++) {
+        struct engine_job_state *job = e->jobs[i];
+        if (job->in_batch && !job->ended &&
+            (atomic_load(&job->cancelled) || atomic_load(&job->model->unload)))
+            jobs[n++] = job;
+    }
+    engine_unlock(e);
+    for (uint32_t i = 0; i < n; i++) {
+        struct engine_model_state *model = jobs[i]->model;
+        if (atomic_load(&jobs[i]->cancelled))
+            job_finish(e, jobs[i], ENGINE_FINISH_CANCELLED, ERR_OK, "");
+        else
+            job_finish(e, jobs[i], ENGINE_FINISH_ERROR, ERR_UNAVAILABLE, "the model was unloaded");
+        model_publish(e, model);
+    }
+}
+
+static void take_prepared(struct engine *e, struct job_list *jobs)
+{
+    struct engine_job_state *job;
+
+    while ((job = job_list_pop(jobs)) != NULL)
+        model_add(e, job);
+}
+
+/* Frees models that are to go and have no job left. */
+static void unload_models(struct engine *e)
+{
+    struct engine_model_state *models[ENGINE_MODELS_MAX];
+    uint32_t n = 0;
+
+    engine_lock(e);
+    for (uint32_t i = 0; i < e->n_models; i++)
+        if (e->models[i]->stage == MODEL_STAGE_READY && atomic_load(&e->models[i]->unload) &&
+            e->models[i]->n_jobs == 0)
+            models[n++] = e->models[i];
+    engine_unlock(e);
+    for (uint32_t i = 0; i < n; i++) {
+        model_close_stepping(models[i]);
+        engine_lock(e);
+        models[i]->stage = MODEL_STAGE_GONE;
+        models[i]->error = ERR_OK;
+        events_model(e, models[i], &models[i]->has_gone);
+        engine_unlock(e);
+    }
+}
+
+void *engine_stepper_main(void *arg)
+{
+    struct engine *e = arg;
+    bool busy = false;
+
+    for (;;) {
+        struct engine_model_state *models[ENGINE_MODELS_MAX];
+        struct job_list prepared;
+        uint32_t n_models = 0;
+        bool changed;
+        job_list_init(&prepared);
+        engine_lock(e);
+        while (!busy && !e->changed && e->prepared.first == NULL && !atomic_load(&e->stop))
+            CHECK(pthread_cond_wait(&e->step_wake, &e->lock) == 0);
+        changed = e->changed;
+        e->changed = false;
+        for (struct engine_job_state *job; (job = job_list_pop(&e->prepared)) != NULL;)
+            job_list_push(&prepared, job);
+        engine_unlock(e);
+        if (atomic_load(&e->stop))
+            return NULL;
+        take_prepared(e, &prepared);
+        /* After the prepared ones: a job that was cancelled on its way here is in the batch now,
+         * and its mark was made before or together with `changed`. */
+        if (changed) {
+            end_jobs(e);
+            unload_models(e);
+        }
+        engine_lock(e);
+        for (uint32_t i = 0; i < e->n_models; i++)
+            if (e->models[i]->stage == MODEL_STAGE_READY)
+                models[n_models++] = e->models[i];
+        engine_unlock(e);
+        busy = false;
+        for (uint32_t i = 0; i < n_models; i++)
+            busy = model_step(e, models[i]) || busy;
+    }
+}

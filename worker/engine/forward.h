@@ -1,0 +1,23 @@
+/*
+ * forward.h - one step of a decoder of the llama family over a backend's operations.
+ *
+ * For each layer: norm; q, k, v; rotation and cache; attention; output added to the residual;
+ * norm; gate and up; activation; down added to the residual. Then the head, for the rows whose
+ * logits are wanted. Everything that differs between models is data in `struct runtime`.
+ *
+ * Source: Touvron et al., "LLaMA", 2023; Ainslie et al., "GQA", 2023.
+ * Thread: the runtime's owner.
+ */
+#ifndef CLOISTER_WORKER_ENGINE_FORWARD_H
+#define CLOISTER_WORKER_ENGINE_FORWARD_H
+
+#include "worker/engine/batch.h"
+#include "worker/engine/runtime.h"
+
+/* Computes the plan's rows; logits row i of the plan is at logits + i * vocab_size afterwards. */
+void forward_step(struct runtime *r, const struct batch_plan *plan);
+
+/* Copies one row of logits to r->host_logits and returns it. */
+const float *forward_logits(struct runtime *r, uint32_t row);
+
+#endif

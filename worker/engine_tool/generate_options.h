@@ -1,0 +1,41 @@
+/* generate_options.h - the command line of cloister-engine generate. Thread: main. */
+#ifndef CLOISTER_WORKER_ENGINE_TOOL_GENERATE_OPTIONS_H
+#define CLOISTER_WORKER_ENGINE_TOOL_GENERATE_OPTIONS_H
+
+#include "common/buf.h"
+#include "common/limits.h"
+#include "worker/engine/engine.h"
+
+enum generate_mode {
+    GENERATE_MODE_AUTO, /* chat where the file's template is recognised, else raw */
+    GENERATE_MODE_RAW,
+    GENERATE_MODE_CHAT,
+    GENERATE_MODE_IDS,
+};
+
+struct generate_options {
+    const char *path;
+    enum generate_mode mode;
+    struct buf prompt; /* RAW, CHAT, AUTO */
+    int32_t *prompt_ids;
+    size_t n_prompt_ids;
+    int32_t *resume_ids;
+    size_t n_resume_ids;
+    const char *system; /* NULL: none */
+    bool special, ignore_end, json;
+    uint32_t max_tokens;
+    struct sampling sampling;
+    struct sampling_stop stops[LIMIT_STOP_STRINGS];
+    size_t n_stops;
+    uint32_t beside;
+    struct engine_config engine;
+    enum kv_type kv_type;
+    uint32_t context_tokens;
+};
+
+/* Says what is wrong on stderr; returns an exit code (tool.h). generate_options_fini in any case.
+ */
+int generate_options_parse(struct generate_options *ret_options, int argc, char **argv);
+void generate_options_fini(struct generate_options *o);
+
+#endif

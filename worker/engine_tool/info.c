@@ -1,0 +1,277 @@
+/* cloister-engine info: what a file says it is, and whether this build can run it. */
+#include "worker/engine_tool/tool.h"
+
+#include "common/units.h"
+#include "worker/engine/engine.h"
+#include "worker/model/chat.h"
+#include "worker/model/hparams.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TYPES_MAX 64
+
+struct type_count {
+    const char *name;
+    uint64_t tensors, bytes;
+};
+
+/* All that is found out; what could not be is "" or 0, and `reason` says why. */
+struct file_info {
+    const struct gguf *g;
+    char architecture[64];
+    struct model_hparams hparams;
+    bool has_hparams;
+    struct type_count types[TYPES_MAX];
+    size_t n_types;
+    uint64_t tensor_bytes, parameters;
+    struct tokenizer *tokenizer;
+    char tokenizer_reason[ERRBUF_BYTES];
+    char tokenizer_pre[64];
+    struct chat_template *chat;
+    char chat_reason[ERRBUF_BYTES];
+    struct engine_estimate estimate;
+    char reason[ERRBUF_BYTES]; /* why this build cannot run it; "" where it can */
+};
+
+static void string_of_key(const struct gguf *g, const char *key, char *ret_text, size_t size)
+{
+    struct gguf_string value;
+
+    if (gguf_get_string(g, key, &value, NULL) == ERR_OK)
+        gguf_string_print(value, ret_text, size);
+}
+
+static void count_types(struct file_info *info)
+{
+    for (size_t i = 0; i < gguf_tensor_count(info->g); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(info->g, i);
+        const struct quant_type_info *type = quant_type_info((uint32_t)t->type);
+        const char *name = type == NULL ? "?" : type->name;
+        size_t k = 0;
+        while (k < info->n_types && strcmp(info->types[k].name, name) != 0)
+            k++;
+        if (k == TYPES_MAX)
+            continue;
+        if (k == info->n_types)
+            info->types[info->n_types++] = (struct type_count){.name = name};
+        info->types[k].tensors++;
+        info->types[k].bytes += t->size;
+        info->tensor_bytes += t->size;
+        info->parameters += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+    }
+}
+
+static void keep_reason(struct file_info *info, const struct errbuf *eb)
+{
+    if (info->reason[0] == 0)
+        memcpy(info->reason, eb->text, sizeof info->reason);
+}
+
+static void look(struct file_info *info, const char *path)
+{
+    const struct engine_config engine = {0};
+    const struct engine_model_config model = {.path = path};
+    struct errbuf eb = {{0}};
+
+    string_of_key(info->g, "general.architecture", info->architecture, sizeof info->architecture);
+    string_of_key(info->g, "tokenizer.ggml.pre", info->tokenizer_pre, sizeof info->tokenizer_pre);
+    count_types(info);
+    if (model_hparams_read(&info->hparams, info->g, &eb) == ERR_OK)
+        info->has_hparams = true;
+    else
+        keep_reason(info, &eb);
+    eb.text[0] = 0;
+    if (info->has_hparams && engine_estimate_file(&engine, &model, &info->estimate, &eb) != ERR_OK)
+        keep_reason(info, &eb);
+    eb.text[0] = 0;
+    if (tokenizer_open(&info->tokenizer, info->g, &eb) != ERR_OK) {
+        memcpy(info->tokenizer_reason, eb.text, sizeof eb.text);
+        keep_reason(info, &eb);
+        return;
+    }
+    eb.text[0] = 0;
+    if (chat_template_open(&info->chat, info->g, info->tokenizer, &eb) != ERR_OK)
+        memcpy(info->chat_reason, eb.text, sizeof eb.text);
+}
+
+static void print_bytes(const char *label, uint64_t bytes)
+{
+    char text[UNITS_TEXT_BYTES];
+
+    units_size_format(bytes, text);
+    printf("  %-18s %s\n", label, text);
+}
+
+static void print_model(const struct file_info *info)
+{
+    const struct model_hparams *h = &info->hparams;
+    char count[UNITS_TEXT_BYTES];
+
+    printf("architecture         %s\n", info->architecture[0] ? info->architecture : "(none)");
+    if (info->has_hparams) {
+        printf("name                 %s\n", h->name[0] ? h->name : "(none)");
+        printf("layers               %u of %u wide, feed-forward %u\n", h->n_layers, h->n_embd,
+               h->n_ff);
+        printf("attention            %u heads of %u, %u for keys and values\n", h->n_heads,
+               h->head_dim, h->n_kv_heads);
+        printf("rope                 base %g over %u of %u\n", (double)h->rope_base, h->rope_dim,
+               h->head_dim);
+        printf("context              %u tokens\n", h->context_length);
+    }
+    units_count_format(info->parameters, count);
+    printf("parameters           %s in %zu tensors\n", count, gguf_tensor_count(info->g));
+    for (size_t i = 0; i < info->n_types; i++) {
+        char size[UNITS_TEXT_BYTES];
+        units_size_format(info->types[i].bytes, size);
+        printf("  %-18s %" PRIu64 " tensors, %s\n", info->types[i].name, info->types[i].tensors,
+               size);
+    }
+}
+
+static void print_tokens(const struct file_info *info)
+{
+    const struct tokenizer *t = info->tokenizer;
+
+    if (t == NULL) {
+        printf("tokenizer            not usable: %s\n", info->tokenizer_reason);
+        return;
+    }
+    printf("tokenizer            %s, %d tokens", tokenizer_kind(t), tokenizer_vocab_size(t));
+    if (tokenizer_bos(t) >= 0)
+        printf(", BOS %d%s", tokenizer_bos(t), tokenizer_adds_bos(t) ? " (added)" : "");
+    if (tokenizer_eos(t) >= 0)
+        printf(", EOS %d", tokenizer_eos(t));
+    putchar('\n');
+    if (info->chat != NULL)
+        printf("chat template        %s\n", chat_template_name(info->chat));
+    else
+        printf("chat template        not usable: %s\n", info->chat_reason);
+}
+
+static int print_text(const struct file_info *info, const char *path)
+{
+    char size[UNITS_TEXT_BYTES];
+
+    units_size_format(gguf_file_size(info->g), size);
+    printf("file                 %s\n", path);
+    printf("format               GGUF version %u, %s, data from byte %" PRIu64 "\n",
+           gguf_version(info->g), size, gguf_data_offset(info->g));
+    print_model(info);
+    print_tokens(info);
+    if (info->estimate.weights_bytes > 0) {
+        printf("memory when loaded   for 4 jobs of %u tokens, f16 cache\n",
+               info->estimate.context_tokens);
+        print_bytes("weights", info->estimate.weights_bytes);
+        print_bytes("KV pool", info->estimate.kv_bytes);
+        print_bytes("everything else", info->estimate.scratch_bytes);
+    }
+    if (info->reason[0] == 0)
+        printf("this build           can run it\n");
+    else
+        printf("this build           cannot run it: %s\n", info->reason);
+    return tool_finish_output();
+}
+
+static json_t *json_of_hparams(const struct model_hparams *h)
+{
+    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b}", "name",
+                     tool_json_text(h->name, strlen(h->name)), "layers", (json_int_t)h->n_layers,
+                     "embedding", (json_int_t)h->n_embd, "feed_forward", (json_int_t)h->n_ff,
+                     "heads", (json_int_t)h->n_heads, "kv_heads", (json_int_t)h->n_kv_heads,
+                     "head_dim", (json_int_t)h->head_dim, "context_tokens",
+                     (json_int_t)h->context_length, "vocabulary", (json_int_t)h->vocab_size,
+                     "rope_dim", (json_int_t)h->rope_dim, "rope_base", (double)h->rope_base,
+                     "rms_epsilon", (double)h->rms_eps, "tied_embedding", h->tied_embedding);
+}
+
+static json_t *json_of_tokenizer(const struct file_info *info)
+{
+    const struct tokenizer *t = info->tokenizer;
+
+    if (t == NULL)
+        return json_pack("{s:b, s:o}", "usable", 0, "reason",
+                         tool_json_text(info->tokenizer_reason, strlen(info->tokenizer_reason)));
+    return json_pack("{s:b, s:s, s:s, s:i, s:i, s:i, s:b}", "usable", 1, "kind", tokenizer_kind(t),
+                     "pre", info->tokenizer_pre, "tokens", tokenizer_vocab_size(t), "bos",
+                     tokenizer_bos(t), "eos", tokenizer_eos(t), "adds_bos", tokenizer_adds_bos(t));
+}
+
+static json_t *json_of_types(const struct file_info *info)
+{
+    json_t *types = json_object();
+
+    for (size_t i = 0; i < info->n_types; i++)
+        json_object_set_new(types, info->types[i].name,
+                            json_pack("{s:I, s:I}", "tensors", (json_int_t)info->types[i].tensors,
+                                      "bytes", (json_int_t)info->types[i].bytes));
+    return types;
+}
+
+static json_t *json_or_null(const char *text)
+{
+    return text[0] == 0 ? json_null() : tool_json_text(text, strlen(text));
+}
+
+static int print_json(const struct file_info *info, const char *path)
+{
+    const struct engine_estimate *e = &info->estimate;
+    json_t *root = json_pack(
+        "{s:o, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:o}", "file", tool_json_text(path, strlen(path)),
+        "file_bytes", (json_int_t)gguf_file_size(info->g), "gguf_version",
+        (json_int_t)gguf_version(info->g), "data_offset", (json_int_t)gguf_data_offset(info->g),
+        "architecture", json_or_null(info->architecture), "parameters",
+        (json_int_t)info->parameters, "tensors", (json_int_t)gguf_tensor_count(info->g),
+        "tensor_bytes", (json_int_t)info->tensor_bytes, "types", json_of_types(info));
+
+    if (root == NULL)
+        return tool_fail("no memory for the output");
+    json_object_set_new(root, "model",
+                        info->has_hparams ? json_of_hparams(&info->hparams) : json_null());
+    json_object_set_new(root, "tokenizer", json_of_tokenizer(info));
+    json_object_set_new(root, "chat_template",
+                        info->chat != NULL ? json_string(chat_template_name(info->chat))
+                                           : json_null());
+    json_object_set_new(root, "chat_template_reason", json_or_null(info->chat_reason));
+    json_object_set_new(
+        root, "estimate",
+        e->weights_bytes == 0
+            ? json_null()
+            : json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "weights_bytes",
+                        (json_int_t)e->weights_bytes, "kv_page_bytes", (json_int_t)e->kv_page_bytes,
+                        "kv_bytes", (json_int_t)e->kv_bytes, "scratch_bytes",
+                        (json_int_t)e->scratch_bytes, "context_tokens",
+                        (json_int_t)e->context_tokens, "kv_pages", (json_int_t)e->kv_pages));
+    json_object_set_new(root, "runnable", json_boolean(info->reason[0] == 0));
+    json_object_set_new(root, "reason", json_or_null(info->reason));
+    return tool_json_print(root, true);
+}
+
+int tool_info(int argc, char **argv)
+{
+    static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {0}};
+    struct file_info info = {0};
+    struct gguf *g = NULL;
+    struct errbuf eb = {{0}};
+    bool json = false;
+    int c, result;
+
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (c != 'j')
+            return tool_usage("info: wrong option");
+        json = true;
+    }
+    if (optind + 1 != argc)
+        return tool_usage("info: one FILE is needed");
+    if (gguf_open_file(&g, argv[optind], true, &eb) != ERR_OK)
+        return tool_fail("%s: %s", argv[optind], eb.text);
+    info.g = g;
+    look(&info, argv[optind]);
+    result = json ? print_json(&info, argv[optind]) : print_text(&info, argv[optind]);
+    chat_template_close(info.chat);
+    tokenizer_close(info.tokenizer);
+    gguf_close(g);
+    return result;
+}
