@@ -8,7 +8,7 @@
  */
 #include "worker/model/tokenizer_internal.h"
 
-#include "common/check.h"
+#include "common/utf8.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -38,6 +38,13 @@ struct encoder {
     size_t heap_capacity;
     struct buf scratch;
 };
+
+/* Bytes of the character at `p`, 0 where there is no valid one. */
+static size_t utf8_size(const uint8_t *p, size_t size)
+{
+    uint32_t code;
+    return utf8_decode(p, size, &code);
+}
 
 void tokens_fini(struct tokens *t)
 {

@@ -90,8 +90,6 @@ int64_t pair_map_find(const struct tokenizer *t, int32_t left, int32_t right); /
 size_t byte_alphabet_encode(uint8_t byte, char ret_text[2]);
 /* The byte of the character at `text`, which takes *ret_size bytes; -1 where it is none. */
 int byte_alphabet_decode(const char *text, size_t size, size_t *ret_size);
-/* Bytes of the UTF-8 character at `p`, 0 where there is no valid one. */
-size_t utf8_size(const uint8_t *p, size_t size);
 
 /* --- tokenizer_special.c --- */
 

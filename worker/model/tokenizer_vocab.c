@@ -152,23 +152,3 @@ int byte_alphabet_decode(const char *text, size_t size, size_t *ret_size)
         return (int)(point - 0x121u + 0x7fu);
     return point == 0x143 ? 0xad : -1;
 }
-
-size_t utf8_size(const uint8_t *p, size_t size)
-{
-    if (p[0] < 0x80)
-        return 1;
-    if (p[0] < 0xc2 || p[0] > 0xf4)
-        return 0;
-    size_t want = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-    if (size < want)
-        return 0;
-    for (size_t i = 1; i < want; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    /* Overlong forms, surrogates and what lies past U+10FFFF. */
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
-        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
-        return 0;
-    return want;
-}

@@ -1,0 +1,21 @@
+# Model files: loader, architecture table, tokenizers, chat templates. Tests that
+# need a real model skip (exit 77) and say which variable was not set.
+add_library(cloister_gguf_build STATIC unit/model/gguf_build.c)
+target_link_libraries(cloister_gguf_build PUBLIC cloister_common cloister_quant_type)
+cloister_target(cloister_gguf_build)
+
+cloister_unit_test(model_gguf SOURCES unit/model/test_gguf.c LIBS cloister_gguf_build cloister_model)
+cloister_unit_test(model_hparams SOURCES unit/model/test_hparams.c
+                   LIBS cloister_gguf_build cloister_model)
+
+add_library(cloister_test_vectors STATIC unit/model/vectors.c)
+target_link_libraries(cloister_test_vectors PUBLIC cloister_gguf_build cloister_model
+                                                   PkgConfig::JANSSON PkgConfig::CMOCKA)
+cloister_target(cloister_test_vectors)
+
+cloister_unit_test(model_vectors SOURCES unit/model/test_vectors.c LIBS cloister_test_vectors)
+foreach(model smollm2 gemma3)
+  add_test(NAME model_vectors_${model} COMMAND test_model_vectors ${model}
+           WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(model_vectors_${model} PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77)
+endforeach()
