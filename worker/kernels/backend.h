@@ -11,10 +11,11 @@
  *
  * Matrix product, for a weight of `rows` x `cols` and quantized type: activations are quantized
  * per (token, block of 32) as d = amax / 127, q = rint(x * (127 / amax)) half to even, all 0 where
- * amax is 0. A block's integer sums isum = sum(qw * qx), sx = sum(qx) are exact. The float part is
- * acc = fmaf(dw * dx, (float)isum, acc), then, for types with a minimum, acc = fmaf(m * dx,
- * (float)sx, acc), blocks ascending within a leaf of 8 blocks, each leaf from +0; leaves are added
- * ascending within a group, from the first leaf; groups by a fixed tree over their index
+ * amax is 0 (and where amax is below 127 / FLT_MAX, or not finite: a block with an infinity or a
+ * NaN in it says nothing). A block's integer sums isum = sum(qw * qx), sx = sum(qx) are exact. The
+ * float part is acc = fmaf(dw * dx, (float)isum, acc), then, for types with a minimum, acc = fmaf(m
+ * * dx, (float)sx, acc), blocks ascending within a leaf of 8 blocks, each leaf from +0; leaves are
+ * added ascending within a group, from the first leaf; groups by a fixed tree over their index
  * (backend_group_tree). Where `groups` does not divide the blocks, group g holds blocks
  * [g * blocks / groups, (g + 1) * blocks / groups). F32, F16 and BF16 weights: 32 lanes by index
  * modulo 32, fmaf ascending within a lane, then a halving tree over the lanes; groups as above.
@@ -107,8 +108,10 @@ struct backend_ops {
     void (*close)(struct backend *b);
 
     /* Copies and repacks a matrix as the file has it: `rows` rows of `cols` elements, `data` of
-     * rows * row_bytes. `groups` >= 1 (1 unless the matrix may be split along K). ERR_UNSUPPORTED
-     * names the type; ERR_NO_MEMORY the bytes wanted. */
+     * rows * row_bytes. `groups` >= 1 (1 unless the matrix may be split along K), at most one per
+     * block of 32 columns and SUM_GROUPS_MAX. ERR_UNSUPPORTED names the type; ERR_INVALID: no rows
+     * or columns, columns of a quantized type that are no multiple of 32, groups out of range;
+     * ERR_NO_MEMORY the bytes wanted. */
     enum err (*weight_load)(struct backend *b, enum quant_type type, const void *data,
                             uint32_t rows, uint32_t cols, uint32_t groups,
                             struct weight **ret_weight, struct errbuf *eb);
@@ -119,7 +122,8 @@ struct backend_ops {
     void (*buffer_write)(struct backend *b, float *buffer, const float *host, size_t count);
     void (*buffer_read)(struct backend *b, const float *buffer, float *host, size_t count);
 
-    /* Room for `rows_max` rows of `cols_max`; `keep_float` for weights of a float type. */
+    /* Room for `rows_max` rows of `cols_max`; `keep_float` for weights of a float type. NULL when
+     * memory is refused. */
     struct act *(*act_new)(struct backend *b, uint32_t rows_max, uint32_t cols_max,
                            bool keep_float);
     void (*act_free)(struct backend *b, struct act *a);
@@ -128,11 +132,13 @@ struct backend_ops {
                        struct errbuf *eb);
     void (*kv_free)(struct backend *b, struct kv *kv);
 
-    /* out[i] = row ids[i] of w, dequantized, times `scale` (1 passes bits through). */
+    /* out[i] = row ids[i] of w, dequantized, times `scale` (1 passes bits through). Every id is a
+     * row of w. */
     void (*embed)(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
                   float scale, float *out);
-    /* y = x / sqrt(mean(x^2) + eps) * gain; sum of squares in 16 lanes by index, fmaf ascending,
-     * then a halving tree. Written to `out` (quantized, and float where it keeps that). */
+    /* y = (x * r) * gain, r = 1 / sqrtf(sum / cols + eps); the sum of squares in 16 lanes by index,
+     * fmaf ascending, then a halving tree. Written to `out` (quantized, and float where it keeps
+     * that). */
     void (*norm)(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
                  float eps, struct act *out);
     /* Quantizes x as it is. */
@@ -140,10 +146,15 @@ struct backend_ops {
     /* All jobs share the input `x` of n rows; rows of the outputs are independent of n. */
     void (*matmul)(struct backend *b, const struct act *x, uint32_t n,
                    const struct matmul_job *jobs, uint32_t n_jobs);
+    /* (x, y) becomes (fmaf(x, cos, -(y * sin)), fmaf(y, cos, x * sin)). */
     void (*rope_kv)(struct backend *b, const struct rope_kv_job *job);
-    /* Per (row, head), page by page ascending: scores s_j (d ascending, fmaf, from +0), page
-     * maximum m, e_j = nm_exp(s_j - m), sum of e_j (16 lanes by index, tree), values fmaf over j
-     * ascending; pages merged ascending. K and V are always read back through the cache's type. */
+    /* Per (row, head), page by page ascending: scores s_j (d ascending, fmaf, from +0; a NaN counts
+     * as -infinity), with a softcap c: c * nm_tanh(s_j / c); page maximum m, e_j = nm_exp(s_j - m),
+     * sum of e_j (16 lanes by index, tree), values fmaf over j ascending; pages merged ascending:
+     * with (M, S, O) so far and (m, s, o) of the page, M' = max(M, m), a = nm_exp(M - M'), b =
+     * nm_exp(m - M'), S' = fmaf(s, b, S * a), O' = fmaf(o, b, O * a). At the end O / S. Positions
+     * outside the window are not touched, pages without one inside are not read. K and V are
+     * always read back through the cache's type. */
     void (*attention)(struct backend *b, const struct attention_job *job);
     /* out = act(gate) * up, quantized. */
     void (*gate)(struct backend *b, const float *gate, const float *up, uint32_t n, uint32_t cols,
@@ -152,6 +163,11 @@ struct backend_ops {
     /* Bytes now held for weights, KV, and everything else (buffers, activations, scratch). */
     void (*memory)(const struct backend *b, uint64_t *ret_weights, uint64_t *ret_kv,
                    uint64_t *ret_scratch);
+
+    /* One row as the next operation sees it: ret_q[cols], ret_scales[one per block of 32], and,
+     * unless NULL (allowed only where `a` keeps floats otherwise), ret_float[cols]. */
+    void (*act_read)(struct backend *b, const struct act *a, uint32_t row, uint32_t cols,
+                     int8_t *ret_q, float *ret_scales, float *ret_float);
 };
 
 struct backend {
@@ -167,7 +183,7 @@ enum backend_isa {
 
 struct backend_cpu_config {
     enum backend_isa isa;
-    uint32_t threads; /* 0: one per core this process may use */
+    uint32_t threads; /* 0: one per core this process may use; scalar always has one */
 };
 
 /* ERR_UNSUPPORTED where the machine lacks the forced instruction set, naming what it lacks. */
@@ -178,7 +194,8 @@ enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu
 bool backend_isa_parse(const char *text, enum backend_isa *ret_isa);
 bool backend_isa_available(enum backend_isa isa);
 
-/* Bytes that weight_load will hold for such a matrix, padding included: exact. */
+/* Bytes that weight_load will hold for such a matrix, padding included: exact for avx2 and avx512;
+ * scalar holds the file's own bytes, which are never more. */
 uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols);
 uint64_t backend_kv_page_bytes(const struct kv_shape *shape); /* one page id over all layers */
 

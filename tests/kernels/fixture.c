@@ -1,0 +1,187 @@
+#include "tests/kernels/fixture.h"
+
+#include "worker/kernels/half.h"
+#include "worker/kernels/host.h"
+#include "worker/kernels/quant_block.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+const enum quant_type fixture_types[] = {QUANT_TYPE_F32,  QUANT_TYPE_F16,  QUANT_TYPE_BF16,
+                                         QUANT_TYPE_Q4_0, QUANT_TYPE_Q4_1, QUANT_TYPE_Q8_0};
+const size_t fixture_n_types = sizeof fixture_types / sizeof fixture_types[0];
+
+static void fixture_add(struct fixture *f, const char *name, uint32_t threads, struct backend *b)
+{
+    assert_true(f->n_others < FIXTURE_BACKENDS_MAX);
+    struct fixture_backend *slot = &f->others[f->n_others++];
+    snprintf(slot->name, sizeof slot->name, "%s x%u", name, threads);
+    slot->backend = b;
+}
+
+int fixture_setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    struct errbuf eb = {0};
+    const struct backend_cpu_config scalar = {.isa = BACKEND_ISA_SCALAR, .threads = 1};
+    if (backend_cpu_open(&f->ref, &scalar, &eb) != ERR_OK)
+        return -1;
+    static const struct {
+        const char *name;
+        enum backend_isa isa;
+    } sets[] = {{"avx2", BACKEND_ISA_AVX2}, {"avx512", BACKEND_ISA_AVX512}};
+    for (uint32_t threads = 1; threads <= 3; threads++) {
+        struct backend *b;
+        for (size_t i = 0; i < 2; i++) {
+            if (!backend_isa_available(sets[i].isa)) {
+                if (threads == 1)
+                    print_message("this machine cannot run %s: left out\n", sets[i].name);
+                continue;
+            }
+            const struct backend_cpu_config config = {.isa = sets[i].isa, .threads = threads};
+            if (backend_cpu_open(&b, &config, &eb) != ERR_OK)
+                return -1;
+            fixture_add(f, sets[i].name, threads, b);
+        }
+        if (cpu_backend_new(&cpu_kernels_plain, threads, &b, &eb) != ERR_OK)
+            return -1;
+        fixture_add(f, "plain16", threads, b);
+    }
+    *state = f;
+    return 0;
+}
+
+int fixture_teardown(void **state)
+{
+    struct fixture *f = *state;
+    for (size_t i = 0; i < f->n_others; i++)
+        f->others[i].backend->ops->close(f->others[i].backend);
+    f->ref->ops->close(f->ref);
+    free(f);
+    return 0;
+}
+
+uint64_t fixture_next(struct fixture_random *r)
+{
+    uint64_t z = (r->state += 0x9e3779b97f4a7c15ull);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+uint32_t fixture_below(struct fixture_random *r, uint32_t bound)
+{
+    return (uint32_t)((fixture_next(r) >> 32) * bound >> 32);
+}
+
+float fixture_float(struct fixture_random *r)
+{
+    float sum = 0.0f;
+    for (int i = 0; i < 4; i++)
+        sum += (float)((double)(fixture_next(r) >> 11) * 0x1p-53 - 0.5);
+    return fixture_below(r, 64) == 0 ? sum * 17.0f : sum * 1.7f;
+}
+
+void fixture_floats(struct fixture_random *r, float *x, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        x[i] = fixture_float(r);
+}
+
+static void fixture_bytes(struct fixture_random *r, void *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        ((uint8_t *)bytes)[i] = (uint8_t)(fixture_next(r) >> 56);
+}
+
+static uint16_t fixture_half(struct fixture_random *r)
+{
+    return half_from_float(fixture_float(r) * 0.02f);
+}
+
+uint8_t *fixture_matrix(struct fixture_random *r, enum quant_type type, uint32_t rows,
+                        uint32_t cols)
+{
+    const struct quant_type_info *info = quant_type_info((uint32_t)type);
+    size_t blocks = (size_t)rows * (cols / info->block_items);
+    uint8_t *data = malloc(blocks * info->block_bytes + 1);
+    assert_non_null(data);
+    for (size_t i = 0; i < blocks; i++) {
+        uint8_t *block = data + i * info->block_bytes;
+        fixture_bytes(r, block, info->block_bytes);
+        float x = fixture_float(r);
+        uint16_t d = fixture_half(r);
+        uint16_t m = fixture_half(r);
+        switch (type) {
+        case QUANT_TYPE_F32:
+            memcpy(block, &x, sizeof x);
+            break;
+        case QUANT_TYPE_F16:
+            d = half_from_float(x);
+            memcpy(block, &d, sizeof d);
+            break;
+        case QUANT_TYPE_BF16:
+            d = (uint16_t)(half_float_bits(x) >> 16);
+            memcpy(block, &d, sizeof d);
+            break;
+        case QUANT_TYPE_Q4_1:
+            memcpy(block + 2, &m, sizeof m);
+            memcpy(block, &d, sizeof d);
+            break;
+        default:
+            memcpy(block, &d, sizeof d);
+            break;
+        }
+    }
+    return data;
+}
+
+void fixture_same(const char *what, const char *backend, const float *expected, const float *actual,
+                  size_t n)
+{
+    if (memcmp(expected, actual, n * sizeof *expected) == 0)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if (memcmp(expected + i, actual + i, sizeof *expected) != 0)
+            fail_msg("%s, %s: float %zu of %zu is %a, not %a", what, backend, i, n,
+                     (double)actual[i], (double)expected[i]);
+    }
+}
+
+void fixture_same_act(const char *what, const char *backend, struct backend *ref,
+                      const struct act *expected, struct backend *other, const struct act *actual,
+                      uint32_t n, uint32_t cols, int has_float)
+{
+    uint32_t blocks = (cols + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
+    int8_t *q = malloc((size_t)2 * cols);
+    float *x = malloc((size_t)2 * (cols + blocks) * sizeof *x);
+    assert_true(q != NULL && x != NULL);
+    float *scales = x + (size_t)2 * cols;
+    memset(x, 0, (size_t)2 * (cols + blocks) * sizeof *x);
+    for (uint32_t i = 0; i < n; i++) {
+        ref->ops->act_read(ref, expected, i, cols, q, scales, has_float ? x : NULL);
+        other->ops->act_read(other, actual, i, cols, q + cols, scales + blocks,
+                             has_float ? x + cols : NULL);
+        if (memcmp(q, q + cols, cols) != 0)
+            fail_msg("%s, %s: quants of row %u differ", what, backend, i);
+        fixture_same(what, backend, scales, scales + blocks, blocks);
+        fixture_same(what, backend, x, x + cols, cols);
+    }
+    free(q);
+    free(x);
+}
+
+float *fixture_upload(struct backend *b, const float *host, size_t count)
+{
+    if (host == NULL)
+        return NULL;
+    float *buffer = b->ops->buffer_new(b, count);
+    assert_non_null(buffer);
+    b->ops->buffer_write(b, buffer, host, count);
+    return buffer;
+}

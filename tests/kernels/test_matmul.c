@@ -1,0 +1,247 @@
+/* Matrix products: every type x shape x number of rows x groups x backend gives ref's bits. */
+#include "tests/kernels/fixture.h"
+
+#include "worker/kernels/half.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* Rows and columns that fill panels, leaves and lanes and that do not. Columns that are no multiple
+ * of 32 are for the float types only. */
+static const struct {
+    uint32_t rows;
+    uint32_t cols;
+} shapes[] = {{1, 32},   {16, 256},  {15, 288}, {17, 512}, {48, 576}, {33, 1536},
+              {100, 64}, {64, 2080}, {7, 1},    {20, 33},  {5, 319},  {16, 1000}};
+
+static const uint32_t row_counts[] = {1, 2, 3, 4, 5, 7, 8, 17, 64};
+static const uint32_t group_counts[] = {1, 3, 8};
+
+#define ROWS_MAX 64u
+
+struct product {
+    enum quant_type type;
+    const uint8_t *matrix;
+    uint32_t rows;
+    uint32_t cols;
+    uint32_t groups;
+    const float *x; /* [ROWS_MAX][cols] */
+    const float *bias;
+    bool accumulate;
+};
+
+/* The result of p for n rows on backend b, in ret_out[n][stride]; gaps keep what was there. */
+static void product_run(struct backend *b, const struct product *p, uint32_t n, uint32_t stride,
+                        float *ret_out)
+{
+    const struct backend_ops *ops = b->ops;
+    struct errbuf eb = {0};
+    struct weight *w = NULL;
+    if (ops->weight_load(b, p->type, p->matrix, p->rows, p->cols, p->groups, &w, &eb) != ERR_OK)
+        fail_msg("%s", eb.text);
+    struct act *x = ops->act_new(b, n, p->cols, true);
+    float *in = fixture_upload(b, p->x, (size_t)n * p->cols);
+    float *out = fixture_upload(b, ret_out, (size_t)n * stride);
+    float *bias = fixture_upload(b, p->bias, p->rows);
+    ops->quantize(b, in, n, p->cols, x);
+    const struct matmul_job job = {
+        .weight = w, .out = out, .out_stride = stride, .bias = bias, .accumulate = p->accumulate};
+    ops->matmul(b, x, n, &job, 1);
+    ops->buffer_read(b, out, ret_out, (size_t)n * stride);
+    ops->buffer_free(b, in);
+    ops->buffer_free(b, out);
+    ops->buffer_free(b, bias);
+    ops->act_free(b, x);
+    ops->weight_free(b, w);
+}
+
+static void compare_products(const struct fixture *f, const struct product *p)
+{
+    const uint32_t stride = p->rows + 3;
+    const size_t count = (size_t)ROWS_MAX * stride;
+    float *before = malloc(count * sizeof *before);
+    float *expected = malloc(count * sizeof *expected);
+    float *actual = malloc(count * sizeof *actual);
+    assert_true(before != NULL && expected != NULL && actual != NULL);
+    struct fixture_random r = {p->rows};
+    fixture_floats(&r, before, count);
+    /* A row's result does not depend on n, so ref computes all rows once. */
+    memcpy(expected, before, count * sizeof *expected);
+    product_run(f->ref, p, ROWS_MAX, stride, expected);
+    for (size_t i = 0; i < f->n_others; i++) {
+        for (size_t k = 0; k < sizeof row_counts / sizeof row_counts[0]; k++) {
+            uint32_t n = row_counts[k];
+            char what[96];
+            snprintf(what, sizeof what, "%s %ux%u, %u groups, n = %u",
+                     quant_type_info((uint32_t)p->type)->name, p->rows, p->cols, p->groups, n);
+            memcpy(actual, before, count * sizeof *actual);
+            product_run(f->others[i].backend, p, n, stride, actual);
+            fixture_same(what, f->others[i].name, expected, actual, (size_t)n * stride);
+        }
+    }
+    free(before);
+    free(expected);
+    free(actual);
+}
+
+static void test_every_product_has_the_bits_of_ref(void **state)
+{
+    const struct fixture *f = *state;
+    struct fixture_random r = {1};
+    for (size_t t = 0; t < fixture_n_types; t++) {
+        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+            uint32_t rows = shapes[s].rows;
+            uint32_t cols = shapes[s].cols;
+            if (cols % quant_type_info((uint32_t)fixture_types[t])->block_items != 0)
+                continue;
+            uint8_t *matrix = fixture_matrix(&r, fixture_types[t], rows, cols);
+            float *x = malloc((size_t)ROWS_MAX * cols * sizeof *x);
+            float *bias = malloc(rows * sizeof *bias);
+            assert_true(x != NULL && bias != NULL);
+            fixture_floats(&r, x, (size_t)ROWS_MAX * cols);
+            fixture_floats(&r, bias, rows);
+            for (size_t g = 0; g < sizeof group_counts / sizeof group_counts[0]; g++) {
+                if (group_counts[g] > (cols + 31) / 32)
+                    continue;
+                struct product p = {.type = fixture_types[t],
+                                    .matrix = matrix,
+                                    .rows = rows,
+                                    .cols = cols,
+                                    .groups = group_counts[g],
+                                    .x = x,
+                                    .bias = s % 2 == 0 ? bias : NULL,
+                                    .accumulate = s % 3 == 0};
+                compare_products(f, &p);
+            }
+            free(matrix);
+            free(x);
+            free(bias);
+        }
+    }
+}
+
+/* The largest sums there can be: every quant and every activation at its extreme, both signs. */
+static void test_extreme_quants_do_not_overflow(void **state)
+{
+    const struct fixture *f = *state;
+    static const enum quant_type types[] = {QUANT_TYPE_Q4_0, QUANT_TYPE_Q4_1, QUANT_TYPE_Q8_0};
+    static const uint8_t fills[] = {0x00, 0xff, 0x7f, 0x80, 0x0f, 0xf0};
+    const uint32_t rows = 18;
+    const uint32_t cols = 320;
+    float x[ROWS_MAX * 320];
+    for (size_t t = 0; t < 3; t++) {
+        const struct quant_type_info *info = quant_type_info((uint32_t)types[t]);
+        size_t blocks = (size_t)rows * cols / 32;
+        uint8_t *matrix = malloc(blocks * info->block_bytes);
+        assert_non_null(matrix);
+        for (size_t k = 0; k < sizeof fills; k++) {
+            memset(matrix, fills[k], blocks * info->block_bytes);
+            for (size_t i = 0; i < blocks; i++) {
+                const uint16_t scales[2] = {half_from_float(0.5f), half_from_float(-0.25f)};
+                memcpy(matrix + i * info->block_bytes, scales, types[t] == QUANT_TYPE_Q4_1 ? 4 : 2);
+            }
+            for (uint32_t i = 0; i < ROWS_MAX; i++) {
+                for (uint32_t c = 0; c < cols; c++)
+                    x[i * cols + c] = (i % 3 == 0 || (i % 3 == 1 && c % 2 == 0)) ? 127.0f : -127.0f;
+            }
+            struct product p = {.type = types[t],
+                                .matrix = matrix,
+                                .rows = rows,
+                                .cols = cols,
+                                .groups = 1,
+                                .x = x};
+            compare_products(f, &p);
+        }
+        free(matrix);
+    }
+}
+
+/* Several jobs in one call share x; each is what it would be alone. */
+static void test_jobs_of_one_call_are_independent(void **state)
+{
+    const struct fixture *f = *state;
+    enum { JOBS = 11, COLS = 576, N = 5 };
+    struct fixture_random r = {7};
+    float x[N * COLS];
+    fixture_floats(&r, x, N * COLS);
+    uint8_t *matrix[JOBS];
+    uint32_t rows[JOBS];
+    enum quant_type types[JOBS];
+    for (int j = 0; j < JOBS; j++) {
+        rows[j] = 1 + fixture_below(&r, 90);
+        types[j] = fixture_types[(size_t)j % fixture_n_types];
+        matrix[j] = fixture_matrix(&r, types[j], rows[j], COLS);
+    }
+    for (size_t i = 0; i < f->n_others; i++) {
+        struct backend *b = f->others[i].backend;
+        struct errbuf eb = {0};
+        struct matmul_job jobs[JOBS];
+        struct act *act = b->ops->act_new(b, N, COLS, true);
+        float *in = fixture_upload(b, x, N * COLS);
+        b->ops->quantize(b, in, N, COLS, act);
+        for (int j = 0; j < JOBS; j++) {
+            struct weight *w;
+            assert_int_equal(b->ops->weight_load(b, types[j], matrix[j], rows[j], COLS, 2, &w, &eb),
+                             ERR_OK);
+            jobs[j] = (struct matmul_job){.weight = w,
+                                          .out = b->ops->buffer_new(b, (size_t)N * rows[j]),
+                                          .out_stride = rows[j]};
+        }
+        b->ops->matmul(b, act, N, jobs, JOBS);
+        for (int j = 0; j < JOBS; j++) {
+            float expected[N * 91];
+            float actual[N * 91];
+            struct product p = {.type = types[j],
+                                .matrix = matrix[j],
+                                .rows = rows[j],
+                                .cols = COLS,
+                                .groups = 2,
+                                .x = x};
+            memset(expected, 0, sizeof expected);
+            product_run(f->ref, &p, N, rows[j], expected);
+            b->ops->buffer_read(b, jobs[j].out, actual, (size_t)N * rows[j]);
+            fixture_same("one of many jobs", f->others[i].name, expected, actual,
+                         (size_t)N * rows[j]);
+            b->ops->buffer_free(b, jobs[j].out);
+            b->ops->weight_free(b, (struct weight *)jobs[j].weight);
+        }
+        b->ops->buffer_free(b, in);
+        b->ops->act_free(b, act);
+    }
+    for (int j = 0; j < JOBS; j++)
+        free(matrix[j]);
+}
+
+/* The head of a model is thousands of rows: enough panels for several tasks per thread. */
+static void test_a_tall_matrix_is_cut_without_a_seam(void **state)
+{
+    const struct fixture *f = *state;
+    struct fixture_random r = {9};
+    const uint32_t rows = 1541;
+    const uint32_t cols = 96;
+    uint8_t *matrix = fixture_matrix(&r, QUANT_TYPE_Q8_0, rows, cols);
+    float *x = malloc((size_t)ROWS_MAX * cols * sizeof *x);
+    assert_non_null(x);
+    fixture_floats(&r, x, (size_t)ROWS_MAX * cols);
+    struct product p = {
+        .type = QUANT_TYPE_Q8_0, .matrix = matrix, .rows = rows, .cols = cols, .groups = 1, .x = x};
+    compare_products(f, &p);
+    free(matrix);
+    free(x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_product_has_the_bits_of_ref),
+        cmocka_unit_test(test_extreme_quants_do_not_overflow),
+        cmocka_unit_test(test_jobs_of_one_call_are_independent),
+        cmocka_unit_test(test_a_tall_matrix_is_cut_without_a_seam),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}

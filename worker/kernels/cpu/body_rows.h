@@ -1,0 +1,119 @@
+/*
+ * body_rows.h - operations on one row of activations, included by kernel_bodies.h. Mostly plain
+ * loops without branches, which the compiler turns into the instruction set's vectors; that never
+ * changes a bit, since it may not reorder floating-point sums.
+ */
+
+static void body_quantize_block(const float *restrict x, int8_t *restrict q, float *ret_scale,
+                                float *ret_sum, int32_t *ret_isum)
+{
+    uint32_t amax_bits = 0;
+    for (int j = 0; j < 32; j++) {
+        uint32_t magnitude = half_float_bits(x[j]) & 0x7fffffffu;
+        amax_bits = magnitude > amax_bits ? magnitude : amax_bits;
+    }
+    float inverse;
+    nm_quantize_scale(amax_bits, ret_scale, &inverse);
+    int32_t rounded[32];
+    int32_t isum = 0;
+    for (int j = 0; j < 32; j++) {
+        float scaled = x[j] * inverse;
+        float whole = rintf(scaled);
+        rounded[j] = (int32_t)(scaled == scaled ? whole : 0.0f);
+        isum += rounded[j];
+    }
+    for (int j = 0; j < 32; j++)
+        q[j] = (int8_t)rounded[j];
+    *ret_isum = isum;
+    *ret_sum = (float)isum;
+}
+
+static void body_quantize(const float *x, uint32_t cols, int8_t *q, float *scales, float *sums,
+                          int32_t *isums)
+{
+    uint32_t full = cols / QUANT_BLOCK_ITEMS;
+    for (uint32_t b = 0; b < full; b++)
+        body_quantize_block(x + (size_t)b * QUANT_BLOCK_ITEMS, q + (size_t)b * QUANT_BLOCK_ITEMS,
+                            scales + b, sums + b, isums + b);
+    uint32_t rest = cols % QUANT_BLOCK_ITEMS;
+    if (rest > 0) {
+        float filled[QUANT_BLOCK_ITEMS] = {0};
+        memcpy(filled, x + (size_t)full * QUANT_BLOCK_ITEMS, rest * sizeof filled[0]);
+        body_quantize_block(filled, q + (size_t)full * QUANT_BLOCK_ITEMS, scales + full,
+                            sums + full, isums + full);
+    }
+}
+
+static void body_norm(const float *x, uint32_t cols, const float *gain, float eps,
+                      float *restrict y)
+{
+    enum { VECS = 16 / VEC_LANES };
+    vec_f acc[VECS];
+    for (int v = 0; v < VECS; v++)
+        acc[v] = vec_f_set(0.0f);
+    uint32_t k = 0;
+    for (; k + 16 <= cols; k += 16) {
+        BODY_UNROLL
+        for (int v = 0; v < VECS; v++) {
+            vec_f xv = vec_f_load(x + k + v * VEC_LANES);
+            acc[v] = vec_f_fma(xv, xv, acc[v]);
+        }
+    }
+    float lanes[16];
+    for (int v = 0; v < VECS; v++)
+        vec_f_store(lanes + v * VEC_LANES, acc[v]);
+    for (; k < cols; k++)
+        lanes[k % 16] = fmaf(x[k], x[k], lanes[k % 16]);
+    float mean = sum_lane_tree(lanes, 16) / (float)cols;
+    float r = 1.0f / sqrtf(mean + eps);
+    for (k = 0; k < cols; k++)
+        y[k] = x[k] * r * gain[k];
+}
+
+static void body_gate(const float *gate, const float *up, uint32_t cols, enum activation activation,
+                      float *restrict y)
+{
+    if (activation == ACTIVATION_SILU) {
+        for (uint32_t k = 0; k < cols; k++)
+            y[k] = nm_silu(gate[k]) * up[k];
+    } else {
+        for (uint32_t k = 0; k < cols; k++)
+            y[k] = nm_gelu_tanh(gate[k]) * up[k];
+    }
+}
+
+static void body_rotate(float *restrict head, const float *restrict table, uint32_t rope_dim,
+                        enum rope_style style)
+{
+    uint32_t pairs = rope_dim / 2;
+    if (style == ROPE_STYLE_PAIRS) {
+        for (uint32_t i = 0; i < pairs; i++) {
+            float x = head[2 * i];
+            float y = head[2 * i + 1];
+            head[2 * i] = fmaf(x, table[2 * i], -(y * table[2 * i + 1]));
+            head[2 * i + 1] = fmaf(y, table[2 * i], x * table[2 * i + 1]);
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < pairs; i++) {
+        float x = head[i];
+        float y = head[i + pairs];
+        head[i] = fmaf(x, table[2 * i], -(y * table[2 * i + 1]));
+        head[i + pairs] = fmaf(y, table[2 * i], x * table[2 * i + 1]);
+    }
+}
+
+static void body_scale(const float *restrict x, uint32_t n, float factor, float *restrict y)
+{
+    for (uint32_t k = 0; k < n; k++)
+        y[k] = x[k] * factor;
+}
+
+static void body_halves(const float *x, uint32_t n, uint16_t *ret_halves)
+{
+    uint32_t k = 0;
+    for (; k + VEC_LANES <= n; k += VEC_LANES)
+        vec_f_store_half(ret_halves + k, vec_f_load(x + k));
+    for (; k < n; k++)
+        ret_halves[k] = half_from_float(x[k]);
+}

@@ -1,0 +1,320 @@
+/*
+ * Attention: which thread does which rows, heads and pages. Two ways to cut the work give the same
+ * partial results and merge them in the same order:
+ *   whole: a task takes a few rows of one sequence and one KV head through all pages, merging as it
+ *          goes (prefill, and decode of many sequences);
+ *   split: a task takes one row, one KV head and a few pages, and leaves the page results in
+ *          memory; a second round merges them ascending (decode of few, long sequences).
+ */
+#include "worker/kernels/cpu/cpu.h"
+
+#include "common/check.h"
+
+#include <string.h>
+
+#define ATTENTION_QUERIES_MAX    32u /* of one task, unless one row's heads are more */
+#define ATTENTION_PAGES_PER_TASK 8u
+#define ATTENTION_SPLIT_PAGES    12u /* shorter sequences are not worth a second round */
+
+/* Rows first .. first + count - 1, all of one sequence. */
+struct attention_block {
+    uint32_t first;
+    uint32_t count;
+};
+
+struct attention_run {
+    struct cpu_backend *cpu;
+    const struct attention_job *job;
+    const struct kv *kv;
+    uint32_t group;    /* query heads per KV head */
+    uint32_t queries;  /* at most so many in a task */
+    uint32_t n_blocks; /* whole */
+    const struct attention_block *blocks;
+    uint32_t pages_max; /* split: of the longest row */
+    uint32_t splits;    /* split: tasks per (row, KV head) */
+    float *partials;    /* split: [row][head][page][2 + dim_v_padded] = max, sum, values */
+    float *outs;        /* [row][n_heads * head_dim_v] */
+    float *room;
+    size_t room_stride;
+};
+
+/* Where a task's room begins, in floats. */
+struct attention_room {
+    size_t q;
+    size_t scores;
+    size_t page_values;
+    size_t values;
+    size_t k_room;
+    size_t v_room;
+    size_t count;
+};
+
+static struct attention_room attention_room_of(const struct kv *kv, uint32_t queries)
+{
+    struct attention_room room;
+    room.q = 0;
+    room.scores = room.q + (size_t)queries * kv->shape.head_dim_k;
+    room.page_values = room.scores + (size_t)queries * KV_PAGE_TOKENS;
+    room.values = room.page_values + (size_t)queries * kv->layout.dim_v_padded;
+    room.k_room = room.values + (size_t)queries * kv->layout.dim_v_padded;
+    room.v_room = room.k_room + (size_t)KV_PAGE_TOKENS * kv->shape.head_dim_k;
+    room.count = room.v_room + (size_t)KV_PAGE_TOKENS * KV_PAGE_TOKENS;
+    return room;
+}
+
+static uint32_t attention_first(const struct attention_job *job, uint32_t row)
+{
+    uint32_t position = job->rows->position[row];
+    return job->window > 0 && position >= job->window ? position + 1 - job->window : 0;
+}
+
+/* False where the row sees nothing of that page. */
+static bool attention_slots(const struct attention_job *job, uint32_t row, uint32_t page_index,
+                            uint32_t *ret_begin, uint32_t *ret_end)
+{
+    uint32_t position = job->rows->position[row];
+    uint32_t first = attention_first(job, row);
+    uint32_t base = page_index * KV_PAGE_TOKENS;
+    if (page_index < first / KV_PAGE_TOKENS || page_index > position / KV_PAGE_TOKENS)
+        return false;
+    *ret_begin = first > base ? first - base : 0;
+    *ret_end = position - base < KV_PAGE_TOKENS ? position - base + 1 : KV_PAGE_TOKENS;
+    return true;
+}
+
+static const uint32_t *attention_pages(const struct attention_job *job, uint32_t row)
+{
+    return job->rows->page_table + (size_t)job->rows->sequence[row] * job->rows->page_table_stride;
+}
+
+static void attention_scale_row(const struct attention_run *run, uint32_t row, uint32_t kv_head,
+                                float *q)
+{
+    uint32_t dim = run->kv->shape.head_dim_k;
+    size_t head = (size_t)row * run->job->n_heads + (size_t)kv_head * run->group;
+    run->cpu->kernels->scale(run->job->q + head * dim, run->group * dim, run->job->scale, q);
+}
+
+static void attention_whole_task(void *ctx, uint32_t task, uint32_t thread)
+{
+    const struct attention_run *run = ctx;
+    const struct attention_job *job = run->job;
+    const struct cpu_kernels *kernels = run->cpu->kernels;
+    const struct kv *kv = run->kv;
+    const uint32_t group = run->group;
+    const uint32_t dim_k = kv->shape.head_dim_k;
+    const uint32_t dim_v = kv->layout.dim_v_padded;
+    /* Later rows see more pages: they come first, so that the last tasks are short. */
+    uint32_t block_index = run->n_blocks - 1 - task / kv->shape.n_kv_heads;
+    uint32_t kv_head = task % kv->shape.n_kv_heads;
+    struct attention_block block = run->blocks[block_index];
+    float *room = run->room + thread * run->room_stride;
+    struct attention_room at = attention_room_of(kv, run->queries);
+
+    /* Of each query so far, and whether there is anything yet. */
+    float max[run->queries];
+    float sum[run->queries];
+    bool begun[run->queries];
+    struct kernel_query queries[run->queries];
+    uint32_t owner[run->queries]; /* of queries[i]: which of the task's */
+    uint32_t page_first = UINT32_MAX;
+    uint32_t page_last = 0;
+    for (uint32_t r = 0; r < block.count; r++) {
+        uint32_t row = block.first + r;
+        attention_scale_row(run, row, kv_head, room + at.q + (size_t)r * group * dim_k);
+        uint32_t first = attention_first(job, row) / KV_PAGE_TOKENS;
+        uint32_t last = job->rows->position[row] / KV_PAGE_TOKENS;
+        page_first = first < page_first ? first : page_first;
+        page_last = last > page_last ? last : page_last;
+    }
+    memset(begun, 0, sizeof begun);
+    const uint32_t *pages = attention_pages(job, block.first);
+    for (uint32_t p = page_first; p <= page_last; p++) {
+        struct kernel_page page = {
+            .softcap = job->softcap, .k_room = room + at.k_room, .v_room = room + at.v_room};
+        cpu_kv_page(kv, pages[p], job->layer, kv_head, &page);
+        uint32_t n = 0;
+        for (uint32_t r = 0; r < block.count; r++) {
+            uint32_t begin;
+            uint32_t end;
+            if (!attention_slots(job, block.first + r, p, &begin, &end))
+                continue;
+            for (uint32_t g = 0; g < group; g++) {
+                uint32_t i = r * group + g;
+                /* A query's first page goes straight to where its sum is kept. */
+                size_t to = begun[i] ? at.page_values : at.values;
+                owner[n] = i;
+                queries[n] =
+                    (struct kernel_query){.q = room + at.q + (size_t)i * dim_k,
+                                          .begin = begin,
+                                          .end = end,
+                                          .scores = room + at.scores + (size_t)i * KV_PAGE_TOKENS,
+                                          .values = room + to + (size_t)i * dim_v};
+                n++;
+            }
+        }
+        kernels->attention_page(&page, queries, n);
+        for (uint32_t j = 0; j < n; j++) {
+            uint32_t i = owner[j];
+            if (begun[i]) {
+                kernels->attention_merge(&max[i], &sum[i], room + at.values + (size_t)i * dim_v,
+                                         queries[j].max, queries[j].sum, queries[j].values, dim_v);
+            } else {
+                max[i] = queries[j].max;
+                sum[i] = queries[j].sum;
+                begun[i] = true;
+            }
+        }
+    }
+    for (uint32_t i = 0; i < block.count * group; i++) {
+        uint32_t row = block.first + i / group;
+        uint32_t head = kv_head * group + i % group;
+        kernels->attention_finish(
+            room + at.values + (size_t)i * dim_v, sum[i], kv->shape.head_dim_v,
+            run->outs + ((size_t)row * job->n_heads + head) * kv->shape.head_dim_v);
+    }
+}
+
+static float *attention_partial(const struct attention_run *run, uint32_t row, uint32_t head,
+                                uint32_t page_index)
+{
+    size_t cell = ((size_t)row * run->job->n_heads + head) * run->pages_max + page_index;
+    return run->partials + cell * (2 + run->kv->layout.dim_v_padded);
+}
+
+static void attention_split_task(void *ctx, uint32_t task, uint32_t thread)
+{
+    const struct attention_run *run = ctx;
+    const struct attention_job *job = run->job;
+    const struct kv *kv = run->kv;
+    uint32_t split = task % run->splits;
+    uint32_t kv_head = task / run->splits % kv->shape.n_kv_heads;
+    uint32_t row = task / run->splits / kv->shape.n_kv_heads;
+    uint32_t first = split * ATTENTION_PAGES_PER_TASK;
+    uint32_t last = job->rows->position[row] / KV_PAGE_TOKENS;
+    if (first > last)
+        return;
+    float *room = run->room + thread * run->room_stride;
+    struct attention_room at = attention_room_of(kv, run->queries);
+    attention_scale_row(run, row, kv_head, room + at.q);
+    for (uint32_t p = first; p <= last && p < first + ATTENTION_PAGES_PER_TASK; p++) {
+        uint32_t begin;
+        uint32_t end;
+        if (!attention_slots(job, row, p, &begin, &end))
+            continue;
+        struct kernel_page page = {
+            .softcap = job->softcap, .k_room = room + at.k_room, .v_room = room + at.v_room};
+        cpu_kv_page(kv, attention_pages(job, row)[p], job->layer, kv_head, &page);
+        struct kernel_query queries[run->queries];
+        for (uint32_t g = 0; g < run->group; g++)
+            queries[g] = (struct kernel_query){
+                .q = room + at.q + (size_t)g * kv->shape.head_dim_k,
+                .begin = begin,
+                .end = end,
+                .scores = room + at.scores + (size_t)g * KV_PAGE_TOKENS,
+                .values = attention_partial(run, row, kv_head * run->group + g, p) + 2};
+        run->cpu->kernels->attention_page(&page, queries, run->group);
+        for (uint32_t g = 0; g < run->group; g++) {
+            float *partial = queries[g].values - 2;
+            partial[0] = queries[g].max;
+            partial[1] = queries[g].sum;
+        }
+    }
+}
+
+/* Second round of split: one (row, head). */
+static void attention_merge_task(void *ctx, uint32_t task, uint32_t thread)
+{
+    (void)thread;
+    const struct attention_run *run = ctx;
+    const struct attention_job *job = run->job;
+    const struct kv *kv = run->kv;
+    uint32_t row = task / job->n_heads;
+    uint32_t head = task % job->n_heads;
+    uint32_t first = attention_first(job, row) / KV_PAGE_TOKENS;
+    uint32_t last = job->rows->position[row] / KV_PAGE_TOKENS;
+    float *all = attention_partial(run, row, head, first);
+    for (uint32_t p = first + 1; p <= last; p++) {
+        const float *partial = attention_partial(run, row, head, p);
+        run->cpu->kernels->attention_merge(all, all + 1, all + 2, partial[0], partial[1],
+                                           partial + 2, kv->layout.dim_v_padded);
+    }
+    run->cpu->kernels->attention_finish(all + 2, all[1], kv->shape.head_dim_v,
+                                        run->outs + ((size_t)row * job->n_heads + head) *
+                                                        kv->shape.head_dim_v);
+}
+
+static void attention_store_task(void *ctx, uint32_t task, uint32_t thread)
+{
+    (void)thread;
+    const struct attention_run *run = ctx;
+    uint32_t cols = run->job->n_heads * run->kv->shape.head_dim_v;
+    cpu_act_store(run->cpu, run->job->out, task, run->outs + (size_t)task * cols, cols);
+}
+
+/* Runs of neighbouring rows of one sequence, of at most `rows_max` each. */
+static uint32_t attention_cut(const struct step_rows *rows, uint32_t rows_max,
+                              struct attention_block *blocks)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < rows->n_rows; i++) {
+        struct attention_block *open = n > 0 ? &blocks[n - 1] : NULL;
+        if (open != NULL && open->count < rows_max &&
+            rows->sequence[open->first] == rows->sequence[i]) {
+            open->count++;
+            continue;
+        }
+        blocks[n] = (struct attention_block){.first = i, .count = 1};
+        n++;
+    }
+    return n;
+}
+
+void cpu_attention(struct backend *b, const struct attention_job *job)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)b;
+    const struct kv *kv = job->kv;
+    const uint32_t n_rows = job->rows->n_rows;
+    const uint32_t cols = job->n_heads * kv->shape.head_dim_v;
+    CHECK(job->n_heads > 0 && job->n_heads % kv->shape.n_kv_heads == 0);
+    CHECK(n_rows <= job->out->rows_max && cols <= job->out->cols_max);
+    if (n_rows == 0)
+        return;
+    struct attention_run run = {
+        .cpu = cpu, .job = job, .kv = kv, .group = job->n_heads / kv->shape.n_kv_heads};
+    uint32_t rows_max = run.group < ATTENTION_QUERIES_MAX ? ATTENTION_QUERIES_MAX / run.group : 1;
+    run.queries = rows_max * run.group;
+    run.room = cpu_room_rows(cpu, attention_room_of(kv, run.queries).count, &run.room_stride);
+    for (uint32_t i = 0; i < n_rows; i++) {
+        uint32_t pages = job->rows->position[i] / KV_PAGE_TOKENS + 1;
+        run.pages_max = pages > run.pages_max ? pages : run.pages_max;
+    }
+    run.splits = (run.pages_max + ATTENTION_PAGES_PER_TASK - 1) / ATTENTION_PAGES_PER_TASK;
+
+    const uint32_t threads = pool_threads(cpu->pool);
+    const bool split = threads > 1 && run.pages_max >= ATTENTION_SPLIT_PAGES &&
+                       (uint64_t)n_rows * kv->shape.n_kv_heads < (uint64_t)threads * 4;
+    size_t outs = (size_t)n_rows * cols;
+    size_t partials =
+        split ? (size_t)n_rows * job->n_heads * run.pages_max * (2 + kv->layout.dim_v_padded) : 0;
+    size_t blocks = (size_t)n_rows * 2; /* two 32-bit words a block */
+    float *room = cpu_room_partials(cpu, outs + partials + blocks);
+    run.outs = room;
+    run.partials = room + outs;
+    if (split) {
+        pool_run(cpu->pool, attention_split_task, &run, n_rows * kv->shape.n_kv_heads * run.splits);
+        pool_run(cpu->pool, attention_merge_task, &run, n_rows * job->n_heads);
+    } else {
+        _Static_assert(sizeof(struct attention_block) == 2 * sizeof(float), "room for blocks");
+        struct attention_block *cut = (struct attention_block *)(void *)(room + outs + partials);
+        run.n_blocks = attention_cut(job->rows, rows_max, cut);
+        run.blocks = cut;
+        pool_run(cpu->pool, attention_whole_task, &run, run.n_blocks * kv->shape.n_kv_heads);
+    }
+    if (n_rows < 4) {
+        for (uint32_t i = 0; i < n_rows; i++)
+            attention_store_task(&run, i, 0);
+    } else {
+        pool_run(cpu->pool, attention_store_task, &run, n_rows);
+    }
+}

@@ -1,0 +1,265 @@
+/* Matrices as panels of 16 rows (kernels.h), and single rows of them for the embedding. */
+#include "worker/kernels/cpu/cpu.h"
+
+#include "common/check.h"
+#include "worker/kernels/half.h"
+#include "worker/kernels/quant_block.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* All there is to know of a quantized type outside its inner loop. */
+struct panel_type {
+    enum quant_type type;
+    enum panel_kind kind;
+    uint32_t panel_bytes; /* 16 rows x 32 columns */
+    uint32_t file_bytes;  /* one row x 32 columns */
+    /* Puts a block of one row into its lane of the panel's block. */
+    void (*pack)(const uint8_t *file_block, uint8_t *panel_block, uint32_t lane);
+    /* Its 32 values back. */
+    void (*unpack)(const uint8_t *panel_block, uint32_t lane, float ret_values[32]);
+};
+
+/* Byte of columns 4c .. 4c + 3 (chunk c, column j of it) in a lane of the quants. */
+static size_t panel_at(uint32_t lane, uint32_t chunk, uint32_t j)
+{
+    return (size_t)chunk * 64 + lane * 4 + j;
+}
+
+static void panel_pack_nibbles(const uint8_t qs[16], uint8_t *quants, uint32_t lane)
+{
+    /* The file, too, keeps column j low and column j + 16 high. */
+    for (uint32_t c = 0; c < 4; c++)
+        memcpy(quants + panel_at(lane, c, 0), qs + (size_t)4 * c, 4);
+}
+
+static float panel_half(const uint8_t *halves, uint32_t lane)
+{
+    uint16_t half;
+    memcpy(&half, halves + (size_t)2 * lane, sizeof half);
+    return half_to_float(half);
+}
+
+static void panel_pack_q4_0(const uint8_t *file_block, uint8_t *panel_block, uint32_t lane)
+{
+    struct block_q4_0 block;
+    memcpy(&block, file_block, sizeof block);
+    memcpy(panel_block + (size_t)2 * lane, &block.d, 2);
+    panel_pack_nibbles(block.qs, panel_block + PANEL_ROWS * 2, lane);
+}
+
+static void panel_unpack_q4_0(const uint8_t *panel_block, uint32_t lane, float ret_values[32])
+{
+    float d = panel_half(panel_block, lane);
+    const uint8_t *quants = panel_block + PANEL_ROWS * 2;
+    for (uint32_t k = 0; k < 16; k++) {
+        uint8_t both = quants[panel_at(lane, k / 4, k % 4)];
+        ret_values[k] = d * (float)((both & 15) - 8);
+        ret_values[k + 16] = d * (float)((both >> 4) - 8);
+    }
+}
+
+static void panel_pack_q4_1(const uint8_t *file_block, uint8_t *panel_block, uint32_t lane)
+{
+    struct block_q4_1 block;
+    memcpy(&block, file_block, sizeof block);
+    memcpy(panel_block + (size_t)2 * lane, &block.d, 2);
+    memcpy(panel_block + PANEL_ROWS * 2 + (size_t)2 * lane, &block.m, 2);
+    panel_pack_nibbles(block.qs, panel_block + PANEL_ROWS * 4, lane);
+}
+
+static void panel_unpack_q4_1(const uint8_t *panel_block, uint32_t lane, float ret_values[32])
+{
+    float d = panel_half(panel_block, lane);
+    float m = panel_half(panel_block + PANEL_ROWS * 2, lane);
+    const uint8_t *quants = panel_block + PANEL_ROWS * 4;
+    for (uint32_t k = 0; k < 16; k++) {
+        uint8_t both = quants[panel_at(lane, k / 4, k % 4)];
+        ret_values[k] = d * (float)(both & 15) + m;
+        ret_values[k + 16] = d * (float)(both >> 4) + m;
+    }
+}
+
+static void panel_pack_q8_0(const uint8_t *file_block, uint8_t *panel_block, uint32_t lane)
+{
+    struct block_q8_0 block;
+    memcpy(&block, file_block, sizeof block);
+    memcpy(panel_block + (size_t)2 * lane, &block.d, 2);
+    for (uint32_t c = 0; c < 8; c++)
+        memcpy(panel_block + PANEL_ROWS * 2 + panel_at(lane, c, 0), block.qs + (size_t)4 * c, 4);
+}
+
+static void panel_unpack_q8_0(const uint8_t *panel_block, uint32_t lane, float ret_values[32])
+{
+    float d = panel_half(panel_block, lane);
+    const int8_t *quants = (const int8_t *)panel_block + PANEL_ROWS * 2;
+    for (uint32_t k = 0; k < 32; k++)
+        ret_values[k] = d * (float)quants[panel_at(lane, k / 4, k % 4)];
+}
+
+static const struct panel_type panel_types[] = {
+    {QUANT_TYPE_Q4_0, PANEL_KIND_Q4_0, PANEL_Q4_0_BYTES, sizeof(struct block_q4_0), panel_pack_q4_0,
+     panel_unpack_q4_0},
+    {QUANT_TYPE_Q4_1, PANEL_KIND_Q4_1, PANEL_Q4_1_BYTES, sizeof(struct block_q4_1), panel_pack_q4_1,
+     panel_unpack_q4_1},
+    {QUANT_TYPE_Q8_0, PANEL_KIND_Q8_0, PANEL_Q8_0_BYTES, sizeof(struct block_q8_0), panel_pack_q8_0,
+     panel_unpack_q8_0},
+};
+
+static const struct panel_type *panel_type_of(enum quant_type type)
+{
+    for (size_t i = 0; i < sizeof panel_types / sizeof panel_types[0]; i++) {
+        if (panel_types[i].type == type)
+            return &panel_types[i];
+    }
+    return NULL;
+}
+
+static uint32_t float_type_bytes(enum quant_type type)
+{
+    switch (type) {
+    case QUANT_TYPE_F32:
+        return 4;
+    case QUANT_TYPE_F16:
+    case QUANT_TYPE_BF16:
+        return 2;
+    default:
+        return 0;
+    }
+}
+
+static uint32_t block_count(uint32_t cols)
+{
+    return (cols + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
+}
+
+static uint32_t panel_count(uint32_t rows)
+{
+    return (rows + PANEL_ROWS - 1) / PANEL_ROWS;
+}
+
+uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols)
+{
+    const struct panel_type *panel = panel_type_of(type);
+    uint64_t bytes = panel != NULL
+                         ? (uint64_t)panel_count(rows) * block_count(cols) * panel->panel_bytes
+                         : (uint64_t)rows * cols * float_type_bytes(type);
+    return (bytes + 63) / 64 * 64;
+}
+
+struct pack_task {
+    const struct panel_type *panel;
+    const uint8_t *file;
+    uint64_t row_bytes;
+    struct weight *weight;
+};
+
+static void cpu_pack_panel(void *ctx, uint32_t task, uint32_t thread)
+{
+    (void)thread;
+    const struct pack_task *pack = ctx;
+    struct weight *w = pack->weight;
+    uint8_t *panel = w->data + (size_t)task * w->blocks * pack->panel->panel_bytes;
+    for (uint32_t lane = 0; lane < PANEL_ROWS; lane++) {
+        uint32_t row = task * PANEL_ROWS + lane;
+        if (row >= w->rows)
+            break; /* lanes past the last row stay zero */
+        const uint8_t *file_row = pack->file + row * pack->row_bytes;
+        for (uint32_t b = 0; b < w->blocks; b++)
+            pack->panel->pack(file_row + (size_t)b * pack->panel->file_bytes,
+                              panel + (size_t)b * pack->panel->panel_bytes, lane);
+    }
+}
+
+enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
+                         uint32_t cols, uint32_t groups, struct weight **ret_weight,
+                         struct errbuf *eb)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)b;
+    uint64_t row_bytes;
+    enum err err = shape_weight_check(type, rows, cols, groups, &row_bytes, eb);
+    if (err != ERR_OK)
+        return err;
+    const struct panel_type *panel = panel_type_of(type);
+    CHECK(panel != NULL || float_type_bytes(type) > 0);
+    struct weight *w = calloc(1, sizeof *w);
+    if (w == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "a weight");
+    uint64_t bytes = backend_cpu_weight_bytes(type, rows, cols);
+    w->data = pages_alloc(&cpu->pages, bytes, &w->chunk);
+    if (w->data == NULL) {
+        free(w);
+        return err_set(eb, ERR_NO_MEMORY, "%llu bytes for a weight", (unsigned long long)bytes);
+    }
+    w->type = type;
+    w->is_float = panel == NULL;
+    w->kind = panel != NULL ? panel->kind : PANEL_KIND_COUNT;
+    w->rows = rows;
+    w->cols = cols;
+    w->blocks = block_count(cols);
+    w->groups = groups;
+    w->bytes = bytes;
+    if (w->is_float) {
+        memcpy(w->data, data, rows * row_bytes);
+    } else {
+        struct pack_task pack = {.panel = panel, .file = data, .row_bytes = row_bytes, .weight = w};
+        pool_run(cpu->pool, cpu_pack_panel, &pack, panel_count(rows));
+    }
+    cpu->host.weight_bytes += bytes;
+    *ret_weight = w;
+    return ERR_OK;
+}
+
+void cpu_weight_free(struct backend *b, struct weight *w)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)b;
+    if (w == NULL)
+        return;
+    cpu->host.weight_bytes -= w->bytes;
+    pages_free(&cpu->pages, w->chunk);
+    free(w);
+}
+
+struct embed_task {
+    const struct weight *weight;
+    const int32_t *ids;
+    float scale;
+    float *out;
+};
+
+static void cpu_embed_row(void *ctx, uint32_t task, uint32_t thread)
+{
+    (void)thread;
+    const struct embed_task *embed = ctx;
+    const struct weight *w = embed->weight;
+    CHECK(embed->ids[task] >= 0 && (uint32_t)embed->ids[task] < w->rows);
+    uint32_t row = (uint32_t)embed->ids[task];
+    float *out = embed->out + (size_t)task * w->cols;
+    const struct panel_type *panel = panel_type_of(w->type);
+    if (panel != NULL) {
+        const uint8_t *blocks =
+            w->data + (size_t)(row / PANEL_ROWS) * w->blocks * panel->panel_bytes;
+        for (uint32_t b = 0; b < w->blocks; b++)
+            panel->unpack(blocks + (size_t)b * panel->panel_bytes, row % PANEL_ROWS,
+                          out + (size_t)b * QUANT_BLOCK_ITEMS);
+    } else if (w->type == QUANT_TYPE_F32) {
+        memcpy(out, w->data + (size_t)row * w->cols * 4, (size_t)w->cols * 4);
+    } else {
+        const uint8_t *halves = w->data + (size_t)row * w->cols * 2;
+        for (uint32_t k = 0; k < w->cols; k++) {
+            uint16_t half;
+            memcpy(&half, halves + (size_t)2 * k, sizeof half);
+            out[k] = w->type == QUANT_TYPE_F16 ? half_to_float(half) : bfloat_to_float(half);
+        }
+    }
+    for (uint32_t k = 0; k < w->cols; k++)
+        out[k] = out[k] * embed->scale;
+}
+
+void cpu_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
+               float scale, float *out)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)b;
+    struct embed_task embed = {.weight = w, .ids = ids, .scale = scale, .out = out};
+    pool_run(cpu->pool, cpu_embed_row, &embed, n);
+}

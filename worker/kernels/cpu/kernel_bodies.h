@@ -1,0 +1,36 @@
+/*
+ * kernel_bodies.h - every inner loop of the CPU backend, once, and the table of them. Included by
+ * one kernels_<isa>.c per instruction set, after the vec_*.h it is to be compiled over and after
+ * BODY_TABLE and BODY_NAME are defined. All of it is static: each instruction set has its own copy.
+ */
+#include "worker/kernels/cpu/kernels.h"
+#include "worker/kernels/numerics.h"
+#include "worker/kernels/quant_block.h"
+#include "worker/kernels/sum_order.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+_Static_assert(PANEL_ROWS % VEC_LANES == 0, "a panel is whole vectors");
+
+#include "worker/kernels/cpu/body_matmul.h"
+#include "worker/kernels/cpu/body_rows.h"
+#include "worker/kernels/cpu/body_attention.h"
+
+const struct cpu_kernels BODY_TABLE = {
+    .name = BODY_NAME,
+    .matmul_panels = {[PANEL_KIND_Q4_0] = body_panels_q4_0,
+                      [PANEL_KIND_Q4_1] = body_panels_q4_1,
+                      [PANEL_KIND_Q8_0] = body_panels_q8_0},
+    .matmul_rows = body_matmul_rows,
+    .quantize = body_quantize,
+    .norm = body_norm,
+    .gate = body_gate,
+    .rotate = body_rotate,
+    .scale = body_scale,
+    .halves = body_halves,
+    .attention_page = body_attention_page,
+    .attention_merge = body_attention_merge,
+    .attention_finish = body_attention_finish,
+};

@@ -1,0 +1,114 @@
+/*
+ * kernels.h - the inner loops of the CPU backend, one table of them per instruction set.
+ *
+ * kernel_bodies.h holds them once, over the wrappers of vec_avx2.h, vec_avx512.h or vec_plain.h;
+ * kernels_<isa>.c compiles them with that instruction set's flags. A table touches no thread, lock
+ * or allocator; the drivers (cpu_*.c) cut the work and hand it over. Internal to cpu/.
+ *
+ * Panels: a quantized matrix is stored as panels of 16 rows, a panel as blocks of 32 columns, a
+ * block as its 16 scales (binary16), its 16 minimums where the type has them, then its quants,
+ * interleaved so that the lanes of a vector are rows: 16 rows x 4 consecutive columns (4 bytes a
+ * row) make 64 bytes. 4-bit types put columns 4c .. 4c + 3 in the low halves and 16 + 4c .. in the
+ * high halves. A sum over columns then never crosses lanes, and a vector of 8 lanes takes the two
+ * halves of the same panel one after the other: one layout serves every width.
+ */
+#ifndef CLOISTER_WORKER_KERNELS_CPU_KERNELS_H
+#define CLOISTER_WORKER_KERNELS_CPU_KERNELS_H
+
+#include "worker/kernels/backend.h"
+
+#define PANEL_ROWS 16u
+
+enum panel_kind { PANEL_KIND_Q4_0, PANEL_KIND_Q4_1, PANEL_KIND_Q8_0, PANEL_KIND_COUNT };
+
+#define PANEL_Q4_0_BYTES (16u * 2 + 16 * 16)
+#define PANEL_Q4_1_BYTES (16u * 4 + 16 * 16)
+#define PANEL_Q8_0_BYTES (16u * 2 + 16 * 32)
+
+/* Quantized activations of all rows of a step. */
+struct kernel_input {
+    const int8_t *q; /* [n][q_stride] */
+    size_t q_stride;
+    const float *scales;  /* [n][block_stride] */
+    const float *sums;    /* [n][block_stride] sum of a block's q, as float ... */
+    const int32_t *isums; /* ... and as it is */
+    size_t block_stride;
+    const float *floats; /* [n][float_stride], or NULL */
+    size_t float_stride;
+    uint32_t n;
+};
+
+struct kernel_matmul {
+    enum quant_type type; /* float types: which */
+    const uint8_t *data;
+    uint32_t rows;
+    uint32_t cols;
+    uint32_t blocks;
+    uint32_t groups;
+    struct kernel_input x;
+    float *out;
+    size_t out_stride;
+    const float *bias; /* or NULL */
+    bool accumulate;
+};
+
+enum kernel_cells { KERNEL_CELLS_F32, KERNEL_CELLS_F16, KERNEL_CELLS_Q8 };
+
+/* One KV head of one page (layout: shape.h). */
+struct kernel_page {
+    enum kv_type type;
+    const void *k;
+    const float *k_scales;
+    const void *v;
+    const float *v_scales;
+    uint32_t dim_k;
+    uint32_t dim_v_padded;
+    float softcap;
+    float *k_room; /* [dim_k][32] and [32][dim_v_padded], for a page read by many queries */
+    float *v_room;
+};
+
+/* One (row, head) against one page. */
+struct kernel_query {
+    const float *q; /* [dim_k], times scale */
+    uint32_t begin; /* slots begin .. end - 1 of the page, at least one */
+    uint32_t end;
+    float *scores; /* [32] room */
+    float *values; /* [dim_v_padded] result */
+    float max;     /* result */
+    float sum;     /* result */
+};
+
+struct cpu_kernels {
+    const char *name;
+
+    /* Panels begin .. end - 1 (of 16 rows) times every row of x. */
+    void (*matmul_panels[PANEL_KIND_COUNT])(const struct kernel_matmul *m, uint32_t begin,
+                                            uint32_t end);
+    /* Rows begin .. end - 1 of a matrix of a float type. */
+    void (*matmul_rows)(const struct kernel_matmul *m, uint32_t begin, uint32_t end);
+
+    /* One row. q is [blocks * 32]; columns past `cols` become 0. */
+    void (*quantize)(const float *x, uint32_t cols, int8_t *q, float *scales, float *sums,
+                     int32_t *isums);
+    void (*norm)(const float *x, uint32_t cols, const float *gain, float eps, float *y);
+    void (*gate)(const float *gate, const float *up, uint32_t cols, enum activation activation,
+                 float *y);
+
+    void (*rotate)(float *head, const float *table, uint32_t rope_dim, enum rope_style style);
+    void (*scale)(const float *x, uint32_t n, float factor, float *y);
+    void (*halves)(const float *x, uint32_t n, uint16_t *ret_halves);
+
+    void (*attention_page)(const struct kernel_page *page, struct kernel_query *queries,
+                           uint32_t n_queries);
+    /* (max, sum, values) so far takes up that of the next page; n floats of values. */
+    void (*attention_merge)(float *max, float *sum, float *values, float page_max, float page_sum,
+                            const float *page_values, uint32_t n);
+    /* y = values / sum. */
+    void (*attention_finish)(const float *values, float sum, uint32_t n, float *y);
+};
+
+extern const struct cpu_kernels cpu_kernels_avx2;
+extern const struct cpu_kernels cpu_kernels_avx512;
+
+#endif

@@ -1,0 +1,35 @@
+/*
+ * pool.h - a few threads that share the tasks of one operation.
+ *
+ * Tasks are numbered and handed out one by one, so a slow core takes fewer; no result may depend on
+ * which thread ran a task. Workers spin for a moment between operations, because the next one
+ * usually follows within microseconds, then sleep on a futex.
+ *
+ * Thread: one owner calls pool_run and pool_free.
+ */
+#ifndef CLOISTER_WORKER_KERNELS_CPU_POOL_H
+#define CLOISTER_WORKER_KERNELS_CPU_POOL_H
+
+#include "common/err.h"
+
+#include <stdint.h>
+
+struct pool;
+
+#define POOL_THREADS_MAX 256u
+#define POOL_TASKS_MAX   (1u << 24)
+
+/* `threads` in all, the owner among them; 0: one per core this process may use. Where there are as
+ * many threads as cores, each worker is pinned to one. */
+enum err pool_new(uint32_t threads, struct pool **ret_pool, struct errbuf *eb);
+void pool_free(struct pool *pool);
+
+uint32_t pool_threads(const struct pool *pool);
+
+/* A task: its number, and that of the thread it runs on, 0 .. threads - 1, for scratch memory. */
+typedef void pool_fn(void *ctx, uint32_t task, uint32_t thread);
+
+/* Runs fn for tasks 0 .. n_tasks - 1 and returns when all are done. One task runs in place. */
+void pool_run(struct pool *pool, pool_fn *fn, void *ctx, uint32_t n_tasks);
+
+#endif

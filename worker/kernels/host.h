@@ -1,0 +1,36 @@
+/*
+ * host.h - what the backends in ordinary memory share: the counters behind `memory`, and buffers.
+ * Internal to kernels/. Thread: the backend's owner.
+ */
+#ifndef CLOISTER_WORKER_KERNELS_HOST_H
+#define CLOISTER_WORKER_KERNELS_HOST_H
+
+#include "worker/kernels/backend.h"
+
+/* First member of such a backend. */
+struct host_backend {
+    struct backend base;
+    uint64_t weight_bytes;
+    uint64_t kv_bytes;
+    uint64_t scratch_bytes;
+};
+
+/* 64-byte aligned, zeroed, counted as scratch; NULL when memory is refused. free takes NULL. */
+void *host_alloc(struct backend *b, size_t bytes);
+void host_free(struct backend *b, void *memory);
+
+/* The constructors behind backend_cpu_open. `threads`: 0 is one per core. */
+struct cpu_kernels;
+enum err ref_backend_new(struct backend **ret_backend, struct errbuf *eb);
+enum err cpu_backend_new(const struct cpu_kernels *kernels, uint32_t threads,
+                         struct backend **ret_backend, struct errbuf *eb);
+
+/* Entries of backend_ops. */
+float *host_buffer_new(struct backend *b, size_t count);
+void host_buffer_free(struct backend *b, float *buffer);
+void host_buffer_write(struct backend *b, float *buffer, const float *host, size_t count);
+void host_buffer_read(struct backend *b, const float *buffer, float *host, size_t count);
+void host_memory(const struct backend *b, uint64_t *ret_weights, uint64_t *ret_kv,
+                 uint64_t *ret_scratch);
+
+#endif

@@ -1,0 +1,83 @@
+/* Which backend a configuration means, and whether this machine can run it. */
+#include "worker/kernels/backend.h"
+#include "worker/kernels/cpu/kernels.h"
+#include "worker/kernels/host.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+/* NULL where this machine and its operating system can run it, else what is missing. */
+static const char *cpu_isa_lacks(enum backend_isa isa)
+{
+#if defined(__x86_64__)
+    uint32_t a;
+    uint32_t b;
+    uint32_t c;
+    uint32_t d;
+    if (!__get_cpuid(1, &a, &b, &c, &d))
+        return "cpuid";
+    if ((c & bit_FMA) == 0)
+        return "FMA";
+    if ((c & bit_F16C) == 0)
+        return "F16C";
+    if ((c & bit_OSXSAVE) == 0)
+        return "support of the operating system for AVX";
+    /* Which registers the system saves on a task switch: XMM and YMM; for 512 bits also the mask
+     * registers and both parts of ZMM. */
+    uint32_t saved;
+    uint32_t saved_high;
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(saved_high) : "c"(0));
+    if ((saved & 0x6u) != 0x6u)
+        return "support of the operating system for AVX";
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & bit_AVX2) == 0)
+        return "AVX2";
+    if (isa == BACKEND_ISA_AVX2)
+        return NULL;
+    if ((saved & 0xe6u) != 0xe6u)
+        return "support of the operating system for AVX-512";
+    if ((b & bit_AVX512F) == 0)
+        return "AVX-512 F";
+    if ((b & bit_AVX512BW) == 0)
+        return "AVX-512 BW";
+    if ((b & bit_AVX512VL) == 0)
+        return "AVX-512 VL";
+    if ((c & bit_AVX512VNNI) == 0)
+        return "AVX-512 VNNI";
+    return NULL;
+#else
+    (void)isa;
+    return "an x86-64 processor";
+#endif
+}
+
+bool backend_isa_available(enum backend_isa isa)
+{
+    if (isa == BACKEND_ISA_AUTO || isa == BACKEND_ISA_SCALAR)
+        return true;
+    return (isa == BACKEND_ISA_AVX2 || isa == BACKEND_ISA_AVX512) && cpu_isa_lacks(isa) == NULL;
+}
+
+enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu_config *config,
+                          struct errbuf *eb)
+{
+    enum backend_isa isa = config->isa;
+    if (isa == BACKEND_ISA_AUTO)
+        isa = backend_isa_available(BACKEND_ISA_AVX512) ? BACKEND_ISA_AVX512
+              : backend_isa_available(BACKEND_ISA_AVX2) ? BACKEND_ISA_AVX2
+                                                        : BACKEND_ISA_SCALAR;
+    if (isa == BACKEND_ISA_SCALAR)
+        return ref_backend_new(ret_backend, eb);
+    if (isa != BACKEND_ISA_AVX2 && isa != BACKEND_ISA_AVX512)
+        return err_set(eb, ERR_INVALID, "instruction set %d does not exist", (int)isa);
+    const char *lacks = cpu_isa_lacks(isa);
+    if (lacks != NULL)
+        return err_set(eb, ERR_UNSUPPORTED, "instruction set %s: this machine lacks %s",
+                       isa == BACKEND_ISA_AVX2 ? "avx2" : "avx512", lacks);
+#if defined(__x86_64__)
+    return cpu_backend_new(isa == BACKEND_ISA_AVX2 ? &cpu_kernels_avx2 : &cpu_kernels_avx512,
+                           config->threads, ret_backend, eb);
+#else
+    return ERR_UNSUPPORTED;
+#endif
+}

@@ -1,0 +1,43 @@
+/* Opening, memory, and the table of operations of the scalar backend. */
+#include "worker/kernels/ref/ref.h"
+
+#include <stdlib.h>
+
+static void ref_close(struct backend *b)
+{
+    free(b);
+}
+
+static const struct backend_ops ref_ops = {
+    .name = "scalar",
+    .close = ref_close,
+    .weight_load = ref_weight_load,
+    .weight_free = ref_weight_free,
+    .buffer_new = host_buffer_new,
+    .buffer_free = host_buffer_free,
+    .buffer_write = host_buffer_write,
+    .buffer_read = host_buffer_read,
+    .act_new = ref_act_new,
+    .act_free = ref_act_free,
+    .kv_new = ref_kv_new,
+    .kv_free = ref_kv_free,
+    .embed = ref_embed,
+    .norm = ref_norm,
+    .quantize = ref_quantize,
+    .matmul = ref_matmul,
+    .rope_kv = ref_rope_kv,
+    .attention = ref_attention,
+    .gate = ref_gate,
+    .memory = host_memory,
+    .act_read = ref_act_read,
+};
+
+enum err ref_backend_new(struct backend **ret_backend, struct errbuf *eb)
+{
+    struct host_backend *ref = calloc(1, sizeof *ref);
+    if (ref == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "scalar backend");
+    ref->base.ops = &ref_ops;
+    *ret_backend = &ref->base;
+    return ERR_OK;
+}

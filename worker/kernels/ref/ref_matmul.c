@@ -1,0 +1,93 @@
+/* The matrix product: leaves of 8 blocks, groups of leaves, a tree of groups. */
+#include "worker/kernels/ref/ref.h"
+
+#include "common/check.h"
+#include "worker/kernels/quant_block.h"
+#include "worker/kernels/ref/ref_block.h"
+#include "worker/kernels/sum_order.h"
+
+#include <math.h>
+
+/* One leaf: blocks begin .. end - 1, from +0. */
+static float ref_leaf(const struct weight *w, const uint8_t *row, const int8_t *q,
+                      const float *scales, uint32_t begin, uint32_t end)
+{
+    float acc = 0.0f;
+    for (uint32_t b = begin; b < end; b++) {
+        struct ref_block block;
+        ref_block_read(w->type, row, b, &block);
+        const int8_t *x = q + (size_t)b * QUANT_BLOCK_ITEMS;
+        int32_t isum = 0;
+        int32_t sx = 0;
+        for (uint32_t j = 0; j < QUANT_BLOCK_ITEMS; j++) {
+            isum += block.q[j] * x[j];
+            sx += x[j];
+        }
+        acc = fmaf(block.d * scales[b], (float)isum, acc);
+        if (block.has_min)
+            acc = fmaf(block.m * scales[b], (float)sx, acc);
+    }
+    return acc;
+}
+
+static float ref_group_quantized(const struct weight *w, const uint8_t *row, const int8_t *q,
+                                 const float *scales, uint32_t begin, uint32_t end)
+{
+    float sum = 0.0f;
+    for (uint32_t leaf = begin; leaf < end; leaf += SUM_LEAF_BLOCKS) {
+        uint32_t leaf_end = leaf + SUM_LEAF_BLOCKS < end ? leaf + SUM_LEAF_BLOCKS : end;
+        float acc = ref_leaf(w, row, q, scales, leaf, leaf_end);
+        sum = leaf == begin ? acc : sum + acc;
+    }
+    return sum;
+}
+
+static float ref_group_float(const struct weight *w, const uint8_t *row, const float *x,
+                             uint32_t begin, uint32_t end)
+{
+    float lanes[32] = {0};
+    uint32_t last = end * QUANT_BLOCK_ITEMS < w->cols ? end * QUANT_BLOCK_ITEMS : w->cols;
+    for (uint32_t k = begin * QUANT_BLOCK_ITEMS; k < last; k++)
+        lanes[k % 32] = fmaf(ref_float_element(w->type, row, k), x[k], lanes[k % 32]);
+    return sum_lane_tree(lanes, 32);
+}
+
+static float ref_dot(const struct weight *w, const struct act *x, uint32_t x_row, uint32_t w_row)
+{
+    const uint8_t *row = w->data + w->row_bytes * w_row;
+    uint32_t blocks = (w->cols + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
+    float partial[SUM_GROUPS_MAX];
+    for (uint32_t g = 0; g < w->groups; g++) {
+        uint32_t begin = sum_group_begin(g, w->groups, blocks);
+        uint32_t end = sum_group_begin(g + 1, w->groups, blocks);
+        if (ref_type_is_float(w->type))
+            partial[g] =
+                ref_group_float(w, row, x->floats + (size_t)x_row * x->cols_max, begin, end);
+        else
+            partial[g] = ref_group_quantized(
+                w, row, x->q + (size_t)x_row * x->blocks_max * QUANT_BLOCK_ITEMS,
+                x->scales + (size_t)x_row * x->blocks_max, begin, end);
+    }
+    sum_group_tree(partial, w->groups, 1);
+    return partial[0];
+}
+
+void ref_matmul(struct backend *b, const struct act *x, uint32_t n, const struct matmul_job *jobs,
+                uint32_t n_jobs)
+{
+    (void)b;
+    for (const struct matmul_job *job = jobs; job < jobs + n_jobs; job++) {
+        const struct weight *w = job->weight;
+        CHECK(n <= x->rows_max && w->cols <= x->cols_max);
+        CHECK(x->floats != NULL || !ref_type_is_float(w->type));
+        for (uint32_t i = 0; i < n; i++) {
+            for (uint32_t r = 0; r < w->rows; r++) {
+                float *out = job->out + (size_t)i * job->out_stride + r;
+                float result = ref_dot(w, x, i, r);
+                if (job->bias != NULL)
+                    result = result + job->bias[r];
+                *out = job->accumulate ? *out + result : result;
+            }
+        }
+    }
+}

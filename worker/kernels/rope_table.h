@@ -1,0 +1,38 @@
+/*
+ * rope_table.h - cosines and sines of rotary position embedding, computed once per model.
+ *
+ * In double precision from our own polynomials, never libm, whose last bits differ between
+ * versions: the table, and with it every token, depends on the parameters alone. Rounded to float
+ * it is within 1 ulp of the exact value at every position up to ROPE_TABLE_POSITIONS_MAX.
+ *
+ * Source: Su et al., "RoFormer", 2021: pair i of position p is turned by p * base^(-2i / dim).
+ */
+#ifndef CLOISTER_WORKER_KERNELS_ROPE_TABLE_H
+#define CLOISTER_WORKER_KERNELS_ROPE_TABLE_H
+
+#include "common/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define ROPE_TABLE_POSITIONS_MAX (1u << 20)
+#define ROPE_TABLE_DIM_MAX       1024u
+
+struct rope_params {
+    double base;          /* rope.freq_base, > 0 and finite */
+    uint32_t dim;         /* even, 2 .. ROPE_TABLE_DIM_MAX: how many elements of a head turn */
+    double linear_scale;  /* positions are divided by it (rope.scaling.factor); 1: none */
+    const float *factors; /* [dim / 2], angle of pair i is divided by factors[i], or NULL */
+};
+
+/* Fills ret_table[n_positions][dim / 2][2] = cos, sin for positions 0 .. n_positions - 1.
+ * ERR_INVALID for a parameter out of its range, with its name; ret_table untouched then.
+ * Thread: any. */
+enum err rope_table_fill(const struct rope_params *params, uint32_t n_positions, float *ret_table,
+                         struct errbuf *eb);
+
+/* As above, into a table from malloc. Ownership: the caller frees *ret_table. */
+enum err rope_table_new(const struct rope_params *params, uint32_t n_positions, float **ret_table,
+                        struct errbuf *eb);
+
+#endif
