@@ -19,3 +19,10 @@ foreach(model smollm2 gemma3)
            WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(model_vectors_${model} PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77)
 endforeach()
+cloister_unit_test(model_tokenizer SOURCES unit/model/test_tokenizer.c
+                   LIBS cloister_gguf_build cloister_model)
+
+cloister_unit_test(model_chat SOURCES unit/model/test_chat.c LIBS cloister_test_vectors)
+add_test(NAME model_chat_smollm2 COMMAND test_model_chat smollm2
+         WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+set_tests_properties(model_chat_smollm2 PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77)

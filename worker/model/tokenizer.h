@@ -4,10 +4,13 @@
  * Two families: byte-level BPE ("gpt2" in the file; pre-tokenizer patterns llama-bpe, smollm,
  * qwen2, gpt-2 through PCRE2) and SentencePiece ("llama"; merges by score, byte fallback).
  * Any bytes are legal input, valid UTF-8 or not. detokenize(tokenize(bytes)) == bytes for
- * byte-level BPE and for SPM with byte fallback (up to the added space prefix, which decoding takes
- * away again, and but for U+2581, which SentencePiece cannot tell from a space). A vocabulary may
- * lack tokens for some bytes (SmolLM2's has none for 21 of the 256, among them 0xFF): text with
- * such a byte is refused by its offset, since leaving it out would change the text in silence.
+ * byte-level BPE and for SPM with byte fallback, with two exceptions that SentencePiece files bring
+ * with them: U+2581 comes back as a space, and where the file asks for a space prefix, text behind
+ * a special token comes back with a space before it (that at the start is taken away again).
+ *
+ * A vocabulary may lack tokens for some bytes (SmolLM2's has none for 21 of the 256, among them
+ * 0xFF): text with such a byte is refused by its offset, since leaving it out would change the text
+ * in silence.
  *
  * Control tokens ("<|im_end|>") come out of text only with TOKENIZER_SPECIAL_PARSE. User-defined
  * tokens are matched whole in any text, as their models were trained.

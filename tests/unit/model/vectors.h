@@ -1,6 +1,6 @@
 /*
- * vectors.h - the .jsonl files of tests/vectors, a line at a time, and the models they were made with.
- * Ownership: vectors_close frees the last line as well. Thread: one owner.
+ * vectors.h - the .jsonl files of tests/vectors, a line at a time, and the models they were made
+ * with. Ownership: vectors_close frees the last line as well. Thread: one owner.
  */
 #ifndef CLOISTER_TESTS_UNIT_MODEL_VECTORS_H
 #define CLOISTER_TESTS_UNIT_MODEL_VECTORS_H
