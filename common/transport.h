@@ -44,10 +44,12 @@ struct transport_request; /* one request and the way back to who sent it */
 /* Takes ownership of `request`. Thread: nng's. */
 typedef void transport_request_fn(void *arg, struct transport_request *request);
 
+/* Requests may come before it returns; *ret_server is set by then. */
 enum err transport_server_open(struct transport_server **ret_server,
                                const struct transport_endpoint *endpoint,
                                transport_request_fn *on_request, void *arg, struct errbuf *eb);
-/* No callback runs once it returned. Requests still held must be freed or replied to before. */
+/* No callback runs once it returned. Requests still held then may be freed afterwards, and replies
+ * to them are refused; the memory behind them lives until the last one is freed. */
 void transport_server_close(struct transport_server *s);
 /* The port in use, for endpoints opened with port 0; 0 where unknown. */
 uint16_t transport_server_port(const struct transport_server *s);
@@ -72,14 +74,16 @@ void transport_client_close(struct transport_client *c);
 typedef void transport_reply_fn(void *arg, enum err err, const void *reply, size_t reply_size);
 
 struct transport_call;
-/* Starts a call; `on_reply` runs exactly once. ERR_TIMEOUT after timeout_ms without an answer
- * (the request may or may not have been carried out). Thread: any. */
+/* Starts a call; `on_reply` runs exactly once, and may do so before this returns (*ret_call is set
+ * by then). ERR_TIMEOUT after timeout_ms without an answer, ERR_UNAVAILABLE at once when the
+ * connection drops (in both cases the request may or may not have been carried out) and after
+ * timeout_ms without a connection (then it was not). Thread: any. */
 enum err transport_call_start(struct transport_client *c, const void *bytes, size_t size,
                               uint32_t timeout_ms, transport_reply_fn *on_reply, void *arg,
                               struct transport_call **ret_call, struct errbuf *eb);
 /* Ends it early with ERR_CANCELLED (through on_reply), unless it ended by itself. */
 void transport_call_cancel(struct transport_call *call);
-/* After on_reply has run. */
+/* After on_reply was called; from within it, too, and after transport_client_close. */
 void transport_call_free(struct transport_call *call);
 
 struct buf;

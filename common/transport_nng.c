@@ -312,12 +312,14 @@ enum err transport_server_open(struct transport_server **ret_server,
     }
     if (nng_listener_get_int(listener, NNG_OPT_TCP_BOUND_PORT, &port) == 0)
         s->port = (uint16_t)port;
-    server_receive_more(s);
-    if (s->receiving == 0 && s->held == 0) {
+    /* From here on requests come, so that nothing may fail: the first context is made before. */
+    s->idle = request_take(s);
+    if (s->idle == NULL) {
         err = err_set(eb, ERR_NO_MEMORY, "%s: no memory", endpoint->url);
         goto out;
     }
     *ret_server = s;
+    server_receive_more(s);
     s = NULL;
 out:
     if (s != NULL && opened)

@@ -2,3 +2,14 @@
 cloister_unit_test(transport
   SOURCES unit/transport/test_transport.c unit/transport/fixture.c
   LIBS cloister_transport)
+cloister_unit_test(transport_tls
+  SOURCES unit/transport/test_transport_tls.c unit/transport/fixture.c unit/transport/tls_files.c
+  LIBS cloister_transport)
+
+# Measured by hand, not by ctest.
+add_executable(bench_wire bench/bench_wire.c)
+target_link_libraries(bench_wire PRIVATE cloister_proto)
+cloister_target(bench_wire)
+add_executable(bench_transport bench/bench_transport.c)
+target_link_libraries(bench_transport PRIVATE cloister_transport nng::nng)
+cloister_target(bench_transport)
