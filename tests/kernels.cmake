@@ -7,6 +7,11 @@ cloister_target(kernels_fixture)
 set_source_files_properties(kernels/kernels_plain.c PROPERTIES
   COMPILE_OPTIONS "-Wno-maybe-uninitialized")
 
-foreach(part matmul)
+foreach(part matmul rows attention)
   cloister_unit_test(kernels_${part} SOURCES kernels/test_${part}.c LIBS kernels_fixture)
 endforeach()
+foreach(part numerics rope_table)
+  cloister_unit_test(kernels_${part} SOURCES kernels/test_${part}.c LIBS cloister_kernels)
+endforeach()
+# Walking millions of floats wants the optimizer, whatever the build type.
+target_compile_options(test_kernels_numerics PRIVATE -O2)

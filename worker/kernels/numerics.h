@@ -100,7 +100,7 @@ static inline float nm_tanh(float x)
     float near_zero = fmaf(p * z, x, x);
     float far = 1.0f - 2.0f / (nm_exp(a + a) + 1.0f);
     far = half_bits_float(half_float_bits(far) | (half_float_bits(x) & 0x80000000u));
-    return a < 0.625f ? near_zero : far;
+    return !(a >= 0.625f) ? near_zero : far; /* a NaN stays one */
 }
 
 /* x / (1 + e^-x), at most 4 ulp. */
@@ -110,7 +110,8 @@ static inline float nm_silu(float x)
 }
 
 /* 0.5 x (1 + tanh(u)), u = sqrt(2 / pi) (x + 0.044715 x^3), as x / (1 + e^-2u): the same function
- * without the cancellation for negative x. */
+ * without the cancellation for negative x. At most 16 ulp from x = -3 up, 128 below, where the
+ * function itself is under 0.004. */
 static inline float nm_gelu_tanh(float x)
 {
     float u2 = x * fmaf(x * x, 0.044715f * 1.59576912160573f, 1.59576912160573f);

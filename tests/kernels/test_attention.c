@@ -1,0 +1,411 @@
+/*
+ * Rotation, KV cache and attention: every backend gives ref's bits for every cache type, head
+ * size, group, window and softcap; and a position's result is the same however the prompt was cut,
+ * what else was in the step, and on which pages the sequence lies.
+ */
+#include "tests/kernels/fixture.h"
+
+#include "worker/kernels/rope_table.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define SEQUENCES   3u
+#define PAGES_EACH  20u /* room for 640 positions of each sequence */
+#define PAGE_STRIDE 24u
+
+struct head_case {
+    const char *name;
+    enum kv_type type;
+    uint32_t n_heads;
+    uint32_t n_kv_heads;
+    uint32_t dim_k;
+    uint32_t dim_v;
+    uint32_t rope_dim;
+    enum rope_style style;
+    uint32_t window;
+    float softcap;
+};
+
+static const struct head_case cases[] = {
+    {"smollm2", KV_TYPE_F16, 9, 3, 64, 64, 64, ROPE_STYLE_PAIRS, 0, 0.0f},
+    {"smollm2 q8_0", KV_TYPE_Q8_0, 9, 3, 64, 64, 64, ROPE_STYLE_PAIRS, 0, 0.0f},
+    {"one head each", KV_TYPE_F16, 4, 4, 32, 32, 16, ROPE_STYLE_HALVES, 0, 0.0f},
+    {"wide group", KV_TYPE_F16, 14, 2, 64, 64, 64, ROPE_STYLE_HALVES, 0, 0.0f},
+    {"wide group q8_0", KV_TYPE_Q8_0, 14, 2, 64, 128, 64, ROPE_STYLE_HALVES, 0, 0.0f},
+    {"window, softcap", KV_TYPE_F16, 4, 2, 128, 128, 128, ROPE_STYLE_HALVES, 40, 50.0f},
+    {"window of one", KV_TYPE_Q8_0, 2, 1, 32, 32, 32, ROPE_STYLE_PAIRS, 1, 0.0f},
+    {"odd sizes", KV_TYPE_F16, 5, 1, 20, 44, 10, ROPE_STYLE_PAIRS, 33, 0.0f},
+    {"many heads", KV_TYPE_F16, 40, 1, 16, 16, 16, ROPE_STYLE_PAIRS, 0, 30.0f},
+};
+
+/* A whole history: q, k, v of every position of every sequence, the same for all runs. */
+struct history {
+    const struct head_case *c;
+    uint32_t length; /* positions of each sequence */
+    float *q;        /* [sequence][position][n_heads * dim_k] */
+    float *k;
+    float *v;
+    float *table;
+};
+
+static void history_make(const struct head_case *c, uint32_t length, struct history *h)
+{
+    struct fixture_random r = {c->dim_k * 7u + c->n_heads};
+    size_t rows = (size_t)SEQUENCES * length;
+    h->c = c;
+    h->length = length;
+    h->q = malloc(rows * c->n_heads * c->dim_k * sizeof(float));
+    h->k = malloc(rows * c->n_kv_heads * c->dim_k * sizeof(float));
+    h->v = malloc(rows * c->n_kv_heads * c->dim_v * sizeof(float));
+    assert_true(h->q != NULL && h->k != NULL && h->v != NULL);
+    fixture_floats(&r, h->q, rows * c->n_heads * c->dim_k);
+    fixture_floats(&r, h->k, rows * c->n_kv_heads * c->dim_k);
+    fixture_floats(&r, h->v, rows * c->n_kv_heads * c->dim_v);
+    const struct rope_params params = {.base = 10000.0, .dim = c->rope_dim, .linear_scale = 1.0};
+    struct errbuf eb = {0};
+    assert_int_equal(rope_table_new(&params, length, &h->table, &eb), ERR_OK);
+}
+
+static void history_free(struct history *h)
+{
+    free(h->q);
+    free(h->k);
+    free(h->v);
+    free(h->table);
+}
+
+static void gather(const float *all, const uint32_t *sequence, const uint32_t *position, uint32_t n,
+                   uint32_t length, uint32_t width, float *ret_rows)
+{
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(ret_rows + (size_t)i * width,
+               all + ((size_t)sequence[i] * length + position[i]) * width, width * sizeof(float));
+}
+
+/* A backend with a cache, and where each sequence's pages lie in it. */
+struct session {
+    struct backend *b;
+    struct kv *kv;
+    uint32_t pages[SEQUENCES * PAGE_STRIDE];
+};
+
+static void session_open(struct session *s, struct backend *b, const struct head_case *c,
+                         uint64_t page_seed)
+{
+    uint32_t order[SEQUENCES * PAGES_EACH];
+    struct fixture_random r = {page_seed};
+    for (uint32_t i = 0; i < SEQUENCES * PAGES_EACH; i++)
+        order[i] = i;
+    for (uint32_t i = SEQUENCES * PAGES_EACH - 1; page_seed != 0 && i > 0; i--) {
+        uint32_t j = fixture_below(&r, i + 1);
+        uint32_t t = order[i];
+        order[i] = order[j];
+        order[j] = t;
+    }
+    for (uint32_t i = 0; i < SEQUENCES * PAGE_STRIDE; i++)
+        s->pages[i] = UINT32_MAX; /* read by mistake, it is out of range */
+    for (uint32_t i = 0; i < SEQUENCES * PAGES_EACH; i++)
+        s->pages[i / PAGES_EACH * PAGE_STRIDE + i % PAGES_EACH] = order[i];
+    const struct kv_shape shape = {.n_layers = 2,
+                                   .n_kv_heads = c->n_kv_heads,
+                                   .head_dim_k = c->dim_k,
+                                   .head_dim_v = c->dim_v,
+                                   .type = c->type,
+                                   .n_pages = SEQUENCES * PAGES_EACH};
+    struct errbuf eb = {0};
+    s->b = b;
+    if (b->ops->kv_new(b, &shape, &s->kv, &eb) != ERR_OK)
+        fail_msg("%s", eb.text);
+}
+
+static void session_close(struct session *s)
+{
+    s->b->ops->kv_free(s->b, s->kv);
+}
+
+/* One step of n rows on layer 1: rotate and write, then, where ret_act is given, attend. The
+ * rotated q and k go where they are asked for. */
+static void session_step(struct session *s, const struct history *h, const uint32_t *sequence,
+                         const uint32_t *position, uint32_t n, float *ret_q, float *ret_k,
+                         struct act **ret_act)
+{
+    const struct head_case *c = h->c;
+    struct backend *b = s->b;
+    const size_t q_width = (size_t)c->n_heads * c->dim_k;
+    const size_t k_width = (size_t)c->n_kv_heads * c->dim_k;
+    const size_t v_width = (size_t)c->n_kv_heads * c->dim_v;
+    float *rows = malloc(n * (q_width + k_width + v_width) * sizeof *rows);
+    assert_non_null(rows);
+    float *host_k = rows + n * q_width;
+    float *host_v = host_k + n * k_width;
+    gather(h->q, sequence, position, n, h->length, (uint32_t)q_width, rows);
+    gather(h->k, sequence, position, n, h->length, (uint32_t)k_width, host_k);
+    gather(h->v, sequence, position, n, h->length, (uint32_t)v_width, host_v);
+    float *q = fixture_upload(b, rows, n * q_width);
+    float *k = fixture_upload(b, host_k, n * k_width);
+    float *v = fixture_upload(b, host_v, n * v_width);
+    const struct step_rows step = {.n_rows = n,
+                                   .position = position,
+                                   .sequence = sequence,
+                                   .page_table = s->pages,
+                                   .page_table_stride = PAGE_STRIDE};
+    const struct rope_kv_job rope = {.kv = s->kv,
+                                     .layer = 1,
+                                     .rows = &step,
+                                     .q = q,
+                                     .k = k,
+                                     .v = v,
+                                     .n_heads = c->n_heads,
+                                     .rope_dim = c->rope_dim,
+                                     .style = c->style,
+                                     .table = h->table};
+    b->ops->rope_kv(b, &rope);
+    if (ret_act != NULL) {
+        *ret_act = b->ops->act_new(b, n, c->n_heads * c->dim_v, true);
+        const struct attention_job attention = {.kv = s->kv,
+                                                .layer = 1,
+                                                .rows = &step,
+                                                .q = q,
+                                                .n_heads = c->n_heads,
+                                                .scale = 1.0f / sqrtf((float)c->dim_k),
+                                                .window = c->window,
+                                                .softcap = c->softcap,
+                                                .out = *ret_act};
+        b->ops->attention(b, &attention);
+    }
+    if (ret_q != NULL)
+        b->ops->buffer_read(b, q, ret_q, n * q_width);
+    if (ret_k != NULL)
+        b->ops->buffer_read(b, k, ret_k, n * k_width);
+    b->ops->buffer_free(b, q);
+    b->ops->buffer_free(b, k);
+    b->ops->buffer_free(b, v);
+    free(rows);
+}
+
+/* Feeds positions 0 .. length - 1 of all sequences in steps of `chunk` rows of each, and collects
+ * the attention's float rows in ret_rows[sequence][position][n_heads * dim_v]. */
+static void run_history(struct backend *b, const struct history *h, uint32_t chunk,
+                        uint64_t page_seed, bool together, float *ret_rows)
+{
+    const uint32_t width = h->c->n_heads * h->c->dim_v;
+    struct session s;
+    session_open(&s, b, h->c, page_seed);
+    uint32_t sequence[SEQUENCES * 640];
+    uint32_t position[SEQUENCES * 640];
+    int8_t *q = malloc(width);
+    float *scales = malloc((width / 32 + 1) * sizeof *scales);
+    assert_true(q != NULL && scales != NULL);
+    for (uint32_t round = 0; round < (together ? 1 : SEQUENCES); round++) {
+        for (uint32_t at = 0; at < h->length; at += chunk) {
+            uint32_t n = 0;
+            for (uint32_t i = 0; i < SEQUENCES; i++) {
+                if (!together && i != round)
+                    continue;
+                for (uint32_t p = at; p < at + chunk && p < h->length; p++) {
+                    sequence[n] = i;
+                    position[n] = p;
+                    n++;
+                }
+            }
+            struct act *out;
+            session_step(&s, h, sequence, position, n, NULL, NULL, &out);
+            for (uint32_t i = 0; i < n; i++)
+                b->ops->act_read(b, out, i, width, q, scales,
+                                 ret_rows +
+                                     ((size_t)sequence[i] * h->length + position[i]) * width);
+            b->ops->act_free(b, out);
+        }
+    }
+    free(q);
+    free(scales);
+    session_close(&s);
+}
+
+static void test_attention_has_the_bits_of_ref(void **state)
+{
+    const struct fixture *f = *state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct history h;
+        history_make(&cases[i], 101, &h);
+        size_t count = (size_t)SEQUENCES * h.length * cases[i].n_heads * cases[i].dim_v;
+        float *expected = malloc(count * sizeof *expected);
+        float *actual = malloc(count * sizeof *actual);
+        assert_true(expected != NULL && actual != NULL);
+        run_history(f->ref, &h, h.length, 0, true, expected);
+        for (size_t k = 0; k < f->n_others; k++) {
+            memset(actual, 0xff, count * sizeof *actual);
+            run_history(f->others[k].backend, &h, 19, 0, true, actual);
+            fixture_same(cases[i].name, f->others[k].name, expected, actual, count);
+        }
+        free(expected);
+        free(actual);
+        history_free(&h);
+    }
+}
+
+static void test_a_position_does_not_depend_on_chunks_company_or_pages(void **state)
+{
+    const struct fixture *f = *state;
+    static const struct {
+        uint32_t chunk;
+        uint64_t page_seed;
+        bool together;
+    } ways[] = {{1, 5, true},   {33, 9, false}, {1, 0, false},  {7, 6, true},
+                {17, 0, false}, {32, 8, true},  {64, 10, true}, {100, 11, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct history h;
+        history_make(&cases[i], 100, &h);
+        size_t count = (size_t)SEQUENCES * h.length * cases[i].n_heads * cases[i].dim_v;
+        float *expected = malloc(count * sizeof *expected);
+        float *actual = malloc(count * sizeof *actual);
+        assert_true(expected != NULL && actual != NULL);
+        run_history(f->ref, &h, 100, 0, false, expected);
+        for (size_t k = 0; k <= f->n_others; k++) {
+            struct backend *b = k == 0 ? f->ref : f->others[k - 1].backend;
+            const char *name = k == 0 ? "scalar" : f->others[k - 1].name;
+            /* Fast backends take every way; the slow ones, ref and the plain C body, take two. */
+            bool fast = strncmp(name, "avx", 3) == 0;
+            size_t n_ways = fast ? sizeof ways / sizeof ways[0] : 2;
+            for (size_t w = 0; w < n_ways; w++) {
+                memset(actual, 0xff, count * sizeof *actual);
+                run_history(b, &h, ways[w].chunk, ways[w].page_seed, ways[w].together, actual);
+                fixture_same(cases[i].name, name, expected, actual, count);
+            }
+        }
+        free(expected);
+        free(actual);
+        history_free(&h);
+    }
+}
+
+/* Long sequences of few rows take the split path, whose second round merges the pages. */
+static void test_long_sequences_have_the_bits_of_ref(void **state)
+{
+    const struct fixture *f = *state;
+    const uint32_t length = 611;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct history h;
+        history_make(&cases[i], length, &h);
+        const uint32_t width = cases[i].n_heads * cases[i].dim_v;
+        uint32_t all_sequence[640];
+        uint32_t all_position[640];
+        for (uint32_t p = 0; p < length; p++) {
+            all_sequence[p] = 1;
+            all_position[p] = p;
+        }
+        static const uint32_t sequence[] = {1, 1, 1};
+        static const uint32_t position[] = {610, 63, 415};
+        struct act *expected = NULL;
+        struct session ref;
+        for (size_t k = 0; k <= f->n_others; k++) {
+            struct session other;
+            struct session *s = k == 0 ? &ref : &other;
+            session_open(s, k == 0 ? f->ref : f->others[k - 1].backend, &cases[i], 3);
+            struct act *actual;
+            session_step(s, &h, all_sequence, all_position, length, NULL, NULL, NULL);
+            session_step(s, &h, sequence, position, 3, NULL, NULL, &actual);
+            if (k == 0) {
+                expected = actual;
+                continue;
+            }
+            fixture_same_act(cases[i].name, f->others[k - 1].name, f->ref, expected, s->b, actual,
+                             3, width, 1);
+            s->b->ops->act_free(s->b, actual);
+            session_close(s);
+        }
+        f->ref->ops->act_free(f->ref, expected);
+        session_close(&ref);
+        history_free(&h);
+    }
+}
+
+static void test_rotation_is_in_place_and_has_the_bits_of_ref(void **state)
+{
+    const struct fixture *f = *state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct head_case *c = &cases[i];
+        struct history h;
+        history_make(c, 40, &h);
+        static const uint32_t sequence[] = {0, 1, 2, 0, 0, 1, 1, 1, 2};
+        static const uint32_t position[] = {0, 1, 39, 17, 18, 31, 32, 5, 3};
+        const size_t q_count = (size_t)9 * c->n_heads * c->dim_k;
+        const size_t k_count = (size_t)9 * c->n_kv_heads * c->dim_k;
+        float *x = malloc((q_count + k_count) * 2 * sizeof *x);
+        assert_non_null(x);
+        float *y = x + q_count + k_count;
+        for (size_t k = 0; k <= f->n_others; k++) {
+            struct session s;
+            session_open(&s, k == 0 ? f->ref : f->others[k - 1].backend, c, 0);
+            float *to = k == 0 ? x : y;
+            session_step(&s, &h, sequence, position, 9, to, to + q_count, NULL);
+            if (k > 0)
+                fixture_same(c->name, f->others[k - 1].name, x, y, q_count + k_count);
+            session_close(&s);
+        }
+        /* Position 0 turns nothing; what lies behind rope_dim passes at every position. */
+        assert_memory_equal(x, h.q, (size_t)c->n_heads * c->dim_k * sizeof(float));
+        for (uint32_t d = c->rope_dim; d < c->dim_k; d++)
+            assert_true(x[(size_t)2 * c->n_heads * c->dim_k + d] ==
+                        h.q[((size_t)2 * 40 + 39) * c->n_heads * c->dim_k + d]);
+        free(x);
+        history_free(&h);
+    }
+}
+
+/* Infinities and NaN in q, k and v end nothing and are treated alike. */
+static void test_strange_values_are_treated_alike(void **state)
+{
+    const struct fixture *f = *state;
+    static const float specials[] = {INFINITY, -INFINITY, NAN, 3e38f, -3e38f, 1e-40f, 70000.0f};
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t k = 0; k < sizeof specials / sizeof specials[0]; k++) {
+            struct history h;
+            history_make(&cases[i], 70, &h);
+            const uint32_t width = cases[i].n_heads * cases[i].dim_v;
+            h.q[(size_t)69 * cases[i].n_heads * cases[i].dim_k + 5] = specials[k];
+            h.k[(size_t)40 * cases[i].n_kv_heads * cases[i].dim_k + 70] = specials[k];
+            h.v[(size_t)33 * cases[i].n_kv_heads * cases[i].dim_v + 3] = specials[k];
+            uint32_t sequence[70] = {0};
+            uint32_t position[70];
+            for (uint32_t p = 0; p < 70; p++)
+                position[p] = p;
+            struct session ref;
+            session_open(&ref, f->ref, &cases[i], 0);
+            struct act *expected;
+            session_step(&ref, &h, sequence, position, 70, NULL, NULL, &expected);
+            for (size_t o = 0; o < f->n_others; o++) {
+                struct session s;
+                session_open(&s, f->others[o].backend, &cases[i], 0);
+                struct act *actual;
+                session_step(&s, &h, sequence, position, 70, NULL, NULL, &actual);
+                fixture_same_act("strange values", f->others[o].name, f->ref, expected, s.b, actual,
+                                 70, width, 0);
+                s.b->ops->act_free(s.b, actual);
+                session_close(&s);
+            }
+            f->ref->ops->act_free(f->ref, expected);
+            session_close(&ref);
+            history_free(&h);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_attention_has_the_bits_of_ref),
+        cmocka_unit_test(test_a_position_does_not_depend_on_chunks_company_or_pages),
+        cmocka_unit_test(test_long_sequences_have_the_bits_of_ref),
+        cmocka_unit_test(test_rotation_is_in_place_and_has_the_bits_of_ref),
+        cmocka_unit_test(test_strange_values_are_treated_alike),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}

@@ -1,0 +1,122 @@
+/* The rotation table against long double, over bases, positions to a million, and its refusals. */
+#include "worker/kernels/rope_table.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void test_table_is_within_an_ulp_of_exact(void **state)
+{
+    (void)state;
+    float factors[32];
+    for (int i = 0; i < 32; i++)
+        factors[i] = 1.0f + (float)i * 0.37f;
+    const struct {
+        struct rope_params params;
+        uint32_t positions;
+    } cases[] = {
+        {{.base = 10000.0, .dim = 64, .linear_scale = 1.0}, 8192},
+        {{.base = 100000.0, .dim = 64, .linear_scale = 1.0}, 2048},
+        {{.base = 500000.0, .dim = 128, .linear_scale = 1.0}, 4096},
+        {{.base = 1e6, .dim = 64, .linear_scale = 8.0, .factors = factors}, 3000},
+        {{.base = 10000.0, .dim = 2, .linear_scale = 1.0}, ROPE_TABLE_POSITIONS_MAX},
+        {{.base = 1e12, .dim = 4, .linear_scale = 1.0}, 100000},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        const struct rope_params *params = &cases[c].params;
+        struct errbuf eb = {0};
+        float *table;
+        assert_int_equal(rope_table_new(params, cases[c].positions, &table, &eb), ERR_OK);
+        uint32_t pairs = params->dim / 2;
+        for (uint32_t p = 0; p < cases[c].positions; p += p < 512 ? 1 : 37) {
+            for (uint32_t i = 0; i < pairs; i++) {
+                long double frequency =
+                    powl((long double)params->base, -2.0L * i / (long double)params->dim) /
+                    (long double)params->linear_scale;
+                if (params->factors != NULL)
+                    frequency /= (long double)params->factors[i];
+                long double angle = p * frequency;
+                const float *cell = table + 2 * ((size_t)p * pairs + i);
+                /* Half an ulp of a float near 1 is 2^-25. Near a zero of the function the angle's
+                 * own error, about 1e-9 at a million, is larger than the float's. */
+                long double error_cos = fabsl((long double)cell[0] - cosl(angle));
+                long double error_sin = fabsl((long double)cell[1] - sinl(angle));
+                assert_true(error_cos < 0x1.02p-25L + 1e-14L * p);
+                assert_true(error_sin < 0x1.02p-25L + 1e-14L * p);
+            }
+        }
+        assert_true(table[0] == 1.0f && table[1] == 0.0f);
+        free(table);
+    }
+}
+
+/* One hash over a whole table: a change of it would change every answer ever given. */
+static void test_bits_of_the_table_are_fixed(void **state)
+{
+    (void)state;
+    const struct rope_params params = {.base = 100000.0, .dim = 64, .linear_scale = 1.0};
+    struct errbuf eb = {0};
+    float *table;
+    assert_int_equal(rope_table_new(&params, 1000, &table, &eb), ERR_OK);
+    uint64_t hash = 1469598103934665603ull; /* FNV-1a over the bits */
+    for (size_t i = 0; i < (size_t)1000 * 64; i++) {
+        uint32_t bits;
+        memcpy(&bits, table + i, sizeof bits);
+        hash = (hash ^ bits) * 1099511628211ull;
+    }
+    free(table);
+    assert_int_equal(hash, 0x9022a80facb4f445ull);
+}
+
+static void test_impossible_parameters_are_refused(void **state)
+{
+    (void)state;
+    const float zero_factor[] = {1.0f, 0.0f};
+    const float nan_factor[] = {NAN, 1.0f};
+    const struct {
+        struct rope_params params;
+        uint32_t positions;
+        enum err err;
+        const char *text;
+    } cases[] = {
+        {{.base = 0.0, .dim = 64, .linear_scale = 1.0}, 8, ERR_INVALID, "rope base"},
+        {{.base = NAN, .dim = 64, .linear_scale = 1.0}, 8, ERR_INVALID, "rope base"},
+        {{.base = INFINITY, .dim = 64, .linear_scale = 1.0}, 8, ERR_INVALID, "rope base"},
+        {{.base = 1e4, .dim = 0, .linear_scale = 1.0}, 8, ERR_INVALID, "rope dimension"},
+        {{.base = 1e4, .dim = 63, .linear_scale = 1.0}, 8, ERR_INVALID, "rope dimension"},
+        {{.base = 1e4, .dim = 4096, .linear_scale = 1.0}, 8, ERR_INVALID, "rope dimension"},
+        {{.base = 1e4, .dim = 64, .linear_scale = 0.0}, 8, ERR_INVALID, "scaling factor"},
+        {{.base = 1e4, .dim = 4, .linear_scale = 1.0, .factors = zero_factor},
+         8,
+         ERR_INVALID,
+         "frequency factor 1"},
+        {{.base = 1e4, .dim = 4, .linear_scale = 1.0, .factors = nan_factor},
+         8,
+         ERR_INVALID,
+         "frequency factor 0"},
+        {{.base = 1e4, .dim = 64, .linear_scale = 1.0}, (1u << 20) + 1, ERR_TOO_LARGE, "positions"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct errbuf eb = {0};
+        float *table = NULL;
+        assert_int_equal(rope_table_new(&cases[i].params, cases[i].positions, &table, &eb),
+                         cases[i].err);
+        assert_non_null(strstr(eb.text, cases[i].text));
+        assert_null(table);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_table_is_within_an_ulp_of_exact),
+        cmocka_unit_test(test_bits_of_the_table_are_fixed),
+        cmocka_unit_test(test_impossible_parameters_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
