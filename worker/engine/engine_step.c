@@ -33,6 +33,24 @@ void job_end_locked(struct engine *e, struct engine_job_state *job, enum engine_
     }
 }
 
+/* ---- what placement is told ------------------------------------------------------------- */
+
+static uint32_t rate_per_s(const struct rate *rate)
+{
+    return rate->ns == 0 ? 0 : (uint32_t)(rate->tokens * 1000000000ull / rate->ns);
+}
+
+static void model_publish_locked(struct engine_model_state *model)
+{
+    struct batch_state state = batch_state(model->batch);
+
+    model->load.running = state.running;
+    model->load.queued_tokens = state.queued_tokens;
+    model->load.kv_pages_free = state.pages_free;
+    model->load.prefill_tokens_per_s = rate_per_s(&model->prefill);
+    model->load.decode_tokens_per_s = rate_per_s(&model->decode);
+}
+
 /* ---- one job ---------------------------------------------------------------------------- */
 
 static void job_times(struct engine_job_state *job, uint64_t now)
@@ -82,6 +100,8 @@ static void job_finish(struct engine *e, struct engine_job_state *job, enum engi
     }
     CHECK(batch_remove(batch, job));
     engine_lock(e);
+    /* Whoever sees the job's end sees its pages free. */
+    model_publish_locked(job->model);
     job_end_locked(e, job, finish, error, text);
     engine_unlock(e);
 }
@@ -192,24 +212,6 @@ static void rate_add(struct rate *rate, uint64_t tokens, uint64_t ns)
     }
 }
 
-static uint32_t rate_per_s(const struct rate *rate)
-{
-    return rate->ns == 0 ? 0 : (uint32_t)(rate->tokens * 1000000000ull / rate->ns);
-}
-
-static void model_publish(struct engine *e, struct engine_model_state *model)
-{
-    struct batch_state state = batch_state(model->batch);
-
-    engine_lock(e);
-    model->load.running = state.running;
-    model->load.queued_tokens = state.queued_tokens;
-    model->load.kv_pages_free = state.pages_free;
-    model->load.prefill_tokens_per_s = rate_per_s(&model->prefill);
-    model->load.decode_tokens_per_s = rate_per_s(&model->decode);
-    engine_unlock(e);
-}
-
 /* Draws from every row of logits that wants it; digests those that are digested. */
 static void model_draw(struct engine_model_state *model, const struct batch_plan *plan)
 {
@@ -255,7 +257,9 @@ static bool model_step(struct engine *e, struct engine_model_state *model)
         if (plan.draw[i])
             job_token(e, batch_owner(model->batch, slot), model->drawn[i], now);
     }
-    model_publish(e, model);
+    engine_lock(e);
+    model_publish_locked(model);
+    engine_unlock(e);
     return true;
 }
 
@@ -276,12 +280,10 @@ static void end_jobs(struct engine *e)
     }
     engine_unlock(e);
     for (uint32_t i = 0; i < n; i++) {
-        struct engine_model_state *model = jobs[i]->model;
         if (atomic_load(&jobs[i]->cancelled))
             job_finish(e, jobs[i], ENGINE_FINISH_CANCELLED, ERR_OK, "");
         else
             job_finish(e, jobs[i], ENGINE_FINISH_ERROR, ERR_UNAVAILABLE, "the model was unloaded");
-        model_publish(e, model);
     }
 }
 

@@ -123,29 +123,16 @@ static enum err load_rope(struct loading *l)
     return e;
 }
 
-static bool is_float(const struct gguf_tensor *t)
-{
-    return t->type == QUANT_TYPE_F32 || t->type == QUANT_TYPE_F16 || t->type == QUANT_TYPE_BF16;
-}
-
-/* Float weights want their input as floats too; the step's three kinds of input, by who reads. */
 static enum err new_acts(struct loading *l)
 {
     struct runtime *r = l->r;
     const struct model_hparams *h = &r->hparams;
     struct backend *b = r->backend;
-    bool embd = is_float(l->tensors.output), attention = false, ffn = false;
+    struct runtime_floats keep = runtime_floats(h, &l->tensors);
 
-    for (uint32_t i = 0; i < h->n_layers; i++) {
-        const struct model_layer_tensors *t = &l->tensors.layers[i];
-        embd = embd || is_float(t->attn_q) || is_float(t->attn_k) || is_float(t->attn_v) ||
-               is_float(t->ffn_gate) || is_float(t->ffn_up);
-        attention = attention || is_float(t->attn_output);
-        ffn = ffn || is_float(t->ffn_down);
-    }
-    r->act_embd = b->ops->act_new(b, r->step_rows, h->n_embd, embd);
-    r->act_attention = b->ops->act_new(b, r->step_rows, h->n_heads * h->head_dim, attention);
-    r->act_ffn = b->ops->act_new(b, r->step_rows, h->n_ff, ffn);
+    r->act_embd = b->ops->act_new(b, r->step_rows, h->n_embd, keep.embd);
+    r->act_attention = b->ops->act_new(b, r->step_rows, h->n_heads * h->head_dim, keep.attention);
+    r->act_ffn = b->ops->act_new(b, r->step_rows, h->n_ff, keep.ffn);
     if (r->act_embd == NULL || r->act_attention == NULL || r->act_ffn == NULL)
         return err_set(l->eb, ERR_NO_MEMORY, "no memory for the activations of %u rows",
                        r->step_rows);

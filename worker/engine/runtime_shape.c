@@ -73,6 +73,25 @@ enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine
     return ERR_OK;
 }
 
+static bool is_float(const struct gguf_tensor *t)
+{
+    return t->type == QUANT_TYPE_F32 || t->type == QUANT_TYPE_F16 || t->type == QUANT_TYPE_BF16;
+}
+
+struct runtime_floats runtime_floats(const struct model_hparams *h, const struct model_tensors *t)
+{
+    struct runtime_floats floats = {.embd = is_float(t->output)};
+
+    for (uint32_t i = 0; i < h->n_layers; i++) {
+        const struct model_layer_tensors *l = &t->layers[i];
+        floats.embd = floats.embd || is_float(l->attn_q) || is_float(l->attn_k) ||
+                      is_float(l->attn_v) || is_float(l->ffn_gate) || is_float(l->ffn_up);
+        floats.attention = floats.attention || is_float(l->attn_output);
+        floats.ffn = floats.ffn || is_float(l->ffn_down);
+    }
+    return floats;
+}
+
 uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struct gguf *g)
 {
     uint64_t rope = (uint64_t)shape->context_tokens * shape->hparams.rope_dim * sizeof(float);
@@ -123,17 +142,25 @@ static uint64_t kv_page_bytes(const struct kv_shape *kv, bool scalar)
     return backend_kv_page_bytes(kv);
 }
 
-static uint64_t backend_scratch_bytes(const struct runtime_shape *s, uint32_t step_rows)
+static uint64_t act_row_bytes(uint64_t cols, bool keep_float)
+{
+    /* A byte an element; a scale and two sums for 32 of them. */
+    return cols + cols * 3 / 8 + 64 + (keep_float ? cols * sizeof(float) : 0);
+}
+
+static uint64_t backend_scratch_bytes(const struct runtime_shape *s, const struct model_tensors *t,
+                                      uint32_t step_rows)
 {
     const struct model_hparams *h = &s->hparams;
+    struct runtime_floats keep = runtime_floats(h, t);
     uint64_t heads = (uint64_t)h->n_heads * h->head_dim;
     uint64_t kv_heads = (uint64_t)h->n_kv_heads * h->head_dim;
     uint64_t floats = h->n_embd + heads + 2 * kv_heads + 2ull * h->n_ff;
-    /* Quantized inputs: a byte an element, and a scale and a sum for 32 of them. */
-    uint64_t quantized = (h->n_embd + heads + h->n_ff) * 5 / 4;
+    uint64_t acts = act_row_bytes(h->n_embd, keep.embd) + act_row_bytes(heads, keep.attention) +
+                    act_row_bytes(h->n_ff, keep.ffn);
     uint64_t norms = (2ull * h->n_layers + 1) * h->n_embd * sizeof(float);
 
-    return step_rows * (floats * sizeof(float) + quantized) + norms +
+    return step_rows * (floats * sizeof(float) + acts) + norms +
            (uint64_t)s->logits_rows * h->vocab_size * sizeof(float);
 }
 
@@ -161,7 +188,7 @@ enum err engine_estimate_file(const struct engine_config *given,
             .weights_bytes = weights_bytes(&shape.hparams, &tensors, scalar),
             .kv_page_bytes = page,
             .kv_bytes = page * shape.kv.n_pages,
-            .scratch_bytes = backend_scratch_bytes(&shape, config.step_tokens) +
+            .scratch_bytes = backend_scratch_bytes(&shape, &tensors, config.step_tokens) +
                              runtime_shape_host_bytes(&shape, g),
             .context_tokens = shape.context_tokens,
             .kv_pages = shape.kv.n_pages,

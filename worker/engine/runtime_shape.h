@@ -26,6 +26,13 @@ enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine
                             const struct engine_model_config *model, const struct gguf *g,
                             struct errbuf *eb);
 
+/* Which of a step's three kinds of quantized input are kept as floats too, because a weight of a
+ * float type reads them. */
+struct runtime_floats {
+    bool embd, attention, ffn;
+};
+struct runtime_floats runtime_floats(const struct model_hparams *h, const struct model_tensors *t);
+
 /* Bytes outside the backend: rope table, sampler, one row of logits, tokenizer (which keeps about
  * three times what the file's header says it in). */
 uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struct gguf *g);
