@@ -7,7 +7,7 @@ cloister_target(kernels_fixture)
 set_source_files_properties(kernels/kernels_plain.c PROPERTIES
   COMPILE_OPTIONS "-Wno-maybe-uninitialized")
 
-foreach(part matmul rows attention)
+foreach(part matmul rows attention bounds backend)
   cloister_unit_test(kernels_${part} SOURCES kernels/test_${part}.c LIBS kernels_fixture)
 endforeach()
 foreach(part numerics rope_table)

@@ -63,7 +63,7 @@ static const struct {
     {"silu", nm_silu, exact_silu, -87.0f, 100.0f, 4.0},
     /* Below -3 the relative error of e^-2u is that of u times 2u. */
     {"gelu", nm_gelu_tanh, exact_gelu, -3.0f, 100.0f, 16.0},
-    {"gelu, far below 0", nm_gelu_tanh, exact_gelu, -9.0f, -3.0f, 128.0},
+    {"gelu, far below 0", nm_gelu_tanh, exact_gelu, -9.0f, -3.0f, 160.0},
 };
 
 static double ulp_error(float y, double exact)
