@@ -26,3 +26,9 @@ cloister_unit_test(model_chat SOURCES unit/model/test_chat.c LIBS cloister_test_
 add_test(NAME model_chat_smollm2 COMMAND test_model_chat smollm2
          WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
 set_tests_properties(model_chat_smollm2 PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77)
+
+# The same without PCRE2's JIT: the interpreter must be as exact, and as linear.
+cloister_unit_test(model_tokenizer_no_jit SOURCES unit/model/test_tokenizer.c unit/model/no_jit.c
+                   LIBS cloister_gguf_build cloister_model)
+cloister_unit_test(model_vectors_no_jit SOURCES unit/model/test_vectors.c unit/model/no_jit.c
+                   LIBS cloister_test_vectors)

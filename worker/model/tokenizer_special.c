@@ -203,6 +203,11 @@ static int fragment_compare(const void *a, const void *b)
     return x->start < y->start ? -1 : x->start > y->start;
 }
 
+static bool is_taken(const uint8_t *taken, size_t at)
+{
+    return ((unsigned)taken[at / 8] >> (at % 8) & 1u) != 0;
+}
+
 /* Every position where a special token begins, with the longest. */
 static bool candidates_find(const struct tokenizer *t, const uint8_t *text, size_t size,
                             const struct tokenizer_span *spans, size_t n_spans,
@@ -246,10 +251,10 @@ enum err specials_split(const struct tokenizer *t, const uint8_t *text, size_t s
     while (h.count > 0) {
         struct candidate c = candidates_pop(&h);
         size_t last = c.start + c.size - 1;
-        if (taken[c.start / 8] >> (c.start % 8) & 1u)
+        if (is_taken(taken, c.start))
             continue;
         /* What is taken already is at least as long as this one, so it covers one end or none. */
-        if (taken[last / 8] >> (last % 8) & 1u) {
+        if (is_taken(taken, last)) {
             size_t parse_size = c.parse_end > c.start ? c.parse_end - c.start : 0;
             c.id = trie_longest(t, text + c.start, c.size - 1u, parse_size);
             if (c.id < 0)
