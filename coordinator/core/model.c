@@ -1,0 +1,268 @@
+/*
+ * model.c - models by name, and each of them on each worker that has its file: what it would take,
+ * whether it is loaded, what its last load and its work have taught us.
+ */
+#include "coordinator/core/state.h"
+
+static int model_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    return strcmp(tree_entry(a, const struct core_model, node)->name,
+                  tree_entry(b, const struct core_model, node)->name);
+}
+
+static int by_model_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    return strcmp(tree_entry(a, const struct core_hosting, by_model)->worker->name,
+                  tree_entry(b, const struct core_hosting, by_model)->worker->name);
+}
+
+void models_init(struct core *c)
+{
+    tree_init(&c->models, model_compare);
+}
+
+struct core_model *model_find(const struct core *c, const char *name)
+{
+    struct core_model probe = {.name = name};
+    return tree_entry(tree_find(&c->models, &probe.node), struct core_model, node);
+}
+
+struct core_model *model_get(struct core *c, const char *name)
+{
+    struct core_model *m = model_find(c, name);
+    if (m != NULL)
+        return m;
+    m = core_alloc(sizeof *m);
+    m->name = name_intern(c, name);
+    tree_init(&m->hosts, by_model_compare);
+    tree_init(&m->queue, queue_compare);
+    m->learned = (struct record_learned){
+        .model = m->name, .architecture = "", .quantization = "", .chat_template = ""};
+    tree_insert(&c->models, &m->node);
+    return m;
+}
+
+void model_touch(struct core *c, struct core_model *m)
+{
+    if (m->place_dirty)
+        return;
+    m->place_dirty = true;
+    m->next_place = c->place_models;
+    c->place_models = m;
+}
+
+void model_learned_touch(struct core *c, struct core_model *m)
+{
+    if (m->learned_dirty)
+        return;
+    m->learned_dirty = true;
+    m->next_learned = c->dirty_learned;
+    c->dirty_learned = m;
+}
+
+struct core_hosting *hosting_find(const struct core_worker *w, const char *model)
+{
+    struct core_model m = {.name = model};
+    struct core_hosting probe = {.model = &m};
+    return tree_entry(tree_find(&w->hosting, &probe.by_worker), struct core_hosting, by_worker);
+}
+
+/* True while some worker that is connected serves the file that the name stands for. */
+static bool file_is_served(const struct core_model *m)
+{
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
+        if (h->same_file && h->worker->session != NULL)
+            return true;
+    }
+    return false;
+}
+
+static bool learned_is(const struct record_learned *l, const struct wire_model_offer *o)
+{
+    return memcmp(l->weights_digest, o->weights_digest, sizeof l->weights_digest) == 0 &&
+           memcmp(l->tokenizer_digest, o->tokenizer_digest, sizeof l->tokenizer_digest) == 0;
+}
+
+/* One name stands for one file: a job must not go on with other weights than it began with. The
+ * name moves to another file once no worker serves the old one and no job is unfinished. */
+static bool name_may_move(const struct core_model *m)
+{
+    return !m->known || (!file_is_served(m) && m->leased == 0 && tree_count(&m->queue) == 0);
+}
+
+static void learn_offer(struct core *c, struct core_model *m, const struct wire_model_offer *o)
+{
+    struct record_learned *l = &m->learned;
+    uint64_t predicted = o->weights_bytes + o->kv_bytes + o->scratch_bytes;
+    bool is_new = !m->known || !learned_is(l, o);
+    if (is_new) {
+        l->measured_bytes = l->load_ms = 0;
+        l->prefill_tokens_per_s = l->decode_tokens_per_s = 0;
+    } else if (l->predicted_bytes == predicted && l->context_tokens == o->context_tokens &&
+               strcmp(l->chat_template, o->chat_template) == 0) {
+        return;
+    }
+    memcpy(l->weights_digest, o->weights_digest, sizeof l->weights_digest);
+    memcpy(l->tokenizer_digest, o->tokenizer_digest, sizeof l->tokenizer_digest);
+    l->architecture = o->architecture;
+    l->quantization = o->quantization;
+    l->chat_template = o->chat_template;
+    l->parameters = o->parameters;
+    l->file_bytes = o->file_bytes;
+    l->context_tokens = o->context_tokens;
+    l->weights_bytes = o->weights_bytes;
+    l->kv_bytes = o->kv_bytes;
+    l->scratch_bytes = o->scratch_bytes;
+    /* What was measured belongs to what was predicted then. */
+    if (l->predicted_bytes != predicted)
+        l->measured_bytes = 0;
+    l->predicted_bytes = predicted;
+    m->known = true;
+    model_learned_touch(c, m);
+}
+
+void hosting_offer(struct core *c, struct core_worker *w, const struct wire_model_offer *offer)
+{
+    struct core_model *m = model_get(c, offer->name);
+    struct core_hosting *h = hosting_find(w, offer->name);
+    if (h == NULL) {
+        h = core_alloc(sizeof *h);
+        h->worker = w;
+        h->model = m;
+        tree_insert(&w->hosting, &h->by_worker);
+        tree_insert(&m->hosts, &h->by_model);
+    }
+    h->offer = *offer;
+    h->offer.name = m->name;
+    h->offer.architecture = name_intern(c, offer->architecture);
+    h->offer.quantization = name_intern(c, offer->quantization);
+    h->offer.chat_template = name_intern(c, offer->chat_template);
+    h->state = WIRE_MODEL_STATE_AVAILABLE;
+    h->load_asked = h->unload_asked = false;
+    h->failures = 0;
+    h->status = (struct wire_model_status){.name = m->name, .state = h->state, .error = ""};
+    free(h->error);
+    h->error = NULL;
+    h->same_file = false;
+    if ((m->known && learned_is(&m->learned, &h->offer)) || name_may_move(m)) {
+        h->same_file = true;
+        learn_offer(c, m, &h->offer);
+    }
+    model_touch(c, m);
+}
+
+void hosting_remove(struct core *c, struct core_hosting *h)
+{
+    CHECK(h->leases == 0);
+    model_touch(c, h->model);
+    tree_remove(&h->worker->hosting, &h->by_worker);
+    tree_remove(&h->model->hosts, &h->by_model);
+    free(h->error);
+    free(h);
+}
+
+/* Rates wander; only a change of an eighth is worth a write. */
+static bool rate_moved(uint32_t was, uint32_t now)
+{
+    uint32_t low = was < now ? was : now, high = was < now ? now : was;
+    return now != 0 && high - low > high / 8;
+}
+
+static void learn_status(struct core *c, const struct core_hosting *h)
+{
+    struct record_learned *l = &h->model->learned;
+    const struct wire_model_status *s = &h->status;
+    uint64_t measured = s->weights_bytes + s->kv_bytes + s->scratch_bytes;
+    bool changed = false;
+
+    if (!h->same_file || h->state != WIRE_MODEL_STATE_READY)
+        return;
+    if (measured != 0 && measured != l->measured_bytes) {
+        l->measured_bytes = measured;
+        changed = true;
+    }
+    if (s->load_ms != 0 && s->load_ms != l->load_ms) {
+        l->load_ms = s->load_ms;
+        changed = true;
+    }
+    if (rate_moved(l->prefill_tokens_per_s, s->prefill_tokens_per_s)) {
+        l->prefill_tokens_per_s = s->prefill_tokens_per_s;
+        changed = true;
+    }
+    if (rate_moved(l->decode_tokens_per_s, s->decode_tokens_per_s)) {
+        l->decode_tokens_per_s = s->decode_tokens_per_s;
+        changed = true;
+    }
+    if (changed)
+        model_learned_touch(c, h->model);
+}
+
+void hosting_status(struct core *c, struct core_worker *w, const struct wire_model_status *status)
+{
+    struct core_hosting *h = hosting_find(w, status->name);
+    if (h == NULL) /* a file that was not offered is nothing we could have asked for */
+        return;
+    enum wire_model_state was = h->state;
+    h->status = *status;
+    h->status.name = h->model->name;
+    h->status.error = "";
+    free(h->error);
+    h->error = NULL;
+    if (status->error[0] != '\0') {
+        size_t size = strlen(status->error) + 1;
+        h->error = core_alloc(size);
+        memcpy(h->error, status->error, size);
+        h->status.error = h->error;
+    }
+    h->state = status->state;
+    /* A status that was sent before our command was taken changes nothing; one that still says so
+     * after a whole lease time means that the worker did not do it. */
+    bool late = c->now_ms >= h->asked_ms + c->config->lease_ms;
+    if (h->load_asked && (late || h->state != WIRE_MODEL_STATE_AVAILABLE))
+        h->load_asked = false;
+    if (h->unload_asked && (late || h->state != WIRE_MODEL_STATE_READY))
+        h->unload_asked = false;
+    if (h->state != was) {
+        if (h->state == WIRE_MODEL_STATE_READY) {
+            h->ready_ms = h->used_ms = c->now_ms;
+            h->failures = 0;
+        }
+        if (h->state == WIRE_MODEL_STATE_FAILED) {
+            h->failures++;
+            h->failed_ms = c->now_ms;
+        }
+        workers_touch_models(c, w);
+    }
+    learn_status(c, h);
+    model_touch(c, h->model);
+}
+
+/* What it takes when loaded: as measured where that is known, else as predicted. */
+uint64_t hosting_need_bytes(const struct core_hosting *h)
+{
+    const struct wire_model_status *s = &h->status;
+    uint64_t measured = s->weights_bytes + s->kv_bytes + s->scratch_bytes;
+    uint64_t predicted = h->offer.weights_bytes + h->offer.kv_bytes + h->offer.scratch_bytes;
+    if (h->state == WIRE_MODEL_STATE_READY && measured != 0)
+        return measured;
+    const struct record_learned *l = &h->model->learned;
+    if (h->same_file && l->measured_bytes != 0 && l->predicted_bytes == predicted)
+        return l->measured_bytes;
+    return predicted;
+}
+
+bool hosting_holds_memory(const struct core_hosting *h)
+{
+    return h->state == WIRE_MODEL_STATE_READY || h->state == WIRE_MODEL_STATE_LOADING ||
+           h->load_asked;
+}
+
+void models_free(struct core *c)
+{
+    struct tree_node *n;
+    while ((n = c->models.root) != NULL) {
+        tree_remove(&c->models, n);
+        free(tree_entry(n, struct core_model, node));
+    }
+}

@@ -1,0 +1,344 @@
+/*
+ * placement.c - which worker gets the next job of a model. A row of predicates says who could take
+ * it and in which number the others fail; among those who could, the least expected time to the
+ * first token wins, then the lowest name. Loading and making room are things a job can wait for,
+ * so they are part of that time.
+ *
+ * All jobs of a model's queue need the same of a worker, or less than the first: when the first
+ * cannot be placed the others are not looked at, and nobody overtakes for ever.
+ */
+#include "coordinator/core/state.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define RATE_UNKNOWN      20u     /* tokens/s, before anything was measured */
+#define LOAD_BYTES_PER_MS 200000u /* likewise, for reading weights */
+#define LOAD_FAILURES_MAX 3u
+#define LOOK_AGAIN_MS     500u
+#define LAST_WORKER_MS    10000u /* dislike of the worker on which it ended badly */
+#define ROWS_MAX          LIMIT_CANDIDATES
+
+typedef bool placement_predicate_fn(const struct core *c, const struct core_job *j,
+                                    const struct core_hosting *h, struct placement_row *row);
+
+__attribute__((format(printf, 2, 3))) static bool fails(struct placement_row *row, const char *fmt,
+                                                        ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(row->detail, sizeof row->detail, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+static bool is_alive(const struct core *c, const struct core_job *j, const struct core_hosting *h,
+                     struct placement_row *row)
+{
+    const struct core_worker *w = h->worker;
+    (void)j;
+    if (w->session != NULL && w->state == WIRE_WORKER_STATE_ALIVE)
+        return true;
+    return fails(row, "%s, silent for %llu ms", wire_worker_state_name(w->state),
+                 (unsigned long long)(c->now_ms - w->heard_ms));
+}
+
+static bool is_usable(const struct core *c, const struct core_job *j, const struct core_hosting *h,
+                      struct placement_row *row)
+{
+    if (!h->same_file)
+        return fails(row, "its file of this name has another digest than the one in use");
+    if (h->unload_asked)
+        return fails(row, "it is being unloaded there");
+    if (h->state == WIRE_MODEL_STATE_FAILED) {
+        const char *why = h->error != NULL ? h->error : "no reason given";
+        if (h->failures >= LOAD_FAILURES_MAX)
+            return fails(row, "it failed to load %u times: %.100s", h->failures, why);
+        uint64_t again_ms = h->failed_ms + c->config->load_retry_ms;
+        if (c->now_ms < again_ms)
+            return fails(row, "it failed to load, next try in %llu ms: %.80s",
+                         (unsigned long long)(again_ms - c->now_ms), why);
+    }
+    if (j->max_tokens > h->offer.context_tokens)
+        return fails(row, "up to %u tokens do not fit its context of %u", j->max_tokens,
+                     h->offer.context_tokens);
+    return true;
+}
+
+static bool has_slot(const struct core *c, const struct core_job *j, const struct core_hosting *h,
+                     struct placement_row *row)
+{
+    const struct core_worker *w = h->worker;
+    const struct wire_model_status *s = &h->status;
+    uint32_t leases = tree_count(&w->leases);
+    if (leases >= c->config->worker_leases_max)
+        return fails(row, "%u of %u leases are out", leases, c->config->worker_leases_max);
+    if (w->making_room != NULL && w->making_room != j->model)
+        return fails(row, "it is being emptied for %.100s", w->making_room->name);
+    if (c->now_ms < h->busy_until_ms)
+        return fails(row, "it turned a job away, next try in %llu ms",
+                     (unsigned long long)(h->busy_until_ms - c->now_ms));
+    if (row->ready && s->kv_pages > 0 && s->kv_pages_free == 0 && s->waiting > 0)
+        return fails(row, "none of its %u KV pages is free and %u jobs wait there", s->kv_pages,
+                     s->waiting);
+    return true;
+}
+
+static bool is_evictable(const struct core *c, const struct core_hosting *h)
+{
+    return h->state == WIRE_MODEL_STATE_READY && h->leases == 0 && !h->unload_asked &&
+           c->now_ms >= h->ready_ms + c->config->residency_ms;
+}
+
+static uint64_t evictable_bytes(const struct core *c, const struct core_worker *w)
+{
+    uint64_t sum = 0;
+    for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_worker);
+        sum += is_evictable(c, h) ? hosting_need_bytes(h) : 0;
+    }
+    return sum;
+}
+
+/* Both numbers must allow it: what the device says is free, and what is left of the capacity after
+ * every claim. Strangers show up in the first, loads under way in the second. */
+static bool has_memory(const struct core *c, const struct core_job *j, const struct core_hosting *h,
+                       struct placement_row *row)
+{
+    const struct core_worker *w = h->worker;
+    uint64_t room = row->free_bytes < row->unclaimed_bytes ? row->free_bytes : row->unclaimed_bytes;
+    (void)j;
+    if (row->ready || row->loading || row->need_bytes <= room)
+        return true;
+    uint64_t gain = evictable_bytes(c, w);
+    if (row->need_bytes <= room + gain) {
+        row->evict = true;
+        return true;
+    }
+    return fails(row, "needs %llu bytes; free %llu, unclaimed %llu, idle models hold %llu",
+                 (unsigned long long)row->need_bytes, (unsigned long long)row->free_bytes,
+                 (unsigned long long)row->unclaimed_bytes, (unsigned long long)gain);
+}
+
+static const struct {
+    const char *name;
+    placement_predicate_fn *holds;
+} predicates[] = {
+    {"alive", is_alive},
+    {"model", is_usable},
+    {"slots", has_slot},
+    {"memory", has_memory},
+};
+
+static uint64_t load_time_ms(const struct core_hosting *h)
+{
+    uint64_t ms = h->model->learned.load_ms;
+    return ms > 0 ? ms : h->offer.weights_bytes / LOAD_BYTES_PER_MS + 100u;
+}
+
+void placement_judge(const struct core *c, const struct core_job *j, struct core_hosting *h,
+                     struct placement_row *ret_row)
+{
+    const struct core_worker *w = h->worker;
+    uint64_t capacity = worker_capacity_bytes(w), claimed = worker_claimed_bytes(w);
+    uint64_t pending = worker_pending_bytes(w);
+    struct placement_row row = {
+        .hosting = h,
+        .need_bytes = hosting_need_bytes(h),
+        .free_bytes = w->memory.free_bytes > pending ? w->memory.free_bytes - pending : 0,
+        .unclaimed_bytes = capacity > claimed ? capacity - claimed : 0,
+        .queued_tokens = w->lease_tokens,
+        .ready = h->state == WIRE_MODEL_STATE_READY,
+        .loading = h->state == WIRE_MODEL_STATE_LOADING || h->load_asked,
+    };
+    row.tokens_per_s = h->status.decode_tokens_per_s;
+    if (row.tokens_per_s == 0)
+        row.tokens_per_s = h->model->learned.decode_tokens_per_s;
+    if (row.tokens_per_s == 0)
+        row.tokens_per_s = RATE_UNKNOWN;
+
+    for (size_t i = 0; i < sizeof predicates / sizeof predicates[0]; i++) {
+        if (!predicates[i].holds(c, j, h, &row)) {
+            row.predicate = predicates[i].name;
+            break;
+        }
+    }
+    if (!row.ready) {
+        row.load_ms = load_time_ms(h);
+        uint64_t passed = row.loading ? c->now_ms - h->asked_ms : 0;
+        row.load_ms = passed < row.load_ms ? row.load_ms - passed : 1;
+    }
+    row.cost_ms = row.queued_tokens * 1000u / row.tokens_per_s + row.load_ms;
+    if (j->deaths > 0 && strcmp(j->worker, w->name) == 0)
+        row.cost_ms += LAST_WORKER_MS;
+    *ret_row = row;
+}
+
+static void model_load(struct core *c, struct core_hosting *h)
+{
+    struct core_command *cmd = session_command(c, h->worker->session, WIRE_COMMAND_LOAD);
+    cmd->model = h->model->name;
+    h->load_asked = true;
+    h->asked_ms = c->now_ms;
+}
+
+/* Unloads idle models, the longest unused first, until the load fits; the load itself is asked for
+ * when they are gone. */
+static void models_evict(struct core *c, struct core_worker *w, const struct placement_row *row)
+{
+    uint64_t room = row->free_bytes < row->unclaimed_bytes ? row->free_bytes : row->unclaimed_bytes;
+    while (room < row->need_bytes) {
+        struct core_hosting *oldest = NULL;
+        for (struct tree_node *n = tree_first(&w->hosting); n != NULL;
+             n = tree_above(&w->hosting, n)) {
+            struct core_hosting *h = tree_entry(n, struct core_hosting, by_worker);
+            if (is_evictable(c, h) && (oldest == NULL || h->used_ms < oldest->used_ms))
+                oldest = h;
+        }
+        if (oldest == NULL)
+            return;
+        struct core_command *cmd = session_command(c, w->session, WIRE_COMMAND_UNLOAD);
+        cmd->model = oldest->model->name;
+        oldest->unload_asked = true;
+        oldest->asked_ms = c->now_ms;
+        room += hosting_need_bytes(oldest);
+    }
+}
+
+static void job_lease(struct core *c, struct core_job *j, struct core_hosting *h)
+{
+    struct core_worker *w = h->worker;
+    job_move(c, j, WIRE_JOB_STATE_LEASED);
+    if (j->attempts < UINT8_MAX)
+        j->attempts++;
+    j->lease_epoch++;
+    j->worker = w->name;
+    struct core_lease *l = lease_new(c, j, w, h);
+    struct core_command *cmd = session_command(c, w->session, WIRE_COMMAND_RUN);
+    cmd->job_id = j->id;
+    cmd->epoch = l->epoch;
+}
+
+/* A worker whose models are never idle would never have room for another one. When a job has
+ * waited for a whole residency, the worker with the least to finish is emptied for it. */
+static void room_make(struct core *c, const struct core_job *j, const struct placement_row *rows,
+                      size_t n_rows)
+{
+    struct core_worker *best = NULL;
+    if (c->now_ms < j->submitted_ms + c->config->residency_ms)
+        return;
+    for (size_t i = 0; i < n_rows; i++) {
+        const struct placement_row *row = &rows[i];
+        struct core_worker *w = row->hosting->worker;
+        if (w->making_room == j->model)
+            return;
+        if (row->predicate == NULL || strcmp(row->predicate, "memory") != 0 ||
+            w->making_room != NULL || row->need_bytes > worker_capacity_bytes(w) ||
+            row->need_bytes > row->free_bytes + worker_claimed_bytes(w))
+            continue;
+        if (best == NULL || w->lease_tokens < best->lease_tokens)
+            best = w;
+    }
+    if (best != NULL)
+        best->making_room = j->model;
+}
+
+/* Over when the model is there, cannot come, or nobody waits for it. */
+static void room_release(struct core *c, const struct core_model *m)
+{
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
+        if (h->worker->making_room != m)
+            continue;
+        if (tree_count(&m->queue) > 0 && h->state != WIRE_MODEL_STATE_READY &&
+            h->state != WIRE_MODEL_STATE_FAILED)
+            continue;
+        h->worker->making_room = NULL;
+        workers_touch_models(c, h->worker);
+    }
+}
+
+/* True where every worker that is here has given up on the model. */
+static bool model_is_hopeless(const struct core_model *m, const struct core_hosting **ret_last)
+{
+    *ret_last = NULL;
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
+        if (h->state != WIRE_MODEL_STATE_FAILED || h->failures < LOAD_FAILURES_MAX)
+            return false;
+        *ret_last = h;
+    }
+    return *ret_last != NULL;
+}
+
+static void queue_fail(struct core *c, struct core_model *m, const struct core_hosting *h,
+                       struct core_effects *fx)
+{
+    const char *text =
+        effect_printf(fx, "no worker can load model %s; %s: %s", m->name, h->worker->name,
+                      h->error != NULL ? h->error : "no reason given");
+    struct tree_node *n;
+    while ((n = tree_first(&m->queue)) != NULL)
+        job_end(c, tree_entry(n, struct core_job, in_queue), WIRE_JOB_STATE_FAILED,
+                WIRE_FINISH_ERROR, ERR_UNAVAILABLE, text, fx);
+}
+
+static size_t rows_judge(const struct core *c, const struct core_model *m, const struct core_job *j,
+                         struct placement_row *rows)
+{
+    size_t n_rows = 0;
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL && n_rows < ROWS_MAX;
+         n = tree_above(&m->hosts, n))
+        placement_judge(c, j, tree_entry(n, struct core_hosting, by_model), &rows[n_rows++]);
+    return n_rows;
+}
+
+static const struct placement_row *rows_best(const struct placement_row *rows, size_t n_rows)
+{
+    const struct placement_row *best = NULL;
+    for (size_t i = 0; i < n_rows; i++) {
+        if (rows[i].predicate == NULL && (best == NULL || rows[i].cost_ms < best->cost_ms))
+            best = &rows[i];
+    }
+    return best;
+}
+
+void placement_run(struct core *c, struct core_model *m, struct core_effects *fx)
+{
+    const struct core_hosting *last;
+    struct tree_node *n;
+
+    room_release(c, m);
+    timer_clear(c, &m->timer);
+    if (c->frozen || c->stopping)
+        return;
+    if (model_is_hopeless(m, &last))
+        queue_fail(c, m, last, fx);
+    if (tree_count(&m->queue) == 0)
+        return;
+    size_t n_hosts = tree_count(&m->hosts);
+    struct placement_row *rows =
+        effect_alloc(fx, n_hosts < ROWS_MAX ? n_hosts : ROWS_MAX, sizeof(struct placement_row));
+    while ((n = tree_first(&m->queue)) != NULL) {
+        struct core_job *j = tree_entry(n, struct core_job, in_queue);
+        size_t n_rows = rows_judge(c, m, j, rows);
+        const struct placement_row *best = rows_best(rows, n_rows);
+        if (best == NULL) {
+            room_make(c, j, rows, n_rows);
+            break;
+        }
+        struct core_hosting *h = best->hosting;
+        if (!best->ready) {
+            if (best->evict)
+                models_evict(c, h->worker, best);
+            else if (!best->loading)
+                model_load(c, h);
+            break;
+        }
+        explain_keep(c, j, rows, n_rows, (size_t)(best - rows));
+        job_lease(c, j, h);
+    }
+    /* Costs, retries and residencies change with time alone. */
+    if (tree_count(&m->queue) > 0)
+        timer_set(c, &m->timer, CORE_TIMER_MODEL, c->now_ms + LOOK_AGAIN_MS);
+}

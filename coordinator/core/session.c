@@ -1,0 +1,405 @@
+/*
+ * session.c - who is talking: Hello in two steps, what a key may do, the outbox of commands that a
+ * worker pulls.
+ *
+ * A session lives in memory only. After a restart every number is unknown, the other side says
+ * Hello again, and both know that what was under way has to be looked at.
+ */
+#include "coordinator/core/state.h"
+
+#define SESSIONS_OPEN_MAX 4096u /* said Hello once, not yet twice */
+#define SESSIONS_MAX      65536u
+#define HELLO_WAIT_MS     30000u
+
+static int session_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    const struct core_session *x = tree_entry(a, const struct core_session, node);
+    const struct core_session *y = tree_entry(b, const struct core_session, node);
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+void sessions_init(struct core *c)
+{
+    tree_init(&c->sessions, session_compare);
+}
+
+struct core_session *session_find(const struct core *c, uint64_t id)
+{
+    struct core_session probe = {.id = id};
+    return tree_entry(tree_find(&c->sessions, &probe.node), struct core_session, node);
+}
+
+bool core_session_challenge(const struct core *c, uint64_t session, uint8_t ret_challenge[32])
+{
+    const struct core_session *s = session_find(c, session);
+    if (s == NULL)
+        return false;
+    memcpy(ret_challenge, s->challenge, sizeof s->challenge);
+    return true;
+}
+
+void session_heard(struct core *c, struct core_session *s)
+{
+    s->heard_ms = c->now_ms;
+    if (s->worker != NULL)
+        worker_heard(c, s->worker);
+}
+
+bool session_may_see(const struct core_session *s, const struct core_job *j)
+{
+    return s->is_operator || s->tenant == j->owner->tenant;
+}
+
+static void command_free(struct core_session *s)
+{
+    struct core_command *cmd = s->outbox;
+    s->outbox = cmd->next;
+    if (s->outbox == NULL)
+        s->outbox_end = &s->outbox;
+    free(cmd);
+}
+
+void session_end(struct core *c, struct core_session *s, struct core_effects *fx)
+{
+    if (s->pull_parked) {
+        struct core_effect *e =
+            reply_add(fx, s->pull_tag, s->id, &s->pull_request_id, WIRE_REPLY_ERROR);
+        e->reply.reply.error = (struct wire_error){
+            .code = ERR_STALE, .text = "this session is over: say Hello again", .retryable = true};
+        s->pull_parked = false;
+        c->n_parked--;
+    }
+    if (!s->established)
+        c->sessions_open--;
+    if (s->worker != NULL && s->worker->session == s)
+        s->worker->session = NULL;
+    for (struct core_session **at = &c->deliver_sessions; *at != NULL; at = &(*at)->next_deliver) {
+        if (*at == s) {
+            *at = s->next_deliver;
+            break;
+        }
+    }
+    while (s->outbox != NULL)
+        command_free(s);
+    timer_clear(c, &s->timer);
+    timer_clear(c, &s->pull_timer);
+    tree_remove(&c->sessions, &s->node);
+    free(s);
+}
+
+static void session_reply(const struct core *c, const struct core_event *event,
+                          const struct core_session *s, struct core_effects *fx)
+{
+    struct core_effect *e = reply_to(fx, event);
+    const struct wire_hello *hello = &event->request->hello;
+    e->reply.fill = CORE_FILL_HELLO;
+    e->reply.hello = *hello;
+    memcpy(e->reply.nonce, hello->nonce, sizeof e->reply.nonce);
+    e->reply.reply.session = s->id;
+    struct wire_hello_reply *r = &e->reply.reply.hello;
+    *r = (struct wire_hello_reply){.established = s->established,
+                                   .coordinator = c->config->node,
+                                   .build = c->config->build,
+                                   .features = WIRE_FEATURES,
+                                   .heartbeat_ms = c->config->heartbeat_ms,
+                                   .lease_ms = c->config->lease_ms};
+    memcpy(r->challenge, s->challenge, sizeof r->challenge);
+    memcpy(r->public_key, c->config->public_key, sizeof r->public_key);
+}
+
+static void hello_first(struct core *c, const struct core_event *event, struct core_effects *fx)
+{
+    const struct wire_hello *hello = &event->request->hello;
+    if (c->sessions_open >= SESSIONS_OPEN_MAX || tree_count(&c->sessions) >= SESSIONS_MAX) {
+        reply_error(fx, event, ERR_BUSY, HELLO_WAIT_MS, "%u sessions are open, no more are taken",
+                    tree_count(&c->sessions));
+        return;
+    }
+    struct core_session *s = core_alloc(sizeof *s);
+    s->id = event->random[0];
+    while (s->id == 0 || session_find(c, s->id) != NULL)
+        s->id++;
+    s->role = hello->role;
+    s->node_name = name_intern(c, hello->node);
+    s->outbox_end = &s->outbox;
+    memcpy(s->public_key, hello->public_key, sizeof s->public_key);
+    memcpy(s->challenge, &event->random[1], sizeof s->challenge);
+    tree_insert(&c->sessions, &s->node);
+    c->sessions_open++;
+    timer_set(c, &s->timer, CORE_TIMER_SESSION, c->now_ms + HELLO_WAIT_MS);
+    session_reply(c, event, s, fx);
+}
+
+static const struct core_key_config *key_find(const struct core_key_config *keys, size_t n,
+                                              const uint8_t public_key[32])
+{
+    for (size_t i = 0; i < n; i++) {
+        if (memcmp(keys[i].public_key, public_key, 32) == 0)
+            return &keys[i];
+    }
+    return NULL;
+}
+
+static enum err worker_allowed(const struct core *c, const struct wire_hello *hello,
+                               const struct core_session *s, struct errbuf *eb)
+{
+    if (!c->config->open_workers) {
+        const struct core_key_config *k =
+            key_find(c->config->workers, c->config->n_workers, hello->public_key);
+        if (k == NULL)
+            return err_set(eb, ERR_REFUSED, "worker %s: its key is not on the list of workers",
+                           hello->node);
+        if (k->name[0] != '\0' && strcmp(k->name, hello->node) != 0)
+            return err_set(eb, ERR_REFUSED, "this key belongs to worker %s, not to %s", k->name,
+                           hello->node);
+    }
+    const struct core_worker *w = worker_find(c, hello->node);
+    if (w == NULL && tree_count(&c->workers) >= LIMIT_WORKERS)
+        return err_set(eb, ERR_TOO_LARGE, "%u workers are known, no more are taken", LIMIT_WORKERS);
+    if (w != NULL && w->session != NULL && w->session != s && w->state != WIRE_WORKER_STATE_GONE &&
+        memcmp(w->public_key, hello->public_key, sizeof w->public_key) != 0)
+        return err_set(eb, ERR_REFUSED, "a worker named %s is connected with another key",
+                       hello->node);
+    if (c->frozen)
+        return err_set(eb, ERR_NO_SPACE, "%s", c->frozen_text);
+    if (c->stopping)
+        return err_set(eb, ERR_UNAVAILABLE, "the coordinator is shutting down");
+    return ERR_OK;
+}
+
+static enum err client_allowed(struct core *c, const struct wire_hello *hello,
+                               struct core_session *s, struct errbuf *eb)
+{
+    const char *tenant = hello->tenant[0] != '\0' ? hello->tenant : "default";
+    bool is_operator = true;
+    if (!c->config->open_clients) {
+        const struct core_key_config *k =
+            key_find(c->config->clients, c->config->n_clients, hello->public_key);
+        if (k == NULL)
+            return err_set(eb, ERR_REFUSED, "client %s: its key is not on the list of clients",
+                           hello->node);
+        if (k->name[0] != '\0' && strcmp(k->name, hello->node) != 0)
+            return err_set(eb, ERR_REFUSED, "this key belongs to client %s, not to %s", k->name,
+                           hello->node);
+        if (hello->tenant[0] != '\0' && strcmp(k->tenant, hello->tenant) != 0)
+            return err_set(eb, ERR_REFUSED, "client %s belongs to tenant %s, not to %s",
+                           hello->node, k->tenant, hello->tenant);
+        tenant = k->tenant;
+        is_operator = k->is_operator;
+    }
+    if (tenant_find(c, tenant) == NULL && tree_count(&c->tenants) >= LIMIT_TENANTS)
+        return err_set(eb, ERR_TOO_LARGE, "%u tenants are known, no more are taken", LIMIT_TENANTS);
+    s->tenant = tenant_get(c, tenant);
+    s->is_operator = is_operator;
+    return ERR_OK;
+}
+
+/* Also for a session that is established already: its reply may have been lost. */
+static void hello_second(struct core *c, const struct core_event *event, struct core_effects *fx)
+{
+    const struct wire_hello *hello = &event->request->hello;
+    struct core_session *s = session_find(c, event->request->session);
+    struct errbuf eb = {{0}};
+
+    if (s == NULL) {
+        reply_error(fx, event, ERR_STALE, 0, "no such session: say Hello without a signature");
+        return;
+    }
+    if (s->role != hello->role || strcmp(s->node_name, hello->node) != 0 ||
+        memcmp(s->public_key, hello->public_key, sizeof s->public_key) != 0 ||
+        !event->hello_verified) {
+        reply_error(fx, event, ERR_REFUSED, 0,
+                    "%s: the signature is not over our challenge by the key that was shown",
+                    hello->node);
+        if (!s->established)
+            session_end(c, s, fx);
+        return;
+    }
+    enum err err = s->role == WIRE_ROLE_WORKER ? worker_allowed(c, hello, s, &eb)
+                                               : client_allowed(c, hello, s, &eb);
+    if (err != ERR_OK) {
+        reply_error(fx, event, err, 0, "%s", eb.text);
+        session_end(c, s, fx);
+        return;
+    }
+    memcpy(s->key_fingerprint, event->key_fingerprint, sizeof s->key_fingerprint);
+    if (!s->established) {
+        s->established = true;
+        c->sessions_open--;
+    }
+    s->heard_ms = c->now_ms;
+    if (s->role == WIRE_ROLE_WORKER) {
+        timer_clear(c, &s->timer);
+        worker_hello(c, event, s, fx);
+    } else {
+        timer_set(c, &s->timer, CORE_TIMER_SESSION, c->now_ms + c->config->session_idle_ms);
+    }
+    session_reply(c, event, s, fx);
+}
+
+void session_hello(struct core *c, const struct core_event *event, struct core_effects *fx)
+{
+    if (event->request->hello.signature.size == 0)
+        hello_first(c, event, fx);
+    else
+        hello_second(c, event, fx);
+}
+
+void session_timer_fire(struct core *c, struct core_session *s, struct core_effects *fx)
+{
+    uint64_t over_ms = s->heard_ms + c->config->session_idle_ms;
+    if (s->established && c->now_ms < over_ms)
+        timer_set(c, &s->timer, CORE_TIMER_SESSION, over_ms);
+    else
+        session_end(c, s, fx);
+}
+
+void session_goodbye(struct core *c, const struct core_event *event, struct core_session *s,
+                     struct core_effects *fx)
+{
+    struct core_worker *w = s->worker;
+    (void)reply_to(fx, event);
+    session_end(c, s, fx);
+    if (w == NULL)
+        return;
+    if (c->frozen) /* its leases cannot be moved now; they are when it stays away */
+        w->awaited = true;
+    else
+        worker_lost(c, w, false, fx);
+}
+
+/* ---- the outbox ---- */
+
+void session_deliver(struct core *c, struct core_session *s)
+{
+    if (s->deliver)
+        return;
+    s->deliver = true;
+    s->next_deliver = c->deliver_sessions;
+    c->deliver_sessions = s;
+}
+
+struct core_command *session_command(struct core *c, struct core_session *s,
+                                     enum wire_command_kind kind)
+{
+    struct core_command *cmd = core_alloc(sizeof *cmd);
+    cmd->seq = ++s->next_command;
+    cmd->kind = kind;
+    *s->outbox_end = cmd;
+    s->outbox_end = &cmd->next;
+    session_deliver(c, s);
+    return cmd;
+}
+
+/* The job that a RUN is about, where that lease still holds. */
+static struct core_job *run_job(const struct core *c, const struct core_session *s,
+                                const struct core_command *cmd)
+{
+    struct core_job *j = job_find(c, &cmd->job_id);
+    if (j == NULL || j->lease == NULL || j->lease->epoch != cmd->epoch ||
+        j->lease->worker != s->worker)
+        return NULL;
+    return j;
+}
+
+static void commands_acked(struct core *c, struct core_session *s, uint64_t acked)
+{
+    while (s->outbox != NULL && s->outbox->seq <= acked) {
+        const struct core_command *cmd = s->outbox;
+        struct core_job *j = cmd->kind == WIRE_COMMAND_RUN ? run_job(c, s, cmd) : NULL;
+        if (j != NULL && j->state == WIRE_JOB_STATE_LEASED && !c->frozen)
+            job_move(c, j, WIRE_JOB_STATE_RUNNING);
+        command_free(s);
+    }
+}
+
+/* The oldest commands, those dropped whose lease has ended meanwhile. Said again until acked. */
+void session_pull_answer(struct core *c, struct core_session *s, struct core_effects *fx)
+{
+    struct core_effect *e =
+        reply_add(fx, s->pull_tag, s->id, &s->pull_request_id, WIRE_REQUEST_PULL);
+    struct wire_command *commands =
+        effect_alloc(fx, LIMIT_COMMANDS_PER_PULL, sizeof(struct wire_command));
+    struct core_run_fill *runs =
+        effect_alloc(fx, LIMIT_COMMANDS_PER_PULL, sizeof(struct core_run_fill));
+    size_t n = 0;
+
+    struct core_command **at = &s->outbox;
+    while (*at != NULL && n < LIMIT_COMMANDS_PER_PULL) {
+        struct core_command *cmd = *at;
+        struct wire_command *out = &commands[n];
+        *out = (struct wire_command){.seq = cmd->seq, .kind = cmd->kind};
+        switch (cmd->kind) {
+        case WIRE_COMMAND_LOAD:
+            out->load.model = cmd->model;
+            break;
+        case WIRE_COMMAND_UNLOAD:
+            out->unload.model = cmd->model;
+            break;
+        case WIRE_COMMAND_CANCEL:
+            out->cancel.job_id = cmd->job_id;
+            out->cancel.epoch = cmd->epoch;
+            break;
+        case WIRE_COMMAND_RUN: {
+            const struct core_job *j = run_job(c, s, cmd);
+            if (j == NULL) {
+                *at = cmd->next;
+                if (*at == NULL)
+                    s->outbox_end = at;
+                free(cmd);
+                continue;
+            }
+            out->run.job_id = cmd->job_id;
+            out->run.epoch = cmd->epoch;
+            out->run.attempt = j->attempts;
+            out->run.resume_text_bytes = (uint32_t)j->text_bytes;
+            runs[n] = (struct core_run_fill){.max_tokens = j->max_tokens, .tokens = j->tokens};
+            e->reply.fill = CORE_FILL_COMMANDS;
+            break;
+        }
+        }
+        n++;
+        at = &cmd->next;
+    }
+    e->reply.reply.pull = (struct wire_pull_reply){.commands = commands, .n_commands = n};
+    e->reply.runs = runs;
+    s->pull_parked = false;
+    c->n_parked--;
+    timer_clear(c, &s->pull_timer);
+}
+
+void session_pull(struct core *c, const struct core_event *event, struct core_session *s,
+                  struct core_effects *fx)
+{
+    const struct wire_pull *pull = &event->request->pull;
+    if (pull->acked_command > s->next_command) {
+        reply_error(fx, event, ERR_INVALID, 0,
+                    "pull.acked_command is %llu, but only %llu commands were given",
+                    (unsigned long long)pull->acked_command, (unsigned long long)s->next_command);
+        return;
+    }
+    /* One poll a session: an older one was given up by the worker. */
+    if (s->pull_parked) {
+        (void)reply_add(fx, s->pull_tag, s->id, &s->pull_request_id, WIRE_REQUEST_PULL);
+        c->n_parked--;
+    }
+    commands_acked(c, s, pull->acked_command);
+    s->pull_parked = true;
+    s->pull_tag = event->tag;
+    s->pull_request_id = event->request->request_id;
+    c->n_parked++;
+    timer_set(c, &s->pull_timer, CORE_TIMER_PULL, c->now_ms + pull->wait_ms);
+    session_deliver(c, s);
+}
+
+void sessions_free(struct core *c)
+{
+    struct tree_node *n;
+    while ((n = c->sessions.root) != NULL) {
+        struct core_session *s = tree_entry(n, struct core_session, node);
+        tree_remove(&c->sessions, n);
+        while (s->outbox != NULL)
+            command_free(s);
+        free(s);
+    }
+}

@@ -1,0 +1,271 @@
+/*
+ * worker.c - workers by name: what they have, when they were last heard, what happens to their
+ * leases when they come back, say goodbye, or fall silent.
+ *
+ * Silence first makes a worker SUSPECT (it gets nothing new), and only after the whole lease time
+ * GONE (what it held goes elsewhere). One that was away because we were restarted has grace_ms.
+ */
+#include "coordinator/core/state.h"
+
+#include <stdio.h>
+
+static int worker_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    return strcmp(tree_entry(a, const struct core_worker, node)->name,
+                  tree_entry(b, const struct core_worker, node)->name);
+}
+
+static int hosting_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    return strcmp(tree_entry(a, const struct core_hosting, by_worker)->model->name,
+                  tree_entry(b, const struct core_hosting, by_worker)->model->name);
+}
+
+static int lease_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    return id_compare(&tree_entry(a, const struct core_lease, node)->job->id,
+                      &tree_entry(b, const struct core_lease, node)->job->id);
+}
+
+void workers_init(struct core *c)
+{
+    tree_init(&c->workers, worker_compare);
+}
+
+struct core_worker *worker_find(const struct core *c, const char *name)
+{
+    struct core_worker probe = {.name = name};
+    return tree_entry(tree_find(&c->workers, &probe.node), struct core_worker, node);
+}
+
+struct core_worker *worker_get(struct core *c, const char *name)
+{
+    struct core_worker *w = worker_find(c, name);
+    if (w != NULL)
+        return w;
+    w = core_alloc(sizeof *w);
+    w->name = name_intern(c, name);
+    w->state = WIRE_WORKER_STATE_GONE;
+    w->device = w->isa = w->build = "";
+    tree_init(&w->hosting, hosting_compare);
+    tree_init(&w->leases, lease_compare);
+    tree_insert(&c->workers, &w->node);
+    return w;
+}
+
+void workers_touch_models(struct core *c, struct core_worker *w)
+{
+    for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n))
+        model_touch(c, tree_entry(n, struct core_hosting, by_worker)->model);
+}
+
+void worker_memory(struct core_worker *w, const struct wire_memory *memory)
+{
+    if (memory->total_bytes != 0)
+        w->memory = *memory;
+}
+
+/* Of the device, or what the operator lets us have of it. */
+uint64_t worker_capacity_bytes(const struct core_worker *w)
+{
+    uint64_t total = w->memory.total_bytes, budget = w->memory.budget_bytes;
+    return budget != 0 && budget < total ? budget : total;
+}
+
+uint64_t worker_claimed_bytes(const struct core_worker *w)
+{
+    uint64_t sum = 0;
+    for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_worker);
+        sum += hosting_holds_memory(h) ? hosting_need_bytes(h) : 0;
+    }
+    return sum;
+}
+
+/* Claims that are not yet in what the worker reports as used: loads under way. */
+uint64_t worker_pending_bytes(const struct core_worker *w)
+{
+    uint64_t sum = 0;
+    for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_worker);
+        if (h->state != WIRE_MODEL_STATE_READY && hosting_holds_memory(h))
+            sum += hosting_need_bytes(h);
+    }
+    return sum;
+}
+
+uint64_t worker_stranger_bytes(const struct core_worker *w)
+{
+    const struct wire_memory *m = &w->memory;
+    uint64_t known = m->free_bytes + m->used_bytes;
+    return m->total_bytes > known ? m->total_bytes - known : 0;
+}
+
+void worker_heard(struct core *c, struct core_worker *w)
+{
+    w->heard_ms = c->now_ms;
+    if (w->state != WIRE_WORKER_STATE_ALIVE) {
+        w->state = WIRE_WORKER_STATE_ALIVE;
+        workers_touch_models(c, w);
+    }
+    if (!tree_holds(&w->timer.node))
+        timer_set(c, &w->timer, CORE_TIMER_WORKER, c->now_ms + c->config->lease_ms / 2);
+}
+
+/* Every lease goes back to the queue. */
+static void leases_requeue(struct core *c, struct core_worker *w, bool died, const char *why,
+                           struct core_effects *fx)
+{
+    struct tree_node *n;
+    while ((n = tree_first(&w->leases)) != NULL) {
+        struct core_lease *l = tree_entry(n, struct core_lease, node);
+        /* A run that the worker never took cannot have ended it. */
+        bool taken = l->job->state == WIRE_JOB_STATE_RUNNING;
+        lease_requeue(c, l, died && taken, why, fx);
+    }
+}
+
+void worker_lost(struct core *c, struct core_worker *w, bool died, struct core_effects *fx)
+{
+    w->state = WIRE_WORKER_STATE_GONE;
+    w->awaited = false;
+    timer_clear(c, &w->timer);
+    leases_requeue(c, w, died, died ? "it was lost" : "it left", fx);
+    struct tree_node *n;
+    while ((n = tree_first(&w->hosting)) != NULL)
+        hosting_remove(c, tree_entry(n, struct core_hosting, by_worker));
+    w->memory = (struct wire_memory){0};
+}
+
+void worker_timer_fire(struct core *c, struct core_worker *w, struct core_effects *fx)
+{
+    uint64_t limit = w->awaited ? c->config->grace_ms : c->config->lease_ms;
+    uint64_t gone_ms = w->heard_ms + limit;
+    uint64_t suspect_ms = w->heard_ms + c->config->lease_ms / 2;
+    /* The timer is not moved by every message; it finds out here. */
+    if (c->now_ms < suspect_ms) {
+        timer_set(c, &w->timer, CORE_TIMER_WORKER, suspect_ms);
+        return;
+    }
+    if (c->now_ms < gone_ms) {
+        w->state = WIRE_WORKER_STATE_SUSPECT;
+        workers_touch_models(c, w);
+        timer_set(c, &w->timer, CORE_TIMER_WORKER, gone_ms);
+        return;
+    }
+    /* Nothing can be stored: leases stay where they are until it can. */
+    if (c->frozen) {
+        timer_set(c, &w->timer, CORE_TIMER_WORKER, c->now_ms + c->config->lease_ms / 2);
+        return;
+    }
+    bool died = !w->awaited;
+    if (w->session != NULL)
+        session_end(c, w->session, fx);
+    worker_lost(c, w, died, fx);
+}
+
+/* Leases that the worker still has, under the epoch we gave it, go on; the others are not running
+ * anywhere any more. What it has and should not, it is told to stop. */
+static void leases_reconcile(struct core *c, struct core_worker *w, struct core_session *s,
+                             const struct wire_worker_hello *hello, struct core_effects *fx)
+{
+    struct tree kept = w->leases;
+    bool died = !w->awaited;
+    tree_init(&w->leases, lease_compare);
+    for (size_t i = 0; i < hello->n_leases; i++) {
+        const struct wire_lease_held *held = &hello->leases[i];
+        struct core_job *j = job_find(c, &held->job_id);
+        struct core_lease *l = j != NULL ? j->lease : NULL;
+        if (l == NULL || l->worker != w || l->epoch != held->epoch) {
+            struct core_command *cmd = session_command(c, s, WIRE_COMMAND_CANCEL);
+            cmd->job_id = held->job_id;
+            cmd->epoch = held->epoch;
+            continue;
+        }
+        if (tree_find(&kept, &l->node) == NULL)
+            continue; /* named twice */
+        tree_remove(&kept, &l->node);
+        tree_insert(&w->leases, &l->node);
+        if (j->state == WIRE_JOB_STATE_LEASED)
+            job_move(c, j, WIRE_JOB_STATE_RUNNING);
+    }
+    struct tree_node *n;
+    while ((n = tree_first(&kept)) != NULL) {
+        struct core_lease *l = tree_entry(n, struct core_lease, node);
+        bool taken = l->job->state == WIRE_JOB_STATE_RUNNING;
+        tree_remove(&kept, n);
+        tree_insert(&w->leases, n);
+        lease_requeue(c, l, died && taken, "it came back without the job", fx);
+    }
+}
+
+/* Its leases are reconciled first: a lease that goes on keeps its place on its model. */
+void worker_hello(struct core *c, const struct core_event *event, struct core_session *s,
+                  struct core_effects *fx)
+{
+    const struct wire_hello *hello = &event->request->hello;
+    const struct wire_worker_hello *wh = &hello->worker;
+    struct core_worker *w = worker_get(c, hello->node);
+
+    if (w->session != NULL && w->session != s)
+        session_end(c, w->session, fx);
+    w->session = s;
+    s->worker = w;
+    memcpy(w->public_key, hello->public_key, sizeof w->public_key);
+    memcpy(w->key_fingerprint, event->key_fingerprint, sizeof w->key_fingerprint);
+    w->device = name_intern(c, wh->device);
+    w->isa = name_intern(c, wh->isa);
+    w->build = name_intern(c, hello->build);
+    w->threads = wh->threads;
+    w->memory = (struct wire_memory){0};
+    worker_memory(w, &wh->memory);
+    leases_reconcile(c, w, s, wh, fx);
+    w->awaited = false;
+    w->tokens = 0;
+
+    /* Offers of this Hello replace the old ones. */
+    struct tree_node *n = tree_first(&w->leases);
+    for (; n != NULL; n = tree_above(&w->leases, n)) {
+        struct core_lease *l = tree_entry(n, struct core_lease, node);
+        if (l->hosting != NULL) {
+            l->hosting->leases--;
+            l->hosting->lease_tokens -= l->load_tokens;
+            l->hosting = NULL;
+        }
+    }
+    while ((n = tree_first(&w->hosting)) != NULL)
+        hosting_remove(c, tree_entry(n, struct core_hosting, by_worker));
+    for (size_t i = 0; i < wh->n_models; i++)
+        hosting_offer(c, w, &wh->models[i]);
+    for (size_t i = 0; i < wh->n_status; i++)
+        hosting_status(c, w, &wh->status[i]);
+    for (n = tree_first(&w->leases); n != NULL; n = tree_above(&w->leases, n)) {
+        struct core_lease *l = tree_entry(n, struct core_lease, node);
+        struct core_hosting *h = hosting_find(w, l->job->model->name);
+        if (h != NULL)
+            lease_bind(c, l, h);
+    }
+    worker_heard(c, w);
+    workers_touch_models(c, w);
+}
+
+void workers_free(struct core *c)
+{
+    struct tree_node *n;
+    while ((n = c->workers.root) != NULL) {
+        struct core_worker *w = tree_entry(n, struct core_worker, node);
+        tree_remove(&c->workers, n);
+        while ((n = w->leases.root) != NULL) {
+            tree_remove(&w->leases, n);
+            free(tree_entry(n, struct core_lease, node));
+        }
+        while ((n = w->hosting.root) != NULL) {
+            struct core_hosting *h = tree_entry(n, struct core_hosting, by_worker);
+            tree_remove(&w->hosting, n);
+            tree_remove(&h->model->hosts, &h->by_model);
+            free(h->error);
+            free(h);
+        }
+        free(w);
+    }
+}

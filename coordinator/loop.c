@@ -1,0 +1,554 @@
+#include "coordinator/loop.h"
+
+#include "common/check.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "coordinator/loop_commit.h"
+#include "coordinator/loop_fill.h"
+#include "coordinator/loop_inbox.h"
+#include "coordinator/loop_prepare.h"
+#include "coordinator/loop_restore.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TURN_EVENTS_MAX    16384u
+#define TURN_BYTES_SOFT    (64u << 20) /* no more is gathered beyond it */
+#define TURN_BYTES_MAX     (1u << 30)
+#define PROBE_EVERY_MS     2000u
+#define COMMITS_REMEMBERED 256u
+#define LOOK_EVERY_MS      1000u
+#define STOP_MS_MAX        3000u
+#define GOODBYE_MS         200u /* for the last replies to leave */
+
+/* A request that waits for its reply; the core's tag is its address. */
+struct pending {
+    struct pending *prev, *next;
+    struct transport_request *request;
+    uint64_t session;
+    struct id request_id;
+};
+
+struct turn {
+    struct arena arena;
+    struct core_effects effects;
+    size_t n_events;
+};
+
+struct loop {
+    const struct loop_config *config;
+    struct core *core;
+    struct store *store;
+    struct ledger *ledger;
+    struct committer *committer;
+    struct inbox *inbox;
+    struct transport_server *server;
+    int epoll_fd, signal_fd, timer_fd;
+    uint64_t boot_epoch;
+
+    struct turn turns[2];
+    struct turn *gathering;
+    struct turn *committing; /* NULL: none */
+    struct pending pending;  /* head of the ring of those unanswered */
+
+    bool stopping;
+    uint64_t stop_ms;
+    uint64_t look_ms;
+    uint64_t probe_ms;
+    uint64_t requests;
+    uint64_t refused; /* frames that could not be decoded */
+    uint64_t commits;
+    uint64_t commit_us_max;
+    uint32_t commit_us[COMMITS_REMEMBERED];
+    struct buf packed;
+};
+
+/* ---- replies ---- */
+
+static void pending_free(struct pending *p)
+{
+    p->prev->next = p->next;
+    p->next->prev = p->prev;
+    free(p);
+}
+
+static void reply_send(struct loop *l, struct pending *p, const struct wire_reply *reply)
+{
+    struct errbuf eb = {{0}};
+    buf_clear(&l->packed);
+    enum err err = wire_reply_encode(reply, &l->packed, &eb);
+    if (err != ERR_OK) {
+        struct wire_reply instead = {.session = p->session,
+                                     .request_id = p->request_id,
+                                     .kind = WIRE_REPLY_ERROR,
+                                     .error = {.code = (uint32_t)err, .text = eb.text}};
+        log_warn("a reply of kind %d could not be packed: %s", reply->kind, eb.text);
+        buf_clear(&l->packed);
+        CHECK(wire_reply_encode(&instead, &l->packed, NULL) == ERR_OK);
+    }
+    err = transport_request_reply(l->server, p->request, l->packed.data, l->packed.size, &eb);
+    if (err != ERR_OK)
+        log_debug("a reply was not sent: %s", eb.text);
+    pending_free(p);
+}
+
+static void reply_error(struct loop *l, struct pending *p, enum err code, const char *text)
+{
+    struct wire_reply reply = {
+        .session = p->session,
+        .request_id = p->request_id,
+        .kind = WIRE_REPLY_ERROR,
+        .error = {.code = (uint32_t)code, .text = text, .retryable = err_retryable(code)}};
+    reply_send(l, p, &reply);
+}
+
+static int compare_u32(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static uint64_t commit_us_median(const struct loop *l)
+{
+    uint32_t sorted[COMMITS_REMEMBERED];
+    size_t n = l->commits < COMMITS_REMEMBERED ? (size_t)l->commits : COMMITS_REMEMBERED;
+    if (n == 0)
+        return 0;
+    memcpy(sorted, l->commit_us, n * sizeof sorted[0]);
+    qsort(sorted, n, sizeof sorted[0], compare_u32);
+    return sorted[n / 2];
+}
+
+static void turn_reply(struct loop *l, struct turn *turn)
+{
+    struct errbuf eb = {{0}};
+    struct store_txn *txn = NULL;
+    struct fill_context context = {.store = l->store,
+                                   .ledger = l->ledger,
+                                   .key = l->config->key,
+                                   .origin = l->config->origin,
+                                   .commits = l->commits,
+                                   .commit_us_median = commit_us_median(l),
+                                   .commit_us_max = l->commit_us_max,
+                                   .requests = l->requests};
+
+    for (struct core_effect *e = turn->effects.first; e != NULL; e = e->next) {
+        if (e->kind != CORE_EFFECT_REPLY)
+            continue;
+        struct pending *p = (struct pending *)(uintptr_t)e->reply.tag;
+        enum err err = ERR_OK;
+        if (e->reply.fill != CORE_FILL_NONE && txn == NULL)
+            err = store_begin(l->store, false, &txn, &eb);
+        if (err == ERR_OK)
+            err = fill_reply(&context, txn, e, &turn->arena, &eb);
+        if (err == ERR_OK) {
+            reply_send(l, p, &e->reply.reply);
+        } else {
+            log_error("a reply could not be completed: %s", eb.text);
+            reply_error(l, p, err, eb.text);
+        }
+    }
+    store_abort(txn);
+    arena_reset(&turn->arena);
+    core_effects_init(&turn->effects, &turn->arena);
+    turn->n_events = 0;
+}
+
+/* ---- events ---- */
+
+static void event_step(struct loop *l, struct core_event *event)
+{
+    event->mono_ns = clock_mono_ns();
+    event->wall_ns = clock_wall_ns();
+    core_step(l->core, event, &l->gathering->effects);
+    l->gathering->n_events++;
+}
+
+static void event_plain(struct loop *l, enum core_event_kind kind, const char *reason)
+{
+    struct core_event event = {.kind = kind, .reason = reason};
+    event_step(l, &event);
+}
+
+static void request_step(struct loop *l, struct transport_request *request)
+{
+    struct errbuf eb = {{0}};
+    struct core_event event;
+    size_t size;
+    const void *bytes = transport_request_bytes(request, &size);
+    struct turn *turn = l->gathering;
+    struct wire_request *decoded = arena_alloc(&turn->arena, sizeof *decoded);
+    struct pending *p = calloc(1, sizeof *p);
+    CHECK(decoded != NULL && p != NULL);
+
+    p->request = request;
+    p->prev = l->pending.prev;
+    p->next = &l->pending;
+    p->prev->next = p->next->prev = p;
+    l->requests++;
+    enum err err = prepare_request(l->core, bytes, size, &turn->arena, decoded, &event, &eb);
+    p->session = decoded->session;
+    p->request_id = decoded->request_id;
+    if (err != ERR_OK) {
+        /* A peer's error: said, counted, and no matter for the core. */
+        l->refused++;
+        log_debug("a request was refused: %s", eb.text);
+        reply_error(l, p, err, eb.text);
+        return;
+    }
+    event.tag = (uint64_t)(uintptr_t)p;
+    if (decoded->kind == WIRE_REQUEST_HELLO)
+        crypto_random(event.random, sizeof event.random);
+    event_step(l, &event);
+}
+
+static void requests_gather(struct loop *l)
+{
+    struct transport_request *request;
+    inbox_clear_wake(l->inbox);
+    while (l->gathering->n_events < TURN_EVENTS_MAX &&
+           l->gathering->arena.used_bytes < TURN_BYTES_SOFT &&
+           (request = inbox_pop(l->inbox)) != NULL)
+        request_step(l, request);
+}
+
+/* ---- storage ---- */
+
+static enum err storage_open(struct loop *l, struct errbuf *eb)
+{
+    const struct loop_config *k = l->config;
+    struct store_lmdb_config store = {.path = k->store_path, .map_bytes = k->map_bytes};
+    struct ledger_config ledger = {
+        .origin = k->origin, .key = k->key, .checkpoint_path = k->checkpoint_path};
+    enum err err = store_open_lmdb(&l->store, &store, eb);
+    if (err == ERR_OK)
+        err = ledger_open(&l->ledger, l->store, &ledger, eb);
+    return err;
+}
+
+static void storage_close(struct loop *l)
+{
+    ledger_close(l->ledger);
+    store_close(l->store);
+    l->ledger = NULL;
+    l->store = NULL;
+}
+
+static enum err core_open(struct loop *l, struct errbuf *eb)
+{
+    uint64_t jobs = 0, began_ns = clock_mono_ns();
+    enum err err = restore_core(l->store, l->ledger, &l->config->core, l->boot_epoch, began_ns,
+                                clock_wall_ns(), &l->core, &jobs, eb);
+    if (err == ERR_OK)
+        log_info("restored %llu jobs and %llu ledger records in %llu ms", (unsigned long long)jobs,
+                 (unsigned long long)ledger_size(l->ledger),
+                 (unsigned long long)((clock_mono_ns() - began_ns) / 1000000u));
+    return err;
+}
+
+static void turns_reset(struct loop *l)
+{
+    for (int i = 0; i < 2; i++) {
+        arena_reset(&l->turns[i].arena);
+        core_effects_init(&l->turns[i].effects, &l->turns[i].arena);
+        l->turns[i].n_events = 0;
+    }
+    l->gathering = &l->turns[0];
+    l->committing = NULL;
+}
+
+/* The core is ahead of what is on disk: it is made again from there. Who waits for a reply hears
+ * that it failed, never that it was done. */
+static enum err commit_failed(struct loop *l, enum err cause, const char *text, struct errbuf *eb)
+{
+    struct errbuf reason = {{0}};
+    log_error("storing failed, nothing of it was acknowledged: %s", text);
+    (void)err_set(&reason, cause, "the coordinator cannot store: %s", text);
+    enum err answer = cause == ERR_NO_SPACE ? ERR_NO_SPACE : ERR_UNAVAILABLE;
+    while (l->pending.next != &l->pending)
+        reply_error(l, l->pending.next, answer, reason.text);
+    turns_reset(l);
+    core_free(l->core);
+    l->core = NULL;
+    if (cause != ERR_NO_SPACE) {
+        storage_close(l);
+        enum err err = storage_open(l, eb);
+        if (err != ERR_OK)
+            return err_prefix(eb, err, "opening the store again after an error");
+    }
+    enum err err = core_open(l, eb);
+    if (err != ERR_OK)
+        return err;
+    if (l->stopping)
+        event_plain(l, CORE_EVENT_STOP, NULL);
+    if (cause == ERR_NO_SPACE) {
+        event_plain(l, CORE_EVENT_FREEZE, reason.text);
+        l->probe_ms = clock_mono_ms() + PROBE_EVERY_MS;
+    }
+    return ERR_OK;
+}
+
+static void space_probe(struct loop *l)
+{
+    struct errbuf eb = {{0}};
+    if (!core_frozen(l->core) || clock_mono_ms() < l->probe_ms || committer_busy(l->committer))
+        return;
+    if (restore_probe(l->store, &eb) == ERR_OK) {
+        log_info("storing works again");
+        event_plain(l, CORE_EVENT_UNFREEZE, NULL);
+    } else {
+        l->probe_ms = clock_mono_ms() + PROBE_EVERY_MS;
+    }
+}
+
+/* ---- turns ---- */
+
+/* Ends the gathering turn. True where it has to be committed. */
+static bool turn_end(struct loop *l)
+{
+    if (clock_mono_ms() >= core_next_ms(l->core))
+        event_plain(l, CORE_EVENT_TICK, NULL);
+    event_plain(l, CORE_EVENT_TURN_END, NULL);
+    return l->gathering->effects.n_persist > 0;
+}
+
+static void turn_commit(struct loop *l)
+{
+    l->committing = l->gathering;
+    committer_start(l->committer, l->store, l->ledger, &l->committing->effects, false);
+}
+
+static struct turn *turn_other(struct loop *l, const struct turn *turn)
+{
+    return turn == &l->turns[0] ? &l->turns[1] : &l->turns[0];
+}
+
+/* Nothing is under way: what was gathered becomes a turn. */
+static void turn_finish(struct loop *l)
+{
+    if (committer_busy(l->committer) || l->gathering->n_events == 0)
+        return;
+    if (turn_end(l)) {
+        turn_commit(l);
+        l->gathering = turn_other(l, l->committing);
+    } else {
+        turn_reply(l, l->gathering);
+    }
+}
+
+static enum err commit_finish(struct loop *l, struct errbuf *eb)
+{
+    struct committer_result result;
+    if (!committer_take(l->committer, &result))
+        return ERR_OK;
+    struct turn *done = l->committing;
+    l->committing = NULL;
+    if (result.err != ERR_OK)
+        return commit_failed(l, result.err, result.eb.text, eb);
+    if (done == NULL)
+        return ERR_OK;
+    l->commit_us[l->commits++ % COMMITS_REMEMBERED] =
+        result.commit_us > UINT32_MAX ? UINT32_MAX : (uint32_t)result.commit_us;
+    if (result.commit_us > l->commit_us_max)
+        l->commit_us_max = result.commit_us;
+    /* The next turn first, so that the disk works while these replies are packed. */
+    if (l->gathering->n_events > 0 && turn_end(l)) {
+        turn_commit(l);
+        turn_reply(l, done);
+        l->gathering = done;
+    } else {
+        turn_reply(l, done);
+        if (l->gathering->n_events > 0)
+            turn_reply(l, l->gathering);
+    }
+    return ERR_OK;
+}
+
+/* ---- the loop ---- */
+
+static void signals_take(struct loop *l)
+{
+    struct signalfd_siginfo info;
+    while (read(l->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (info.ssi_signo == SIGHUP || l->stopping)
+            continue; /* there is nothing to read again */
+        log_info("stopping: signal %u", info.ssi_signo);
+        notify_state("STOPPING=1");
+        l->stopping = true;
+        l->stop_ms = clock_mono_ms();
+        event_plain(l, CORE_EVENT_STOP, NULL);
+    }
+}
+
+static void timer_set(struct loop *l)
+{
+    uint64_t at_ms = core_next_ms(l->core);
+    if (l->look_ms < at_ms)
+        at_ms = l->look_ms;
+    if (core_frozen(l->core) && l->probe_ms < at_ms)
+        at_ms = l->probe_ms;
+    /* Zero would switch it off. */
+    struct itimerspec when = {.it_value = {.tv_sec = (time_t)(at_ms / 1000u),
+                                           .tv_nsec = (long)(at_ms % 1000u) * 1000000 + 1}};
+    CHECK(timerfd_settime(l->timer_fd, TFD_TIMER_ABSTIME, &when, NULL) == 0);
+}
+
+/* Records that no checkpoint covers yet: the commit thread knows whether it is time. */
+static void checkpoint_look(struct loop *l)
+{
+    char note[LEDGER_NOTE_BYTES];
+    uint64_t now_ms = clock_mono_ms();
+    if (now_ms < l->look_ms)
+        return;
+    l->look_ms = now_ms + LOOK_EVERY_MS;
+    if (!committer_busy(l->committer) && !core_frozen(l->core) &&
+        ledger_checkpoint_read(l->ledger, note) != ledger_size(l->ledger))
+        committer_start(l->committer, l->store, l->ledger, NULL, false);
+}
+
+static bool is_over(const struct loop *l)
+{
+    if (!l->stopping)
+        return false;
+    if (clock_mono_ms() >= l->stop_ms + STOP_MS_MAX)
+        return true;
+    return !committer_busy(l->committer) && l->gathering->n_events == 0;
+}
+
+enum err loop_run(struct loop *l, struct errbuf *eb)
+{
+    enum err err = ERR_OK;
+    while (!is_over(l) && err == ERR_OK) {
+        struct epoll_event events[4];
+        uint64_t n;
+        timer_set(l);
+        if (epoll_wait(l->epoll_fd, events, 4, -1) < 0 && errno != EINTR)
+            return err_set_errno(eb, errno, "epoll_wait");
+        if (read(l->timer_fd, &n, sizeof n) < 0)
+            n = 0; /* it was another one */
+        signals_take(l);
+        requests_gather(l);
+        if (clock_mono_ms() >= core_next_ms(l->core))
+            event_plain(l, CORE_EVENT_TICK, NULL);
+        err = commit_finish(l, eb);
+        if (err != ERR_OK)
+            break;
+        space_probe(l);
+        turn_finish(l);
+        checkpoint_look(l);
+    }
+    return err;
+}
+
+static enum err fds_open(struct loop *l, struct errbuf *eb)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    l->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    l->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (l->signal_fd < 0 || l->timer_fd < 0 || l->epoll_fd < 0)
+        return err_set_errno(eb, errno, "signalfd, timerfd or epoll");
+    const int fds[] = {l->signal_fd, l->timer_fd, inbox_fd(l->inbox), committer_fd(l->committer)};
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
+        struct epoll_event want = {.events = EPOLLIN, .data = {.fd = fds[i]}};
+        if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fds[i], &want) != 0)
+            return err_set_errno(eb, errno, "epoll_ctl");
+    }
+    return ERR_OK;
+}
+
+enum err loop_open(struct loop **ret_loop, const struct loop_config *config, struct errbuf *eb)
+{
+    struct loop *l = calloc(1, sizeof *l);
+    struct committer_config commits = {.checkpoint_records = config->checkpoint_records,
+                                       .checkpoint_ms = config->checkpoint_ms};
+    if (l == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for the loop");
+    l->config = config;
+    l->signal_fd = l->timer_fd = l->epoll_fd = -1;
+    l->pending.prev = l->pending.next = &l->pending;
+    buf_init(&l->packed);
+    for (int i = 0; i < 2; i++)
+        arena_init(&l->turns[i].arena, TURN_BYTES_MAX);
+    turns_reset(l);
+    l->look_ms = clock_mono_ms() + LOOK_EVERY_MS;
+
+    enum err err = storage_open(l, eb);
+    if (err == ERR_OK)
+        err = restore_boot(l->store, l->ledger, config->core.node, config->key, clock_mono_ns(),
+                           clock_wall_ns(), &l->boot_epoch, eb);
+    if (err == ERR_OK)
+        err = core_open(l, eb);
+    if (err == ERR_OK)
+        err = inbox_open(&l->inbox, eb);
+    if (err == ERR_OK)
+        err = committer_open(&l->committer, &commits, eb);
+    if (err == ERR_OK)
+        err = fds_open(l, eb);
+    if (err == ERR_OK)
+        err = transport_server_open(&l->server, &config->endpoint, inbox_push, l->inbox, eb);
+    if (err != ERR_OK) {
+        loop_close(l);
+        return err;
+    }
+    log_info("listening on %s, ledger %s, boot %llu", config->endpoint.url, config->origin,
+             (unsigned long long)l->boot_epoch);
+    notify_state("READY=1");
+    *ret_loop = l;
+    return ERR_OK;
+}
+
+/* The last checkpoint, so that everything that was promised is signed. */
+static void last_checkpoint(struct loop *l)
+{
+    struct committer_result result;
+    if (committer_busy(l->committer))
+        committer_wait(l->committer, &result);
+    if (l->ledger != NULL && l->core != NULL && !core_frozen(l->core)) {
+        committer_start(l->committer, l->store, l->ledger, NULL, true);
+        committer_wait(l->committer, &result);
+    }
+}
+
+void loop_close(struct loop *l)
+{
+    if (l == NULL)
+        return;
+    if (l->committer != NULL)
+        last_checkpoint(l);
+    committer_close(l->committer);
+    if (l->server != NULL) {
+        struct timespec rest = {.tv_nsec = (long)GOODBYE_MS * 1000000};
+        nanosleep(&rest, NULL);
+        while (l->pending.next != &l->pending) {
+            transport_request_free(l->pending.next->request);
+            pending_free(l->pending.next);
+        }
+        transport_server_close(l->server);
+    }
+    inbox_close(l->inbox);
+    core_free(l->core);
+    storage_close(l);
+    for (int i = 0; i < 2; i++)
+        arena_fini(&l->turns[i].arena);
+    buf_fini(&l->packed);
+    if (l->signal_fd >= 0)
+        close(l->signal_fd);
+    if (l->timer_fd >= 0)
+        close(l->timer_fd);
+    if (l->epoll_fd >= 0)
+        close(l->epoll_fd);
+    free(l);
+}

@@ -1,0 +1,305 @@
+#include "coordinator/loop_fill.h"
+
+#include "common/limits.h"
+#include "coordinator/loop_apply.h"
+
+#include <string.h>
+
+/* What a frame may carry beside its smaller parts. */
+#define FILL_BYTES_MAX (8u << 20)
+#define ID_WIRE_BYTES  10u /* a negative int32 as a varint; ids are never longer */
+
+/* ---- tokens ---- */
+
+/* Chunks of one job from `first` on, until `tokens` or a bound is reached. */
+struct chunk_reader {
+    struct id job_id;
+    uint32_t first;
+    uint32_t tokens;
+    bool with_tail; /* text behind the last token, once the job is over */
+    size_t bytes_max;
+    struct arena *arena;
+    struct errbuf *eb;
+    /* so far */
+    struct buf ids; /* int32_t */
+    struct buf text;
+    uint32_t start; /* index of ids[0] */
+    uint32_t next;
+    bool began;
+    bool cut; /* a bound was reached */
+    enum err err;
+};
+
+static uint32_t key_first(const uint8_t *key)
+{
+    const uint8_t *p = key + ID_BYTES;
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static bool chunk_visit(void *arg, const uint8_t *key, size_t key_size, struct store_value value)
+{
+    struct chunk_reader *r = arg;
+    struct record_chunk chunk;
+    if (key_size != APPLY_CHUNK_KEY_BYTES || memcmp(key, r->job_id.bytes, ID_BYTES) != 0)
+        return false;
+    uint32_t first = key_first(key);
+    if (first > r->tokens || (first == r->tokens && !r->with_tail))
+        return false;
+    r->err = record_chunk_decode(value.data, value.size, r->arena, &chunk, r->eb);
+    if (r->err != ERR_OK)
+        return false;
+    if (first + chunk.n_ids <= r->first && !(chunk.n_ids == 0 && first == r->first))
+        return true; /* before the place that was asked for */
+    size_t n_ids = r->ids.size / sizeof(int32_t) + chunk.n_ids;
+    size_t bytes = r->text.size + chunk.text_size + n_ids * ID_WIRE_BYTES;
+    if (r->began && (n_ids > LIMIT_TOKENS_PER_FRAME || bytes > r->bytes_max)) {
+        r->cut = true;
+        return false;
+    }
+    if (!r->began) {
+        r->began = true;
+        r->start = first;
+    } else if (first != r->next) {
+        r->err = err_set(r->eb, ERR_CORRUPT, "stored tokens of a job end at %u and go on at %u",
+                         r->next, first);
+        return false;
+    }
+    buf_append(&r->ids, chunk.ids, chunk.n_ids * sizeof(int32_t));
+    buf_append(&r->text, chunk.text, chunk.text_size);
+    r->next = first + (uint32_t)chunk.n_ids;
+    return true;
+}
+
+/* Runs of tokens are stored as they came, and asked for where one begins. Who asks for another
+ * place gets the run that holds it, from its beginning. */
+static enum err chunks_read(struct store_txn *txn, struct chunk_reader *r)
+{
+    uint8_t key[APPLY_CHUNK_KEY_BYTES];
+    buf_init(&r->ids);
+    buf_init(&r->text);
+    r->start = r->next = r->first;
+    apply_chunk_key(&r->job_id, r->first, key);
+    enum err err = store_scan(txn, STORE_TABLE_CHUNK, key, sizeof key, chunk_visit, r, r->eb);
+    if (err == ERR_OK)
+        err = r->err;
+    if (err == ERR_OK && r->first < r->tokens && (!r->began || r->start > r->first)) {
+        buf_clear(&r->ids);
+        buf_clear(&r->text);
+        r->began = r->cut = false;
+        apply_chunk_key(&r->job_id, 0, key);
+        err = store_scan(txn, STORE_TABLE_CHUNK, key, sizeof key, chunk_visit, r, r->eb);
+        if (err == ERR_OK)
+            err = r->err;
+    }
+    if (err == ERR_OK && (r->ids.failed || r->text.failed))
+        err = err_set(r->eb, ERR_NO_MEMORY, "no memory for a job's tokens");
+    if (err == ERR_OK && !r->cut && r->next != r->tokens)
+        err = err_set(r->eb, ERR_CORRUPT, "a job has %u tokens, but %u are stored", r->tokens,
+                      r->next);
+    return err;
+}
+
+static enum err arena_take(struct arena *arena, const struct buf *b, const uint8_t **ret_bytes,
+                           struct errbuf *eb)
+{
+    *ret_bytes = (const uint8_t *)arena_copy(arena, b->data, b->size);
+    return *ret_bytes != NULL ? ERR_OK : err_set(eb, ERR_NO_MEMORY, "no memory for a reply");
+}
+
+static enum err tokens_fill(struct store_txn *txn, struct core_effect *e, struct arena *arena,
+                            struct errbuf *eb)
+{
+    struct wire_watch_reply *w = &e->reply.reply.watch;
+    struct chunk_reader r = {.job_id = w->job_id,
+                             .first = w->first,
+                             .tokens = e->reply.tokens,
+                             .with_tail = w->end,
+                             .bytes_max = FILL_BYTES_MAX,
+                             .arena = arena,
+                             .eb = eb};
+    const uint8_t *ids = NULL, *text = NULL;
+    enum err err = chunks_read(txn, &r);
+    if (err == ERR_OK)
+        err = arena_take(arena, &r.ids, &ids, eb);
+    if (err == ERR_OK)
+        err = arena_take(arena, &r.text, &text, eb);
+    if (err == ERR_OK) {
+        w->first = r.start;
+        w->ids = (const int32_t *)(const void *)ids;
+        w->n_ids = r.ids.size / sizeof(int32_t);
+        w->text = (struct wire_bytes){.data = text, .size = r.text.size};
+        if (r.cut) { /* the end is told with the last of it */
+            w->end = false;
+            w->finish = WIRE_FINISH_UNSPECIFIED;
+        }
+    }
+    buf_fini(&r.ids);
+    buf_fini(&r.text);
+    return err;
+}
+
+/* ---- commands ---- */
+
+static enum err content_read(struct store_txn *txn, const struct id *job_id, struct arena *arena,
+                             struct wire_job *ret_job, size_t *ret_bytes, struct errbuf *eb)
+{
+    struct store_value value;
+    enum err err = store_get(txn, STORE_TABLE_CONTENT, job_id->bytes, ID_BYTES, &value, eb);
+    if (err == ERR_NOT_FOUND)
+        return err_set(eb, ERR_NOT_FOUND, "the job is not stored any more");
+    if (err != ERR_OK)
+        return err;
+    *ret_bytes = value.size;
+    return wire_job_decode(value.data, value.size, arena, ret_job, eb);
+}
+
+static enum err run_fill(struct store_txn *txn, struct wire_command_run *run,
+                         const struct core_run_fill *fill, struct arena *arena, size_t *ret_bytes,
+                         struct errbuf *eb)
+{
+    const uint8_t *ids = NULL;
+    enum err err = content_read(txn, &run->job_id, arena, &run->job, ret_bytes, eb);
+    run->job.max_tokens = fill->max_tokens;
+    if (err != ERR_OK || fill->tokens == 0)
+        return err;
+    struct chunk_reader r = {.job_id = run->job_id,
+                             .tokens = fill->tokens,
+                             .bytes_max = SIZE_MAX,
+                             .arena = arena,
+                             .eb = eb};
+    err = chunks_read(txn, &r);
+    if (err == ERR_OK && r.cut)
+        err = err_set(eb, ERR_TOO_LARGE, "a job with %u tokens cannot be given to a worker again",
+                      fill->tokens);
+    if (err == ERR_OK)
+        err = arena_take(arena, &r.ids, &ids, eb);
+    if (err == ERR_OK) {
+        run->resume_ids = (const int32_t *)(const void *)ids;
+        run->n_resume_ids = r.ids.size / sizeof(int32_t);
+        run->resume_text_bytes = (uint32_t)r.text.size;
+        *ret_bytes += run->n_resume_ids * ID_WIRE_BYTES;
+    }
+    buf_fini(&r.ids);
+    buf_fini(&r.text);
+    return err;
+}
+
+/* As many as a frame takes; the others are said with the next Pull, since they are not acked. */
+static enum err commands_fill(struct store_txn *txn, struct core_effect *e, struct arena *arena,
+                              struct errbuf *eb)
+{
+    struct wire_pull_reply *pull = &e->reply.reply.pull;
+    /* The core made them in this turn's arena, for us to complete. */
+    struct wire_command *commands = (struct wire_command *)(uintptr_t)pull->commands;
+    size_t bytes = 0;
+    for (size_t i = 0; i < pull->n_commands; i++) {
+        size_t more = 0;
+        if (commands[i].kind != WIRE_COMMAND_RUN)
+            continue;
+        enum err err = run_fill(txn, &commands[i].run, &e->reply.runs[i], arena, &more, eb);
+        if (err != ERR_OK)
+            return err;
+        bytes += more;
+        if (bytes > FILL_BYTES_MAX && i > 0) {
+            pull->n_commands = i;
+            break;
+        }
+    }
+    return ERR_OK;
+}
+
+/* ---- ledger ---- */
+
+static enum err ledger_fill(const struct fill_context *context, struct core_effect *e,
+                            struct arena *arena, struct errbuf *eb)
+{
+    const struct wire_ledger_range *want = &e->reply.range;
+    struct wire_ledger_range_reply *reply = &e->reply.reply.ledger_range;
+    struct ledger_range *range = arena_alloc(arena, sizeof *range);
+    uint32_t limit =
+        want->limit == 0 || want->limit > LIMIT_LIST_ROWS ? LIMIT_LIST_ROWS : want->limit;
+    if (range == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for ledger records");
+    enum err err =
+        ledger_read_range(context->ledger, want->first, limit, FILL_BYTES_MAX, arena, range, eb);
+    if (err != ERR_OK)
+        return err;
+    struct wire_bytes *records =
+        arena_alloc_array(arena, range->n_records, sizeof(struct wire_bytes));
+    if (records == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for %zu ledger records", range->n_records);
+    for (size_t i = 0; i < range->n_records; i++)
+        records[i] =
+            (struct wire_bytes){.data = range->records[i].data, .size = range->records[i].size};
+    *reply = (struct wire_ledger_range_reply){.first = range->first,
+                                              .records = records,
+                                              .n_records = range->n_records,
+                                              .size = range->size,
+                                              .checkpoint = range->note,
+                                              .origin = context->origin};
+    crypto_key_public(context->key, reply->public_key);
+    return ERR_OK;
+}
+
+/* ---- the rest ---- */
+
+static enum err hello_fill(const struct fill_context *context, struct core_effect *e,
+                           struct arena *arena, struct errbuf *eb)
+{
+    struct wire_hello_reply *r = &e->reply.reply.hello;
+    struct buf bytes;
+    uint8_t *signature = arena_alloc(arena, ED25519_SIGN_BYTES);
+    if (signature == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for a signature");
+    buf_init(&bytes);
+    wire_hello_reply_signed_bytes(e->reply.nonce, e->reply.reply.session, r, &bytes);
+    enum err err = bytes.failed ? err_set(eb, ERR_NO_MEMORY, "no memory for a signature")
+                                : crypto_sign(context->key, bytes.data, bytes.size, signature, eb);
+    buf_fini(&bytes);
+    r->signature = (struct wire_bytes){.data = signature, .size = ED25519_SIGN_BYTES};
+    return err;
+}
+
+static enum err status_fill(const struct fill_context *context, struct core_effect *e,
+                            struct errbuf *eb)
+{
+    struct wire_status_reply *r = &e->reply.reply.status;
+    struct store_stat stat;
+    char note[LEDGER_NOTE_BYTES];
+    enum err err = store_stat(context->store, &stat, eb);
+    if (err != ERR_OK)
+        return err;
+    r->store_used_bytes = stat.used_bytes;
+    r->store_map_bytes = stat.map_bytes;
+    r->ledger_size = ledger_size(context->ledger);
+    r->checkpoint_size = ledger_checkpoint_read(context->ledger, note);
+    r->commits = context->commits;
+    r->commit_us_median = context->commit_us_median;
+    r->commit_us_max = context->commit_us_max;
+    r->requests = context->requests;
+    return ERR_OK;
+}
+
+enum err fill_reply(const struct fill_context *context, struct store_txn *txn,
+                    struct core_effect *effect, struct arena *arena, struct errbuf *eb)
+{
+    size_t bytes = 0;
+    switch (effect->reply.fill) {
+    case CORE_FILL_NONE:
+        return ERR_OK;
+    case CORE_FILL_HELLO:
+        return hello_fill(context, effect, arena, eb);
+    case CORE_FILL_COMMANDS:
+        return commands_fill(txn, effect, arena, eb);
+    case CORE_FILL_TOKENS:
+        return tokens_fill(txn, effect, arena, eb);
+    case CORE_FILL_CONTENT:
+        return content_read(txn, &effect->reply.reply.get_job.info.job_id, arena,
+                            &effect->reply.reply.get_job.job, &bytes, eb);
+    case CORE_FILL_LEDGER:
+        return ledger_fill(context, effect, arena, eb);
+    case CORE_FILL_STATUS:
+        return status_fill(context, effect, eb);
+    }
+    return err_set(eb, ERR_INTERNAL, "a reply asks for an unknown fill");
+}

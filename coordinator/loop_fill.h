@@ -1,0 +1,31 @@
+/*
+ * loop_fill.h - what a reply needs and the core does not keep: prompts, tokens, ledger records,
+ * signatures, numbers of the process. Read from the store after the turn is durable.
+ */
+#ifndef CLOISTER_COORDINATOR_LOOP_FILL_H
+#define CLOISTER_COORDINATOR_LOOP_FILL_H
+
+#include "common/arena.h"
+#include "common/crypto.h"
+#include "coordinator/core/core.h"
+#include "coordinator/ledger/ledger.h"
+#include "coordinator/store/store.h"
+
+struct fill_context {
+    struct store *store;
+    const struct ledger *ledger;
+    const struct crypto_key *key; /* signs Hello */
+    const char *origin;
+    /* for Status */
+    uint64_t commits;
+    uint64_t commit_us_median;
+    uint64_t commit_us_max;
+    uint64_t requests;
+};
+
+/* Completes effect->reply.reply; allocations come from `arena`. On error the caller answers with
+ * the error instead. `txn` is a reader begun after the turn's commit. */
+enum err fill_reply(const struct fill_context *context, struct store_txn *txn,
+                    struct core_effect *effect, struct arena *arena, struct errbuf *eb);
+
+#endif
