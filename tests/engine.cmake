@@ -4,3 +4,18 @@ endforeach()
 cloister_unit_test(engine_threads
   SOURCES unit/engine/test_engine.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
+
+add_executable(write_tiny_model unit/engine/write_tiny_model.c unit/engine/tiny_model.c)
+target_link_libraries(write_tiny_model PRIVATE cloister_common m)
+cloister_target(write_tiny_model)
+
+find_package(Python3 COMPONENTS Interpreter REQUIRED)
+add_test(NAME engine_cli
+  COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_cli.py
+          ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
+# The model comes in the environment (CLOISTER_TEST_MODEL); without one the test is skipped.
+add_test(NAME engine_model
+  COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_model.py
+          ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_CURRENT_SOURCE_DIR}/vectors)
+set_tests_properties(engine_cli engine_model PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77
+  ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")

@@ -1,5 +1,6 @@
 #include "worker/engine_tool/generate_options.h"
 
+#include "common/check.h"
 #include "common/units.h"
 #include "worker/engine_tool/tool.h"
 
@@ -218,7 +219,8 @@ static int take_option(struct parsing *p, int id, const char *text)
     case OPTION_CONTEXT:
         return parse_u32("context", text, 2, LIMIT_CONTEXT_TOKENS, &o->context_tokens);
     default:
-        return tool_usage("generate: wrong option");
+        CHECK(false);
+        return TOOL_EXIT_USAGE;
     }
 }
 
@@ -264,8 +266,10 @@ int generate_options_parse(struct generate_options *ret_options, int argc, char 
 
     *ret_options = (struct generate_options){.max_tokens = 256, .sampling = sampling_default()};
     buf_init(&ret_options->prompt);
-    while (result == TOOL_EXIT_OK && (id = getopt_long(argc, argv, "", long_options, NULL)) != -1)
-        result = take_option(&p, id, optarg);
+    opterr = 0;
+    while (result == TOOL_EXIT_OK && (id = getopt_long(argc, argv, ":", long_options, NULL)) != -1)
+        result = id == '?' || id == ':' ? tool_usage_option(argc, argv, id)
+                                        : take_option(&p, id, optarg);
     return result == TOOL_EXIT_OK ? settle(&p, argc, argv) : result;
 }
 

@@ -258,9 +258,10 @@ int tool_info(int argc, char **argv)
     bool json = false;
     int c, result;
 
-    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
         if (c != 'j')
-            return tool_usage("info: wrong option");
+            return tool_usage_option(argc, argv, c);
         json = true;
     }
     if (optind + 1 != argc)

@@ -26,7 +26,8 @@ static int parse_options(int argc, char **argv, struct tokens_options *ret_optio
     struct tokens_options o = {0};
     int c;
 
-    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
         switch (c) {
         case 's':
             o.special = true;
@@ -38,7 +39,7 @@ static int parse_options(int argc, char **argv, struct tokens_options *ret_optio
             o.jsonl = true;
             break;
         default:
-            return tool_usage("%s: wrong option", argv[0]);
+            return tool_usage_option(argc, argv, c);
         }
     }
     if (optind + 1 != argc)

@@ -4,6 +4,7 @@
 #include "common/utf8.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,15 @@ int tool_usage(const char *fmt, ...)
     va_end(ap);
     fputs("Try 'cloister-engine --help'.\n", stderr);
     return TOOL_EXIT_USAGE;
+}
+
+int tool_usage_option(int argc, char **argv, int refused)
+{
+    const char *option = optind > 1 && optind <= argc ? argv[optind - 1] : "";
+
+    if (refused == ':')
+        return tool_usage("%s: %s needs a value", argv[0], option);
+    return tool_usage("%s: %s is no option, or one without a value", argv[0], option);
 }
 
 bool tool_parse_u32(const char *text, uint32_t min, uint32_t max, uint32_t *ret_value)

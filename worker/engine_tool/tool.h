@@ -24,6 +24,9 @@ enum tool_exit {
 int tool_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int tool_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* What getopt_long refused ('?' or ':'), as a usage error of the command argv[0]. */
+int tool_usage_option(int argc, char **argv, int refused);
+
 /* Whole text, decimal, within the bounds; false otherwise. */
 bool tool_parse_u32(const char *text, uint32_t min, uint32_t max, uint32_t *ret_value);
 

@@ -1,0 +1,211 @@
+"""cloister-engine as its users call it, on a model of a few hundred KB.
+
+    test_cli.py DIRECTORY_OF_PROGRAMS
+"""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+
+BIN = sys.argv[1]
+ENGINE = os.path.join(BIN, "cloister-engine")
+failures = []
+
+
+def run(*args, stdin=b""):
+    return subprocess.run([ENGINE, *args], input=stdin, capture_output=True, timeout=120)
+
+
+def check(what, condition, detail=""):
+    if not condition:
+        failures.append(what)
+        print("FAILED: %s %s" % (what, detail))
+
+
+def good(*args, stdin=b""):
+    p = run(*args, stdin=stdin)
+    check(" ".join(args[:3]), p.returncode == 0, p.stderr.decode())
+    return p.stdout
+
+
+def generate(model, *args):
+    return json.loads(good("generate", model, "--json", *args) or b"{}")
+
+
+def complaint(code, *args, stdin=b"", text=""):
+    """One line that begins with the program's name; a second one only points to --help."""
+    p = run(*args, stdin=stdin)
+    lines = p.stderr.decode().splitlines()
+    what = "complaint about " + " ".join(args)
+    check(what, p.returncode == code, "exit code %d: %s" % (p.returncode, lines))
+    check(what, lines and lines[-1 if code == 1 else 0].startswith("cloister-engine: "), lines)
+    check(what, len(lines) == (1 if code == 1 else 2), lines)
+    check(what, text in p.stderr.decode(), lines)
+    check(what, p.stdout == b"", p.stdout[:100])
+
+
+def wrong_command_lines(model):
+    for args in ([], ["dance"], ["info"], ["info", model, model], ["info", "--jsn", model],
+                 ["digest"], ["tokenize"], ["tokenize", "--json", "--jsonl", model],
+                 ["generate", model], ["generate", "--prompt", "x"],
+                 ["generate", model, "--prompt"],
+                 ["generate", model, "--prompt", "x", "--prompt-ids", "1"],
+                 ["generate", model, "--prompt", "x", "--raw", "--chat"],
+                 ["generate", model, "--prompt", "x", "--raw", "--system", "y"],
+                 ["generate", model, "--prompt", "x", "--chat", "--special"],
+                 ["generate", model, "--prompt-ids", "1", "--raw"],
+                 ["generate", model, "--prompt-ids", "1 x"],
+                 ["generate", model, "--prompt-ids", "-1"],
+                 ["generate", model, "--prompt-ids", "99999999999"]):
+        complaint(2, *args)
+    for option, value in (("--max-tokens", "0"), ("--max-tokens", "1e3"), ("--max-tokens", " 1"),
+                          ("--temperature", "hot"), ("--temperature", "nan"),
+                          ("--temperature", "-1"), ("--top-p", "0"), ("--top-p", "1.5"),
+                          ("--top-k", "-3"), ("--min-p", "1"), ("--repetition-penalty", "0"),
+                          ("--presence-penalty", "3"), ("--seed", "18446744073709551616"),
+                          ("--threads", "0"), ("--isa", "mmx"), ("--chunk", "0"),
+                          ("--kv", "f32"), ("--context", "1"), ("--beside", "many")):
+        complaint(2, "generate", model, "--prompt", "x", option, value,
+                  text=option.strip("-").replace("-", "_") if value in ("-1", "1.5", "3")
+                  else "")
+    p = run("--version")
+    check("--version", p.returncode == 0 and p.stdout.startswith(b"cloister-engine "))
+    p = run("--help")
+    check("--help", p.returncode == 0 and b"--beside" in p.stdout and p.stderr == b"")
+
+
+def bad_files(model, folder):
+    cut = os.path.join(folder, "cut.gguf")
+    with open(model, "rb") as f:
+        data = f.read()
+    with open(cut, "wb") as f:
+        f.write(data[:len(data) // 2])
+    empty = os.path.join(folder, "empty.gguf")
+    open(empty, "wb").close()
+    for path in (cut, empty, os.path.join(folder, "none.gguf"), folder):
+        for command in (["info"], ["tokenize"], ["detokenize"]):
+            complaint(1, *command, path, text=path)
+        complaint(1, "generate", path, "--raw", "--prompt", "x", text=path)
+    complaint(1, "digest", os.path.join(folder, "none.gguf"))
+
+
+def info_and_digest(model):
+    info = json.loads(good("info", "--json", model))
+    check("info", info["architecture"] == "llama" and info["gguf_version"] == 3, info)
+    check("info runnable", info["runnable"] is True and info["reason"] is None, info)
+    check("info types", info["types"]["Q8_0"]["tensors"] == 15, info["types"])
+    check("info template", info["chat_template"] == "chatml", info)
+    check("info tokens", info["tokenizer"]["tokens"] == 264, info["tokenizer"])
+    check("info estimate", info["estimate"]["weights_bytes"] > 50000, info["estimate"])
+    text = good("info", model).decode()
+    for word in ("llama", "chatml", "can run it", "256 tokens", "Q8_0"):
+        check("info says %s" % word, word in text, text)
+    with open(model, "rb") as f:
+        want = hashlib.sha256(f.read()).hexdigest()
+    check("digest", good("digest", model).split()[0].decode() == want)
+
+
+def tokens_there_and_back(model):
+    dice = random.Random(3)
+    texts = [b"", b"the thing in the inn", bytes(range(256)), b"\xf4\x90\x80\x80", b"\xff\xfe\x00",
+             "na\u00efve \U0001f642".encode()]
+    texts += [bytes(dice.randrange(256) for _ in range(dice.randrange(200))) for _ in range(20)]
+    for text in texts:
+        ids = good("tokenize", model, stdin=text)
+        check("there and back of %r" % text[:20], good("detokenize", model, stdin=ids) == text)
+        check("as JSON", json.loads(good("tokenize", "--json", model, stdin=text)) ==
+              [int(i) for i in ids.split()])
+    lines = ["the inn", "", "\u00e4\u0000b", "\U0001f642", "<|im_end|>"]
+    out = good("tokenize", "--jsonl", model, stdin="".join(json.dumps(t) + "\n" for t in lines)
+               .encode()).splitlines()
+    check("jsonl lines", len(out) == len(lines), out)
+    back = good("detokenize", "--jsonl", model, stdin=b"\n".join(out) + b"\n").splitlines()
+    check("jsonl back", [json.loads(b) for b in back] == lines, back)
+    check("control tokens are text", len(json.loads(out[4])) > 5, out[4])
+    special = good("tokenize", "--special", model, stdin=b"<|im_end|>").split()
+    check("--special", special == [b"261"], special)
+    check("control tokens are silent", good("detokenize", model, stdin=b"104 261 105") == b"hi")
+    check("detokenize --special",
+          good("detokenize", "--special", model, stdin=b"[104, 261]") == b"h<|im_end|>")
+    check("broken bytes in JSON are marked",
+          json.loads(good("detokenize", "--json", model, stdin=b"104 255")) == "h\ufffd")
+    complaint(1, "detokenize", model, stdin=b"1 264", text="264")
+    complaint(1, "detokenize", model, stdin=b"1 two", text="two")
+    complaint(1, "tokenize", "--jsonl", model, stdin=b"12\n", text="line 1")
+    complaint(1, "tokenize", "--jsonl", model, stdin=b"\"a\n", text="line 1")
+    complaint(1, "detokenize", "--jsonl", model, stdin=b"{}\n", text="line 1")
+
+
+def answers(model):
+    base = ["--prompt", "the thing in the inn", "--max-tokens", "20", "--temperature", "0.8",
+            "--seed", "11", "--ignore-end"]
+    want = generate(model, "--raw", *base)
+    check("fields", sorted(want) == ["finish", "ids", "isa", "logits_sha256", "prompt_ids", "text",
+                                     "usage"], want)
+    check("20 tokens", len(want["ids"]) == 20 and want["finish"] == "length", want)
+    check("usage", want["usage"]["prompt_tokens"] == len(want["prompt_ids"]) and
+          want["usage"]["completion_tokens"] == 20, want["usage"])
+    same = [["--threads", "1"], ["--threads", "2"], ["--chunk", "1"], ["--chunk", "17"],
+            ["--chunk", "512"], ["--beside", "7"], ["--isa", "scalar"],
+            ["--beside", "3", "--chunk", "2", "--threads", "2"]]
+    for isa in ("avx2", "avx512"):
+        if run("generate", model, "--raw", "--prompt", "x", "--isa", isa).returncode == 0:
+            same.append(["--isa", isa])
+    for options in same:
+        got = generate(model, "--raw", *base, *options)
+        check("the same with " + " ".join(options),
+              got["logits_sha256"] == want["logits_sha256"] and got["ids"] == want["ids"])
+    ids = " ".join(map(str, want["prompt_ids"]))
+    got = generate(model, "--prompt-ids", ids, *base[2:])
+    check("--prompt-ids", got["logits_sha256"] == want["logits_sha256"])
+    got = generate(model, "--raw", *base, "--resume-ids", " ".join(map(str, want["ids"][:7])))
+    check("--resume-ids", got["logits_sha256"] == want["logits_sha256"] and
+          got["ids"] == want["ids"][7:])
+    for options in (["--kv", "q8_0"], ["--seed", "12"], ["--temperature", "0"]):
+        got = generate(model, "--raw", *base, *options)
+        check("not the same with " + " ".join(options),
+              got["logits_sha256"] != want["logits_sha256"])
+    plain = good("generate", model, "--raw", *base)
+    shown = plain.decode("utf-8", "replace")
+    check("plain text", shown.replace("\ufffd", "") == want["text"].replace("\ufffd", ""), plain)
+    pairs = [want["text"][i:i + 2] for i in range(1, len(want["text"]) - 1)]
+    stop = next(t for t in pairs if t.isascii() and t.isprintable())
+    got = generate(model, "--raw", *base, "--stop", "nowhere to be seen", "--stop", stop)
+    check("--stop", got["finish"] == "stop" and
+          got["text"] == want["text"][:want["text"].index(stop)], got)
+
+
+def prompts(model, folder):
+    chat = generate(model, "--prompt", "hi", "--max-tokens", "3")
+    check("chat is chosen", chat["prompt_ids"][0] == 260, chat)
+    check("and said", b"chatml" in run("generate", model, "--prompt", "hi", "--max-tokens",
+                                       "1").stderr)
+    with_system = generate(model, "--prompt", "hi", "--system", "be", "--max-tokens", "1")
+    check("--system", len(with_system["prompt_ids"]) > len(chat["prompt_ids"]))
+    special = generate(model, "--prompt", "<|im_start|>hi", "--special", "--max-tokens", "1")
+    check("--special", special["prompt_ids"] == [260, 104, 105], special)
+    path = os.path.join(folder, "prompt")
+    with open(path, "wb") as f:
+        f.write(b"h\x00\xff")
+    got = generate(model, "--raw", "--prompt-file", path, "--max-tokens", "1")
+    check("--prompt-file", got["prompt_ids"] == [104, 0, 255], got)
+    complaint(1, "generate", model, "--raw", "--prompt", "", text="empty")
+    complaint(1, "generate", model, "--raw", "--prompt", "x" * 300, text="300 tokens")
+    complaint(1, "generate", model, "--prompt-ids", "264", text="264")
+    complaint(1, "generate", model, "--raw", "--prompt-file", folder)
+
+
+with tempfile.TemporaryDirectory() as tmp:
+    tiny = os.path.join(tmp, "tiny.gguf")
+    subprocess.run([os.path.join(BIN, "write_tiny_model"), tiny], check=True)
+    wrong_command_lines(tiny)
+    bad_files(tiny, tmp)
+    info_and_digest(tiny)
+    tokens_there_and_back(tiny)
+    answers(tiny)
+    prompts(tiny, tmp)
+sys.exit(1 if failures else 0)
