@@ -13,3 +13,13 @@ cloister_unit_test(store_faults SOURCES unit/store/test_store_faults.c
 cloister_unit_test(store_disk_full SOURCES unit/store/test_store_disk_full.c
                    LIBS cloister_store_test cloister_store)
 set_tests_properties(store_disk_full PROPERTIES SKIP_RETURN_CODE 77)
+
+cloister_unit_test(merkle SOURCES unit/ledger/test_merkle.c LIBS cloister_ledger_verify)
+cloister_unit_test(note SOURCES unit/ledger/test_note.c LIBS cloister_ledger_verify)
+
+add_library(cloister_ledger_test STATIC unit/ledger/ledger_test.c)
+target_link_libraries(cloister_ledger_test PUBLIC cloister_ledger cloister_store_test)
+cloister_target(cloister_ledger_test)
+
+cloister_unit_test(ledger SOURCES unit/ledger/test_ledger.c
+                   LIBS cloister_ledger_test cloister_ledger PkgConfig::LIBCRYPTO Threads::Threads)
