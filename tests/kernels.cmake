@@ -15,3 +15,32 @@ foreach(part numerics rope_table)
 endforeach()
 # Walking millions of floats wants the optimizer, whatever the build type.
 target_compile_options(test_kernels_numerics PRIVATE -O2)
+
+# The wrappers of each instruction set against plain C; AVX-512's also over SIMDe, so that a machine
+# without the instructions checks what each intrinsic is asked to do.
+include(CheckIncludeFile)
+check_include_file(simde/x86/avx512.h CLOISTER_HAVE_SIMDE)
+set(vec_sources kernels/test_vec.c kernels/vec_probe_plain.c)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
+  list(APPEND vec_sources kernels/vec_probe_avx2.c kernels/vec_probe_avx512.c)
+  set_source_files_properties(kernels/vec_probe_avx2.c PROPERTIES
+    COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+  set_source_files_properties(kernels/vec_probe_avx512.c PROPERTIES
+    COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512vnni")
+endif()
+cloister_unit_test(kernels_vec SOURCES ${vec_sources} LIBS kernels_fixture)
+if(CLOISTER_HAVE_SIMDE)
+  add_library(kernels_vec_simde STATIC kernels/vec_probe_simde.c)
+  target_include_directories(kernels_vec_simde BEFORE PRIVATE kernels/simde)
+  target_compile_options(kernels_vec_simde PRIVATE -O1 -Wno-psabi)
+  target_link_libraries(test_kernels_vec PRIVATE kernels_vec_simde)
+  target_compile_definitions(test_kernels_vec PRIVATE CLOISTER_TEST_SIMDE=1)
+else()
+  target_compile_definitions(test_kernels_vec PRIVATE CLOISTER_TEST_SIMDE=0)
+endif()
+
+# Not a test: `bench_kernels` prints speeds beside the machine's limits.
+add_executable(bench_kernels bench/bench_kernels.c)
+target_compile_options(bench_kernels PRIVATE -O3)
+target_link_libraries(bench_kernels PRIVATE cloister_kernels)
+cloister_target(bench_kernels)
