@@ -1,3 +1,12 @@
+# Messages: packed bytes against those that protoc makes, and what is refused.
+set(PROTO_TEST_PARTS unit/proto/samples.c unit/proto/walk.c)
+cloister_unit_test(wire
+  SOURCES unit/proto/test_wire.c ${PROTO_TEST_PARTS}
+  LIBS cloister_proto)
+cloister_unit_test(record
+  SOURCES unit/proto/test_record.c ${PROTO_TEST_PARTS}
+  LIBS cloister_proto)
+
 # Requests and replies: transport.h over nng.
 cloister_unit_test(transport
   SOURCES unit/transport/test_transport.c unit/transport/fixture.c

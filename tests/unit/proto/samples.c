@@ -1,0 +1,584 @@
+#include "tests/unit/proto/samples.h"
+
+#include "common/check.h"
+#include "common/crypto.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#define BYTES(literal)                                                                             \
+    {                                                                                              \
+        .data = (const uint8_t *)(literal), .size = sizeof(literal) - 1                            \
+    }
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define ENVELOPE .session = 0x1122334455667788, .request_id = {"0123456789abcdef"}
+#define JOB_ID                                                                                     \
+    {                                                                                              \
+        "job-id-is-16-byt"                                                                         \
+    }
+#define ANOTHER_ID                                                                                 \
+    {                                                                                              \
+        "another-job-id16"                                                                         \
+    }
+
+static const char signature[] = "signature-is-64-bytes-long-and-this-is-how-it-looks-when-spelled";
+
+/* ---- requests ---- */
+
+static const struct wire_model_offer hello_models[] = {
+    {
+        .name = "smollm2",
+        .weights_digest = "weights-digest-is-32-bytes-long!",
+        .tokenizer_digest = "tokenizer-digest-is-32-bytes-ok!",
+        .architecture = "llama",
+        .quantization = "Q4_1",
+        .parameters = 134515008,
+        .file_bytes = 98765432,
+        .context_tokens = 2048,
+        .weights_bytes = 91000000,
+        .kv_bytes = 47185920,
+        .scratch_bytes = 3000000,
+        .chat_template = "chatml",
+    },
+    {.name = "other"},
+};
+
+static const struct wire_lease_held hello_leases[] = {
+    {.job_id = JOB_ID, .epoch = 3, .tokens = 17},
+};
+
+static const struct wire_model_status hello_status[] = {
+    {
+        .name = "smollm2",
+        .state = WIRE_MODEL_STATE_FAILED,
+        .error = "no memory for 5 bytes",
+        .weights_bytes = 1,
+        .kv_bytes = 2,
+        .scratch_bytes = 3,
+        .load_ms = 4,
+        .running = 5,
+        .waiting = 6,
+        .queued_tokens = 7,
+        .prefill_tokens_per_s = 8,
+        .decode_tokens_per_s = 9,
+        .kv_pages_free = 10,
+        .kv_pages = 11,
+    },
+};
+
+static const int32_t report_ids[] = {0, 1, 2147483647};
+
+static const struct wire_lease_progress report_leases[] = {
+    {
+        .job_id = JOB_ID,
+        .epoch = 3,
+        .first = 128,
+        .ids = report_ids,
+        .n_ids = COUNT(report_ids),
+        .text = BYTES("caf\303\251 \000\377"),
+        .usage = {.prompt_tokens = 1,
+                  .prompt_cached = 2,
+                  .prompt_computed = 3,
+                  .resumed_tokens = 4,
+                  .completion_tokens = 5,
+                  .queue_us = 6,
+                  .prefill_us = 7,
+                  .decode_us = 8},
+    },
+    {
+        .job_id = ANOTHER_ID,
+        .epoch = UINT64_MAX,
+        .finish = WIRE_FINISH_ERROR,
+        .error = {.code = ERR_INTERNAL, .text = "a bug", .retryable = true, .retry_after_ms = 1500},
+    },
+};
+
+static const struct wire_model_status report_models[] = {
+    {.name = "smollm2", .state = WIRE_MODEL_STATE_READY},
+};
+
+static const struct wire_chat_message submit_messages[] = {
+    {.role = "system", .content = BYTES("Be kind.")},
+    {.role = "user", .content = BYTES("Gr\303\274\303\237 dich\n\377")},
+    {.role = "assistant"},
+};
+
+static const struct wire_bytes submit_stops[] = {BYTES("\n\n"), BYTES("END")};
+
+const struct sample_request sample_requests[] = {
+    {"request_hello",
+     {ENVELOPE, .kind = WIRE_REQUEST_HELLO,
+      .hello = {.role = WIRE_ROLE_WORKER,
+                .node = "worker-1",
+                .features = 9,
+                .build = "0.1.0 abcdef",
+                .public_key = "public-key-of-the-node-32-bytes!",
+                .nonce = "nonce-of-the-node-is-32-bytes-ok",
+                .signature = {(const uint8_t *)signature, 64},
+                .worker = {.models = hello_models,
+                           .n_models = COUNT(hello_models),
+                           .memory = {17179869184, 8589934592, 4294967296, 5},
+                           .device = "cpu",
+                           .isa = "avx2",
+                           .threads = 2,
+                           .leases = hello_leases,
+                           .n_leases = COUNT(hello_leases),
+                           .status = hello_status,
+                           .n_status = COUNT(hello_status)}}}},
+    {"request_pull",
+     {ENVELOPE, .kind = WIRE_REQUEST_PULL, .pull = {.acked_command = 300, .wait_ms = 30000}}},
+    {"request_report",
+     {ENVELOPE, .kind = WIRE_REQUEST_REPORT,
+      .report = {.leases = report_leases,
+                 .n_leases = COUNT(report_leases),
+                 .models = report_models,
+                 .n_models = COUNT(report_models),
+                 .memory = {.free_bytes = 1}}}},
+    {"request_goodbye",
+     {ENVELOPE, .kind = WIRE_REQUEST_GOODBYE, .goodbye = {.reason = "going down"}}},
+    {"request_submit",
+     {ENVELOPE, .kind = WIRE_REQUEST_SUBMIT,
+      .submit = {.job_id = JOB_ID,
+                 .job = {.model = "smollm2",
+                         .prompt_kind = WIRE_PROMPT_KIND_CHAT,
+                         .messages = submit_messages,
+                         .n_messages = COUNT(submit_messages),
+                         .sampling = {.temperature = 0.75f,
+                                      .top_k = 40,
+                                      .top_p = 0.5f,
+                                      .min_p = 0.125f,
+                                      .repetition_penalty = 1.25f,
+                                      .presence_penalty = -0.5f,
+                                      .frequency_penalty = 2.0f,
+                                      .seed = 81985529216486895},
+                         .max_tokens = 256,
+                         .stops = submit_stops,
+                         .n_stops = COUNT(submit_stops),
+                         .job_class = WIRE_JOB_CLASS_INTERACTIVE,
+                         .priority = 9,
+                         .deadline_ms = 60000,
+                         .cancel_on_disconnect = true,
+                         .project = "pr\303\266jekt",
+                         .cost_center = "4711"}}}},
+    {"request_watch",
+     {ENVELOPE, .kind = WIRE_REQUEST_WATCH,
+      .watch = {.job_id = JOB_ID, .first = 7, .wait_ms = 1000}}},
+    {"request_cancel",
+     {ENVELOPE, .kind = WIRE_REQUEST_CANCEL,
+      .cancel = {.job_id = JOB_ID, .reason = "no longer wanted"}}},
+    {"request_list_jobs",
+     {ENVELOPE, .kind = WIRE_REQUEST_LIST_JOBS,
+      .list_jobs = {.tenant = "acme",
+                    .model = "smollm2",
+                    .states = 510,
+                    .after = BYTES("job-id-is-16-byt"),
+                    .limit = 1000,
+                    .id_prefix = BYTES("job"),
+                    .newest_first = true}}},
+    {"request_get_job", {ENVELOPE, .kind = WIRE_REQUEST_GET_JOB, .get_job = {.job_id = JOB_ID}}},
+    {"request_explain", {ENVELOPE, .kind = WIRE_REQUEST_EXPLAIN, .explain = {.job_id = JOB_ID}}},
+    {"request_list_workers", {ENVELOPE, .kind = WIRE_REQUEST_LIST_WORKERS}},
+    {"request_list_models", {ENVELOPE, .kind = WIRE_REQUEST_LIST_MODELS}},
+    {"request_usage",
+     {ENVELOPE, .kind = WIRE_REQUEST_USAGE,
+      .usage = {.tenant = "acme", .model = "smollm2", .day_from = 20260101, .day_to = 20261231}}},
+    {"request_ledger_range",
+     {ENVELOPE, .kind = WIRE_REQUEST_LEDGER_RANGE, .ledger_range = {.first = 128, .limit = 500}}},
+    {"request_status", {ENVELOPE, .kind = WIRE_REQUEST_STATUS}},
+};
+const size_t n_sample_requests = COUNT(sample_requests);
+
+/* ---- replies ---- */
+
+static const int32_t run_prompt_ids[] = {1, 49151};
+static const int32_t run_resume_ids[] = {300, 0};
+
+static const struct wire_command pull_commands[] = {
+    {.seq = 1, .kind = WIRE_COMMAND_LOAD, .load = {.model = "smollm2"}},
+    {.seq = 2, .kind = WIRE_COMMAND_UNLOAD, .unload = {.model = "other"}},
+    {.seq = 3,
+     .kind = WIRE_COMMAND_RUN,
+     .run = {.job_id = JOB_ID,
+             .epoch = 4,
+             .attempt = 2,
+             .job = {.model = "smollm2",
+                     .prompt_kind = WIRE_PROMPT_KIND_IDS,
+                     .prompt_ids = run_prompt_ids,
+                     .n_prompt_ids = COUNT(run_prompt_ids),
+                     .sampling = {.top_p = 1.0f, .repetition_penalty = 1.0f},
+                     .job_class = WIRE_JOB_CLASS_BATCH},
+             .resume_ids = run_resume_ids,
+             .n_resume_ids = COUNT(run_resume_ids),
+             .resume_text_bytes = 5}},
+    {.seq = 9, .kind = WIRE_COMMAND_CANCEL, .cancel = {.job_id = JOB_ID, .epoch = 4}},
+};
+
+static const struct wire_lease_ack report_acks[] = {
+    {.job_id = JOB_ID, .epoch = 4, .fenced = true, .next = 77},
+    {.job_id = ANOTHER_ID},
+};
+
+static const int32_t watch_ids[] = {6, 7};
+
+static const struct wire_job_info listed_jobs[] = {
+    {
+        .job_id = JOB_ID,
+        .model = "smollm2",
+        .tenant = "acme",
+        .state = WIRE_JOB_STATE_DONE,
+        .job_class = WIRE_JOB_CLASS_STANDARD,
+        .priority = 3,
+        .submitted_wall_ns = 1700000000000000001,
+        .started_wall_ns = 1700000000000000002,
+        .ended_wall_ns = 1700000000000000003,
+        .attempts = 2,
+        .worker = "worker-1",
+        .max_tokens = 256,
+        .usage = {.prompt_tokens = 21, .decode_us = 28},
+        .reserved_tokens = 300,
+        .finish = WIRE_FINISH_STOP,
+        .error = {.code = ERR_INVALID, .text = "once"},
+        .reserve_seq = 41,
+        .settle_seq = 42,
+        .queued_ahead = 4,
+        .project = "p",
+        .cost_center = "c",
+    },
+};
+
+static const struct wire_candidate candidates[] = {
+    {
+        .worker = "worker-1",
+        .chosen = true,
+        .predicate = "memory",
+        .detail = "needs 1 byte more",
+        .need_bytes = 1,
+        .free_bytes = 2,
+        .unclaimed_bytes = 3,
+        .queued_tokens = 4,
+        .tokens_per_s = 5,
+        .load_ms = 6,
+        .cost_ms = 7,
+    },
+    {.worker = "worker-2"},
+};
+
+static const struct wire_model_status worker_models[] = {
+    {.name = "smollm2", .state = WIRE_MODEL_STATE_LOADING},
+};
+
+static const struct wire_worker_info workers[] = {
+    {
+        .name = "worker-1",
+        .state = WIRE_WORKER_STATE_SUSPECT,
+        .device = "NVIDIA H200",
+        .isa = "sm_90",
+        .build = "0.1.0",
+        .threads = 16,
+        .memory = {1, 2, 3, 4},
+        .claimed_bytes = 5,
+        .stranger_bytes = 6,
+        .models = worker_models,
+        .n_models = COUNT(worker_models),
+        .leases = 7,
+        .seen_ms = 8,
+        .tokens = 9,
+        .key_fingerprint = "fingerprint-of-the-key-32-bytes!",
+    },
+};
+
+static const struct wire_model_info models[] = {
+    {.offer = {.name = "smollm2"},
+     .workers = 1,
+     .loading = 2,
+     .ready = 3,
+     .running = 4,
+     .waiting = 5},
+};
+
+static const struct wire_usage_row usage_rows[] = {
+    {.tenant = "acme",
+     .model = "smollm2",
+     .day = 20260131,
+     .jobs = 1,
+     .prompt_tokens = 2,
+     .prompt_cached = 3,
+     .completion_tokens = 4,
+     .computed_tokens = 5},
+};
+
+static const struct wire_usage_balance usage_balances[] = {
+    {.tenant = "acme", .budget_tokens = 6, .reserved_tokens = 7, .settled_tokens = 8},
+};
+
+static const struct wire_bytes ledger_records[] = {BYTES("one"), BYTES("two\000")};
+static const char *const reasons[] = {"disk full", "a job waits for 61 s"};
+
+const struct sample_reply sample_replies[] = {
+    {"reply_error",
+     {ENVELOPE, .kind = WIRE_REPLY_ERROR,
+      .error = {.code = ERR_BUSY,
+                .text = "the queue is full",
+                .retryable = true,
+                .retry_after_ms = 2500}}},
+    {"reply_hello",
+     {ENVELOPE, .kind = WIRE_REQUEST_HELLO,
+      .hello = {.established = true,
+                .challenge = "challenge-of-coordinator-32-byte",
+                .public_key = "public-key-of-coordinator-32-byt",
+                .signature = {(const uint8_t *)signature, 64},
+                .coordinator = "head",
+                .build = "0.1.0 abcdef",
+                .features = 5,
+                .heartbeat_ms = 500,
+                .lease_ms = 5000}}},
+    {"reply_pull",
+     {ENVELOPE, .kind = WIRE_REQUEST_PULL,
+      .pull = {.commands = pull_commands, .n_commands = COUNT(pull_commands)}}},
+    {"reply_report",
+     {ENVELOPE, .kind = WIRE_REQUEST_REPORT,
+      .report = {.leases = report_acks, .n_leases = COUNT(report_acks)}}},
+    {"reply_goodbye", {ENVELOPE, .kind = WIRE_REQUEST_GOODBYE}},
+    {"reply_submit",
+     {ENVELOPE, .kind = WIRE_REQUEST_SUBMIT,
+      .submit = {.job_id = JOB_ID,
+                 .state = WIRE_JOB_STATE_QUEUED,
+                 .duplicate = true,
+                 .queued_ahead = 12}}},
+    {"reply_watch",
+     {ENVELOPE, .kind = WIRE_REQUEST_WATCH,
+      .watch = {.job_id = JOB_ID,
+                .state = WIRE_JOB_STATE_FAILED,
+                .first = 5,
+                .ids = watch_ids,
+                .n_ids = COUNT(watch_ids),
+                .text = BYTES(" ok"),
+                .end = true,
+                .finish = WIRE_FINISH_LENGTH,
+                .error = {.code = ERR_TOO_LARGE, .text = "too large"},
+                .usage = {.prompt_tokens = 11, .completion_tokens = 12}}}},
+    {"reply_cancel",
+     {ENVELOPE, .kind = WIRE_REQUEST_CANCEL, .cancel = {.state = WIRE_JOB_STATE_CANCELLED}}},
+    {"reply_list_jobs",
+     {ENVELOPE, .kind = WIRE_REQUEST_LIST_JOBS,
+      .list_jobs = {.jobs = listed_jobs, .n_jobs = COUNT(listed_jobs), .more = true}}},
+    {"reply_get_job",
+     {ENVELOPE, .kind = WIRE_REQUEST_GET_JOB,
+      .get_job =
+          {.info = {.job_id = JOB_ID,
+                    .model = "smollm2",
+                    .state = WIRE_JOB_STATE_EXPIRED,
+                    .job_class = WIRE_JOB_CLASS_BATCH},
+           .job = {.model = "smollm2",
+                   .prompt_kind = WIRE_PROMPT_KIND_TEXT,
+                   .text = BYTES("Once upon a time"),
+                   .sampling = {.temperature = 1.0f, .top_p = 1.0f, .repetition_penalty = 1.0f},
+                   .job_class = WIRE_JOB_CLASS_BATCH}}}},
+    {"reply_explain",
+     {ENVELOPE, .kind = WIRE_REQUEST_EXPLAIN,
+      .explain = {.state = WIRE_JOB_STATE_LEASED,
+                  .summary = "waits for memory",
+                  .queued_ahead = 2,
+                  .decided_wall_ns = 1700000000000000009,
+                  .candidates = candidates,
+                  .n_candidates = COUNT(candidates)}}},
+    {"reply_list_workers",
+     {ENVELOPE, .kind = WIRE_REQUEST_LIST_WORKERS,
+      .list_workers = {.workers = workers, .n_workers = COUNT(workers)}}},
+    {"reply_list_models",
+     {ENVELOPE, .kind = WIRE_REQUEST_LIST_MODELS,
+      .list_models = {.models = models, .n_models = COUNT(models)}}},
+    {"reply_usage",
+     {ENVELOPE, .kind = WIRE_REQUEST_USAGE,
+      .usage = {.rows = usage_rows,
+                .n_rows = COUNT(usage_rows),
+                .balances = usage_balances,
+                .n_balances = COUNT(usage_balances)}}},
+    {"reply_ledger_range",
+     {ENVELOPE, .kind = WIRE_REQUEST_LEDGER_RANGE,
+      .ledger_range = {.first = 128,
+                       .records = ledger_records,
+                       .n_records = COUNT(ledger_records),
+                       .size = 130,
+                       .checkpoint = "origin\n130\nroot\n\n\342\200\224 origin signature\n",
+                       .origin = "cloister.example/ledger",
+                       .public_key = "public-key-of-coordinator-32-byt"}}},
+    {"reply_status",
+     {ENVELOPE, .kind = WIRE_REQUEST_STATUS,
+      .status = {.coordinator = "head",
+                 .build = "0.1.0",
+                 .uptime_ms = 1,
+                 .healthy = true,
+                 .reasons = reasons,
+                 .n_reasons = COUNT(reasons),
+                 .queued = 2,
+                 .leased = 3,
+                 .running = 4,
+                 .ended = 5,
+                 .queued_tokens = 6,
+                 .workers_alive = 7,
+                 .workers_known = 8,
+                 .oldest_queued_ms = 9,
+                 .oldest_running_idle_ms = 10,
+                 .store_used_bytes = 11,
+                 .store_map_bytes = 12,
+                 .ledger_size = 13,
+                 .checkpoint_size = 14,
+                 .commits = 15,
+                 .commit_us_median = 16,
+                 .commit_us_max = 17,
+                 .admission_open = true,
+                 .requests = 18,
+                 .parked = 19,
+                 .stale_reports = 20}}},
+};
+const size_t n_sample_replies = COUNT(sample_replies);
+
+/* ---- records ---- */
+
+const struct record_job sample_record_job = {
+    .job_id = JOB_ID,
+    .content_digest = "content-digest-is-32-bytes-long!",
+    .tenant = "acme",
+    .model = "smollm2",
+    .state = WIRE_JOB_STATE_DONE,
+    .job_class = WIRE_JOB_CLASS_STANDARD,
+    .priority = 9,
+    .max_tokens = 256,
+    .submit_order = 1,
+    .submitted_wall_ns = 2,
+    .deadline_wall_ns = 3,
+    .started_wall_ns = 4,
+    .ended_wall_ns = 5,
+    .attempts = 6,
+    .lease_epoch = 7,
+    .worker = "worker-1",
+    .prompt_tokens = 8,
+    .prompt_cached = 9,
+    .prompt_computed = 10,
+    .tokens = 11,
+    .text_bytes = 12,
+    .computed_tokens = 13,
+    .queue_us = 14,
+    .prefill_us = 15,
+    .decode_us = 16,
+    .finish = WIRE_FINISH_ERROR,
+    .error_code = ERR_INTERNAL,
+    .error_text = "a bug",
+    .reserved_tokens = 17,
+    .reserve_seq = 18,
+    .settle_seq = 19,
+    .cancel_on_disconnect = true,
+    .project = "p",
+    .cost_center = "c",
+    .principal = "client-1",
+    .key_fingerprint = "fingerprint-of-the-key-32-bytes!",
+    .prompt_tokens_bound = 20,
+};
+
+static const int32_t chunk_ids[] = {5, 6};
+const struct record_chunk sample_record_chunk = {
+    .ids = chunk_ids,
+    .n_ids = COUNT(chunk_ids),
+    .text = (const uint8_t *)"\377\000x",
+    .text_size = 3,
+};
+
+const struct record_usage sample_record_usage = {
+    .tenant = "acme",
+    .model = "smollm2",
+    .day = 20260131,
+    .jobs = 1,
+    .prompt_tokens = 2,
+    .prompt_cached = 3,
+    .completion_tokens = 4,
+    .computed_tokens = 5,
+};
+
+const struct record_balance sample_record_balance = {
+    .tenant = "acme",
+    .reserved_tokens = 1,
+    .settled_tokens = 2,
+};
+
+const struct record_learned sample_record_learned = {
+    .model = "smollm2",
+    .weights_digest = "weights-digest-is-32-bytes-long!",
+    .predicted_bytes = 1,
+    .measured_bytes = 2,
+    .load_ms = 3,
+    .prefill_tokens_per_s = 4,
+    .decode_tokens_per_s = 5,
+};
+
+const struct record_ledger sample_record_ledger = {
+    .schema = 1,
+    .kind = RECORD_LEDGER_SETTLE,
+    .seq = 2,
+    .node = "head",
+    .boot_epoch = 3,
+    .wall_ns = 4,
+    .mono_ns = 5,
+    .job_id = JOB_ID,
+    .attempt = 6,
+    .tenant = "acme",
+    .project = "p",
+    .cost_center = "c",
+    .principal = "client-1",
+    .key_fingerprint = "fingerprint-of-the-key-32-bytes!",
+    .model = "smollm2",
+    .weights_digest = "weights-digest-is-32-bytes-long!",
+    .tokenizer_digest = "tokenizer-digest-is-32-bytes-ok!",
+    .engine_build = "0.1.0",
+    .quantization = "Q4_1",
+    .shards = 7,
+    .worker = "worker-1",
+    .seed = 81985529216486895,
+    .sampling_digest = "sampling-digest-is-32-bytes-long",
+    .max_tokens = 8,
+    .reserved_tokens = 9,
+    .reserve_seq = 10,
+    .count_source = RECORD_COUNT_SOURCE_ENGINE,
+    .prompt_tokens = 11,
+    .prompt_cached = 12,
+    .prompt_computed = 13,
+    .completion_computed = 14,
+    .completion_delivered = 15,
+    .completion_billable = 16,
+    .policy_id = 17,
+    .finish = WIRE_FINISH_STOP,
+    .outcome = WIRE_JOB_STATE_DONE,
+    .prompt_hash = "prompt-hash-is-32-bytes-long-ok!",
+    .output_hash = "output-hash-is-32-bytes-long-ok!",
+    .queue_us = 18,
+    .prefill_us = 19,
+    .decode_us = 20,
+    .public_key = "public-key-of-coordinator-32-byt",
+};
+
+void golden_read(const char *name, struct buf *ret_bytes)
+{
+    char path[256];
+    char pair[3] = {0};
+    uint8_t byte;
+    size_t have = 0;
+    int c;
+
+    (void)snprintf(path, sizeof path, "tests/unit/proto/golden/%s.hex", name);
+    FILE *f = fopen(path, "r");
+    CHECK(f != NULL);
+    buf_clear(ret_bytes);
+    while ((c = fgetc(f)) != EOF) {
+        if (isspace(c))
+            continue;
+        pair[have++] = (char)c;
+        if (have == 2) {
+            CHECK(hex_decode(pair, &byte, 1));
+            buf_append_byte(ret_bytes, byte);
+            have = 0;
+        }
+    }
+    CHECK(have == 0 && !ret_bytes->failed);
+    (void)fclose(f);
+}
