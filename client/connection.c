@@ -13,7 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HELLO_TIMEOUT_MS  3000u
+/* The first Hello is given little time, so that an address where nobody answers is soon said so;
+ * the next ones more. */
+#define HELLO_MS_MIN      1000u
+#define HELLO_MS_MAX      5000u
 #define RETRY_MS_MIN      50u
 #define RETRY_MS_MAX      2000u
 #define NOTICE_AFTER_MS   1000u
@@ -124,7 +127,7 @@ static uint64_t connection_jitter(uint64_t ms)
 /* ---- the session ---- */
 
 /* The session's number, saying Hello where there is none; one thread says it, the others wait. */
-static enum err connection_session(struct cloister *c, uint64_t *ret_session,
+static enum err connection_session(struct cloister *c, uint32_t timeout_ms, uint64_t *ret_session,
                                    struct cloister_problem *problem)
 {
     pthread_mutex_lock(&c->mutex);
@@ -144,7 +147,7 @@ static enum err connection_session(struct cloister *c, uint64_t *ret_session,
 
     struct cloister_server server;
     uint64_t session = 0;
-    enum err err = hello_say(c, HELLO_TIMEOUT_MS, &session, &server, problem);
+    enum err err = hello_say(c, timeout_ms, &session, &server, problem);
 
     pthread_mutex_lock(&c->mutex);
     c->greeting = false;
@@ -196,7 +199,7 @@ static enum outcome connection_judge(enum err err)
 }
 
 static enum outcome connection_attempt(struct cloister *c, struct wire_request *request,
-                                       uint32_t timeout_ms, struct arena *arena,
+                                       uint32_t timeout_ms, uint32_t hello_ms, struct arena *arena,
                                        struct wire_reply *ret_reply,
                                        struct cloister_problem *problem)
 {
@@ -205,7 +208,8 @@ static enum outcome connection_attempt(struct cloister *c, struct wire_request *
     buf_init(&packed);
     buf_init(&reply);
     enum outcome outcome;
-    enum err err = connection_session(c, &request->session, problem);
+    enum err err = connection_session(c, timeout_ms < hello_ms ? timeout_ms : hello_ms,
+                                      &request->session, problem);
     if (err != ERR_OK) {
         outcome = err == ERR_CORRUPT ? OUTCOME_FAILED : connection_judge(err);
         goto out;
@@ -279,6 +283,7 @@ enum err connection_call(struct cloister *c, struct wire_request *request, uint3
     uint64_t begun = clock_mono_ms();
     uint64_t pause = RETRY_MS_MIN;
     unsigned garbled = 0, stale = 0;
+    uint32_t hello_ms = HELLO_MS_MIN;
     bool noticed = false, told_busy = false;
     for (;;) {
         uint64_t attempt_begun = clock_mono_ms();
@@ -287,7 +292,9 @@ enum err connection_call(struct cloister *c, struct wire_request *request, uint3
         uint32_t timeout = timeout_ms;
         if (timeout > left)
             timeout = left > 1000 ? (uint32_t)left : 1000;
-        enum outcome outcome = connection_attempt(c, request, timeout, arena, ret_reply, problem);
+        enum outcome outcome =
+            connection_attempt(c, request, timeout, hello_ms, arena, ret_reply, problem);
+        hello_ms = hello_ms * 2 < HELLO_MS_MAX ? hello_ms * 2 : HELLO_MS_MAX;
         uint64_t now = clock_mono_ms();
         uint64_t wait = connection_jitter(pause);
         switch (outcome) {

@@ -1,0 +1,52 @@
+/*
+ * show.h - a job's answer on its way out: text as it comes, or one JSON document at the end; and
+ * Ctrl-C, which cancels the job and the second time leaves at once.
+ */
+#ifndef CLOISTER_CLI_SHOW_H
+#define CLOISTER_CLI_SHOW_H
+
+#include "client/cli/cli.h"
+#include "client/cli/text.h"
+#include "common/buf.h"
+
+#include <pthread.h>
+
+struct show {
+    struct cli *cli;
+    char id[CLOISTER_ID_BYTES];
+    struct text_sink sink;
+    struct buf text;               /* collected for --json */
+    struct buf ids;                /* int32_t each */
+    uint64_t started_ms, first_ms; /* monotonic; 0: no token yet */
+    struct cloister_event last;    /* without its pointers */
+    char error_text[CLOISTER_PROBLEM_BYTES];
+    bool ended, output_failed;
+};
+
+void show_init(struct show *show, struct cli *cli, const char *id);
+void show_fini(struct show *show);
+
+/* Watches from the first token to the end, then prints what is left to print. `seed` goes into the
+ * JSON document and, with -v, into the line on stderr, where has_seed. Returns an exit code. */
+int show_run(struct show *show, bool has_seed, uint64_t seed);
+
+/* Ctrl-C, SIGTERM and SIGHUP: before there is a connection they end the program; then, where
+ * `cancels` and a job is named, they cancel the job, else they interrupt the connection. The second
+ * one ends the program at once with 130. Starts a thread; the signals are blocked in all threads
+ * made later, so call it before connecting. */
+struct interrupt {
+    pthread_t thread, canceller;
+    pthread_mutex_t mutex;
+    bool cancels, terminal;
+    struct cloister *cluster;
+    char id[CLOISTER_ID_BYTES]; /* "": none yet */
+    bool hit, cancelling;
+};
+
+void interrupt_start(struct interrupt *i, const struct cli *cli, bool cancels);
+void interrupt_connected(struct interrupt *i, struct cloister *cluster);
+void interrupt_name_job(struct interrupt *i, const char *id);
+bool interrupt_was_hit(struct interrupt *i);
+void interrupt_stop(struct interrupt *i);
+
+#endif
