@@ -2,5 +2,6 @@
 # system headers are compiled without it.
 function(cloister_target name)
   target_compile_options(${name} PRIVATE -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes
-                                         -Wmissing-prototypes -Wpointer-arith -Wundef -Wno-format-truncation -Werror)
+                                         -Wmissing-prototypes -Wpointer-arith -Wundef -Werror
+                         $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation>)
 endfunction()

@@ -85,7 +85,7 @@ static bool pack_list(const struct convert_field *f, const void *items, size_t c
         }
         break;
     default:
-        CHECK(!"a list");
+        CHECK(false && "a list");
         return false;
     }
     convert_store_pointer(at, list);
@@ -149,7 +149,7 @@ static bool pack_field(const struct convert_field *f, const void *ours, void *pa
         return pack_list(f, convert_load_pointer(from),
                          *(const size_t *)convert_at(ours, f->ours_count), packed, arena);
     }
-    CHECK(!"a kind of field");
+    CHECK(false && "a kind of field");
     return false;
 }
 
@@ -385,7 +385,7 @@ static enum err unpack_field(const struct convert_field *f, const void *packed, 
     case CONVERT_IDS:
         return unpack_list(f, packed, arena, ours, &place);
     }
-    CHECK(!"a kind of field");
+    CHECK(false && "a kind of field");
     return ERR_INTERNAL;
 }
 

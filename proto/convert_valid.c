@@ -177,7 +177,7 @@ static enum err list_valid(const struct convert_field *f, const void *items, siz
                 err = convert_refuse(place, ERR_INVALID, NULL, "a token id is negative");
             break;
         default:
-            CHECK(!"a list");
+            CHECK(false && "a list");
         }
     }
     return err;
@@ -249,7 +249,7 @@ static enum err field_valid(const struct convert_field *f, const void *ours,
         return err != ERR_OK ? err : list_valid(f, items, count, &place);
     }
     }
-    CHECK(!"a kind of field");
+    CHECK(false && "a kind of field");
     return ERR_INTERNAL;
 }
 
