@@ -23,3 +23,6 @@ cloister_target(cloister_ledger_test)
 
 cloister_unit_test(ledger SOURCES unit/ledger/test_ledger.c
                    LIBS cloister_ledger_test cloister_ledger PkgConfig::LIBCRYPTO Threads::Threads)
+cloister_unit_test(ledger_export SOURCES unit/ledger/test_export.c
+                   LIBS cloister_ledger_test cloister_ledger cloister_ledger_verify
+                        PkgConfig::JANSSON)

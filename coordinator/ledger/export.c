@@ -1,7 +1,6 @@
 #include "coordinator/ledger/export.h"
 
 #include "common/arena.h"
-#include "common/check.h"
 #include "common/limits.h"
 #include "coordinator/ledger/base64.h"
 #include "coordinator/ledger/note.h"
@@ -10,7 +9,6 @@
 
 #include <inttypes.h>
 #include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 
 static int dump_append(const char *bytes, size_t size, void *arg)
@@ -35,25 +33,31 @@ static bool put(json_t *object, const char *name, json_t *value)
     return value != NULL && json_object_set_new_nocheck(object, name, value) == 0;
 }
 
-static bool put_hex(json_t *object, const char *name, const uint8_t *bytes, size_t size)
+static bool all_zero(const uint8_t *bytes, size_t size)
 {
-    char text[2 * SHA256_BYTES + 1];
-    bool zero = true;
-    CHECK(size <= SHA256_BYTES);
-    for (size_t i = 0; i < size; i++)
-        zero = zero && bytes[i] == 0;
-    hex_encode(bytes, size, text);
-    return put(object, name, json_string(zero ? "" : text)); /* not there is not zero */
+    for (size_t i = 0; i < size; i++) {
+        if (bytes[i] != 0)
+            return false;
+    }
+    return true;
+}
+
+static bool put_hex(json_t *object, const char *name, const uint8_t bytes[SHA256_BYTES])
+{
+    char text[SHA256_HEX_BYTES];
+    hex_encode(bytes, SHA256_BYTES, text);
+    /* A hash that is not there is no hash of zeros. */
+    return put(object, name, json_string(all_zero(bytes, SHA256_BYTES) ? "" : text));
 }
 
 void ledger_export_header(struct buf *out, const char *origin,
                           const uint8_t public_key[ED25519_PUBLIC_BYTES])
 {
+    _Static_assert(ED25519_PUBLIC_BYTES == SHA256_BYTES, "put_hex is for 32 bytes");
     json_t *object = json_object();
-    bool ok = object != NULL &&
-              put(object, "cloister_ledger", json_integer(LEDGER_EXPORT_VERSION)) &&
-              put(object, "origin", json_string(origin)) &&
-              put_hex(object, "public_key", public_key, ED25519_PUBLIC_BYTES);
+    bool ok =
+        object != NULL && put(object, "cloister_ledger", json_integer(LEDGER_EXPORT_VERSION)) &&
+        put(object, "origin", json_string(origin)) && put_hex(object, "public_key", public_key);
     if (!ok) {
         json_decref(object);
         object = NULL;
@@ -73,7 +77,7 @@ void ledger_export_checkpoint(struct buf *out, const char *text)
     json_t *object = json_object();
     bool ok = object != NULL && put(object, "checkpoint", json_string(text)) &&
               put(object, "size", json_integer((json_int_t)(note.size & INT64_MAX))) &&
-              put_hex(object, "root", note.root, sizeof note.root);
+              put_hex(object, "root", note.root);
     if (!ok) {
         json_decref(object);
         object = NULL;
@@ -167,37 +171,84 @@ static const struct field fields[] = {
     F(public_key, HASH),
 };
 
-static bool field_put(json_t *object, const struct field *f, const struct record_ledger *record)
+/* Records are written without building a tree of JSON values first: a ledger has millions of them.
+ * The text is UTF-8 without control characters, as every decoded record's is. */
+static void append_text(struct buf *out, const char *text)
+{
+    buf_append_byte(out, '"');
+    for (size_t n; *text != '\0'; text += n) {
+        n = strcspn(text, "\"\\");
+        buf_append(out, text, n);
+        if (text[n] != '\0') {
+            buf_append_byte(out, '\\');
+            buf_append_byte(out, (uint8_t)text[n++]);
+        }
+    }
+    buf_append_byte(out, '"');
+}
+
+static void append_number(struct buf *out, uint64_t value)
+{
+    char digits[20];
+    size_t at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    buf_append(out, digits + at, sizeof digits - at);
+}
+
+static void append_hex(struct buf *out, const uint8_t *bytes, size_t size)
+{
+    char text[2 * SHA256_BYTES + 1];
+    buf_append_byte(out, '"');
+    if (!all_zero(bytes, size)) {
+        hex_encode(bytes, size, text);
+        buf_append(out, text, 2 * size);
+    }
+    buf_append_byte(out, '"');
+}
+
+static void append_field(struct buf *out, const struct field *f, const struct record_ledger *record)
 {
     const uint8_t *at = (const uint8_t *)record + f->offset;
-    char text[24];
+    const char *text;
     uint64_t u64;
     uint32_t u32;
-    const char *string;
 
+    buf_append_byte(out, '"');
+    buf_append_str(out, f->name);
+    buf_append(out, "\":", 2);
     switch (f->kind) {
     case FIELD_U32:
         memcpy(&u32, at, sizeof u32);
-        return put(object, f->name, json_integer(u32));
+        append_number(out, u32);
+        return;
     case FIELD_U64:
         memcpy(&u64, at, sizeof u64);
-        return put(object, f->name, json_integer((json_int_t)u64));
+        append_number(out, u64);
+        return;
     case FIELD_SEED:
         /* All 64 bits are in use: more than many readers of JSON keep of a number. */
         memcpy(&u64, at, sizeof u64);
-        (void)snprintf(text, sizeof text, "%" PRIu64, u64);
-        return put(object, f->name, json_string(text));
+        buf_append_byte(out, '"');
+        append_number(out, u64);
+        buf_append_byte(out, '"');
+        return;
     case FIELD_TEXT:
-        memcpy(&string, at, sizeof string);
-        return put(object, f->name, json_string(string));
+        memcpy(&text, at, sizeof text);
+        append_text(out, text);
+        return;
     case FIELD_HASH:
-        return put_hex(object, f->name, at, SHA256_BYTES);
+        append_hex(out, at, SHA256_BYTES);
+        return;
     case FIELD_ID:
-        return put_hex(object, f->name, at, ID_BYTES);
+        append_hex(out, at, ID_BYTES);
+        return;
     case FIELD_NAME:
-        return put(object, f->name, json_string(f->value_name(record)));
+        append_text(out, f->value_name(record));
+        return;
     }
-    return false;
 }
 
 /* A number over 2^63-1 has no place in the file; ledger_append lets none in. */
@@ -221,22 +272,17 @@ enum err ledger_export_decoded(struct buf *out, const struct record_ledger *reco
     enum err e = range_check(record, eb);
     if (e != ERR_OK)
         return e;
-    json_t *object = json_object();
-    char *raw = malloc(BASE64_TEXT_BYTES(size));
-    bool ok = object != NULL && raw != NULL;
-    for (size_t i = 0; ok && i < sizeof fields / sizeof fields[0]; i++)
-        ok = field_put(object, &fields[i], record);
-    if (ok) {
-        base64_encode(bytes, size, raw);
-        ok = put(object, "raw", json_string_nocheck(raw));
+    buf_append_byte(out, '{');
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        append_field(out, &fields[i], record);
+        buf_append_byte(out, ',');
     }
-    free(raw);
-    if (!ok) {
-        json_decref(object);
-        out->failed = true;
-        return err_set(eb, ERR_NO_MEMORY, "ledger export: out of memory");
+    buf_append_str(out, "\"raw\":\"");
+    if (buf_reserve(out, BASE64_TEXT_BYTES(size))) {
+        base64_encode(bytes, size, (char *)out->data + out->size);
+        out->size += BASE64_TEXT_BYTES(size) - 1;
     }
-    line_append(out, object);
+    buf_append(out, "\"}\n", 3);
     return out->failed ? err_set(eb, ERR_NO_MEMORY, "ledger export: out of memory") : ERR_OK;
 }
 
