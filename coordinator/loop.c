@@ -311,19 +311,31 @@ static void space_probe(struct loop *l)
 
 /* ---- turns ---- */
 
-/* Ends the gathering turn. True where it has to be committed. */
+/* Who reads the ledger is given it signed up to the last record. */
+static bool turn_wants_checkpoint(const struct turn *turn)
+{
+    for (const struct core_effect *e = turn->effects.first; e != NULL; e = e->next) {
+        if (e->kind == CORE_EFFECT_REPLY && e->reply.fill == CORE_FILL_LEDGER)
+            return true;
+    }
+    return false;
+}
+
+/* Ends the gathering turn. True where it has work for the commit thread. */
 static bool turn_end(struct loop *l)
 {
     if (clock_mono_ms() >= core_next_ms(l->core))
         event_plain(l, CORE_EVENT_TICK, NULL);
     event_plain(l, CORE_EVENT_TURN_END, NULL);
-    return l->gathering->effects.n_persist > 0;
+    return l->gathering->effects.n_persist > 0 || turn_wants_checkpoint(l->gathering);
 }
 
 static void turn_commit(struct loop *l)
 {
     l->committing = l->gathering;
-    committer_start(l->committer, l->store, l->ledger, &l->committing->effects, false);
+    const struct core_effects *effects = &l->committing->effects;
+    committer_start(l->committer, l->store, l->ledger, effects->n_persist > 0 ? effects : NULL,
+                    turn_wants_checkpoint(l->committing));
 }
 
 static struct turn *turn_other(struct loop *l, const struct turn *turn)
@@ -355,8 +367,9 @@ static enum err commit_finish(struct loop *l, struct errbuf *eb)
         return commit_failed(l, result.err, result.eb.text, eb);
     if (done == NULL)
         return ERR_OK;
-    l->commit_us[l->commits++ % COMMITS_REMEMBERED] =
-        result.commit_us > UINT32_MAX ? UINT32_MAX : (uint32_t)result.commit_us;
+    if (result.commit_us > 0)
+        l->commit_us[l->commits++ % COMMITS_REMEMBERED] =
+            result.commit_us > UINT32_MAX ? UINT32_MAX : (uint32_t)result.commit_us;
     if (result.commit_us > l->commit_us_max)
         l->commit_us_max = result.commit_us;
     /* The next turn first, so that the disk works while these replies are packed. */

@@ -19,3 +19,8 @@ endfunction()
 
 cloister_integration_test(answer)
 cloister_integration_test(kill TIMEOUT 1200)
+cloister_integration_test(errors)
+cloister_integration_test(accepted)
+cloister_integration_test(disk_full)
+cloister_integration_test(tls)
+cloister_integration_test(two_workers)
