@@ -67,7 +67,7 @@ static void test_impossible_caches_are_refused(void **state)
         {{1, 1, 80, 64, KV_TYPE_Q8_0, 4}, ERR_UNSUPPORTED, "multiple of 32"},
         {{1, 1, 64, 64, (enum kv_type)7, 4}, ERR_UNSUPPORTED, "KV type 7"},
         {{1, 100000, 64, 64, KV_TYPE_F16, 4}, ERR_UNSUPPORTED, "100000 KV heads"},
-        {{4096, 4096, 512, 512, KV_TYPE_F16, 0xffffffffu}, ERR_NO_MEMORY, "KV cache"},
+        {{4096, 4096, 512, 512, KV_TYPE_F16, 0xffffffffu}, ERR_TOO_LARGE, "KV cache"},
     };
     for (size_t k = 0; k <= f->n_others; k++) {
         struct backend *b = k == 0 ? f->ref : f->others[k - 1].backend;

@@ -68,6 +68,27 @@ enum err shape_weight_check(enum quant_type type, uint32_t rows, uint32_t cols, 
     return ERR_OK;
 }
 
+/* Bytes of K (or V) of one head in one page. V rows are padded to whole vectors of 32. */
+static uint64_t shape_kv_head_bytes(enum kv_type type, uint32_t dim)
+{
+    uint64_t cells = (uint64_t)KV_PAGE_TOKENS * dim;
+    if (type == KV_TYPE_F16)
+        return cells * sizeof(uint16_t);
+    return cells + cells / QUANT_BLOCK_ITEMS * sizeof(float);
+}
+
+void shape_kv_layout(const struct kv_shape *shape, struct shape_kv *ret_layout)
+{
+    uint32_t padded_v =
+        (shape->head_dim_v + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS * QUANT_BLOCK_ITEMS;
+    ret_layout->dim_v_padded = padded_v;
+    ret_layout->k_bytes = shape_kv_head_bytes(shape->type, shape->head_dim_k);
+    ret_layout->v_bytes = shape_kv_head_bytes(shape->type, padded_v);
+    ret_layout->head_bytes = ret_layout->k_bytes + ret_layout->v_bytes;
+    ret_layout->layer_bytes = ret_layout->head_bytes * shape->n_kv_heads;
+    ret_layout->page_bytes = ret_layout->layer_bytes * shape->n_layers;
+}
+
 enum err shape_kv_check(const struct kv_shape *shape, struct errbuf *eb)
 {
     if (shape->n_layers == 0 || shape->n_kv_heads == 0 || shape->n_pages == 0 ||
@@ -89,28 +110,12 @@ enum err shape_kv_check(const struct kv_shape *shape, struct errbuf *eb)
         return err_set(eb, ERR_UNSUPPORTED,
                        "KV type q8_0 needs heads of a multiple of 32 elements, not %u and %u",
                        shape->head_dim_k, shape->head_dim_v);
+    struct shape_kv layout;
+    shape_kv_layout(shape, &layout);
+    if (layout.page_bytes > SHAPE_KV_BYTES_MAX / shape->n_pages)
+        return err_set(eb, ERR_TOO_LARGE, "KV cache of %u pages of %llu bytes", shape->n_pages,
+                       (unsigned long long)layout.page_bytes);
     return ERR_OK;
-}
-
-/* Bytes of K (or V) of one head in one page. V rows are padded to whole vectors of 32. */
-static uint64_t shape_kv_head_bytes(enum kv_type type, uint32_t dim)
-{
-    uint64_t cells = (uint64_t)KV_PAGE_TOKENS * dim;
-    if (type == KV_TYPE_F16)
-        return cells * sizeof(uint16_t);
-    return cells + cells / QUANT_BLOCK_ITEMS * sizeof(float);
-}
-
-void shape_kv_layout(const struct kv_shape *shape, struct shape_kv *ret_layout)
-{
-    uint32_t padded_v =
-        (shape->head_dim_v + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS * QUANT_BLOCK_ITEMS;
-    ret_layout->dim_v_padded = padded_v;
-    ret_layout->k_bytes = shape_kv_head_bytes(shape->type, shape->head_dim_k);
-    ret_layout->v_bytes = shape_kv_head_bytes(shape->type, padded_v);
-    ret_layout->head_bytes = ret_layout->k_bytes + ret_layout->v_bytes;
-    ret_layout->layer_bytes = ret_layout->head_bytes * shape->n_kv_heads;
-    ret_layout->page_bytes = ret_layout->layer_bytes * shape->n_layers;
 }
 
 uint64_t backend_kv_page_bytes(const struct kv_shape *shape)

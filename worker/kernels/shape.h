@@ -13,6 +13,7 @@
 #define SHAPE_HEAD_DIM_MAX 512u
 #define SHAPE_LAYERS_MAX   4096u
 #define SHAPE_HEADS_MAX    4096u
+#define SHAPE_KV_BYTES_MAX (1ull << 46) /* what an address space has room for */
 
 /* What weight_load refuses, see backend.h; ret_row_bytes: bytes of one row in the file. */
 enum err shape_weight_check(enum quant_type type, uint32_t rows, uint32_t cols, uint32_t groups,

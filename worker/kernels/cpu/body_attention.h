@@ -44,16 +44,18 @@ VEC_INLINE void body_strip_sum(const enum body_source source, const int queries,
             acc[i][v] = vec_f_load(sums[i] + v * VEC_LANES);
     }
     for (uint32_t step = begin; step < end; step++) {
-        vec_f row[BODY_VECS];
+        /* With three queries of four vectors the sums, three factors and one vector of the row are
+         * all 16 registers of AVX2. */
+        vec_f factor[VEC_QUERIES_MAX];
         BODY_UNROLL
-        for (int v = 0; v < BODY_VECS; v++)
-            row[v] = body_strip_load(source, strip, step, v);
+        for (int i = 0; i < queries; i++)
+            factor[i] = vec_f_set(factors[i][step]);
         BODY_UNROLL
-        for (int i = 0; i < queries; i++) {
-            vec_f factor = vec_f_set(factors[i][step]);
+        for (int v = 0; v < BODY_VECS; v++) {
+            vec_f row = body_strip_load(source, strip, step, v);
             BODY_UNROLL
-            for (int v = 0; v < BODY_VECS; v++)
-                acc[i][v] = vec_f_fma(factor, row[v], acc[i][v]);
+            for (int i = 0; i < queries; i++)
+                acc[i][v] = vec_f_fma(factor[i], row, acc[i][v]);
         }
     }
     BODY_UNROLL

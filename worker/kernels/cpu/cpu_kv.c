@@ -20,9 +20,7 @@ enum err cpu_kv_new(struct backend *b, const struct kv_shape *shape, struct kv *
     kv->shape = *shape;
     shape_kv_layout(shape, &kv->layout);
     kv->bytes = kv->layout.page_bytes * shape->n_pages;
-    kv->data = kv->layout.page_bytes <= SIZE_MAX / 8 / shape->n_pages
-                   ? pages_alloc(&cpu->pages, kv->bytes, &kv->chunk)
-                   : NULL;
+    kv->data = pages_alloc(&cpu->pages, kv->bytes, &kv->chunk);
     if (kv->data == NULL) {
         free(kv);
         return err_set(eb, ERR_NO_MEMORY, "KV cache of %u pages of %llu bytes", shape->n_pages,

@@ -15,6 +15,11 @@
 #define VEC_QUERIES_MAX 3
 #define VEC_INLINE      static inline __attribute__((always_inline))
 
+/* Integer sums have no order, so the compiler would multiply first and add at the end, with every
+ * product of a block spilled to the stack. An empty statement that may change the sum makes it add
+ * now. */
+#define VEC_SETTLE(sum) __asm__("" : "+x"(sum))
+
 typedef __m256 vec_f;
 typedef __m256i vec_i;
 typedef __m256i vec_b;
@@ -112,7 +117,9 @@ VEC_INLINE vec_dot4 vec_dot4_start(int32_t bias)
 
 VEC_INLINE vec_dot4 vec_dot4_add(vec_dot4 acc, vec_b w, vec_b x)
 {
-    return _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x));
+    acc = _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x));
+    VEC_SETTLE(acc);
+    return acc;
 }
 
 VEC_INLINE vec_i vec_dot4_sum(vec_dot4 acc, int32_t bias)
@@ -137,7 +144,9 @@ VEC_INLINE vec_dot8 vec_dot8_start(int32_t sum_x)
 VEC_INLINE vec_dot8 vec_dot8_add(vec_dot8 acc, vec_w8 w, vec_b x)
 {
     __m256i pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(x, w.signs));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    VEC_SETTLE(acc);
+    return acc;
 }
 
 VEC_INLINE vec_i vec_dot8_sum(vec_dot8 acc)
