@@ -17,7 +17,6 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/limits.h"
-#include "common/log.h"
 #include "common/transport_endpoint.h"
 
 #include <nng/nng.h>

@@ -22,3 +22,11 @@ cloister_target(bench_wire)
 add_executable(bench_transport bench/bench_transport.c)
 target_link_libraries(bench_transport PRIVATE cloister_transport nng::nng)
 cloister_target(bench_transport)
+
+# Which part may know which; also that every header compiles alone.
+find_program(PYTHON3 NAMES python3 REQUIRED)
+add_test(NAME include_direction
+         COMMAND ${PYTHON3} ${PROJECT_SOURCE_DIR}/tests/check_includes.py --cc ${CMAKE_C_COMPILER}
+                 --root ${PROJECT_SOURCE_DIR})
+add_test(NAME include_direction_self_test
+         COMMAND ${PYTHON3} ${PROJECT_SOURCE_DIR}/tests/check_includes.py --self-test)
