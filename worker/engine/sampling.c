@@ -203,17 +203,22 @@ static uint32_t keep_best(struct sampler *s, uint32_t n, bool by_mass, uint64_t 
 static uint32_t keep_top_p(struct sampler *s, uint32_t n, float top_p)
 {
     uint64_t total = 0, need;
+    uint32_t kept = 0;
 
     for (uint32_t i = 0; i < n; i++) {
-        float z = s->value[s->ids[i]];
-        double mass = z < MASS_Z_MIN ? 0.0 : (double)nm_exp(z) * MASS_ONE;
-        s->mass[s->ids[i]] = (uint64_t)mass;
-        total += s->mass[s->ids[i]];
+        uint32_t id = s->ids[i];
+        float z = s->value[id];
+        if (z < MASS_Z_MIN)
+            continue;
+        s->mass[id] = (uint64_t)((double)nm_exp(z) * MASS_ONE);
+        total += s->mass[id];
+        if (s->mass[id] > 0)
+            s->ids[kept++] = id;
     }
     need = (uint64_t)((double)top_p * (double)total);
     if (need > total)
         need = total;
-    return keep_best(s, n, true, need > 0 ? need : 1);
+    return keep_best(s, kept, true, need > 0 ? need : 1);
 }
 
 static uint32_t keep_min_p(struct sampler *s, uint32_t n, float min_p)

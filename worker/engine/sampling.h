@@ -10,8 +10,9 @@
  * After the penalties every logit l becomes z = (l - greatest l) / temperature, so the best has 0.
  * top-k and top-p keep a prefix of the order (z descending, id ascending): the first k, and the
  * fewest whose probabilities add up to top_p. Those are whole numbers, floor(2^40 * nm_exp(z)), so
- * their sums are exact in any order; top_p times the total is rounded down. min-p keeps ids with
- * nm_exp(z) >= min_p. An id whose logit is -inf is not drawn unless all are; then it is id 0.
+ * their sums are exact in any order; ids with 0 are dropped, top_p times the total is rounded
+ * down. min-p keeps ids with nm_exp(z) >= min_p. An id whose logit is -inf is not drawn unless all
+ * are; then it is id 0.
  *
  * Sources: Gumbel-max trick (Gumbel 1954; Maddison et al. 2014); Philox (Salmon et al., SC'11).
  * Thread: any; a `struct sampler` has one owner.

@@ -81,7 +81,8 @@ static void fingerprint_of(const char *path, const struct engine_config *config,
     struct answer *a = rig_run(&rig, &job);
     assert_int_equal(a->finish, ENGINE_FINISH_LENGTH);
     memcpy(ret->sha256, a->sha256, sizeof ret->sha256);
-    memcpy(ret->ids, resume, n_resume * sizeof *resume);
+    if (n_resume > 0)
+        memcpy(ret->ids, resume, n_resume * sizeof *resume);
     memcpy(ret->ids + n_resume, a->ids.ids, a->ids.count * sizeof *resume);
     ret->n_ids = n_resume + a->ids.count;
     rig_close(&rig);
