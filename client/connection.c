@@ -211,7 +211,7 @@ static enum outcome connection_attempt(struct cloister *c, struct wire_request *
     enum err err = connection_session(c, timeout_ms < hello_ms ? timeout_ms : hello_ms,
                                       &request->session, problem);
     if (err != ERR_OK) {
-        outcome = err == ERR_CORRUPT ? OUTCOME_FAILED : connection_judge(err);
+        outcome = err == ERR_CORRUPT ? OUTCOME_GARBLED : connection_judge(err);
         goto out;
     }
     if (request->kind == WIRE_REQUEST_NONE) { /* the session was all that was asked for */

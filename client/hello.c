@@ -23,10 +23,15 @@ static enum err hello_round(struct cloister *c, const struct wire_hello *hello, 
     enum err err = wire_request_encode(&request, &packed, &eb);
     if (err == ERR_OK)
         err = connection_exchange(c, &packed, timeout_ms, &reply, &eb);
-    if (err == ERR_OK)
-        err = wire_reply_decode(reply.data, reply.size, arena, ret_reply, &eb);
     if (err != ERR_OK) {
         problem_from(problem, err, &eb);
+        goto out;
+    }
+    err = wire_reply_decode(reply.data, reply.size, arena, ret_reply, &eb);
+    if (err != ERR_OK) {
+        err =
+            problem_set(problem, err == ERR_NO_MEMORY || err == ERR_UNSUPPORTED ? err : ERR_CORRUPT,
+                        "the answer to Hello cannot be read: %s", eb.text);
         goto out;
     }
     if (ret_reply->kind == WIRE_REPLY_ERROR) {

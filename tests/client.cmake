@@ -1,3 +1,12 @@
 # Configuration reader, libcloister and the command line.
 cloister_unit_test(units SOURCES unit/config/test_units.c)
 cloister_unit_test(config SOURCES unit/config/test_config.c LIBS cloister_config)
+
+# libcloister over real transport on loopback, against a coordinator that misbehaves on request.
+add_library(cloister_fake_coordinator STATIC unit/client/fake_coordinator.c)
+target_include_directories(cloister_fake_coordinator PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
+target_link_libraries(cloister_fake_coordinator PUBLIC cloister_proto cloister_transport
+                                                       cloister_common)
+cloister_target(cloister_fake_coordinator)
+cloister_unit_test(client SOURCES unit/client/test_connection.c
+                   LIBS cloister_client cloister_fake_coordinator)
