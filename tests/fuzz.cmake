@@ -31,8 +31,8 @@ endfunction()
 foreach(target
     "fuzz_wire;cloister_proto"
     "fuzz_gguf;cloister_model"
-    "fuzz_tokenizer;cloister_model"
-    "fuzz_chat;cloister_model"
+    "fuzz_tokenizer;cloister_gguf_build;cloister_model"
+    "fuzz_chat;cloister_gguf_build;cloister_model"
     "fuzz_config;cloister_config"
     "fuzz_json;cloister_client"
     "fuzz_ledger;cloister_ledger")
