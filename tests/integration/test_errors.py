@@ -76,7 +76,7 @@ def jobs_that_cannot_be(c):
     refused("a number that is none", c.run("submit", "-m", "m", "-n", "ten", "hi"), 2, "ten")
     refused("an impossible top-p", c.run("submit", "-m", "m", "--top-p", "2", "hi"), 2, "top-p")
     refused("too many tokens", c.run("submit", "-m", "m", "-n", "100000", "hi"), 4, "context")
-    refused("an unknown job", c.run("job", "0" * 32), 3)
+    refused("an unknown job", c.run("job", "f" * 32), 3)
     # SmolLM2's vocabulary has no token for this byte: refused by its offset, not dropped.
     done = c.run("submit", "-m", "m", "--raw", "-", stdin=b"ab\xffcd")
     refused("a byte that the model has no token for", done, 7, "0xff", "2")
