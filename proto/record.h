@@ -75,7 +75,7 @@ struct record_job {
     const char *principal; /* name of the client node */
     uint8_t key_fingerprint[32];
     uint64_t prompt_tokens_bound; /* most that the prompt can be, reserved before it is counted */
-    uint32_t deaths; /* attempts that ended with their worker or its engine */
+    uint32_t deaths;              /* attempts that ended with their worker or its engine */
     /* What the present attempt has reported so far; it is contained in the totals above. */
     uint64_t attempt_prompt_computed;
     uint64_t attempt_computed_tokens;

@@ -611,9 +611,10 @@ struct wire_reply {
  * and appends the packed message; `out` is untouched on error. A NULL string counts as empty. Text
  * for people (errors, reasons, details) is cut and cleaned instead of refused, so that it arrives.
  * A message over LIMIT_FRAME_BYTES is ERR_TOO_LARGE as a whole: who fills a list of large things
- * (PullReply, LedgerRangeReply) stops before that. Decode: ERR_INVALID / ERR_TOO_LARGE / ERR_UNSUPPORTED (version)
- * with the field's path; outputs untouched on error, except that request_id and session of a
- * message whose envelope could be read are set, so that the error can be answered. */
+ * (PullReply, LedgerRangeReply) stops before that. Decode: ERR_INVALID / ERR_TOO_LARGE /
+ * ERR_UNSUPPORTED (version) with the field's path; outputs untouched on error, except that
+ * request_id and session of a message whose envelope could be read are set, so that the error can
+ * be answered. */
 enum err wire_request_encode(const struct wire_request *request, struct buf *out,
                              struct errbuf *eb);
 enum err wire_request_decode(const void *bytes, size_t size, struct arena *arena,
