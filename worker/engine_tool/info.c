@@ -21,7 +21,7 @@ struct type_count {
 /* All that is found out; what could not be is "" or 0, and `reason` says why. */
 struct file_info {
     const struct gguf *g;
-    char architecture[64];
+    char architecture[64], name[128];
     struct model_hparams hparams;
     bool has_hparams;
     struct type_count types[TYPES_MAX];
@@ -77,6 +77,7 @@ static void look(struct file_info *info, const char *path)
     struct errbuf eb = {{0}};
 
     string_of_key(info->g, "general.architecture", info->architecture, sizeof info->architecture);
+    string_of_key(info->g, "general.name", info->name, sizeof info->name);
     string_of_key(info->g, "tokenizer.ggml.pre", info->tokenizer_pre, sizeof info->tokenizer_pre);
     count_types(info);
     if (model_hparams_read(&info->hparams, info->g, &eb) == ERR_OK)
@@ -111,8 +112,8 @@ static void print_model(const struct file_info *info)
     char count[UNITS_TEXT_BYTES];
 
     printf("architecture         %s\n", info->architecture[0] ? info->architecture : "(none)");
+    printf("name                 %s\n", info->name[0] ? info->name : "(none)");
     if (info->has_hparams) {
-        printf("name                 %s\n", h->name[0] ? h->name : "(none)");
         printf("layers               %u of %u wide, feed-forward %u\n", h->n_layers, h->n_embd,
                h->n_ff);
         printf("attention            %u heads of %u, %u for keys and values\n", h->n_heads,
@@ -177,14 +178,14 @@ static int print_text(const struct file_info *info, const char *path)
 
 static json_t *json_of_hparams(const struct model_hparams *h)
 {
-    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b}", "name",
-                     tool_json_text(h->name, strlen(h->name)), "layers", (json_int_t)h->n_layers,
-                     "embedding", (json_int_t)h->n_embd, "feed_forward", (json_int_t)h->n_ff,
-                     "heads", (json_int_t)h->n_heads, "kv_heads", (json_int_t)h->n_kv_heads,
-                     "head_dim", (json_int_t)h->head_dim, "context_tokens",
-                     (json_int_t)h->context_length, "vocabulary", (json_int_t)h->vocab_size,
-                     "rope_dim", (json_int_t)h->rope_dim, "rope_base", (double)h->rope_base,
-                     "rms_epsilon", (double)h->rms_eps, "tied_embedding", h->tied_embedding);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b}", "layers",
+                     (json_int_t)h->n_layers, "embedding", (json_int_t)h->n_embd, "feed_forward",
+                     (json_int_t)h->n_ff, "heads", (json_int_t)h->n_heads, "kv_heads",
+                     (json_int_t)h->n_kv_heads, "head_dim", (json_int_t)h->head_dim,
+                     "context_tokens", (json_int_t)h->context_length, "vocabulary",
+                     (json_int_t)h->vocab_size, "rope_dim", (json_int_t)h->rope_dim, "rope_base",
+                     (double)h->rope_base, "rms_epsilon", (double)h->rms_eps, "tied_embedding",
+                     h->tied_embedding);
 }
 
 static json_t *json_of_tokenizer(const struct file_info *info)
@@ -228,6 +229,7 @@ static int print_json(const struct file_info *info, const char *path)
 
     if (root == NULL)
         return tool_fail("no memory for the output");
+    json_object_set_new(root, "name", json_or_null(info->name));
     json_object_set_new(root, "model",
                         info->has_hparams ? json_of_hparams(&info->hparams) : json_null());
     json_object_set_new(root, "tokenizer", json_of_tokenizer(info));
