@@ -127,7 +127,7 @@ void lease_remove(struct lease_table *t, struct lease *lease)
         lease_free(lease);
         return;
     }
-    CHECK(!"lease is in its table");
+    CHECK(false && "lease is in its table");
 }
 
 void lease_release_content(struct lease *lease)
