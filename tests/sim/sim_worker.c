@@ -1,0 +1,420 @@
+/*
+ * sim_worker.c - a worker as the protocol sees one: loads models, makes tokens, reports what is not
+ * acknowledged, dies, hangs past its lease, gives jobs back.
+ */
+#include "tests/sim/sim.h"
+
+#include "common/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SLOT_HELLO, SLOT_PULL, SLOT_REPORT, SLOT_GOODBYE };
+
+#define STEP_MS  20u
+#define GB       (1ull << 30)
+#define CAPACITY (8 * GB) /* one model of two fits at a time */
+#define WEIGHTS  (5 * GB)
+
+struct sim_lease {
+    bool used;
+    struct id job_id;
+    uint64_t epoch;
+    uint64_t seed;
+    uint32_t max_tokens;
+    uint32_t resumed;
+    uint32_t made;
+    uint32_t acked;
+    bool over, over_sent;
+    enum wire_finish finish;
+    enum err error;
+};
+
+struct sim_worker {
+    bool alive;
+    bool hanging;
+    uint64_t hang_until_ns;
+    uint64_t acked_command;
+    struct sim_lease leases[SIM_LEASES];
+    enum wire_model_state models[SIM_MODELS];
+    uint64_t ready_ns[SIM_MODELS];
+    uint64_t reported_ns;
+    uint64_t retry_ns;
+    bool leaving;
+};
+
+static const char *const model_names[SIM_MODELS] = {"alpha", "beta"};
+
+static void worker_reset(struct sim_worker *w)
+{
+    *w = (struct sim_worker){.alive = true};
+    for (uint32_t i = 0; i < SIM_MODELS; i++)
+        w->models[i] = WIRE_MODEL_STATE_AVAILABLE;
+}
+
+void worker_open(struct sim *s, struct sim_actor *a)
+{
+    (void)s;
+    a->ops = &sim_worker_ops;
+    a->own = calloc(1, sizeof(struct sim_worker));
+    CHECK(a->own != NULL);
+    worker_reset(a->own);
+}
+
+void worker_close(struct sim_actor *a)
+{
+    free(a->own);
+}
+
+static struct wire_memory memory_now(const struct sim_worker *w)
+{
+    uint64_t used = 0;
+    for (uint32_t i = 0; i < SIM_MODELS; i++)
+        used += w->models[i] == WIRE_MODEL_STATE_READY ? WEIGHTS : 0;
+    return (struct wire_memory){
+        .total_bytes = CAPACITY, .free_bytes = CAPACITY - used, .used_bytes = used};
+}
+
+static void status_fill(const struct sim_worker *w, struct wire_model_status *out)
+{
+    for (uint32_t i = 0; i < SIM_MODELS; i++) {
+        bool ready = w->models[i] == WIRE_MODEL_STATE_READY;
+        out[i] = (struct wire_model_status){.name = model_names[i],
+                                            .state = w->models[i],
+                                            .error = "",
+                                            .weights_bytes = ready ? WEIGHTS : 0,
+                                            .load_ms = ready ? 300 : 0,
+                                            .decode_tokens_per_s = ready ? 100 : 0};
+    }
+}
+
+static void hello(struct sim *s, struct sim_actor *a, const uint8_t *challenge)
+{
+    struct sim_worker *w = a->own;
+    struct wire_model_offer offers[SIM_MODELS];
+    struct wire_model_status status[SIM_MODELS];
+    struct wire_lease_held held[SIM_LEASES];
+    size_t n = 0;
+    for (uint32_t i = 0; i < SIM_MODELS; i++) {
+        offers[i] = (struct wire_model_offer){.name = model_names[i],
+                                              .architecture = "sim",
+                                              .quantization = "Q8_0",
+                                              .file_bytes = WEIGHTS,
+                                              .context_tokens = 512,
+                                              .weights_bytes = WEIGHTS,
+                                              .chat_template = ""};
+        memset(offers[i].weights_digest, (int)i + 1, sizeof offers[i].weights_digest);
+        memset(offers[i].tokenizer_digest, (int)i + 1, sizeof offers[i].tokenizer_digest);
+    }
+    status_fill(w, status);
+    for (uint32_t i = 0; i < SIM_LEASES; i++) {
+        const struct sim_lease *l = &w->leases[i];
+        if (l->used)
+            held[n++] =
+                (struct wire_lease_held){.job_id = l->job_id, .epoch = l->epoch, .tokens = l->made};
+    }
+    struct wire_hello like = {.role = WIRE_ROLE_WORKER,
+                              .worker = {.models = offers,
+                                         .n_models = SIM_MODELS,
+                                         .memory = memory_now(w),
+                                         .device = "cpu",
+                                         .isa = "scalar",
+                                         .threads = 1,
+                                         .leases = held,
+                                         .n_leases = n,
+                                         .status = status,
+                                         .n_status = SIM_MODELS}};
+    sim_hello(s, a, SLOT_HELLO, challenge, &like);
+}
+
+/* ---- commands ---- */
+
+static struct sim_lease *lease_find(struct sim_worker *w, const struct id *job_id)
+{
+    for (uint32_t i = 0; i < SIM_LEASES; i++) {
+        if (w->leases[i].used && id_compare(&w->leases[i].job_id, job_id) == 0)
+            return &w->leases[i];
+    }
+    return NULL;
+}
+
+static void run_take(struct sim *s, struct sim_worker *w, const struct wire_command_run *run)
+{
+    struct sim_lease *l = lease_find(w, &run->job_id);
+    if (l != NULL && l->epoch >= run->epoch)
+        return;
+    for (uint32_t i = 0; i < SIM_LEASES && l == NULL; i++)
+        l = w->leases[i].used ? NULL : &w->leases[i];
+    CHECK(l != NULL);
+    *l = (struct sim_lease){.used = true,
+                            .job_id = run->job_id,
+                            .epoch = run->epoch,
+                            .seed = run->job.sampling.seed,
+                            .max_tokens = run->job.max_tokens,
+                            .resumed = (uint32_t)run->n_resume_ids,
+                            .made = (uint32_t)run->n_resume_ids,
+                            .acked = (uint32_t)run->n_resume_ids};
+    uint32_t text = 0;
+    for (uint32_t i = 0; i < run->n_resume_ids; i++) {
+        char piece[SIM_TEXT_PER_TOKEN];
+        text += (uint32_t)token_text(l->seed, i, piece);
+        if (run->resume_ids[i] != token_id(l->seed, i))
+            sim_fail(s, "a job goes on from token %u that was never made so", i);
+    }
+    if (text != run->resume_text_bytes)
+        sim_fail(s, "a job goes on behind %u bytes of text, it has %u", run->resume_text_bytes,
+                 text);
+}
+
+static void command_take(struct sim *s, struct sim_actor *a, const struct wire_command *c)
+{
+    struct sim_worker *w = a->own;
+    struct sim_lease *l;
+    switch (c->kind) {
+    case WIRE_COMMAND_LOAD:
+    case WIRE_COMMAND_UNLOAD:
+        for (uint32_t i = 0; i < SIM_MODELS; i++) {
+            const char *name = c->kind == WIRE_COMMAND_LOAD ? c->load.model : c->unload.model;
+            if (strcmp(model_names[i], name) != 0)
+                continue;
+            if (c->kind == WIRE_COMMAND_UNLOAD) {
+                w->models[i] = WIRE_MODEL_STATE_AVAILABLE;
+            } else if (w->models[i] == WIRE_MODEL_STATE_AVAILABLE) {
+                if (memory_now(w).free_bytes < WEIGHTS)
+                    sim_fail(s, "%s was told to load %s with %llu bytes free", a->name, name,
+                             (unsigned long long)memory_now(w).free_bytes);
+                w->models[i] = WIRE_MODEL_STATE_LOADING;
+                w->ready_ns[i] = s->now_ns + (100 + sim_below(s, 500)) * SIM_MS;
+            }
+        }
+        break;
+    case WIRE_COMMAND_RUN:
+        run_take(s, w, &c->run);
+        break;
+    case WIRE_COMMAND_CANCEL:
+        l = lease_find(w, &c->cancel.job_id);
+        if (l != NULL && l->epoch == c->cancel.epoch)
+            l->used = false;
+        break;
+    }
+}
+
+/* ---- work ---- */
+
+static void lease_step(struct sim *s, struct sim_lease *l)
+{
+    enum wire_finish finish;
+    uint32_t end = token_count(l->seed, l->max_tokens, &finish);
+    if (l->over)
+        return;
+    if (sim_chance(s, s->faults.engine_fails)) {
+        l->over = true;
+        l->finish = WIRE_FINISH_ERROR;
+        l->error = sim_below(s, 2) ? ERR_INTERNAL : ERR_BUSY;
+        return;
+    }
+    l->made += (uint32_t)sim_below(s, 3);
+    if (l->made >= end) {
+        l->made = end;
+        l->over = true;
+        l->finish = finish;
+    }
+}
+
+static void report(struct sim *s, struct sim_actor *a)
+{
+    static int32_t ids[SIM_LEASES][SIM_TOKENS_MAX + 8];
+    static char texts[SIM_LEASES][(SIM_TOKENS_MAX + 8) * SIM_TEXT_PER_TOKEN];
+    struct sim_worker *w = a->own;
+    struct wire_lease_progress progress[SIM_LEASES];
+    struct wire_model_status status[SIM_MODELS];
+    size_t n = 0;
+    for (uint32_t i = 0; i < SIM_LEASES; i++) {
+        struct sim_lease *l = &w->leases[i];
+        if (!l->used)
+            continue;
+        uint32_t end = l->made;
+        /* Not always everything: frames are cut anywhere. */
+        if (end > l->acked + 1 && sim_below(s, 4) == 0)
+            end = l->acked + 1 + (uint32_t)sim_below(s, end - l->acked);
+        size_t text = 0;
+        for (uint32_t k = l->acked; k < end; k++) {
+            ids[n][k - l->acked] = token_id(l->seed, k);
+            text += token_text(l->seed, k, &texts[n][text]);
+        }
+        bool last = l->over && end == l->made;
+        progress[n] = (struct wire_lease_progress){
+            .job_id = l->job_id,
+            .epoch = l->epoch,
+            .first = l->acked,
+            .ids = ids[n],
+            .n_ids = end - l->acked,
+            .text = {.data = (const uint8_t *)texts[n], .size = text},
+            .usage = {.prompt_tokens = prompt_count(l->seed),
+                      .prompt_computed = prompt_count(l->seed),
+                      .resumed_tokens = l->resumed,
+                      .completion_tokens = l->made},
+            .finish = last ? l->finish : WIRE_FINISH_UNSPECIFIED,
+            .error = {.code = last ? (uint32_t)l->error : 0, .text = ""}};
+        l->over_sent = last;
+        n++;
+    }
+    status_fill(w, status);
+    struct wire_request request = {.kind = WIRE_REQUEST_REPORT,
+                                   .report = {.leases = progress,
+                                              .n_leases = n,
+                                              .models = status,
+                                              .n_models = SIM_MODELS,
+                                              .memory = memory_now(w)}};
+    w->reported_ns = s->now_ns;
+    sim_call(s, a, SLOT_REPORT, &request, 1000);
+}
+
+static void report_acked(struct sim *s, struct sim_worker *w, const struct wire_report_reply *r)
+{
+    (void)s;
+    for (size_t i = 0; i < r->n_leases; i++) {
+        struct sim_lease *l = lease_find(w, &r->leases[i].job_id);
+        if (l == NULL || l->epoch != r->leases[i].epoch)
+            continue;
+        if (r->leases[i].fenced) {
+            l->used = false;
+            continue;
+        }
+        if (r->leases[i].next > l->made) {
+            sim_fail(s, "token %u is acknowledged, %u were made", r->leases[i].next, l->made);
+            return;
+        }
+        if (r->leases[i].next > l->acked)
+            l->acked = r->leases[i].next;
+        if (l->over_sent && l->acked == l->made)
+            l->used = false;
+    }
+}
+
+/* ---- life ---- */
+
+static void calls_forget(struct sim_actor *a)
+{
+    for (uint32_t i = 0; i < SIM_SLOTS; i++)
+        a->calls[i].under_way = false;
+    a->peer = (struct sim_peer){0};
+}
+
+static bool trouble(struct sim *s, struct sim_actor *a)
+{
+    struct sim_worker *w = a->own;
+    if (w->hanging && s->now_ns >= w->hang_until_ns)
+        w->hanging = false;
+    if (w->hanging)
+        return true;
+    if (sim_chance(s, s->faults.worker_dies)) {
+        calls_forget(a);
+        worker_reset(w);
+        w->retry_ns = s->now_ns + sim_below(s, 5000) * SIM_MS;
+    }
+    if (sim_chance(s, s->faults.worker_hangs)) {
+        w->hanging = true;
+        w->hang_until_ns = s->now_ns + sim_below(s, 6000) * SIM_MS;
+        return true;
+    }
+    if (a->peer.established && sim_chance(s, s->faults.worker_leaves))
+        w->leaving = true;
+    return false;
+}
+
+static void leave(struct sim *s, struct sim_actor *a)
+{
+    struct sim_worker *w = a->own;
+    struct wire_request request = {.kind = WIRE_REQUEST_GOODBYE, .goodbye = {.reason = "sim"}};
+    if (a->calls[SLOT_GOODBYE].under_way)
+        return;
+    sim_call(s, a, SLOT_GOODBYE, &request, 500);
+    for (uint32_t i = 0; i < SIM_LEASES; i++)
+        w->leases[i].used = false;
+}
+
+static void worker_wake(struct sim *s, struct sim_actor *a)
+{
+    struct sim_worker *w = a->own;
+    sim_wake(s, a, STEP_MS);
+    if (trouble(s, a) || s->now_ns < w->retry_ns)
+        return;
+    for (uint32_t i = 0; i < SIM_MODELS; i++) {
+        if (w->models[i] == WIRE_MODEL_STATE_LOADING && s->now_ns >= w->ready_ns[i])
+            w->models[i] = WIRE_MODEL_STATE_READY;
+    }
+    for (uint32_t i = 0; i < SIM_LEASES; i++) {
+        if (w->leases[i].used)
+            lease_step(s, &w->leases[i]);
+    }
+    if (!a->peer.established) {
+        if (!a->calls[SLOT_HELLO].under_way)
+            hello(s, a, NULL);
+        return;
+    }
+    if (w->leaving) {
+        leave(s, a);
+        return;
+    }
+    if (!a->calls[SLOT_PULL].under_way) {
+        struct wire_request request = {
+            .kind = WIRE_REQUEST_PULL,
+            .pull = {.acked_command = w->acked_command, .wait_ms = 5000}};
+        sim_call(s, a, SLOT_PULL, &request, 7000);
+    }
+    if (!a->calls[SLOT_REPORT].under_way)
+        report(s, a);
+}
+
+static void worker_answered(struct sim *s, struct sim_actor *a, uint32_t slot,
+                            const struct wire_reply *reply)
+{
+    struct sim_worker *w = a->own;
+    if (slot == SLOT_GOODBYE) {
+        worker_reset(w);
+        calls_forget(a);
+        w->retry_ns = s->now_ns + sim_below(s, 3000) * SIM_MS;
+        return;
+    }
+    if (reply == NULL) {
+        if (slot == SLOT_HELLO)
+            a->peer = (struct sim_peer){0};
+        return;
+    }
+    if (reply->kind == WIRE_REPLY_ERROR) {
+        if (reply->error.code == ERR_STALE || slot == SLOT_HELLO) {
+            w->acked_command = 0;
+            a->peer = (struct sim_peer){0};
+            a->calls[SLOT_PULL].under_way = a->calls[SLOT_REPORT].under_way = false;
+            w->retry_ns = s->now_ns + 100 * SIM_MS;
+        }
+        return;
+    }
+    switch (slot) {
+    case SLOT_HELLO:
+        a->peer.session = reply->session;
+        if (reply->hello.established) {
+            a->peer.established = true;
+            w->acked_command = 0;
+        } else {
+            hello(s, a, reply->hello.challenge);
+        }
+        break;
+    case SLOT_PULL:
+        for (size_t i = 0; i < reply->pull.n_commands; i++) {
+            const struct wire_command *c = &reply->pull.commands[i];
+            if (c->seq <= w->acked_command)
+                continue;
+            w->acked_command = c->seq;
+            command_take(s, a, c);
+        }
+        break;
+    default:
+        report_acked(s, w, &reply->report);
+        break;
+    }
+}
+
+const struct sim_actor_ops sim_worker_ops = {.wake = worker_wake, .answered = worker_answered};
