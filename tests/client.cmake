@@ -10,3 +10,18 @@ target_link_libraries(cloister_fake_coordinator PUBLIC cloister_proto cloister_t
 cloister_target(cloister_fake_coordinator)
 cloister_unit_test(client SOURCES unit/client/test_connection.c
                    LIBS cloister_client cloister_fake_coordinator)
+
+# What the commands are made of.
+foreach(part flags output batch_line)
+  cloister_unit_test(cli_${part} SOURCES unit/client/test_${part}.c LIBS cloister_cli)
+endforeach()
+
+# The program itself, run as a user runs it.
+foreach(part cli batch)
+  cloister_unit_test(program_${part}
+    SOURCES unit/client/test_${part}.c unit/client/run.c
+    LIBS cloister_cli cloister_fake_coordinator)
+  target_compile_definitions(test_program_${part}
+    PRIVATE CLOISTER_PROGRAM="$<TARGET_FILE:cloister>")
+  add_dependencies(test_program_${part} cloister)
+endforeach()

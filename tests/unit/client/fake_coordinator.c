@@ -56,7 +56,7 @@ static void fake_hello(struct fake_coordinator *f, const struct wire_request *re
 {
     const struct wire_hello *hello = &request->hello;
     struct errbuf eb = {0};
-    f->hellos++;
+    f->counts.hellos++;
     if (f->faults.never_hello) {
         fake_error(reply, ERR_REFUSED, "this key is not known here", 0);
         return;
@@ -106,7 +106,7 @@ static void fake_submit(struct fake_coordinator *f, const struct wire_submit *su
 {
     struct errbuf eb = {0};
     struct buf packed;
-    f->submits++;
+    f->counts.submits++;
     if (f->faults.refuse_submits_with) {
         fake_error(reply, (enum err)f->faults.refuse_submits_with, "not today", 0);
         return;
@@ -146,14 +146,14 @@ static void fake_watch(struct fake_coordinator *f, const struct wire_watch *watc
 {
     struct wire_watch_reply *r = &reply->watch;
     struct fake_job *job = fake_find(f, &watch->job_id);
-    f->watches++;
+    f->counts.watches++;
     if (!job) {
         fake_error(reply, ERR_NOT_FOUND, "no such job", 0);
         return;
     }
     uint32_t first = watch->first;
-    if (f->faults.stray_every && f->watches % f->faults.stray_every == 0) {
-        f->strays++;
+    if (f->faults.stray_every && f->counts.watches % f->faults.stray_every == 0) {
+        f->counts.strays++;
         first = first >= 3 ? first - 3 : first + 1;
     }
     uint32_t last = job->n_tokens;
@@ -300,17 +300,17 @@ static void fake_on_request(void *arg, struct transport_request *r)
     buf_init(&text);
     CHECK(wire_request_decode(bytes, size, &arena, &request, &eb) == ERR_OK);
     pthread_mutex_lock(&f->mutex);
-    f->requests++;
+    f->counts.requests++;
     reply.session = request.session;
     reply.request_id = request.request_id;
     reply.kind = (int)request.kind;
-    bool garbage = f->faults.garbage_every && f->requests % f->faults.garbage_every == 0;
-    bool stale = f->faults.stale_every && f->requests % f->faults.stale_every == 0;
+    bool garbage = f->faults.garbage_every && f->counts.requests % f->faults.garbage_every == 0;
+    bool stale = f->faults.stale_every && f->counts.requests % f->faults.stale_every == 0;
     if (request.kind == WIRE_REQUEST_HELLO) {
         fake_hello(f, &request, &reply, signature, &text);
     } else if (request.session != f->session || stale) {
         f->session = 0;
-        f->stales++;
+        f->counts.stales++;
         fake_error(&reply, ERR_STALE, "this session is over", 0);
     } else {
         fake_answer_request(f, &request, &reply, &text, ids, infos);
@@ -364,7 +364,7 @@ void fake_stop_listening(struct fake_coordinator *f)
     f->server = NULL;
     pthread_mutex_lock(&f->mutex);
     f->session = 0;
-    f->restarts++;
+    f->counts.restarts++;
     pthread_mutex_unlock(&f->mutex);
 }
 
@@ -398,6 +398,31 @@ void fake_set_faults(struct fake_coordinator *f, const struct fake_faults *fault
 {
     pthread_mutex_lock(&f->mutex);
     f->faults = *faults;
+    pthread_mutex_unlock(&f->mutex);
+}
+
+struct fake_counts fake_counts(struct fake_coordinator *f)
+{
+    pthread_mutex_lock(&f->mutex);
+    struct fake_counts counts = f->counts;
+    counts.jobs = f->n_jobs;
+    pthread_mutex_unlock(&f->mutex);
+    return counts;
+}
+
+bool fake_is_cancelled(struct fake_coordinator *f, size_t index)
+{
+    pthread_mutex_lock(&f->mutex);
+    bool cancelled = index < f->n_jobs && f->jobs[index].cancelled;
+    pthread_mutex_unlock(&f->mutex);
+    return cancelled;
+}
+
+void fake_job_id(struct fake_coordinator *f, size_t index, char ret_id[ID_TEXT_BYTES])
+{
+    pthread_mutex_lock(&f->mutex);
+    CHECK(index < f->n_jobs);
+    id_format(&f->jobs[index].id, ret_id);
     pthread_mutex_unlock(&f->mutex);
 }
 

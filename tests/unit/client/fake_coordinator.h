@@ -43,6 +43,11 @@ struct fake_faults {
     enum wire_job_state end_state; /* how jobs end; 0: DONE */
 };
 
+struct fake_counts {
+    unsigned requests, watches, hellos, submits, restarts, stales, strays;
+    size_t jobs;
+};
+
 struct fake_coordinator {
     pthread_mutex_t mutex;
     struct transport_server *server;
@@ -55,8 +60,7 @@ struct fake_coordinator {
     struct fake_faults faults;
     struct fake_job jobs[FAKE_JOBS_MOST];
     size_t n_jobs;
-    /* counters */
-    unsigned requests, watches, hellos, submits, restarts, stales, strays;
+    struct fake_counts counts;
 };
 
 void fake_open(struct fake_coordinator *f);
@@ -66,6 +70,11 @@ void fake_restart(struct fake_coordinator *f);
 void fake_stop_listening(struct fake_coordinator *f);
 void fake_listen(struct fake_coordinator *f);
 void fake_set_faults(struct fake_coordinator *f, const struct fake_faults *faults);
+
+struct fake_counts fake_counts(struct fake_coordinator *f);
+/* The job that came as number `index`, from 0; its id as text. */
+bool fake_is_cancelled(struct fake_coordinator *f, size_t index);
+void fake_job_id(struct fake_coordinator *f, size_t index, char ret_id[ID_TEXT_BYTES]);
 
 /* A job as if some client had submitted it. */
 void fake_add_job(struct fake_coordinator *f, const char *id, const char *prompt);

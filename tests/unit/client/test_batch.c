@@ -1,0 +1,352 @@
+/* cloister batch: every line once, whatever is interrupted where. */
+#include "client/cli/text.h"
+#include "unit/client/fake_coordinator.h"
+#include "unit/client/run.h"
+
+#include <fcntl.h>
+#include <jansson.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define WORDS(...)                                                                                 \
+    (const char *const[])                                                                          \
+    {                                                                                              \
+        __VA_ARGS__, NULL                                                                          \
+    }
+
+struct rig {
+    struct fake_coordinator fake;
+    char dir[64], in[96], out[96], state[112];
+};
+
+static void rig_open(struct rig *r)
+{
+    char tmp[] = "/tmp/cloister-batch-XXXXXX";
+    fake_open(&r->fake);
+    assert_non_null(mkdtemp(tmp));
+    snprintf(r->dir, sizeof r->dir, "%s", tmp);
+    snprintf(r->in, sizeof r->in, "%s/in.jsonl", tmp);
+    snprintf(r->out, sizeof r->out, "%s/out.jsonl", tmp);
+    snprintf(r->state, sizeof r->state, "%s/out.jsonl.state", tmp);
+}
+
+static void rig_close(struct rig *r)
+{
+    char path[128];
+    fake_close(&r->fake);
+    unlink(r->in);
+    unlink(r->out);
+    unlink(r->state);
+    snprintf(path, sizeof path, "%s/cloister/client.key", r->dir);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/cloister", r->dir);
+    rmdir(path);
+    rmdir(r->dir);
+}
+
+static void sleep_ms(unsigned ms)
+{
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000},
+              NULL);
+}
+
+static void write_file(const char *path, const char *mode, const char *text)
+{
+    FILE *f = fopen(path, mode);
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
+    fclose(f);
+}
+
+#define GOOD_LINE                                                                                  \
+    "{\"custom_id\":\"q%u\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\"body\":{"       \
+    "\"model\":\"m\",\"temperature\":1,\"messages\":[{\"role\":\"user\",\"content\":\"prompt "     \
+    "%u\"}]}}\n"
+
+static void write_lines(const struct rig *r, unsigned n)
+{
+    struct buf text;
+    buf_init(&text);
+    for (unsigned i = 0; i < n; i++)
+        buf_printf(&text, GOOD_LINE, i, i);
+    write_file(r->in, "w", buf_str(&text));
+    buf_fini(&text);
+}
+
+static void run_batch(struct rig *r, struct run *run, int code)
+{
+    run_start(run, r->dir, r->fake.url, NULL, NULL, WORDS("batch", r->in, "-o", r->out, "-j", "4"));
+    run_wait(run);
+    if (run->code != code)
+        fail_msg("exit %d, not %d: %s", run->code, code, buf_str(&run->err));
+}
+
+/* Each of q0 .. qn-1 is in the output exactly once, with its own answer; errors are counted. */
+static unsigned check_output(const struct rig *r, unsigned n)
+{
+    unsigned errors = 0;
+    unsigned *seen = calloc(n + 1, sizeof *seen);
+    FILE *f = fopen(r->out, "r");
+    assert_non_null(f);
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t size;
+    while ((size = getline(&line, &capacity, f)) > 0) {
+        json_error_t error;
+        assert_int_equal(line[size - 1], '\n');
+        json_t *v = json_loadb(line, (size_t)size, 0, &error);
+        if (!v)
+            fail_msg("not JSON: %s", line);
+        const char *custom_id = json_string_value(json_object_get(v, "custom_id"));
+        json_t *body = json_object_get(json_object_get(v, "response"), "body");
+        json_t *choice = json_array_get(json_object_get(body, "choices"), 0);
+        const char *text =
+            json_string_value(json_object_get(json_object_get(choice, "message"), "content"));
+        unsigned number;
+        if (!text) {
+            errors++;
+        } else if (sscanf(custom_id, "q%u", &number) == 1) {
+            char prompt[32];
+            struct buf want, safe;
+            assert_true(number < n);
+            seen[number]++;
+            snprintf(prompt, sizeof prompt, "prompt %u", number);
+            buf_init(&want);
+            buf_init(&safe);
+            fake_answer(prompt, 0, fake_answer_tokens(prompt), &want);
+            text_append_utf8(&safe, want.data, want.size);
+            assert_string_equal(text, buf_str(&safe));
+            buf_fini(&want);
+            buf_fini(&safe);
+        }
+        json_decref(v);
+    }
+    for (unsigned i = 0; i < n; i++)
+        if (seen[i] != 1)
+            fail_msg("q%u is in the output %u times", i, seen[i]);
+    free(line);
+    free(seen);
+    fclose(f);
+    return errors;
+}
+
+static void test_a_batch(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct run run;
+    rig_open(&r);
+    write_lines(&r, 40);
+    run_batch(&r, &run, 0);
+    assert_string_equal(buf_str(&run.err), "40 lines done, 0 of them before; 1950 answer tokens\n");
+    run_fini(&run);
+    assert_int_equal(check_output(&r, 40), 0);
+    assert_int_equal(fake_counts(&r.fake).jobs, 40);
+    /* Once more: nothing is left, and nobody is asked. */
+    unsigned requests = fake_counts(&r.fake).requests;
+    run_batch(&r, &run, 0);
+    assert_non_null(strstr(buf_str(&run.err), "all 40 lines"));
+    assert_int_equal(fake_counts(&r.fake).requests, requests);
+    run_fini(&run);
+    rig_close(&r);
+}
+
+static void test_bad_lines_are_errors_of_their_own(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct run run;
+    rig_open(&r);
+    write_lines(&r, 3);
+    write_file(r.in, "a", "\n{not json}\n");
+    write_file(r.in, "a",
+               "{\"custom_id\":\"q1\",\"method\":\"POST\",\"url\":"
+               "\"/v1/completions\",\"body\":{\"prompt\":\"x\"}}\n");
+    write_file(r.in, "a",
+               "{\"custom_id\":\"n\",\"method\":\"POST\",\"url\":"
+               "\"/v1/chat/completions\",\"body\":{\"model\":\"m\",\"n\":2}}");
+    for (int again = 0; again < 2; again++) {
+        run_start(&run, r.dir, r.fake.url, NULL, NULL,
+                  WORDS("batch", r.in, "-o", r.out, "--model", "m"));
+        run_wait(&run);
+        assert_int_equal(run.code, again ? 0 : 7);
+        if (!again) {
+            assert_non_null(strstr(buf_str(&run.err), "line 5: not JSON: "));
+            assert_non_null(
+                strstr(buf_str(&run.err), "line 6: the same custom_id is in line 2 already"));
+            assert_non_null(
+                strstr(buf_str(&run.err), "line 7: body.n is not supported, except as 1"));
+            assert_non_null(strstr(buf_str(&run.err), "3 lines have errors"));
+        }
+        run_fini(&run);
+        assert_int_equal(check_output(&r, 3), 3);
+    }
+    assert_int_equal(fake_counts(&r.fake).jobs, 3);
+    rig_close(&r);
+}
+
+/* kill -9 of the batch, again and again, with a coordinator that restarts too. */
+static void test_killed_again_and_again(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct run run;
+    rig_open(&r);
+    write_lines(&r, 120);
+    for (unsigned kills = 0; kills < 12; kills++) {
+        fake_set_faults(&r.fake, &(struct fake_faults){.tokens_a_watch = 2, .stale_every = 97});
+        run_start(&run, r.dir, r.fake.url, NULL, NULL,
+                  WORDS("batch", r.in, "-o", r.out, "-j", "3"));
+        /* After a number of lines that is another one each time, at no particular point of them. */
+        unsigned until = fake_counts(&r.fake).submits + 3 + kills % 5;
+        for (int i = 0; i < 2000 && fake_counts(&r.fake).submits < until; i++)
+            sleep_ms(1 + kills % 3);
+        if (kills % 3 == 2)
+            fake_restart(&r.fake);
+        kill(run.pid, SIGKILL);
+        run_wait(&run);
+        assert_int_equal(run.code, 128 + SIGKILL);
+        run_fini(&run);
+        /* And a line that was torn by the crash. */
+        write_file(r.out, "a", "{\"id\":\"batch_req_torn");
+    }
+    run_batch(&r, &run, 0);
+    run_fini(&run);
+    assert_int_equal(check_output(&r, 120), 0);
+    assert_int_equal(fake_counts(&r.fake).jobs, 120);
+    rig_close(&r);
+}
+
+static void test_interrupted_and_gone_on(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct run run;
+    rig_open(&r);
+    write_lines(&r, 10);
+    fake_set_faults(&r.fake, &(struct fake_faults){.stop_at = 3});
+    run_start(&run, r.dir, r.fake.url, NULL, NULL, WORDS("batch", r.in, "-o", r.out, "-j", "2"));
+    for (int i = 0; i < 200 && fake_counts(&r.fake).watches < 3; i++)
+        sleep_ms(20);
+    kill(run.pid, SIGINT);
+    run_wait(&run);
+    assert_int_equal(run.code, 8);
+    assert_non_null(
+        strstr(buf_str(&run.err), "10 of 10 lines are left, run the same command again to go on"));
+    run_fini(&run);
+    fake_set_faults(&r.fake, &(struct fake_faults){.busy_submits = 2, .busy_retry_ms = 30});
+    run_batch(&r, &run, 0);
+    run_fini(&run);
+    assert_int_equal(check_output(&r, 10), 0);
+    assert_int_equal(fake_counts(&r.fake).jobs, 10);
+    rig_close(&r);
+}
+
+static void test_jobs_that_fail_or_are_refused(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct run run;
+    rig_open(&r);
+    write_lines(&r, 4);
+    fake_set_faults(&r.fake, &(struct fake_faults){.refuse_submits_with = ERR_REFUSED});
+    run_batch(&r, &run, 7);
+    run_fini(&run);
+    assert_int_equal(check_output(&r, 0), 4);
+    fake_set_faults(&r.fake, &(struct fake_faults){.end_state = WIRE_JOB_STATE_FAILED});
+    run_start(&run, r.dir, r.fake.url, NULL, NULL,
+              WORDS("batch", r.in, "-o", r.out, "--restart", "--json"));
+    run_wait(&run);
+    assert_int_equal(run.code, 7);
+    json_error_t error;
+    json_t *v = json_loadb(buf_str(&run.out), run.out.size, 0, &error);
+    assert_non_null(v);
+    assert_int_equal(json_integer_value(json_object_get(v, "failed")), 4);
+    json_decref(v);
+    run_fini(&run);
+    assert_int_equal(check_output(&r, 0), 4);
+    rig_close(&r);
+}
+
+/* What would lose or mix up answers is refused, in words that say what to do. */
+static void test_refusals(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct run run;
+    rig_open(&r);
+    write_lines(&r, 2);
+    write_file(r.out, "w", "my thesis\n");
+    run_batch(&r, &run, 2);
+    assert_non_null(strstr(buf_str(&run.err), "is there already and belongs to no batch"));
+    run_fini(&run);
+    unlink(r.out);
+    run_batch(&r, &run, 0);
+    run_fini(&run);
+    run_start(&run, r.dir, r.fake.url, NULL, NULL,
+              WORDS("batch", r.in, "-o", r.out, "--max-tokens", "9"));
+    run_wait(&run);
+    assert_int_equal(run.code, 2);
+    assert_non_null(strstr(buf_str(&run.err), "was begun with other flags"));
+    run_fini(&run);
+    write_file(r.in, "a", "\n");
+    run_batch(&r, &run, 2);
+    assert_non_null(strstr(buf_str(&run.err), "is not the file that the batch"));
+    run_fini(&run);
+    write_lines(&r, 2);
+    write_file(r.out, "a", "someone else's line\n");
+    run_batch(&r, &run, 2);
+    assert_non_null(strstr(buf_str(&run.err), "out.jsonl:3: not a line of this program"));
+    run_fini(&run);
+    int fd = open(r.state, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    run_batch(&r, &run, 6);
+    assert_non_null(strstr(buf_str(&run.err), "another run is writing"));
+    run_fini(&run);
+    close(fd);
+    write_file(r.state, "w", "{\"id\":");
+    run_batch(&r, &run, 2);
+    assert_non_null(strstr(buf_str(&run.err), "is not the state of a batch"));
+    run_fini(&run);
+    unlink(r.in);
+    run_batch(&r, &run, 2);
+    assert_non_null(strstr(buf_str(&run.err), "in.jsonl: No such file"));
+    run_fini(&run);
+    rig_close(&r);
+}
+
+static void test_empty_input(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct run run;
+    rig_open(&r);
+    write_file(r.in, "w", "\n\n  \n");
+    run_batch(&r, &run, 0);
+    run_fini(&run);
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_batch),
+        cmocka_unit_test(test_bad_lines_are_errors_of_their_own),
+        cmocka_unit_test(test_killed_again_and_again),
+        cmocka_unit_test(test_interrupted_and_gone_on),
+        cmocka_unit_test(test_jobs_that_fail_or_are_refused),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_empty_input),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
