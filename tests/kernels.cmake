@@ -10,6 +10,8 @@ set_source_files_properties(kernels/kernels_plain.c PROPERTIES
 foreach(part matmul rows attention bounds backend)
   cloister_unit_test(kernels_${part} SOURCES kernels/test_${part}.c LIBS kernels_fixture)
 endforeach()
+# Seconds as a rule; minutes under a sanitizer on a machine that does other work as well.
+set_tests_properties(kernels_matmul kernels_attention PROPERTIES TIMEOUT 900)
 foreach(part numerics rope_table)
   cloister_unit_test(kernels_${part} SOURCES kernels/test_${part}.c LIBS cloister_kernels)
 endforeach()

@@ -176,6 +176,14 @@ void fixture_same_act(const char *what, const char *backend, struct backend *ref
     free(x);
 }
 
+uint64_t fixture_hash(const float *x, size_t n)
+{
+    uint64_t hash = 1469598103934665603ull;
+    for (size_t i = 0; i < n; i++)
+        hash = (hash ^ half_float_bits(x[i])) * 1099511628211ull;
+    return hash;
+}
+
 float *fixture_upload(struct backend *b, const float *host, size_t count)
 {
     if (host == NULL)

@@ -55,6 +55,10 @@ void fixture_same_act(const char *what, const char *backend, struct backend *ref
                       const struct act *expected, struct backend *other, const struct act *actual,
                       uint32_t n, uint32_t cols, int has_float);
 
+/* FNV-1a over the bits of n floats: for tests that hold the bits themselves, since a change of the
+ * definition would change ref and every backend alike. */
+uint64_t fixture_hash(const float *x, size_t n);
+
 /* A backend buffer with a copy of `count` host floats; NULL gives NULL. */
 float *fixture_upload(struct backend *b, const float *host, size_t count);
 

@@ -31,18 +31,26 @@ struct head_case {
     enum rope_style style;
     uint32_t window;
     float softcap;
+    uint64_t hash; /* of ref's result for 100 positions: the definition itself must not change */
 };
 
 static const struct head_case cases[] = {
-    {"smollm2", KV_TYPE_F16, 9, 3, 64, 64, 64, ROPE_STYLE_PAIRS, 0, 0.0f},
-    {"smollm2 q8_0", KV_TYPE_Q8_0, 9, 3, 64, 64, 64, ROPE_STYLE_PAIRS, 0, 0.0f},
-    {"one head each", KV_TYPE_F16, 4, 4, 32, 32, 16, ROPE_STYLE_HALVES, 0, 0.0f},
-    {"wide group", KV_TYPE_F16, 14, 2, 64, 64, 64, ROPE_STYLE_HALVES, 0, 0.0f},
-    {"wide group q8_0", KV_TYPE_Q8_0, 14, 2, 64, 128, 64, ROPE_STYLE_HALVES, 0, 0.0f},
-    {"window, softcap", KV_TYPE_F16, 4, 2, 128, 128, 128, ROPE_STYLE_HALVES, 40, 50.0f},
-    {"window of one", KV_TYPE_Q8_0, 2, 1, 32, 32, 32, ROPE_STYLE_PAIRS, 1, 0.0f},
-    {"odd sizes", KV_TYPE_F16, 5, 1, 20, 44, 10, ROPE_STYLE_PAIRS, 33, 0.0f},
-    {"many heads", KV_TYPE_F16, 40, 1, 16, 16, 16, ROPE_STYLE_PAIRS, 0, 30.0f},
+    {"smollm2", KV_TYPE_F16, 9, 3, 64, 64, 64, ROPE_STYLE_PAIRS, 0, 0.0f, 0xc4fb82bc81a64605ull},
+    {"smollm2 q8_0", KV_TYPE_Q8_0, 9, 3, 64, 64, 64, ROPE_STYLE_PAIRS, 0, 0.0f,
+     0xd2de824d5876d8e8ull},
+    {"one head each", KV_TYPE_F16, 4, 4, 32, 32, 16, ROPE_STYLE_HALVES, 0, 0.0f,
+     0x9abd669a908682cfull},
+    {"wide group", KV_TYPE_F16, 14, 2, 64, 64, 64, ROPE_STYLE_HALVES, 0, 0.0f,
+     0x283f528deb57b27aull},
+    {"wide group q8_0", KV_TYPE_Q8_0, 14, 2, 64, 128, 64, ROPE_STYLE_HALVES, 0, 0.0f,
+     0xcd0a4d9b03e33751ull},
+    {"window, softcap", KV_TYPE_F16, 4, 2, 128, 128, 128, ROPE_STYLE_HALVES, 40, 50.0f,
+     0x50a0bc796f4820d5ull},
+    {"window of one", KV_TYPE_Q8_0, 2, 1, 32, 32, 32, ROPE_STYLE_PAIRS, 1, 0.0f,
+     0xc74a3c7089da4f97ull},
+    {"odd sizes", KV_TYPE_F16, 5, 1, 20, 44, 10, ROPE_STYLE_PAIRS, 33, 0.0f, 0xf749bdd0079f6afeull},
+    {"many heads", KV_TYPE_F16, 40, 1, 16, 16, 16, ROPE_STYLE_PAIRS, 0, 30.0f,
+     0xed2a6270274783eeull},
 };
 
 /* A whole history: q, k, v of every position of every sequence, the same for all runs. */
@@ -268,6 +276,7 @@ static void test_a_position_does_not_depend_on_chunks_company_or_pages(void **st
         float *actual = malloc(count * sizeof *actual);
         assert_true(expected != NULL && actual != NULL);
         run_history(f->ref, &h, 100, 0, false, expected);
+        assert_int_equal(fixture_hash(expected, count), cases[i].hash);
         for (size_t k = 0; k <= f->n_others; k++) {
             struct backend *b = k == 0 ? f->ref : f->others[k - 1].backend;
             const char *name = k == 0 ? "scalar" : f->others[k - 1].name;

@@ -235,6 +235,39 @@ static void test_a_tall_matrix_is_cut_without_a_seam(void **state)
     free(x);
 }
 
+/* The definition itself: what ref gives for one matrix of each type must never change, or answers
+ * of an older build could not be replayed. */
+static void test_bits_of_the_definition_are_fixed(void **state)
+{
+    const struct fixture *f = *state;
+    static const struct {
+        enum quant_type type;
+        uint64_t hash;
+    } fixed[] = {
+        {QUANT_TYPE_F32, 0x37fb1e560a7fafcull},   {QUANT_TYPE_F16, 0xf2cef35edb5b398bull},
+        {QUANT_TYPE_BF16, 0x16e3e51f9bd3de08ull}, {QUANT_TYPE_Q4_0, 0x4d0ea22daadcfab9ull},
+        {QUANT_TYPE_Q4_1, 0x641ab3670de3e286ull}, {QUANT_TYPE_Q8_0, 0xc466fbd5bec63911ull},
+    };
+    const uint32_t rows = 21;
+    const uint32_t cols = 2080;
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
+        struct fixture_random r = {77};
+        float x[3 * 2080];
+        float out[3 * 21] = {0};
+        fixture_floats(&r, x, sizeof x / sizeof x[0]);
+        uint8_t *matrix = fixture_matrix(&r, fixed[i].type, rows, cols);
+        struct product p = {.type = fixed[i].type,
+                            .matrix = matrix,
+                            .rows = rows,
+                            .cols = cols,
+                            .groups = 3,
+                            .x = x};
+        product_run(f->ref, &p, 3, rows, out);
+        free(matrix);
+        assert_int_equal(fixture_hash(out, sizeof out / sizeof out[0]), fixed[i].hash);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +275,7 @@ int main(void)
         cmocka_unit_test(test_extreme_quants_do_not_overflow),
         cmocka_unit_test(test_jobs_of_one_call_are_independent),
         cmocka_unit_test(test_a_tall_matrix_is_cut_without_a_seam),
+        cmocka_unit_test(test_bits_of_the_definition_are_fixed),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }

@@ -183,6 +183,34 @@ static void test_embedding_has_the_bits_of_ref(void **state)
     }
 }
 
+static void test_bits_of_the_definition_are_fixed(void **state)
+{
+    const struct fixture *f = *state;
+    static const uint64_t fixed[] = {[OP_QUANTIZE] = 0xddccdfe719721c24ull,
+                                     [OP_NORM] = 0x1000b9c6f303bc44ull,
+                                     [OP_SILU] = 0xed4f83a43af29b00ull,
+                                     [OP_GELU] = 0x6ee18e8fcc5c53b4ull};
+    enum { COLS = 1571 };
+    struct fixture_random r = {78};
+    float x[COLS];
+    float y[COLS];
+    fixture_floats(&r, x, COLS);
+    fixture_floats(&r, y, COLS);
+    for (enum op op = OP_QUANTIZE; op <= OP_GELU; op++) {
+        /* The floats, and behind them each quant times its scale. */
+        float result[2 * COLS];
+        int8_t q[COLS];
+        float scales[COLS / 32 + 1];
+        struct act *a = f->ref->ops->act_new(f->ref, 1, COLS, true);
+        op_run(f->ref, op, x, y, 1, COLS, a);
+        f->ref->ops->act_read(f->ref, a, 0, COLS, q, scales, result);
+        for (int k = 0; k < COLS; k++)
+            result[COLS + k] = scales[k / 32] * (float)q[k];
+        f->ref->ops->act_free(f->ref, a);
+        assert_int_equal(fixture_hash(result, 2 * COLS), fixed[op]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +219,7 @@ int main(void)
         cmocka_unit_test(test_a_block_with_no_usable_scale_is_zero),
         cmocka_unit_test(test_quantizing_rounds_half_to_even),
         cmocka_unit_test(test_embedding_has_the_bits_of_ref),
+        cmocka_unit_test(test_bits_of_the_definition_are_fixed),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }
