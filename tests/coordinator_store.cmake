@@ -1,4 +1,7 @@
 # Store and ledger: unit tests, tests of broken disks and files, and the commands of docs/ledger.md.
+if(NOT CLOISTER_TESTS)
+  return()
+endif()
 
 add_library(cloister_store_test STATIC unit/store/store_test.c)
 target_link_libraries(cloister_store_test PUBLIC cloister_store cloister_common PkgConfig::CMOCKA)
@@ -26,3 +29,18 @@ cloister_unit_test(ledger SOURCES unit/ledger/test_ledger.c
 cloister_unit_test(ledger_export SOURCES unit/ledger/test_export.c
                    LIBS cloister_ledger_test cloister_ledger cloister_ledger_verify
                         PkgConfig::JANSSON)
+
+add_executable(ledger_make_export unit/ledger/make_export.c)
+target_link_libraries(ledger_make_export PRIVATE cloister_ledger_test cloister_ledger)
+cloister_target(ledger_make_export)
+add_test(NAME ledger_docs_commands
+         COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/unit/ledger/test_docs_commands.sh
+                 $<TARGET_FILE:ledger_make_export> ${PROJECT_SOURCE_DIR})
+set_tests_properties(ledger_docs_commands PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 120)
+# Its every bit is flipped, which takes a while under a sanitizer on a busy machine.
+set_tests_properties(ledger_export PROPERTIES TIMEOUT 900)
+
+# Not a test: `bench_store` prints commits a second beside those of bare LMDB.
+add_executable(bench_store bench/bench_store.c)
+target_link_libraries(bench_store PRIVATE cloister_ledger cloister_store PkgConfig::LMDB)
+cloister_target(bench_store)

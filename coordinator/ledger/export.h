@@ -37,7 +37,7 @@ void ledger_export_checkpoint(struct buf *out, const char *note);
 
 /* Most bytes of one line, and most records that may follow the last signed one. */
 #define LEDGER_EXPORT_LINE_BYTES   (1u << 20)
-#define LEDGER_EXPORT_UNSIGNED_MAX (1u << 17)
+#define LEDGER_EXPORT_UNSIGNED_MAX (1u << 16)
 
 struct ledger_verify_options {
     /* A key the auditor already trusts; NULL: the one in the file (said so in the report). */
