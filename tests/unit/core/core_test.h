@@ -1,0 +1,81 @@
+/*
+ * core_test.h - a core without a loop, for tests in tables: each helper is one request, stepped and
+ * ended as a turn of its own, with the reply it got.
+ */
+#ifndef CLOISTER_TESTS_UNIT_CORE_CORE_TEST_H
+#define CLOISTER_TESTS_UNIT_CORE_CORE_TEST_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "coordinator/core/core.h"
+
+#include <stdbool.h>
+
+#define CORE_TEST_GB (1ull << 30)
+
+struct core_test {
+    struct core_config config;
+    struct core *core;
+    struct arena arena;
+    struct core_effects effects; /* of the last turn */
+    uint64_t now_ms;
+    uint64_t tag;
+    uint64_t random;
+};
+
+void core_test_init(struct core_test *t); /* defaults; change config, then open */
+void core_test_open(struct core_test *t);
+void core_test_fini(struct core_test *t);
+
+/* Starts a turn: effects of the one before are gone. */
+void core_test_begin(struct core_test *t);
+uint64_t core_test_step(struct core_test *t, struct wire_request *request); /* its tag */
+void core_test_end(struct core_test *t);
+void core_test_wait(struct core_test *t, uint64_t ms); /* ticks on the way, in one turn */
+
+/* The reply of the last turn to `tag`; NULL where it was parked. */
+const struct core_effect *core_test_reply(const struct core_test *t, uint64_t tag);
+const struct core_effect *core_test_find(const struct core_test *t, enum core_effect_kind kind);
+size_t core_test_count(const struct core_test *t, enum core_effect_kind kind);
+/* One request, one turn, its reply (NULL where it was parked). */
+const struct wire_reply *core_test_ask(struct core_test *t, struct wire_request *request);
+void core_test_expect_error(const struct wire_reply *reply, enum err code, const char *part);
+
+/* Sessions: both Hellos. */
+uint64_t core_test_client(struct core_test *t, const char *name, const char *tenant, uint8_t key);
+struct core_test_worker {
+    const char *name;
+    uint8_t key;
+    uint64_t total_bytes, free_bytes;
+    const char *models[4];
+    uint64_t weights_bytes[4];
+    bool ready[4];
+    const struct wire_lease_held *leases;
+    size_t n_leases;
+};
+uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *worker);
+/* A worker with model "m" loaded. */
+uint64_t core_test_ready_worker(struct core_test *t, const char *name);
+
+struct id core_test_id(uint8_t n);
+/* A job of 10 prompt ids; ERR_OK or the error's code. */
+struct wire_request core_test_submit(uint64_t session, uint8_t n, const char *model,
+                                     uint32_t max_tokens);
+enum err core_test_submit_ask(struct core_test *t, uint64_t session, uint8_t n, const char *model,
+                              uint32_t max_tokens);
+/* What a Pull brings now (nothing: 0 commands, or parked). Acks all up to `acked`. */
+struct wire_pull_reply core_test_pull(struct core_test *t, uint64_t session, uint64_t acked);
+/* One lease's progress: `n` ids from `first`, text of a byte each. */
+struct wire_lease_ack core_test_report(struct core_test *t, uint64_t session, uint8_t job,
+                                       uint64_t epoch, uint32_t first, uint32_t n,
+                                       enum wire_finish finish, enum err error);
+struct wire_job_info core_test_job(struct core_test *t, uint64_t session, uint8_t n);
+/* The turn's ledger record; fails where there is not exactly one. */
+const struct record_ledger *core_test_ledger(const struct core_test *t);
+
+#endif

@@ -1,0 +1,198 @@
+/* The tables of the core: legal moves, the policy of the ledger, order of the queue; and the tree
+ * that keeps order. */
+#include "tests/unit/core/core_test.h"
+
+#include "coordinator/core/state.h"
+
+#include <string.h>
+
+static void every_move_is_legal_or_not(void **state)
+{
+    /* Rows: from; a letter for each state it may go to, in the order Q L R D F C J(rejected) X. */
+    static const char *const table[9] = {
+        [WIRE_JOB_STATE_UNSPECIFIED] = "........", [WIRE_JOB_STATE_QUEUED] = ".L..FCJX",
+        [WIRE_JOB_STATE_LEASED] = "Q.R.FC.X",      [WIRE_JOB_STATE_RUNNING] = "Q..DFCJX",
+        [WIRE_JOB_STATE_DONE] = "........",        [WIRE_JOB_STATE_FAILED] = "........",
+        [WIRE_JOB_STATE_CANCELLED] = "........",   [WIRE_JOB_STATE_REJECTED] = "........",
+        [WIRE_JOB_STATE_EXPIRED] = "........",
+    };
+    (void)state;
+    for (int from = 0; from < 9; from++) {
+        assert_false(job_move_is_legal((enum wire_job_state)from, WIRE_JOB_STATE_UNSPECIFIED));
+        for (int to = 1; to < 9; to++) {
+            bool want = table[from][to - 1] != '.';
+            if (job_move_is_legal((enum wire_job_state)from, (enum wire_job_state)to) != want)
+                fail_msg("from %d to %d should be %s", from, to, want ? "legal" : "illegal");
+        }
+    }
+    assert_false(job_move_is_legal((enum wire_job_state)9, WIRE_JOB_STATE_DONE));
+    assert_false(job_move_is_legal(WIRE_JOB_STATE_QUEUED, (enum wire_job_state)9));
+}
+
+static void every_end_has_its_rule(void **state)
+{
+    static const struct {
+        enum wire_job_state outcome;
+        bool computed;
+        enum record_ledger_kind kind;
+        bool bill;
+    } table[] = {
+        {WIRE_JOB_STATE_DONE, true, RECORD_LEDGER_SETTLE, true},
+        {WIRE_JOB_STATE_DONE, false, RECORD_LEDGER_SETTLE, true},
+        {WIRE_JOB_STATE_CANCELLED, true, RECORD_LEDGER_SETTLE, true},
+        {WIRE_JOB_STATE_CANCELLED, false, RECORD_LEDGER_VOID, false},
+        {WIRE_JOB_STATE_EXPIRED, true, RECORD_LEDGER_SETTLE, true},
+        {WIRE_JOB_STATE_EXPIRED, false, RECORD_LEDGER_EXPIRE, false},
+        {WIRE_JOB_STATE_FAILED, true, RECORD_LEDGER_SETTLE, false},
+        {WIRE_JOB_STATE_FAILED, false, RECORD_LEDGER_VOID, false},
+        {WIRE_JOB_STATE_REJECTED, true, RECORD_LEDGER_SETTLE, false},
+        {WIRE_JOB_STATE_REJECTED, false, RECORD_LEDGER_VOID, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        const struct ledger_rule *r = ledger_rule_for(table[i].outcome, table[i].computed);
+        assert_non_null(r);
+        assert_int_equal(r->kind, table[i].kind);
+        assert_int_equal(r->bill_prompt, table[i].bill);
+        assert_int_equal(r->bill_completion, table[i].bill);
+    }
+    assert_null(ledger_rule_for(WIRE_JOB_STATE_QUEUED, true));
+    assert_null(ledger_rule_for(WIRE_JOB_STATE_RUNNING, true));
+}
+
+static void the_queue_is_in_order(void **state)
+{
+    /* Each row goes before the next one. */
+    static const struct {
+        uint8_t job_class, priority;
+        uint64_t deadline_ms, order;
+    } table[] = {
+        {WIRE_JOB_CLASS_INTERACTIVE, 0, UINT64_MAX, 9},
+        {WIRE_JOB_CLASS_STANDARD, 9, UINT64_MAX, 8},
+        {WIRE_JOB_CLASS_STANDARD, 5, 1000, 7},
+        {WIRE_JOB_CLASS_STANDARD, 5, 2000, 1},
+        {WIRE_JOB_CLASS_STANDARD, 5, UINT64_MAX, 2},
+        {WIRE_JOB_CLASS_STANDARD, 5, UINT64_MAX, 3},
+        {WIRE_JOB_CLASS_BATCH, 9, 1, 0},
+    };
+    struct core_job a = {0}, b = {0};
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        for (size_t k = 0; k < sizeof table / sizeof table[0]; k++) {
+            a.job_class = table[i].job_class;
+            a.priority = table[i].priority;
+            a.deadline_ms = table[i].deadline_ms;
+            a.submit_order = table[i].order;
+            b.job_class = table[k].job_class;
+            b.priority = table[k].priority;
+            b.deadline_ms = table[k].deadline_ms;
+            b.submit_order = table[k].order;
+            int order = queue_compare(&a.in_queue, &b.in_queue);
+            assert_true(i < k ? order < 0 : i > k ? order > 0 : order == 0);
+        }
+    }
+}
+
+struct number {
+    struct tree_node node;
+    int value;
+};
+
+static int number_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    int x = tree_entry(a, const struct number, node)->value;
+    int y = tree_entry(b, const struct number, node)->value;
+    return x < y ? -1 : x > y;
+}
+
+/* Against an array of flags, over every operation. */
+static void the_tree_is_a_sorted_set(void **state)
+{
+    enum { N = 200 };
+    static struct number numbers[N];
+    static bool in[N];
+    struct tree t;
+    uint32_t draw = 12345;
+    (void)state;
+    tree_init(&t, number_compare);
+    for (int i = 0; i < N; i++)
+        numbers[i].value = i;
+    for (int round = 0; round < 5000; round++) {
+        draw = draw * 1664525u + 1013904223u;
+        int i = (int)(draw >> 16) % N;
+        if (in[i])
+            tree_remove(&t, &numbers[i].node);
+        else
+            tree_insert(&t, &numbers[i].node);
+        in[i] = !in[i];
+        assert_int_equal(tree_holds(&numbers[i].node), in[i]);
+        if (round % 50 != 0)
+            continue;
+        uint32_t before = 0;
+        int above = -1, below = -1;
+        for (int k = 0; k < N; k++) {
+            if (k == i)
+                before = 0;
+            below = k < i && in[k] ? k : below;
+            above = k > i && in[k] && above < 0 ? k : above;
+        }
+        before = 0;
+        for (int k = 0; k < i; k++)
+            before += in[k];
+        assert_int_equal(tree_rank(&t, &numbers[i].node), before);
+        assert_ptr_equal(tree_above(&t, &numbers[i].node), above < 0 ? NULL : &numbers[above].node);
+        assert_ptr_equal(tree_below(&t, &numbers[i].node), below < 0 ? NULL : &numbers[below].node);
+        assert_ptr_equal(tree_find(&t, &numbers[i].node), in[i] ? &numbers[i].node : NULL);
+        uint32_t n = 0;
+        for (struct tree_node *k = tree_first(&t); k != NULL; k = tree_above(&t, k))
+            n++;
+        assert_int_equal(n, tree_count(&t));
+    }
+}
+
+static void days_are_those_of_the_calendar(void **state)
+{
+    static const struct {
+        uint64_t seconds;
+        uint32_t day;
+    } table[] = {
+        {0, 19700101},          {86399, 19700101},      {86400, 19700102},
+        {951782400, 20000229},  {951868800, 20000301},  {1709164800, 20240229},
+        {1735689599, 20241231}, {1735689600, 20250101}, {4107542400, 21000301},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        assert_int_equal(day_of_wall(table[i].seconds * 1000000000u), table[i].day);
+}
+
+static void a_prompt_is_never_longer_than_its_bound(void **state)
+{
+    static const int32_t ids[3];
+    static const uint8_t bytes[100];
+    struct wire_chat_message messages[2] = {
+        {.role = "user", .content = {.data = bytes, .size = 100}},
+        {.role = "assistant", .content = {.data = bytes, .size = 0}}};
+    struct wire_job job = {
+        .prompt_kind = WIRE_PROMPT_KIND_IDS, .prompt_ids = ids, .n_prompt_ids = 3};
+    (void)state;
+    assert_int_equal(prompt_tokens_bound(&job), 3);
+    job = (struct wire_job){.prompt_kind = WIRE_PROMPT_KIND_TEXT,
+                            .text = {.data = bytes, .size = 100}};
+    assert_int_equal(prompt_tokens_bound(&job), 164);
+    job = (struct wire_job){
+        .prompt_kind = WIRE_PROMPT_KIND_CHAT, .messages = messages, .n_messages = 2};
+    assert_int_equal(prompt_tokens_bound(&job), 64 + 2 * 16 + 4 + 9 + 100);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_move_is_legal_or_not),
+        cmocka_unit_test(every_end_has_its_rule),
+        cmocka_unit_test(the_queue_is_in_order),
+        cmocka_unit_test(the_tree_is_a_sorted_set),
+        cmocka_unit_test(days_are_those_of_the_calendar),
+        cmocka_unit_test(a_prompt_is_never_longer_than_its_bound),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
