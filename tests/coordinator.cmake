@@ -19,3 +19,10 @@ foreach(part tables jobs workers)
   cloister_unit_test(core_${part} SOURCES unit/core/test_core_${part}.c LIBS cloister_core_test
                      cloister_core)
 endforeach()
+
+# Not run by ctest: numbers need a machine of their own. `bench_submit build/bin/cloister-coordinator`
+add_executable(bench_submit bench/bench_submit.c)
+target_link_libraries(bench_submit PRIVATE cloister_store cloister_transport cloister_proto
+                      cloister_common Threads::Threads)
+cloister_target(bench_submit)
+add_dependencies(bench_submit cloister-coordinator)

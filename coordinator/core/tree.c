@@ -72,14 +72,21 @@ void tree_insert(struct tree *t, struct tree_node *n)
 {
     CHECK(!tree_holds(n));
     n->priority = draw_priority(t);
+    bool is_last = t->last == NULL || t->compare(n, t->last) > 0;
     struct tree_node **at = &t->root;
     while (*at != NULL && (*at)->priority >= n->priority) {
-        int order = t->compare(n, *at);
+        int order = is_last ? 1 : t->compare(n, *at);
         CHECK(order != 0);
         (*at)->count++;
         at = order < 0 ? &(*at)->left : &(*at)->right;
     }
-    split(t, *at, n, &n->left, &n->right);
+    if (is_last) {
+        n->left = *at;
+        n->right = NULL;
+        t->last = n;
+    } else {
+        split(t, *at, n, &n->left, &n->right);
+    }
     recount(n);
     *at = n;
 }
@@ -96,6 +103,8 @@ void tree_remove(struct tree *t, struct tree_node *n)
     *at = merge(n->left, n->right);
     n->left = n->right = NULL;
     n->count = 0;
+    if (t->last == n)
+        t->last = tree_last(t);
 }
 
 struct tree_node *tree_first(const struct tree *t)

@@ -27,6 +27,7 @@ typedef int tree_compare_fn(const struct tree_node *a, const struct tree_node *b
 
 struct tree {
     struct tree_node *root;
+    struct tree_node *last; /* what comes in order is put behind it without a search */
     tree_compare_fn *compare;
     uint32_t draw;
 };

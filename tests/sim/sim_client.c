@@ -148,10 +148,10 @@ static void watched(struct sim *s, struct sim_job *j, const struct wire_watch_re
         sim_fail(s, "more tokens than any job asked for");
         return;
     }
-    memcpy(&j->ids[j->n_ids], w->ids, w->n_ids * sizeof(int32_t));
-    j->n_ids += (uint32_t)w->n_ids;
-    memcpy(j->text + j->text_size, w->text.data, w->text.size);
-    j->text_size += w->text.size;
+    for (size_t i = 0; i < w->n_ids; i++)
+        j->ids[j->n_ids++] = w->ids[i];
+    for (size_t i = 0; i < w->text.size; i++)
+        j->text[j->text_size++] = w->text.data[i];
     if (w->end) {
         j->over = true;
         j->state = w->state;
