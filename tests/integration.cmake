@@ -13,7 +13,8 @@ function(cloister_integration_test name)
            COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/integration/test_${name}.py
                    ${T_ARGS})
   set_tests_properties(integration_${name} PROPERTIES
-    ENVIRONMENT "CLOISTER_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};PYTHONDONTWRITEBYTECODE=1"
+    ENVIRONMENT "CLOISTER_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};PYTHONDONTWRITEBYTECODE=1;\
+LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/lsan.supp:print_suppressions=0"
     TIMEOUT ${T_TIMEOUT} SKIP_RETURN_CODE 77 LABELS integration)
 endfunction()
 

@@ -1,9 +1,5 @@
 # Model files: loader, architecture table, tokenizers, chat templates. Tests that
 # need a real model skip (exit 77) and say which variable was not set.
-add_library(cloister_gguf_build STATIC unit/model/gguf_build.c)
-target_link_libraries(cloister_gguf_build PUBLIC cloister_common cloister_quant_type)
-cloister_target(cloister_gguf_build)
-
 cloister_unit_test(model_gguf SOURCES unit/model/test_gguf.c LIBS cloister_gguf_build cloister_model)
 cloister_unit_test(model_hparams SOURCES unit/model/test_hparams.c
                    LIBS cloister_gguf_build cloister_model)
