@@ -134,6 +134,7 @@ static void job_run(struct agent *a, const struct wire_command_run *run)
     enum err e = lease_add(&a->leases, run, model_id, &l, &eb);
     if (e != ERR_OK) {
         log_warn("a job could not be taken: %s", eb.text);
+        session_restart(a->session, clock_mono_ms(), "a job could not be taken");
         return;
     }
     if (m == NULL) {
@@ -407,6 +408,8 @@ static void leases_fence(struct agent *a, uint64_t now_ms)
              a->leases.count);
     while (a->leases.count > 0)
         lease_drop(a, a->leases.leases[a->leases.count - 1]);
+    /* It may be the coordinator that stood still: then it still counts on us. */
+    session_restart(a->session, now_ms, "its leases are over");
 }
 
 static void signal_take(struct agent *a)

@@ -294,6 +294,9 @@ static void call_finish(struct session *s, enum call_kind kind, uint64_t now_ms)
     } else if (e == ERR_OK && reply.kind != reply_kind[kind]) {
         e = err_set(&eb, ERR_INVALID, "%s was answered by something else", call_name[kind]);
     }
+    /* What that Hello said of our leases does not hold any more. */
+    if (kind == CALL_HELLO && s->state != SESSION_STATE_GREETING)
+        goto out;
     if (e != ERR_OK)
         call_failed(s, kind, now_ms, eb.text);
     else
@@ -376,6 +379,15 @@ void session_goodbye(struct session *s, const char *reason)
 bool session_said_goodbye(const struct session *s)
 {
     return s->left;
+}
+
+void session_restart(struct session *s, uint64_t now_ms, const char *why)
+{
+    if (s->state == SESSION_STATE_DOWN)
+        return;
+    if (call_busy(s, CALL_HELLO))
+        transport_call_cancel(s->calls[CALL_HELLO].handle);
+    session_down(s, now_ms, why);
 }
 
 bool session_is_up(const struct session *s)

@@ -54,6 +54,10 @@ void session_run(struct session *s, uint64_t now_ms);
 void session_goodbye(struct session *s, const char *reason);
 bool session_said_goodbye(const struct session *s);
 
+/* Says Hello again, so that the coordinator hears which leases we hold: after leases were dropped
+ * of which it does not know. */
+void session_restart(struct session *s, uint64_t now_ms, const char *why);
+
 bool session_is_up(const struct session *s);
 /* When the coordinator last answered anything, and how long without that ends our leases. */
 uint64_t session_heard_ms(const struct session *s);
