@@ -4,11 +4,28 @@
  */
 #include "coordinator/core/state.h"
 
-#define BUSY_WAIT_MS 1000u
+#define BUSY_WAIT_MS   1000u
+#define ATTEMPT_US_MAX (LIMIT_DEADLINE_MS * 1000u) /* no attempt takes longer */
 
 static uint64_t larger(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
+}
+
+/* Numbers that no attempt at this job can come to. Stored, they would make a ledger that does not
+ * verify, or records that cannot be written at all. NULL: it is possible. */
+static const char *usage_fault(const struct core_job *j, const struct wire_work_usage *u)
+{
+    if (u->prompt_cached > u->prompt_tokens)
+        return "it counted more cached prompt tokens than prompt tokens";
+    if (u->prompt_computed > j->prompt_bound)
+        return "it counted more prompt tokens computed than the prompt can have";
+    if (u->completion_tokens > j->max_tokens || u->resumed_tokens > j->max_tokens)
+        return "it counted more tokens than were asked for";
+    if (u->queue_us > ATTEMPT_US_MAX || u->prefill_us > ATTEMPT_US_MAX ||
+        u->decode_us > ATTEMPT_US_MAX)
+        return "it counted more time than an attempt can take";
+    return NULL;
 }
 
 /* Usage of the attempt only grows. Resumed tokens are replayed through the model: they count as
@@ -123,6 +140,12 @@ static void progress_step(struct core *c, struct core_session *s,
             l->worker->name, p->usage.prompt_tokens, j->prompt_bound);
         ack->fenced = true;
         job_end(c, j, WIRE_JOB_STATE_FAILED, WIRE_FINISH_ERROR, ERR_INTERNAL, text, fx);
+        return;
+    }
+    const char *fault = usage_fault(j, &p->usage);
+    if (fault != NULL) {
+        ack->fenced = true;
+        lease_requeue(c, l, true, fault, fx);
         return;
     }
     usage_take(l, &p->usage);

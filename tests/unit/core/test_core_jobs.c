@@ -272,6 +272,51 @@ static void a_job_that_kills_is_quarantined(void **state)
     core_test_fini(&t);
 }
 
+/* What a worker counts ends in the ledger: numbers that cannot be would make it one that does not
+ * verify, or one that cannot be written. */
+static void counts_that_cannot_be_end_the_lease(void **state)
+{
+    static const struct {
+        const char *what;
+        struct wire_work_usage usage;
+        bool fenced;
+    } table[] = {
+        {"what the prompt and max_tokens allow",
+         {.prompt_tokens = 10, .prompt_cached = 10, .prompt_computed = 10, .completion_tokens = 20},
+         false},
+        {"more cached than prompt", {.prompt_tokens = 10, .prompt_cached = 11}, true},
+        {"more computed than the prompt can have",
+         {.prompt_tokens = 10, .prompt_computed = UINT32_MAX},
+         true},
+        {"more tokens than max_tokens", {.prompt_tokens = 10, .completion_tokens = 21}, true},
+        {"more resumed than max_tokens", {.prompt_tokens = 10, .resumed_tokens = 21}, true},
+        {"queued for ever", {.prompt_tokens = 10, .queue_us = UINT64_MAX}, true},
+        {"read for ever", {.prompt_tokens = 10, .prefill_us = UINT64_MAX}, true},
+        {"wrote for ever", {.prompt_tokens = 10, .decode_us = (uint64_t)1 << 63}, true},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct core_test t;
+        core_test_init(&t);
+        core_test_open(&t);
+        uint64_t worker = core_test_ready_worker(&t, "w");
+        uint64_t client = core_test_client(&t, "c", "", 2);
+        assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+        struct wire_lease_progress progress = {
+            .job_id = core_test_id(1), .epoch = 1, .usage = table[i].usage, .error = {.text = ""}};
+        struct wire_request request = {.kind = WIRE_REQUEST_REPORT,
+                                       .session = worker,
+                                       .report = {.leases = &progress, .n_leases = 1}};
+        const struct wire_reply *reply = core_test_ask(&t, &request);
+        if (reply->report.leases[0].fenced != table[i].fenced)
+            fail_msg("%s: fenced is %d", table[i].what, !table[i].fenced);
+        struct wire_job_info info = core_test_job(&t, client, 1);
+        assert_int_equal(info.attempts, table[i].fenced ? 2 : 1);
+        assert_int_equal(info.usage.prompt_cached, table[i].fenced ? 0 : 10);
+        core_test_fini(&t);
+    }
+}
+
 static void cancel_ends_at_once_with_what_was_metered(void **state)
 {
     struct core_test t;
@@ -418,6 +463,7 @@ int main(void)
         cmocka_unit_test(a_default_fits_the_context),
         cmocka_unit_test(a_thousand_at_once_never_overshoot),
         cmocka_unit_test(reports_are_taken_once_and_in_order),
+        cmocka_unit_test(counts_that_cannot_be_end_the_lease),
         cmocka_unit_test(every_way_a_run_can_end),
         cmocka_unit_test(a_job_that_kills_is_quarantined),
         cmocka_unit_test(cancel_ends_at_once_with_what_was_metered),
