@@ -59,6 +59,7 @@ struct loop {
     struct turn *committing; /* NULL: none */
     struct pending pending;  /* head of the ring of those unanswered */
 
+    bool more; /* the last turn was full before the inbox was empty */
     bool stopping;
     uint64_t stop_ms;
     uint64_t look_ms;
@@ -212,12 +213,15 @@ static void request_step(struct loop *l, struct transport_request *request)
 
 static void requests_gather(struct loop *l)
 {
-    struct transport_request *request;
     inbox_clear_wake(l->inbox);
-    while (l->gathering->n_events < TURN_EVENTS_MAX &&
-           l->gathering->arena.used_bytes < TURN_BYTES_SOFT &&
-           (request = inbox_pop(l->inbox)) != NULL)
+    for (;;) {
+        l->more = l->gathering->n_events >= TURN_EVENTS_MAX ||
+                  l->gathering->arena.used_bytes >= TURN_BYTES_SOFT;
+        struct transport_request *request = l->more ? NULL : inbox_pop(l->inbox);
+        if (request == NULL)
+            return;
         request_step(l, request);
+    }
 }
 
 /* ---- storage ---- */
@@ -443,7 +447,9 @@ enum err loop_run(struct loop *l, struct errbuf *eb)
         struct epoll_event events[4];
         uint64_t n;
         timer_set(l);
-        if (epoll_wait(l->epoll_fd, events, 4, -1) < 0 && errno != EINTR)
+        /* A full turn left requests in the inbox: with the disk idle nothing else would wake us. */
+        int wait_ms = l->more && !committer_busy(l->committer) ? 0 : -1;
+        if (epoll_wait(l->epoll_fd, events, 4, wait_ms) < 0 && errno != EINTR)
             return err_set_errno(eb, errno, "epoll_wait");
         if (read(l->timer_fd, &n, sizeof n) < 0)
             n = 0; /* it was another one */

@@ -20,6 +20,14 @@ foreach(part tables jobs workers)
                      cloister_core)
 endforeach()
 
+# The example file is what the program prints, and the program takes it.
+add_test(NAME coordinator_example_config
+  COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:cloister-coordinator>
+          -DEXAMPLE=${PROJECT_SOURCE_DIR}/deploy/examples/coordinator.cfg
+          -P ${CMAKE_CURRENT_SOURCE_DIR}/unit/core/example_config.cmake)
+
+cloister_unit_test(settings SOURCES unit/core/test_settings.c LIBS cloister_coordinator)
+
 # Not run by ctest: numbers need a machine of their own. `bench_submit build/bin/cloister-coordinator`
 add_executable(bench_submit bench/bench_submit.c)
 target_link_libraries(bench_submit PRIVATE cloister_store cloister_transport cloister_proto

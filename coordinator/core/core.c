@@ -89,7 +89,7 @@ void core_free(struct core *c)
     workers_free(c);
     while ((n = c->jobs.root) != NULL) {
         struct core_job *j = tree_entry(n, struct core_job, by_id);
-        watches_drop(c, j);
+        watches_free(j);
         tree_remove(&c->jobs, n);
         job_free(j);
     }

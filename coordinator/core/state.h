@@ -467,7 +467,7 @@ void watch_step(struct core *c, const struct core_event *event, struct core_sess
 void watch_answer_all(struct core *c, struct core_job *j, bool even_without_news,
                       struct core_effects *fx);
 void watch_timer_fire(struct core *c, struct core_watch *w, struct core_effects *fx);
-void watches_drop(struct core *c, struct core_job *j);
+void watches_free(struct core_job *j);
 
 /* ---- placement.c, explain.c ---- */
 struct placement_row {

@@ -105,8 +105,12 @@ void watch_step(struct core *c, const struct core_event *event, struct core_sess
         job_timer_set(c, j);
 }
 
-void watches_drop(struct core *c, struct core_job *j)
+/* At the end of the core: timers and other watches may be gone already. */
+void watches_free(struct core_job *j)
 {
-    while (j->watches != NULL)
-        watch_free(c, j->watches);
+    while (j->watches != NULL) {
+        struct core_watch *w = j->watches;
+        j->watches = w->next;
+        free(w);
+    }
 }

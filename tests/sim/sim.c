@@ -137,7 +137,6 @@ void sim_call(struct sim *s, struct sim_actor *a, uint32_t slot, struct wire_req
     if (sim_chance(s, s->faults.doubled))
         send_copy(s, &like, &bytes);
     buf_fini(&bytes);
-    sim_wake(s, a, timeout_ms + 1);
 }
 
 static void reply_arrived(struct sim *s, const struct sim_event *e)
@@ -160,6 +159,7 @@ static void reply_arrived(struct sim *s, const struct sim_event *e)
     arena_fini(&arena);
 }
 
+/* Actors wake all the time anyhow: a call that is overdue is found then. */
 static void calls_expire(struct sim *s, struct sim_actor *a)
 {
     for (uint32_t i = 0; i < SIM_SLOTS; i++) {

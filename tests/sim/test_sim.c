@@ -10,7 +10,7 @@
 int main(int argc, char **argv)
 {
     uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-    uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 120;
+    uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 150;
     uint64_t ends[9] = {0}, refused = 0;
     uint64_t jobs = 0, commits = 0, crashes = 0, freezes = 0, failed = 0;
     static struct sim s;
