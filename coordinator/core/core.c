@@ -4,8 +4,6 @@
  */
 #include "coordinator/core/state.h"
 
-#include <endian.h>
-
 #define REMOVALS_PER_TURN 16u
 
 void *core_alloc(size_t size)
@@ -41,9 +39,10 @@ void core_config_defaults(struct core_config *config)
 
 static uint64_t id_part(const struct core_job *j, size_t at)
 {
-    uint64_t part;
-    memcpy(&part, j->id.bytes + at, sizeof part);
-    return be64toh(part);
+    uint64_t part = 0;
+    for (size_t i = 0; i < 8; i++)
+        part = part << 8 | j->id.bytes[at + i];
+    return part;
 }
 
 /* As id_compare, in two words: it is what a restart with many jobs spends its time on. */
