@@ -204,13 +204,23 @@ static void request_step(struct core *c, const struct core_event *event, struct 
 
 /* ---- time ---- */
 
+static uint64_t moved_on(const struct core *c, uint64_t at_ms, uint64_t gap_ms)
+{
+    return at_ms + gap_ms < c->now_ms ? at_ms + gap_ms : c->now_ms;
+}
+
 /* Nobody could be heard while we were held up ourselves (a slow disk, a stopped machine): that
  * time counts against no worker. */
 static void held_up(struct core *c, uint64_t gap_ms)
 {
     for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n)) {
         struct core_worker *w = tree_entry(n, struct core_worker, node);
-        w->heard_ms = w->heard_ms + gap_ms < c->now_ms ? w->heard_ms + gap_ms : c->now_ms;
+        w->heard_ms = moved_on(c, w->heard_ms, gap_ms);
+        for (struct tree_node *k = tree_first(&w->leases); k != NULL;
+             k = tree_above(&w->leases, k)) {
+            struct core_lease *l = tree_entry(k, struct core_lease, node);
+            l->heard_ms = moved_on(c, l->heard_ms, gap_ms);
+        }
     }
 }
 

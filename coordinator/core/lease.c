@@ -22,7 +22,7 @@ struct core_lease *lease_new(struct core *c, struct core_job *j, struct core_wor
     l->job = j;
     l->worker = w;
     l->epoch = j->lease_epoch;
-    l->moved_ms = c->now_ms;
+    l->moved_ms = l->heard_ms = c->now_ms;
     tree_insert(&w->leases, &l->node);
     j->lease = l;
     j->model->leased++;

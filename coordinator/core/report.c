@@ -132,6 +132,7 @@ static void progress_step(struct core *c, struct core_session *s,
         c->stale_reports += again ? 0 : 1;
         return;
     }
+    l->heard_ms = c->now_ms;
     if (j->state == WIRE_JOB_STATE_LEASED)
         job_move(c, j, WIRE_JOB_STATE_RUNNING);
     if (p->usage.prompt_tokens > j->prompt_bound) {
@@ -176,6 +177,20 @@ static void progress_step(struct core *c, struct core_session *s,
         finish_take(c, l, p, fx);
 }
 
+/* A worker speaks of all its leases at every heartbeat. One that it does not mention for a whole
+ * lease time it does not have, though it is alive. */
+static void leases_forgotten(struct core *c, struct core_worker *w, struct core_effects *fx)
+{
+    for (struct tree_node *n = tree_first(&w->leases), *next; n != NULL; n = next) {
+        struct core_lease *l = tree_entry(n, struct core_lease, node);
+        next = tree_above(&w->leases, n);
+        if (c->now_ms < l->heard_ms + c->config->lease_ms)
+            continue;
+        lease_stop(c, l);
+        lease_requeue(c, l, false, "it did not mention the job any more", fx);
+    }
+}
+
 void report_step(struct core *c, const struct core_event *event, struct core_session *s,
                  struct core_effects *fx)
 {
@@ -190,6 +205,7 @@ void report_step(struct core *c, const struct core_event *event, struct core_ses
     struct wire_lease_ack *acks = effect_alloc(fx, report->n_leases, sizeof(struct wire_lease_ack));
     for (size_t i = 0; i < report->n_leases; i++)
         progress_step(c, s, &report->leases[i], &acks[i], fx);
+    leases_forgotten(c, s->worker, fx);
     struct core_effect *e = reply_to(fx, event);
     e->reply.reply.report =
         (struct wire_report_reply){.leases = acks, .n_leases = report->n_leases};

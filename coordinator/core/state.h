@@ -215,6 +215,7 @@ struct core_lease {
     uint64_t epoch;
     uint64_t load_tokens;         /* what it adds to lease_tokens now */
     uint64_t moved_ms;            /* last token, or the start */
+    uint64_t heard_ms;            /* when the worker last spoke of it, or the start */
     struct wire_work_usage usage; /* of this attempt */
 };
 

@@ -186,6 +186,7 @@ static void leases_reconcile(struct core *c, struct core_worker *w, struct core_
             continue; /* named twice */
         tree_remove(&kept, &l->node);
         tree_insert(&w->leases, &l->node);
+        l->heard_ms = c->now_ms;
         if (j->state == WIRE_JOB_STATE_LEASED)
             job_move(c, j, WIRE_JOB_STATE_RUNNING);
     }

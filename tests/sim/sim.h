@@ -39,7 +39,7 @@ struct sim_faults {
     uint32_t crash_before, crash_after;                /* the coordinator, around a commit */
     uint32_t no_space;                                 /* a commit */
     uint32_t worker_dies, worker_hangs, worker_leaves; /* in a step of 20 ms */
-    uint32_t engine_fails;                             /* a job, in a step */
+    uint32_t engine_fails, forgets;                    /* a job, in a step */
 };
 
 /* ---- network and clock (sim.c) ---- */

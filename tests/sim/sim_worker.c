@@ -346,6 +346,8 @@ static void worker_wake(struct sim *s, struct sim_actor *a)
             w->models[i] = WIRE_MODEL_STATE_READY;
     }
     for (uint32_t i = 0; i < SIM_LEASES; i++) {
+        if (w->leases[i].used && sim_chance(s, s->faults.forgets))
+            w->leases[i].used = false;
         if (w->leases[i].used)
             lease_step(s, &w->leases[i]);
     }
