@@ -191,8 +191,7 @@ static enum err effect_apply(struct apply *a, const struct core_effect *e, struc
         return put_packed(a, STORE_TABLE_BALANCE, e->balance.tenant, strlen(e->balance.tenant),
                           record_balance_encode(&e->balance, &a->packed, eb), eb);
     case CORE_EFFECT_PUT_LEARNED:
-        return put_packed(a, STORE_TABLE_LEARNED, e->learned.weights_digest,
-                          sizeof e->learned.weights_digest,
+        return put_packed(a, STORE_TABLE_LEARNED, e->learned.model, strlen(e->learned.model),
                           record_learned_encode(&e->learned, &a->packed, eb), eb);
     case CORE_EFFECT_LEDGER:
         return ledger_apply(a, &e->ledger, eb);

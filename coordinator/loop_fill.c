@@ -17,6 +17,7 @@ struct chunk_reader {
     uint32_t first;
     uint32_t tokens;
     bool with_tail; /* text behind the last token, once the job is over */
+    size_t tokens_max;
     size_t bytes_max;
     struct arena *arena;
     struct errbuf *eb;
@@ -52,7 +53,7 @@ static bool chunk_visit(void *arg, const uint8_t *key, size_t key_size, struct s
         return true; /* before the place that was asked for */
     size_t n_ids = r->ids.size / sizeof(int32_t) + chunk.n_ids;
     size_t bytes = r->text.size + chunk.text_size + n_ids * ID_WIRE_BYTES;
-    if (r->began && (n_ids > LIMIT_TOKENS_PER_FRAME || bytes > r->bytes_max)) {
+    if (r->began && (n_ids > r->tokens_max || bytes > r->bytes_max)) {
         r->cut = true;
         return false;
     }
@@ -114,6 +115,7 @@ static enum err tokens_fill(struct store_txn *txn, struct core_effect *e, struct
                              .first = w->first,
                              .tokens = e->reply.tokens,
                              .with_tail = w->end,
+                             .tokens_max = LIMIT_TOKENS_PER_FRAME,
                              .bytes_max = FILL_BYTES_MAX,
                              .arena = arena,
                              .eb = eb};
@@ -164,6 +166,7 @@ static enum err run_fill(struct store_txn *txn, struct wire_command_run *run,
         return err;
     struct chunk_reader r = {.job_id = run->job_id,
                              .tokens = fill->tokens,
+                             .tokens_max = LIMIT_MAX_TOKENS,
                              .bytes_max = SIZE_MAX,
                              .arena = arena,
                              .eb = eb};

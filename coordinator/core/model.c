@@ -156,6 +156,8 @@ void hosting_remove(struct core *c, struct core_hosting *h)
 {
     CHECK(h->leases == 0);
     model_touch(c, h->model);
+    if (h->worker->making_room == h->model)
+        h->worker->making_room = NULL; /* it may come back without that file */
     tree_remove(&h->worker->hosting, &h->by_worker);
     tree_remove(&h->model->hosts, &h->by_model);
     free(h->error);

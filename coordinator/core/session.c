@@ -10,6 +10,7 @@
 #define SESSIONS_OPEN_MAX 4096u /* said Hello once, not yet twice */
 #define SESSIONS_MAX      65536u
 #define HELLO_WAIT_MS     30000u
+#define QUIET_MS          (2 * LIMIT_POLL_MS) /* a client that is there asks more often */
 
 static int session_compare(const struct tree_node *a, const struct tree_node *b)
 {
@@ -59,6 +60,14 @@ static void command_free(struct core_session *s)
     free(cmd);
 }
 
+static void session_free(struct core_session *s)
+{
+    while (s->outbox != NULL)
+        command_free(s);
+    free((char *)(uintptr_t)s->node_name);
+    free(s);
+}
+
 void session_end(struct core *c, struct core_session *s, struct core_effects *fx)
 {
     if (s->pull_parked) {
@@ -79,12 +88,10 @@ void session_end(struct core *c, struct core_session *s, struct core_effects *fx
             break;
         }
     }
-    while (s->outbox != NULL)
-        command_free(s);
     timer_clear(c, &s->timer);
     timer_clear(c, &s->pull_timer);
     tree_remove(&c->sessions, &s->node);
-    free(s);
+    session_free(s);
 }
 
 static void session_reply(const struct core *c, const struct core_event *event,
@@ -107,9 +114,29 @@ static void session_reply(const struct core *c, const struct core_event *event,
     memcpy(r->public_key, c->config->public_key, sizeof r->public_key);
 }
 
+static const char *text_copy(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    return memcpy(core_alloc(size), text, size);
+}
+
+/* A command line leaves a session behind each time. When there is no room, those that have been
+ * quiet go before session_idle_ms; a client that comes back says Hello again. */
+static void sessions_sweep(struct core *c, struct core_effects *fx)
+{
+    for (struct tree_node *n = tree_first(&c->sessions), *next; n != NULL; n = next) {
+        struct core_session *s = tree_entry(n, struct core_session, node);
+        next = tree_above(&c->sessions, n);
+        if (s->established && s->role == WIRE_ROLE_CLIENT && c->now_ms - s->heard_ms >= QUIET_MS)
+            session_end(c, s, fx);
+    }
+}
+
 static void hello_first(struct core *c, const struct core_event *event, struct core_effects *fx)
 {
     const struct wire_hello *hello = &event->request->hello;
+    if (tree_count(&c->sessions) >= SESSIONS_MAX)
+        sessions_sweep(c, fx);
     if (c->sessions_open >= SESSIONS_OPEN_MAX || tree_count(&c->sessions) >= SESSIONS_MAX) {
         reply_error(fx, event, ERR_BUSY, HELLO_WAIT_MS, "%u sessions are open, no more are taken",
                     tree_count(&c->sessions));
@@ -120,7 +147,7 @@ static void hello_first(struct core *c, const struct core_event *event, struct c
     while (s->id == 0 || session_find(c, s->id) != NULL)
         s->id++;
     s->role = hello->role;
-    s->node_name = name_intern(c, hello->node);
+    s->node_name = text_copy(hello->node); /* of a stranger: not for the core's life */
     s->outbox_end = &s->outbox;
     memcpy(s->public_key, hello->public_key, sizeof s->public_key);
     memcpy(s->challenge, &event->random[1], sizeof s->challenge);
@@ -138,6 +165,19 @@ static const struct core_key_config *key_find(const struct core_key_config *keys
             return &keys[i];
     }
     return NULL;
+}
+
+/* A name is kept for the core's life, and what is learned of it in the store. */
+static enum err models_allowed(const struct core *c, const struct wire_worker_hello *hello,
+                               struct errbuf *eb)
+{
+    size_t n = tree_count(&c->models);
+    for (size_t i = 0; i < hello->n_models; i++)
+        n += model_find(c, hello->models[i].name) == NULL;
+    if (n > LIMIT_MODELS)
+        return err_set(eb, ERR_TOO_LARGE, "%zu models would be known, no more than %u are taken", n,
+                       LIMIT_MODELS);
+    return ERR_OK;
 }
 
 static enum err worker_allowed(const struct core *c, const struct wire_hello *hello,
@@ -164,7 +204,7 @@ static enum err worker_allowed(const struct core *c, const struct wire_hello *he
         return err_set(eb, ERR_NO_SPACE, "%s", c->frozen_text);
     if (c->stopping)
         return err_set(eb, ERR_UNAVAILABLE, "the coordinator is shutting down");
-    return ERR_OK;
+    return models_allowed(c, &hello->worker, eb);
 }
 
 static enum err client_allowed(struct core *c, const struct wire_hello *hello,
@@ -396,10 +436,7 @@ void sessions_free(struct core *c)
 {
     struct tree_node *n;
     while ((n = c->sessions.root) != NULL) {
-        struct core_session *s = tree_entry(n, struct core_session, node);
         tree_remove(&c->sessions, n);
-        while (s->outbox != NULL)
-            command_free(s);
-        free(s);
+        session_free(tree_entry(n, struct core_session, node));
     }
 }

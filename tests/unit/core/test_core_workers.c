@@ -3,6 +3,7 @@
 
 #include "common/limits.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void hello_wants_proof(void **state)
@@ -510,6 +511,34 @@ static void an_idle_model_makes_room_a_busy_one_is_let_finish(void **state)
     core_test_fini(&t);
 }
 
+/* The worker that was being emptied for b comes back without the file of b. */
+static void room_is_made_only_for_what_is_there(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.config.residency_ms = 5000;
+    core_test_open(&t);
+    struct core_test_worker w = {.name = "w",
+                                 .key = 1,
+                                 .total_bytes = 8 * CORE_TEST_GB,
+                                 .free_bytes = 3 * CORE_TEST_GB,
+                                 .models = {"a", "b"},
+                                 .weights_bytes = {5 * CORE_TEST_GB, 5 * CORE_TEST_GB},
+                                 .ready = {true, false}};
+    uint64_t worker = core_test_worker(&t, &w);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "a", 20), ERR_OK);
+    assert_int_equal(core_test_submit_ask(&t, client, 2, "b", 20), ERR_OK);
+    wait_alive(&t, worker, 6000);
+    assert_int_equal(core_test_submit_ask(&t, client, 3, "a", 20), ERR_OK);
+    assert_int_equal(core_test_job(&t, client, 3).state, WIRE_JOB_STATE_QUEUED);
+    w.models[1] = NULL;
+    (void)core_test_worker(&t, &w);
+    assert_int_equal(core_test_job(&t, client, 3).state, WIRE_JOB_STATE_LEASED);
+    core_test_fini(&t);
+}
+
 static void a_model_that_never_loads_fails_its_jobs(void **state)
 {
     struct core_test t;
@@ -574,6 +603,62 @@ static void one_name_is_one_file(void **state)
     assert_non_null(strstr(e->candidates[0].detail, "another digest"));
     assert_string_equal(e->candidates[1].predicate, "slots"); /* w */
     assert_string_equal(e->candidates[1].detail, "1 of 1 leases are out");
+    core_test_fini(&t);
+}
+
+static void no_more_models_are_known_than_can_be_listed(void **state)
+{
+    static char names[LIMIT_MODELS_PER_WORKER][8];
+    static struct wire_model_offer offers[LIMIT_MODELS_PER_WORKER];
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    for (unsigned i = 0; i <= LIMIT_MODELS / LIMIT_MODELS_PER_WORKER; i++) {
+        for (unsigned k = 0; k < LIMIT_MODELS_PER_WORKER; k++) {
+            (void)snprintf(names[k], sizeof names[k], "%u", i * LIMIT_MODELS_PER_WORKER + k);
+            offers[k] = (struct wire_model_offer){
+                .name = names[k], .architecture = "", .quantization = "", .chat_template = ""};
+        }
+        struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
+                                     .hello = {.role = WIRE_ROLE_WORKER,
+                                               .node = "w",
+                                               .tenant = "",
+                                               .build = "",
+                                               .worker = {.models = offers,
+                                                          .n_models = LIMIT_MODELS_PER_WORKER,
+                                                          .device = "",
+                                                          .isa = ""}}};
+        hello.session = core_test_ask(&t, &hello)->session;
+        hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
+        const struct wire_reply *reply = core_test_ask(&t, &hello);
+        if (i < LIMIT_MODELS / LIMIT_MODELS_PER_WORKER)
+            assert_true(reply->hello.established);
+        else
+            core_test_expect_error(reply, ERR_TOO_LARGE, "4352 models would be known");
+    }
+    core_test_fini(&t);
+}
+
+/* Each command line leaves a session behind. */
+static void quiet_clients_make_room_for_others(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    uint64_t first = core_test_client(&t, "c", "", 2);
+    for (unsigned i = 1; i < 65536; i++)
+        assert_true(core_test_client(&t, "c", "", 2) != 0);
+    struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
+                                 .hello = {.role = WIRE_ROLE_CLIENT, .node = "c", .tenant = ""}};
+    core_test_expect_error(core_test_ask(&t, &hello), ERR_BUSY, "65536 sessions are open");
+    core_test_wait(&t, 59000);
+    struct wire_request list = {.kind = WIRE_REQUEST_LIST_MODELS, .session = first};
+    assert_int_equal(core_test_ask(&t, &list)->kind, WIRE_REQUEST_LIST_MODELS);
+    core_test_wait(&t, 2000);
+    assert_true(core_test_client(&t, "c", "", 2) != 0);
+    assert_int_equal(core_test_ask(&t, &list)->kind, WIRE_REQUEST_LIST_MODELS); /* was not quiet */
     core_test_fini(&t);
 }
 
@@ -701,8 +786,11 @@ int main(void)
         cmocka_unit_test(a_model_is_loaded_once_and_waited_for),
         cmocka_unit_test(memory_must_be_free_and_unclaimed),
         cmocka_unit_test(an_idle_model_makes_room_a_busy_one_is_let_finish),
+        cmocka_unit_test(room_is_made_only_for_what_is_there),
         cmocka_unit_test(a_model_that_never_loads_fails_its_jobs),
         cmocka_unit_test(one_name_is_one_file),
+        cmocka_unit_test(no_more_models_are_known_than_can_be_listed),
+        cmocka_unit_test(quiet_clients_make_room_for_others),
         cmocka_unit_test(a_full_disk_refuses_writes_and_answers_reads),
         cmocka_unit_test(old_jobs_are_removed_the_oldest_first),
         cmocka_unit_test(lists_page_both_ways),
