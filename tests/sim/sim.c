@@ -248,7 +248,7 @@ static void faults_draw(struct sim *s)
         .worker_hangs = sim_below(s, 2) ? (uint32_t)sim_below(s, 8000) : 0,
         .worker_leaves = sim_below(s, 3) == 0 ? (uint32_t)sim_below(s, 8000) : 0,
         .engine_fails = sim_below(s, 3) == 0 ? (uint32_t)sim_below(s, 10000) : 0,
-        .forgets = sim_below(s, 3) == 0 ? (uint32_t)sim_below(s, 3000) : 0,
+        .forgets = sim_below(s, 2) ? (uint32_t)sim_below(s, 20000) : 0,
     };
 }
 

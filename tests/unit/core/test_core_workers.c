@@ -204,6 +204,29 @@ static void a_worker_that_comes_back_keeps_what_it_lists(void **state)
     core_test_fini(&t);
 }
 
+static void a_lease_that_is_not_mentioned_is_lost(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    uint64_t worker = core_test_ready_worker(&t, "w");
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    for (uint8_t i = 1; i <= 2; i++)
+        assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
+    /* It is alive and speaks of job 1 alone. */
+    for (uint64_t passed = 0; passed <= t.config.lease_ms; passed += 1000) {
+        assert_int_equal(core_test_job(&t, client, 2).attempts, 1);
+        core_test_wait(&t, 1000);
+        (void)core_test_report(&t, worker, 1, 1, 0, 1, WIRE_FINISH_UNSPECIFIED, ERR_OK);
+    }
+    struct wire_job_info lost = core_test_job(&t, client, 2);
+    assert_int_equal(lost.attempts, 2);
+    assert_int_equal(lost.state, WIRE_JOB_STATE_LEASED);
+    assert_int_equal(core_test_job(&t, client, 1).attempts, 1);
+    core_test_fini(&t);
+}
+
 static void commands_are_said_until_acked(void **state)
 {
     struct core_test t;
@@ -779,6 +802,7 @@ int main(void)
         cmocka_unit_test(silence_is_suspected_before_it_is_believed),
         cmocka_unit_test(a_moment_in_which_we_slept_counts_against_nobody),
         cmocka_unit_test(a_worker_that_comes_back_keeps_what_it_lists),
+        cmocka_unit_test(a_lease_that_is_not_mentioned_is_lost),
         cmocka_unit_test(commands_are_said_until_acked),
         cmocka_unit_test(leases_outlive_a_restart),
         cmocka_unit_test(what_does_not_fit_together_is_not_restored),
