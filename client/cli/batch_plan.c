@@ -148,6 +148,16 @@ static enum err plan_state_read(struct batch_plan *plan, const char *path,
     return err;
 }
 
+/* Both are read again, at places that were seen before: a device may have no end, a pipe no places.
+ * What is not there yet is made as a file. */
+static enum err plan_check_file(const char *path, struct errbuf *eb)
+{
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return err_set(eb, ERR_CONFLICT, "%s is no regular file, which a batch needs", path);
+    return ERR_OK;
+}
+
 static enum err plan_state_open(struct batch_plan *plan, const struct batch_plan_config *config,
                                 struct errbuf *eb)
 {
@@ -405,9 +415,12 @@ enum err batch_plan_open(struct batch_plan *plan, const struct batch_plan_config
                          struct errbuf *eb)
 {
     *plan = (struct batch_plan){.in = -1, .out = -1, .state = -1};
-    enum err err = ERR_OK;
-    plan->in = open(config->input, O_RDONLY | O_CLOEXEC);
-    if (plan->in < 0)
+    enum err err = plan_check_file(config->input, eb);
+    if (err == ERR_OK)
+        err = plan_check_file(config->output, eb);
+    if (err == ERR_OK)
+        plan->in = open(config->input, O_RDONLY | O_CLOEXEC);
+    if (err == ERR_OK && plan->in < 0)
         err = err_set_errno(eb, errno, "%s", config->input);
     if (err == ERR_OK)
         err = plan_state_open(plan, config, eb);

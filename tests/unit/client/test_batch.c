@@ -318,6 +318,13 @@ static void test_refusals(void **state)
     run_batch(&r, &run, 2);
     assert_non_null(strstr(buf_str(&run.err), "is not the state of a batch"));
     run_fini(&run);
+    /* A device may have no end to read to. */
+    run_start(&run, r.dir, r.fake.url, NULL, NULL, WORDS("batch", r.in, "-o", "/dev/full"));
+    run_wait(&run);
+    assert_int_equal(run.code, 2);
+    assert_non_null(strstr(buf_str(&run.err), "/dev/full is no regular file"));
+    assert_int_not_equal(access("/dev/full.state", F_OK), 0);
+    run_fini(&run);
     unlink(r.in);
     run_batch(&r, &run, 2);
     assert_non_null(strstr(buf_str(&run.err), "in.jsonl: No such file"));
