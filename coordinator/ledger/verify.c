@@ -32,8 +32,8 @@ struct verifier {
     struct ledger_verify_report *report;
     struct errbuf *eb;
 
-    char *line; /* LEDGER_EXPORT_LINE_BYTES + 1 */
-    size_t line_size;
+    char *line; /* grows to LEDGER_EXPORT_LINE_BYTES + 1 at most */
+    size_t line_size, line_capacity;
     uint64_t line_number;
 
     struct arena arena;
@@ -93,6 +93,19 @@ static enum err no_memory(struct verifier *v)
 
 /* ---- lines ---- */
 
+static bool line_grow(struct verifier *v)
+{
+    size_t capacity = v->line_capacity == 0 ? 4096 : 2 * v->line_capacity;
+    if (capacity > LEDGER_EXPORT_LINE_BYTES + 1)
+        capacity = LEDGER_EXPORT_LINE_BYTES + 1;
+    char *line = realloc(v->line, capacity);
+    if (line == NULL)
+        return false;
+    v->line = line;
+    v->line_capacity = capacity;
+    return true;
+}
+
 /* ERR_NOT_FOUND at the end of the file. The last line may lack its newline. */
 static enum err line_read(struct verifier *v)
 {
@@ -102,12 +115,16 @@ static enum err line_read(struct verifier *v)
     while ((c = getc_unlocked(v->in)) != EOF && c != '\n') {
         if (size == LEDGER_EXPORT_LINE_BYTES)
             return bad_line(v, "longer than %u bytes", LEDGER_EXPORT_LINE_BYTES);
+        if (size + 1 >= v->line_capacity && !line_grow(v))
+            return no_memory(v);
         v->line[size++] = (char)c;
     }
     if (ferror(v->in))
         return err_set_errno(v->eb, errno, "ledger verify: line %" PRIu64, v->line_number);
     if (c == EOF && size == 0)
         return ERR_NOT_FOUND;
+    if (size == v->line_capacity && !line_grow(v)) /* an empty first line */
+        return no_memory(v);
     v->line[size] = '\0';
     v->line_size = size;
     return ERR_OK;
@@ -575,8 +592,7 @@ enum err ledger_verify_jsonl(FILE *in, const struct ledger_verify_options *optio
     buf_init(&v.again);
     reservations_init(&v.reservations);
     merkle_frontier_init(&v.base);
-    v.line = malloc(LEDGER_EXPORT_LINE_BYTES + 1);
-    enum err e = v.line != NULL ? verify(&v) : no_memory(&v);
+    enum err e = verify(&v);
     ret_report->open_reservations = v.reservations.open;
     free(v.line);
     free(v.leaves);

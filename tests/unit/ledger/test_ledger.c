@@ -7,11 +7,13 @@
 
 #include <openssl/hmac.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int setup_kind(void **state, enum store_test_kind kind)
@@ -613,6 +615,79 @@ static void checkpoint_that_cannot_be_written_leaves_the_last_one(void **state)
     assert_err(ledger_test_reopen(t, &eb), ERR_OK, &eb);
 }
 
+/* ---- kill ---- */
+
+/* Jobs one by one, a checkpoint now and then; the size is written to the pipe when it is durable,
+ * and again with bit 63 when it is signed. */
+static _Noreturn void kill_child(struct ledger_test *t, int acks)
+{
+    for (uint64_t job = ledger_size(t->ledger) / 2;; job++) {
+        ledger_test_fill(t, job, 1);
+        uint64_t size = ledger_size(t->ledger);
+        if (write(acks, &size, sizeof size) != sizeof size)
+            _exit(1);
+        if (job % 3 != 0)
+            continue;
+        if (ledger_checkpoint_sign(t->ledger, NULL) != ERR_OK)
+            _exit(1);
+        size |= (uint64_t)1 << 63;
+        if (write(acks, &size, sizeof size) != sizeof size)
+            _exit(1);
+    }
+}
+
+static void killed_ledger_has_what_was_acknowledged_and_opens_beside_its_checkpoint(void **state)
+{
+    struct ledger_test *t = *state;
+    struct errbuf eb = {{0}};
+    uint64_t acked = 0, acked_signed = 0;
+
+    /* LMDB must not be used across fork: nothing is open when the child begins. */
+    ledger_close(t->ledger);
+    t->ledger = NULL;
+    store_close(t->store.store);
+    t->store.store = NULL;
+    for (int round = 0; round < 20; round++) {
+        int acks[2];
+        uint64_t size;
+        assert_int_equal(pipe(acks), 0);
+        fflush(NULL);
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            close(acks[0]);
+            if (ledger_test_reopen(t, NULL) != ERR_OK)
+                _exit(1);
+            kill_child(t, acks[1]);
+        }
+        close(acks[1]);
+        usleep((useconds_t)(20000 + round * 7919 % 60000));
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        int status = 0;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status));
+        while (read(acks[0], &size, sizeof size) == sizeof size) {
+            if ((size >> 63) != 0)
+                acked_signed = size & ~((uint64_t)1 << 63);
+            else
+                acked = size;
+        }
+        close(acks[0]);
+        assert_err(ledger_test_reopen(t, &eb), ERR_OK, &eb);
+        char note[LEDGER_NOTE_BYTES];
+        assert_true(ledger_size(t->ledger) >= acked);
+        assert_true(ledger_checkpoint_read(t->ledger, note) >= acked_signed);
+        assert_err(ledger_verify(t->ledger, &eb), ERR_OK, &eb);
+        ledger_close(t->ledger);
+        t->ledger = NULL;
+        store_close(t->store.store);
+        t->store.store = NULL;
+    }
+    print_message("%llu records acknowledged, %llu of them signed, in 20 lives\n",
+                  (unsigned long long)acked, (unsigned long long)acked_signed);
+    assert_true(acked > 0);
+}
+
 static void impossible_origin_is_refused(void **state)
 {
     struct ledger_test *t = *state;
@@ -647,7 +722,10 @@ int main(void)
         CASE(checkpoint_that_cannot_be_written_leaves_the_last_one, kind),                         \
         CASE(impossible_origin_is_refused, kind)
 
-    const struct CMUnitTest on_lmdb[] = {CASES(setup_lmdb)};
+    const struct CMUnitTest on_lmdb[] = {
+        CASES(setup_lmdb),
+        CASE(killed_ledger_has_what_was_acknowledged_and_opens_beside_its_checkpoint, setup_lmdb),
+    };
     const struct CMUnitTest in_memory[] = {
         CASES(setup_mem),
         cmocka_unit_test(failed_commit_is_as_if_it_had_not_been_asked),
