@@ -41,7 +41,7 @@ enum store_table {
     STORE_TABLE_LEDGER_NODE, /* level (u8), index (u64) -> hash of a full subtree; the frontier */
     STORE_TABLE_USAGE,       /* tenant, model, day -> UsageRecord (key: see docs/store.md) */
     STORE_TABLE_BALANCE,     /* tenant -> BalanceRecord */
-    STORE_TABLE_LEARNED,     /* weights digest -> LearnedRecord */
+    STORE_TABLE_LEARNED,     /* name of the model -> LearnedRecord */
     STORE_TABLE_COUNT,
 };
 
