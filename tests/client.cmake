@@ -25,3 +25,21 @@ foreach(part cli batch)
     PRIVATE CLOISTER_PROGRAM="$<TARGET_FILE:cloister>")
   add_dependencies(test_program_${part} cloister)
 endforeach()
+
+# The documents say what the programs do; the libraries show what the header says.
+find_package(Python3 COMPONENTS Interpreter)
+add_test(NAME documents
+         COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/client/test_documents.py
+                 ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${PROJECT_SOURCE_DIR})
+set(library_test_flags "")
+if(CLOISTER_SANITIZE)
+  set(library_test_flags "-fsanitize=${CLOISTER_SANITIZE}")
+elseif(CLOISTER_COVERAGE)
+  set(library_test_flags "--coverage")
+endif()
+add_test(NAME client_library
+         COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/client/test_library.py
+                 ${CMAKE_LIBRARY_OUTPUT_DIRECTORY} ${PROJECT_SOURCE_DIR} ${CMAKE_C_COMPILER}
+                 "${library_test_flags}")
+set_tests_properties(documents client_library PROPERTIES
+  ENVIRONMENT PYTHONDONTWRITEBYTECODE=1 TIMEOUT 300)

@@ -34,7 +34,7 @@ foreach(target
     "fuzz_tokenizer;cloister_gguf_build;cloister_model"
     "fuzz_chat;cloister_gguf_build;cloister_model"
     "fuzz_config;cloister_config"
-    "fuzz_json;cloister_client"
+    "fuzz_json;cloister_cli"
     "fuzz_ledger;cloister_ledger")
   list(POP_FRONT target name)
   if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/${name}.c)

@@ -489,7 +489,8 @@ void batch_line_write_invalid(const char *id, const char *custom_id, const char 
 bool batch_line_read_id(const char *text, size_t size, char ret_id[CLOISTER_ID_BYTES])
 {
     json_error_t error;
-    json_t *root = json_loadb(text, size, 0, &error);
+    /* A model may have written a NUL. */
+    json_t *root = json_loadb(text, size, JSON_ALLOW_NUL, &error);
     const char *id = json_string_value(json_object_get(root, "id"));
     size_t prefix = strlen(BATCH_ID_PREFIX);
     bool good = id && strncmp(id, BATCH_ID_PREFIX, prefix) == 0 &&

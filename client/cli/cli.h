@@ -36,7 +36,7 @@ enum cli_exit {
 struct cli_globals {
     const char *config, *url, *tenant, *identity;
     uint64_t wait_ms;
-    bool has_wait, json, verbose, help, version, check_config, example_config;
+    bool has_wait, json, verbose, help, version, check_config, print_config;
 };
 
 /* client.cfg. */

@@ -15,7 +15,7 @@ static int main_no_command(void)
     return CLI_EXIT_USAGE;
 }
 
-/* --version, --help, --check-config and --example-config stand for a command. */
+/* --version, --help, --check-config and --print-config stand for a command. */
 static bool main_is_answered(struct cli *cli, const struct cli_command *command, int *ret_code)
 {
     const struct cli_globals *g = &cli->globals;
@@ -27,7 +27,7 @@ static bool main_is_answered(struct cli *cli, const struct cli_command *command,
             cli_print_command_help(command, stdout);
         else
             cli_print_help(stdout);
-    } else if (g->example_config) {
+    } else if (g->print_config) {
         cli_settings_example(stdout);
     } else if (g->check_config) {
         *ret_code = cli_settings_load(cli);

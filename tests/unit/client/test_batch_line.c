@@ -194,7 +194,7 @@ static json_t *written(const struct batch_answer *answer)
     batch_line_write(answer, &out);
     assert_int_equal(out.data[out.size - 1], '\n');
     assert_null(memchr(out.data, '\n', out.size - 1));
-    json_t *value = json_loadb(buf_str(&out), out.size, 0, &error);
+    json_t *value = json_loadb(buf_str(&out), out.size, JSON_ALLOW_NUL, &error);
     assert_non_null(value);
     char id[CLOISTER_ID_BYTES];
     assert_true(batch_line_read_id(buf_str(&out), out.size, id));
@@ -240,6 +240,8 @@ static void test_an_answer(void **state)
     assert_int_equal(
         json_integer_value(at(v, "response.body.usage.prompt_tokens_details.cached_tokens")), 4);
     json_decref(v);
+    answer.text = (struct cloister_bytes){"a\0b", 3};
+    json_decref(written(&answer)); /* it is known again when the batch goes on */
     answer.chat = false;
     answer.finish = CLOISTER_FINISH_STOP;
     v = written(&answer);

@@ -395,7 +395,7 @@ static void test_configuration(void **state)
     char path[160];
     rig_open(&r);
     /* The example is a configuration, and says where the coordinator is. */
-    do_run(&r, &run, NULL, WORDS("--example-config"));
+    do_run(&r, &run, NULL, WORDS("--print-config"));
     check_exit(&run, 0);
     snprintf(path, sizeof path, "%s/example.cfg", r.home);
     FILE *f = fopen(path, "w");
