@@ -19,9 +19,17 @@ static int session_compare(const struct tree_node *a, const struct tree_node *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
+static int opened_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    const struct core_session *x = tree_entry(a, const struct core_session, opened);
+    const struct core_session *y = tree_entry(b, const struct core_session, opened);
+    return x->timer.order < y->timer.order ? -1 : x->timer.order > y->timer.order;
+}
+
 void sessions_init(struct core *c)
 {
     tree_init(&c->sessions, session_compare);
+    tree_init(&c->sessions_open, opened_compare);
 }
 
 struct core_session *session_find(const struct core *c, uint64_t id)
@@ -79,7 +87,7 @@ void session_end(struct core *c, struct core_session *s, struct core_effects *fx
         c->n_parked--;
     }
     if (!s->established)
-        c->sessions_open--;
+        tree_remove(&c->sessions_open, &s->opened);
     if (s->worker != NULL && s->worker->session == s)
         s->worker->session = NULL;
     for (struct core_session **at = &c->deliver_sessions; *at != NULL; at = &(*at)->next_deliver) {
@@ -137,7 +145,10 @@ static void hello_first(struct core *c, const struct core_event *event, struct c
     const struct wire_hello *hello = &event->request->hello;
     if (tree_count(&c->sessions) >= SESSIONS_MAX)
         sessions_sweep(c, fx);
-    if (c->sessions_open >= SESSIONS_OPEN_MAX || tree_count(&c->sessions) >= SESSIONS_MAX) {
+    /* Who means it says the second Hello before thousands of others have said their first. */
+    if (tree_count(&c->sessions_open) >= SESSIONS_OPEN_MAX)
+        session_end(c, tree_entry(tree_first(&c->sessions_open), struct core_session, opened), fx);
+    if (tree_count(&c->sessions) >= SESSIONS_MAX) {
         reply_error(fx, event, ERR_BUSY, HELLO_WAIT_MS, "%u sessions are open, no more are taken",
                     tree_count(&c->sessions));
         return;
@@ -152,8 +163,8 @@ static void hello_first(struct core *c, const struct core_event *event, struct c
     memcpy(s->public_key, hello->public_key, sizeof s->public_key);
     memcpy(s->challenge, &event->random[1], sizeof s->challenge);
     tree_insert(&c->sessions, &s->node);
-    c->sessions_open++;
     timer_set(c, &s->timer, CORE_TIMER_SESSION, c->now_ms + HELLO_WAIT_MS);
+    tree_insert(&c->sessions_open, &s->opened);
     session_reply(c, event, s, fx);
 }
 
@@ -265,7 +276,7 @@ static void hello_second(struct core *c, const struct core_event *event, struct 
     memcpy(s->key_fingerprint, event->key_fingerprint, sizeof s->key_fingerprint);
     if (!s->established) {
         s->established = true;
-        c->sessions_open--;
+        tree_remove(&c->sessions_open, &s->opened);
     }
     s->heard_ms = c->now_ms;
     if (s->role == WIRE_ROLE_WORKER) {

@@ -232,6 +232,7 @@ struct core_command {
 
 struct core_session {
     struct tree_node node;
+    struct tree_node opened; /* while it has said Hello once */
     uint64_t id;
     enum wire_role role;
     bool established;
@@ -302,7 +303,7 @@ struct core {
     struct tree models;
     struct tree workers;
     struct tree sessions;
-    uint32_t sessions_open; /* not yet established */
+    struct tree sessions_open; /* not yet established: the oldest first */
 
     struct core_decision *decisions;
     uint32_t next_decision;

@@ -663,6 +663,26 @@ static void no_more_models_are_known_than_can_be_listed(void **state)
     core_test_fini(&t);
 }
 
+/* Strangers who say Hello once and go keep nobody out. */
+static void a_flood_of_first_hellos_is_forgotten(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
+                                 .hello = {.role = WIRE_ROLE_CLIENT, .node = "c", .tenant = ""}};
+    uint64_t first = core_test_ask(&t, &hello)->session, last = 0;
+    for (unsigned i = 0; i < 10000; i++)
+        last = core_test_ask(&t, &hello)->session;
+    hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
+    hello.session = first;
+    core_test_expect_error(core_test_ask(&t, &hello), ERR_STALE, "no such session");
+    hello.session = last;
+    assert_true(core_test_ask(&t, &hello)->hello.established);
+    core_test_fini(&t);
+}
+
 /* Each command line leaves a session behind. */
 static void quiet_clients_make_room_for_others(void **state)
 {
@@ -814,6 +834,7 @@ int main(void)
         cmocka_unit_test(a_model_that_never_loads_fails_its_jobs),
         cmocka_unit_test(one_name_is_one_file),
         cmocka_unit_test(no_more_models_are_known_than_can_be_listed),
+        cmocka_unit_test(a_flood_of_first_hellos_is_forgotten),
         cmocka_unit_test(quiet_clients_make_room_for_others),
         cmocka_unit_test(a_full_disk_refuses_writes_and_answers_reads),
         cmocka_unit_test(old_jobs_are_removed_the_oldest_first),
