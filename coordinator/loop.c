@@ -59,7 +59,10 @@ struct loop {
     struct turn *committing; /* NULL: none */
     struct pending pending;  /* head of the ring of those unanswered */
 
-    bool more; /* the last turn was full before the inbox was empty */
+    bool more;            /* the last turn was full before the inbox was empty */
+    struct id unreadable; /* a job whose RUN could not be filled; zero: none */
+    struct errbuf unreadable_why;
+
     bool stopping;
     uint64_t stop_ms;
     uint64_t look_ms;
@@ -155,6 +158,11 @@ static void turn_reply(struct loop *l, struct turn *turn)
         } else {
             log_error("a reply could not be completed: %s", eb.text);
             reply_error(l, p, err, eb.text);
+        }
+        if (!id_is_zero(&context.unreadable)) {
+            l->unreadable = context.unreadable;
+            l->unreadable_why = eb;
+            context.unreadable = (struct id){{0}};
         }
     }
     store_abort(txn);
@@ -313,6 +321,17 @@ static void space_probe(struct loop *l)
     }
 }
 
+/* Not while replies are filled: the effects of that turn may be with the commit thread. */
+static void unreadable_end(struct loop *l)
+{
+    struct core_event event = {
+        .kind = CORE_EVENT_JOB_LOST, .job_id = l->unreadable, .reason = l->unreadable_why.text};
+    if (id_is_zero(&l->unreadable))
+        return;
+    event_step(l, &event);
+    l->unreadable = (struct id){{0}};
+}
+
 /* ---- turns ---- */
 
 /* Who reads the ledger is given it signed up to the last record. */
@@ -461,6 +480,7 @@ enum err loop_run(struct loop *l, struct errbuf *eb)
         if (err != ERR_OK)
             break;
         space_probe(l);
+        unreadable_end(l);
         turn_finish(l);
         checkpoint_look(l);
     }

@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "common/limits.h"
+#include "common/log.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -113,9 +114,7 @@ static bool output_visit(void *arg, const uint8_t *key, size_t key_size, struct 
     return o->err == ERR_OK;
 }
 
-/* What the record says about content and tokens comes from what is stored, in this transaction:
- * the same bytes that a recount would read. */
-static enum err evidence_fill(struct apply *a, struct record_ledger *r, struct errbuf *eb)
+static enum err prompt_evidence(struct apply *a, struct record_ledger *r, struct errbuf *eb)
 {
     struct store_value content;
     struct wire_job job;
@@ -125,31 +124,63 @@ static enum err evidence_fill(struct apply *a, struct record_ledger *r, struct e
         return err == ERR_NOT_FOUND ? err_set(eb, ERR_CORRUPT, "a job's content is missing") : err;
     buf_init(&bytes);
     arena_reset(&a->scratch);
-    ledger_evidence_hash(a->ledger, content.data, content.size, r->prompt_hash);
     err = wire_job_decode(content.data, content.size, &a->scratch, &job, eb);
     if (err == ERR_OK)
         err = wire_sampling_encode(&job.sampling, &bytes, eb);
+    if (err == ERR_OK && bytes.failed)
+        err = err_set(eb, ERR_NO_MEMORY, "no memory for a ledger record");
     if (err == ERR_OK) {
+        ledger_evidence_hash(a->ledger, content.data, content.size, r->prompt_hash);
         r->seed = job.sampling.seed;
         sha256(bytes.data, bytes.size, r->sampling_digest);
     }
-    if (err == ERR_OK && r->completion_delivered > 0) {
-        struct output_ids o = {
-            .job_id = r->job_id, .bytes = &bytes, .scratch = &a->scratch, .eb = eb};
-        uint8_t from[APPLY_CHUNK_KEY_BYTES];
-        buf_clear(&bytes);
-        apply_chunk_key(&r->job_id, 0, from);
-        err = store_scan(a->txn, STORE_TABLE_CHUNK, from, sizeof from, output_visit, &o, eb);
-        if (err == ERR_OK)
-            err = o.err;
-        if (err == ERR_OK && bytes.size != r->completion_delivered * 4)
-            err = err_set(eb, ERR_CORRUPT, "a job's stored tokens are not as many as it says");
-        if (err == ERR_OK)
-            ledger_evidence_hash(a->ledger, bytes.data, bytes.size, r->output_hash);
-    }
+    buf_fini(&bytes);
+    return err;
+}
+
+static enum err output_evidence(struct apply *a, struct record_ledger *r, struct errbuf *eb)
+{
+    struct buf bytes;
+    uint8_t from[APPLY_CHUNK_KEY_BYTES];
+    struct output_ids o = {.job_id = r->job_id, .bytes = &bytes, .scratch = &a->scratch, .eb = eb};
+    if (r->completion_delivered == 0)
+        return ERR_OK;
+    buf_init(&bytes);
+    apply_chunk_key(&r->job_id, 0, from);
+    enum err err = store_scan(a->txn, STORE_TABLE_CHUNK, from, sizeof from, output_visit, &o, eb);
+    if (err == ERR_OK)
+        err = o.err;
     if (err == ERR_OK && bytes.failed)
         err = err_set(eb, ERR_NO_MEMORY, "no memory for a ledger record");
+    if (err == ERR_OK && bytes.size != r->completion_delivered * 4)
+        err = err_set(eb, ERR_CORRUPT, "a job's stored tokens are not as many as it says");
+    if (err == ERR_OK)
+        ledger_evidence_hash(a->ledger, bytes.data, bytes.size, r->output_hash);
     buf_fini(&bytes);
+    return err;
+}
+
+/* What is damaged on disk gives no evidence any more, and the record says so by having none. The
+ * job can end nevertheless: refusing to store that would refuse everybody's work with it, for ever.
+ */
+static enum err evidence_or_none(enum err err, const struct record_ledger *r, const char *what,
+                                 struct errbuf *eb)
+{
+    char id[ID_TEXT_BYTES];
+    if (err == ERR_OK || err == ERR_IO || err == ERR_NO_MEMORY || err == ERR_NO_SPACE)
+        return err;
+    id_format(&r->job_id, id);
+    log_error("job %s: its ledger record has no evidence of the %s: %s", id, what, eb->text);
+    return ERR_OK;
+}
+
+/* What the record says about content and tokens comes from what is stored, in this transaction:
+ * the same bytes that a recount would read. */
+static enum err evidence_fill(struct apply *a, struct record_ledger *r, struct errbuf *eb)
+{
+    enum err err = evidence_or_none(prompt_evidence(a, r, eb), r, "prompt", eb);
+    if (err == ERR_OK)
+        err = evidence_or_none(output_evidence(a, r, eb), r, "answer", eb);
     return err;
 }
 

@@ -188,8 +188,8 @@ static enum err run_fill(struct store_txn *txn, struct wire_command_run *run,
 }
 
 /* As many as a frame takes; the others are said with the next Pull, since they are not acked. */
-static enum err commands_fill(struct store_txn *txn, struct core_effect *e, struct arena *arena,
-                              struct errbuf *eb)
+static enum err commands_fill(struct fill_context *context, struct store_txn *txn,
+                              struct core_effect *e, struct arena *arena, struct errbuf *eb)
 {
     struct wire_pull_reply *pull = &e->reply.reply.pull;
     /* The core made them in this turn's arena, for us to complete. */
@@ -200,8 +200,11 @@ static enum err commands_fill(struct store_txn *txn, struct core_effect *e, stru
         if (commands[i].kind != WIRE_COMMAND_RUN)
             continue;
         enum err err = run_fill(txn, &commands[i].run, &e->reply.runs[i], arena, &more, eb);
-        if (err != ERR_OK)
+        if (err != ERR_OK) {
+            if (err != ERR_IO && err != ERR_NO_MEMORY)
+                context->unreadable = commands[i].run.job_id;
             return err;
+        }
         bytes += more;
         if (bytes > FILL_BYTES_MAX && i > 0) {
             pull->n_commands = i;
@@ -283,8 +286,8 @@ static enum err status_fill(const struct fill_context *context, struct core_effe
     return ERR_OK;
 }
 
-enum err fill_reply(const struct fill_context *context, struct store_txn *txn,
-                    struct core_effect *effect, struct arena *arena, struct errbuf *eb)
+enum err fill_reply(struct fill_context *context, struct store_txn *txn, struct core_effect *effect,
+                    struct arena *arena, struct errbuf *eb)
 {
     size_t bytes = 0;
     switch (effect->reply.fill) {
@@ -293,7 +296,7 @@ enum err fill_reply(const struct fill_context *context, struct store_txn *txn,
     case CORE_FILL_HELLO:
         return hello_fill(context, effect, arena, eb);
     case CORE_FILL_COMMANDS:
-        return commands_fill(txn, effect, arena, eb);
+        return commands_fill(context, txn, effect, arena, eb);
     case CORE_FILL_TOKENS:
         return tokens_fill(txn, effect, arena, eb);
     case CORE_FILL_CONTENT:

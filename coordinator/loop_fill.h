@@ -21,11 +21,13 @@ struct fill_context {
     uint64_t commit_us_median;
     uint64_t commit_us_max;
     uint64_t requests;
+    /* out: a job that was to run and cannot be read from the store; zero: none */
+    struct id unreadable;
 };
 
 /* Completes effect->reply.reply; allocations come from `arena`. On error the caller answers with
  * the error instead. `txn` is a reader begun after the turn's commit. */
-enum err fill_reply(const struct fill_context *context, struct store_txn *txn,
-                    struct core_effect *effect, struct arena *arena, struct errbuf *eb);
+enum err fill_reply(struct fill_context *context, struct store_txn *txn, struct core_effect *effect,
+                    struct arena *arena, struct errbuf *eb);
 
 #endif

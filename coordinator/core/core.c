@@ -365,6 +365,17 @@ static void unfreeze_step(struct core *c)
         model_touch(c, tree_entry(n, struct core_model, node));
 }
 
+/* It would fail each Pull that should bring it to a worker, and with it all that stands behind. */
+static void job_lost_step(struct core *c, const struct core_event *event, struct core_effects *fx)
+{
+    struct core_job *j = job_find(c, &event->job_id);
+    if (j == NULL || job_is_ended(j) || c->frozen)
+        return;
+    if (j->lease != NULL)
+        lease_stop(c, j->lease);
+    job_end(c, j, WIRE_JOB_STATE_FAILED, WIRE_FINISH_ERROR, ERR_CORRUPT, event->reason, fx);
+}
+
 void core_step(struct core *c, const struct core_event *event, struct core_effects *effects)
 {
     c->mono_ns = event->mono_ns;
@@ -391,6 +402,9 @@ void core_step(struct core *c, const struct core_event *event, struct core_effec
         break;
     case CORE_EVENT_STOP:
         stop_step(c, effects);
+        break;
+    case CORE_EVENT_JOB_LOST:
+        job_lost_step(c, event, effects);
         break;
     case CORE_EVENT_TURN_END:
         turn_end(c, effects);

@@ -92,6 +92,7 @@ enum core_event_kind {
     CORE_EVENT_FREEZE,   /* nothing can be stored: refuse what would need it, with `reason` */
     CORE_EVENT_UNFREEZE, /* storing works again */
     CORE_EVENT_STOP,     /* shutting down: no new jobs, parked requests are answered */
+    CORE_EVENT_JOB_LOST, /* what is stored of `job_id` cannot be read any more: `reason` */
     CORE_EVENT_TURN_END,
 };
 
@@ -110,7 +111,8 @@ struct core_event {
     struct wire_bytes packed_job; /* Submit: wire_job_encode */
     uint8_t content_digest[32];   /* Submit: SHA-256 of packed_job */
 
-    const char *reason; /* FREEZE */
+    struct id job_id;   /* JOB_LOST */
+    const char *reason; /* FREEZE, JOB_LOST */
 };
 
 /* ---- effects ---- */
