@@ -295,7 +295,9 @@ bool lease_acknowledge(struct lease *lease, const struct wire_lease_ack *ack, bo
         chunk_fini(&lease->chunks[done]);
         done++;
     }
-    memmove(lease->chunks, lease->chunks + done, (lease->n_chunks - done) * sizeof *lease->chunks);
+    if (done > 0) /* there may be no array yet */
+        memmove(lease->chunks, lease->chunks + done,
+                (lease->n_chunks - done) * sizeof *lease->chunks);
     lease->n_chunks -= done;
     if (ack->next > lease->acked && ack->next <= lease->tokens)
         lease->acked = ack->next;

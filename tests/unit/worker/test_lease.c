@@ -190,6 +190,27 @@ static void test_fencing_and_foreign_epochs(void **state)
     }
 }
 
+/* A heartbeat tells of a job that has said nothing yet, and is acknowledged like any other. */
+static void test_nothing_said_is_acknowledged(void **state)
+{
+    struct lease_table t;
+    struct wire_report report;
+    struct arena arena;
+    bool fenced;
+    (void)state;
+    lease_table_init(&t);
+    arena_init(&arena, 1 << 20);
+    struct lease *l = lease_new(&t, 1, 1);
+    assert_int_equal(lease_report_fill(&t, true, 1000, &arena, &report), ERR_OK);
+    assert_int_equal(report.n_leases, 1);
+    assert_int_equal(report.leases[0].n_ids, 0);
+    struct wire_lease_ack ack = {.job_id = report.leases[0].job_id, .epoch = 1};
+    assert_false(lease_acknowledge(l, &ack, &fenced));
+    assert_false(fenced);
+    lease_table_fini(&t);
+    arena_fini(&arena);
+}
+
 static void test_a_resumed_job_goes_on_behind_its_prefix(void **state)
 {
     static const int32_t prefix[] = {10, 11, 12};
@@ -278,6 +299,7 @@ int main(void)
         cmocka_unit_test(test_frames_are_bounded_and_the_end_comes_last),
         cmocka_unit_test(test_an_end_after_the_frame_left_is_not_taken_as_said),
         cmocka_unit_test(test_fencing_and_foreign_epochs),
+        cmocka_unit_test(test_nothing_said_is_acknowledged),
         cmocka_unit_test(test_a_resumed_job_goes_on_behind_its_prefix),
         cmocka_unit_test(test_nothing_is_lost_or_doubled_whatever_happens_to_frames),
     };
