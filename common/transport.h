@@ -1,18 +1,19 @@
 /*
- * transport.h - requests and replies as bytes, over nng REQ/REP (transport_nng.c).
+ * transport.h - requests and replies as bytes, in the form of nng's REQ/REP over its streams
+ * (transport_conn.c says why not over its sockets).
  *
  * The server side answers in any order and holds any number of requests unanswered (parked long
  * polls). The client side runs any number of calls at once over one connection. Frames are capped
- * at LIMIT_FRAME_BYTES on both sides, by sender and receiver. nng never resends by itself: trying
- * again is the caller's decision, with the same request id.
+ * at LIMIT_FRAME_BYTES on both sides, by sender and receiver. Nothing is sent again by itself:
+ * trying again is the caller's decision, with the same request id.
  *
- * A reply that was "sent" may be lost with its pipe: it is not proof that anybody has it.
+ * A reply that was "sent" may be lost with its connection: it is not proof that anybody has it.
  *
  * URLs: tcp://HOST:PORT, and tls+tcp://HOST:PORT with mutual authentication (TLS 1.2, certificates
  * from PEM files, both sides must show one signed by `ca_file`).
  *
- * Thread: each function says. Callbacks run on nng's threads: they must not block, nor call back
- * into open/close; hand the message on and return.
+ * Thread: each function says. Callbacks run on threads of nng and of the transport: they must not
+ * block, nor call back into open/close; hand the message on and return.
  */
 #ifndef CLOISTER_COMMON_TRANSPORT_H
 #define CLOISTER_COMMON_TRANSPORT_H
@@ -41,7 +42,7 @@ enum err transport_endpoint_check(const struct transport_endpoint *endpoint, str
 struct transport_server;
 struct transport_request; /* one request and the way back to who sent it */
 
-/* Takes ownership of `request`. Thread: nng's. */
+/* Takes ownership of `request`. Thread: the transport's. */
 typedef void transport_request_fn(void *arg, struct transport_request *request);
 
 /* Requests may come before it returns; *ret_server is set by then. */
@@ -49,7 +50,8 @@ enum err transport_server_open(struct transport_server **ret_server,
                                const struct transport_endpoint *endpoint,
                                transport_request_fn *on_request, void *arg, struct errbuf *eb);
 /* No callback runs once it returned. Requests still held then may be freed afterwards, and replies
- * to them are refused; the memory behind them lives until the last one is freed. */
+ * to them are refused; the memory behind them lives until the last one is freed. Takes
+ * milliseconds, and seconds at most, whatever the peers do at the time. */
 void transport_server_close(struct transport_server *s);
 /* The port in use, for endpoints opened with port 0; 0 where unknown. */
 uint16_t transport_server_port(const struct transport_server *s);
@@ -67,10 +69,11 @@ struct transport_client;
 /* Dials in the background, again and again; calls made meanwhile wait for it within their time. */
 enum err transport_client_open(struct transport_client **ret_client,
                                const struct transport_endpoint *endpoint, struct errbuf *eb);
-/* Calls under way end with ERR_CANCELLED first. */
+/* Calls under way end with ERR_CANCELLED first. Takes milliseconds, and seconds at most, whatever the
+ * server does at the time. */
 void transport_client_close(struct transport_client *c);
 
-/* `reply` is valid during the callback; NULL unless err is ERR_OK. Thread: nng's. */
+/* `reply` is valid during the callback; NULL unless err is ERR_OK. Thread: the transport's. */
 typedef void transport_reply_fn(void *arg, enum err err, const void *reply, size_t reply_size);
 
 struct transport_call;

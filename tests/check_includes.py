@@ -46,7 +46,7 @@ OURS = [
 LIBRARIES = [
     (r".*\.pb-c\.h", r"proto/(wire|record|convert)\w*\.c"),
     (r"(google/)?protobuf-c/.*", r"proto/convert(_\w+)?\.[ch]"),
-    (r"nng/.*", r"common/transport_nng\.c"),
+    (r"nng/.*", r"common/transport_(nng|conn|server|client)\.[ch]"),
     (r"lmdb\.h", r"coordinator/store/store_lmdb\.c"),
     (r"libconfig\.h", r"common/config\w*\.c"),
     (r"openssl/.*", r"common/(crypto|transport_endpoint)\.c|coordinator/ledger/\w+\.c"),

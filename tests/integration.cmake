@@ -14,7 +14,7 @@ function(cloister_integration_test name)
                    ${T_ARGS})
   set_tests_properties(integration_${name} PROPERTIES
     ENVIRONMENT "CLOISTER_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};PYTHONDONTWRITEBYTECODE=1;\
-LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/lsan.supp:print_suppressions=0"
+TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp"
     TIMEOUT ${T_TIMEOUT} SKIP_RETURN_CODE 77 LABELS integration)
 endfunction()
 

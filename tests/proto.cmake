@@ -14,6 +14,9 @@ cloister_unit_test(transport
 cloister_unit_test(transport_tls
   SOURCES unit/transport/test_transport_tls.c unit/transport/fixture.c unit/transport/tls_files.c
   LIBS cloister_transport)
+cloister_unit_test(transport_close
+  SOURCES unit/transport/test_transport_close.c unit/transport/fixture.c unit/transport/tls_files.c
+  LIBS cloister_transport)
 
 # Measured by hand, not by ctest.
 add_executable(bench_wire bench/bench_wire.c)

@@ -56,9 +56,11 @@ void test_server_open(struct test_server *t, uint16_t port, const struct transpo
 
 void test_server_close(struct test_server *t)
 {
+    (void)pthread_mutex_lock(&t->lock);
     for (size_t i = 0; i < t->n_held; i++)
         transport_request_free(t->held[i]);
     t->n_held = 0;
+    (void)pthread_mutex_unlock(&t->lock);
     transport_server_close(t->server);
     /* What came while it closed. */
     for (size_t i = 0; i < t->n_held; i++)
