@@ -15,7 +15,7 @@ def run(program, *arguments):
 
 for program, option, name in (("cloister-coordinator", "--print-config", "coordinator.cfg"),
                               ("cloister-worker", "--print-config", "worker.cfg"),
-                              ("cloister", "--example-config", "client.cfg")):
+                              ("cloister", "--print-config", "client.cfg")):
     path = os.path.join(EXAMPLES, name)
     with open(path) as f:
         text = f.read()
