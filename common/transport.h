@@ -69,8 +69,8 @@ struct transport_client;
 /* Dials in the background, again and again; calls made meanwhile wait for it within their time. */
 enum err transport_client_open(struct transport_client **ret_client,
                                const struct transport_endpoint *endpoint, struct errbuf *eb);
-/* Calls under way end with ERR_CANCELLED first. Takes milliseconds, and seconds at most, whatever the
- * server does at the time. */
+/* Calls under way end with ERR_CANCELLED first. Takes milliseconds, and seconds at most, whatever
+ * the server does at the time. */
 void transport_client_close(struct transport_client *c);
 
 /* `reply` is valid during the callback; NULL unless err is ERR_OK. Thread: the transport's. */

@@ -76,7 +76,7 @@ static enum err batch_content(struct batch_reader *r, size_t index, const json_t
                            index, i);
         buf_append(&r->line->parts, json_string_value(text), json_string_length(text));
     }
-    /* The buffer may still move: an offset for now, made a pointer when all are read. */
+    /* The buffer may still move: an offset until all are read, then a pointer. */
     *ret_bytes = (struct cloister_bytes){(void *)(uintptr_t)begin, r->line->parts.size - begin};
     *ret_joined = true;
     return ERR_OK;
