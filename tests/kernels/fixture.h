@@ -21,7 +21,9 @@ struct fixture_backend {
 
 #define FIXTURE_BACKENDS_MAX 16
 
-/* The oracle, and everything that must equal it. cmocka group set-up and tear-down. */
+/* The oracle, and everything that must equal it. cmocka group set-up and tear-down. Where time is
+ * short (in an emulator), KERNELS_ONLY in the environment names the one that is compared: avx2,
+ * avx512 or plain16. */
 struct fixture {
     struct backend *ref;
     struct fixture_backend others[FIXTURE_BACKENDS_MAX];
