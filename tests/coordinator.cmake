@@ -29,8 +29,8 @@ add_test(NAME coordinator_example_config
 cloister_unit_test(settings SOURCES unit/core/test_settings.c LIBS cloister_coordinator)
 
 # Not run by ctest: numbers need a machine of their own. `bench_submit build/bin/cloister-coordinator`
-add_executable(bench_submit bench/bench_submit.c)
+add_executable(bench_submit bench/bench_submit.c bench/bare_nng.c)
 target_link_libraries(bench_submit PRIVATE cloister_store cloister_transport cloister_proto
-                      cloister_common Threads::Threads)
+                      cloister_common nng::nng Threads::Threads)
 cloister_target(bench_submit)
 add_dependencies(bench_submit cloister-coordinator)

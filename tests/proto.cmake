@@ -22,7 +22,7 @@ cloister_unit_test(transport_close
 add_executable(bench_wire bench/bench_wire.c)
 target_link_libraries(bench_wire PRIVATE cloister_proto)
 cloister_target(bench_wire)
-add_executable(bench_transport bench/bench_transport.c)
+add_executable(bench_transport bench/bench_transport.c bench/bare_nng.c)
 target_link_libraries(bench_transport PRIVATE cloister_transport nng::nng)
 cloister_target(bench_transport)
 

@@ -18,12 +18,14 @@
 #include "common/transport.h"
 #include "coordinator/store/store.h"
 #include "proto/wire.h"
+#include "tests/bench/bare_nng.h"
 
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -53,7 +55,6 @@ struct client {
     uint32_t n_failed;
     char failure[256];
     uint32_t jobs;
-    bool echo; /* bare nng: the bytes are sent and come back */
 };
 
 static _Noreturn void die(const char *what, const char *why)
@@ -80,7 +81,12 @@ static void call_decoded(struct client *c, struct wire_request *request, struct 
     request->session = c->session;
     request->request_id = id_new();
     must(wire_request_encode(request, &out, &eb), &eb, "pack");
-    must(transport_call(c->transport, out.data, out.size, TIMEOUT_MS, &in, &eb), &eb, "call");
+    uint64_t until_ms = clock_mono_ms() + TIMEOUT_MS;
+    enum err err;
+    do { /* a connection to the coordinator that was killed may not have noticed yet */
+        err = transport_call(c->transport, out.data, out.size, TIMEOUT_MS, &in, &eb);
+    } while (err == ERR_UNAVAILABLE && clock_mono_ms() < until_ms);
+    must(err, &eb, "call");
     must(wire_reply_decode(in.data, in.size, arena, ret_reply, &eb), &eb, "reply");
     if (ret_reply->kind == WIRE_REPLY_ERROR)
         die("reply", ret_reply->error.text);
@@ -130,9 +136,9 @@ static void on_reply(void *arg, enum err err, const void *reply, size_t size)
     arena_init(&arena, LIMIT_DECODE_BYTES);
     if (err != ERR_OK)
         (void)err_set(&eb, err, "no answer: %s", err_name(err));
-    else if (!c->echo)
+    else
         err = wire_reply_decode(reply, size, &arena, &decoded, &eb);
-    if (err == ERR_OK && !c->echo && decoded.kind != WIRE_REQUEST_SUBMIT)
+    if (err == ERR_OK && decoded.kind != WIRE_REQUEST_SUBMIT)
         err = err_set(&eb, ERR_INVALID, "%s",
                       decoded.kind == WIRE_REPLY_ERROR ? decoded.error.text : "another reply");
     pthread_mutex_lock(&c->mutex);
@@ -191,7 +197,7 @@ static void *client_run(void *arg)
 }
 
 static double clients_run(struct client *clients, uint32_t n_clients, uint32_t n_jobs,
-                          uint32_t window, bool echo)
+                          uint32_t window)
 {
     pthread_t threads[CLIENTS_MAX];
     uint64_t began_ns = clock_mono_ns();
@@ -199,7 +205,6 @@ static double clients_run(struct client *clients, uint32_t n_clients, uint32_t n
         struct client *c = &clients[i];
         c->jobs = n_jobs / n_clients + (i < n_jobs % n_clients);
         c->window = window;
-        c->echo = echo;
         c->n_free = 0;
         for (uint32_t k = 0; k < window; k++) {
             c->calls[k] = (struct submission){.client = c};
@@ -237,33 +242,6 @@ static void clients_close(struct client *clients, uint32_t n_clients)
         pthread_mutex_destroy(&clients[i].mutex);
         pthread_cond_destroy(&clients[i].changed);
     }
-}
-
-/* ---- bare nng ---- */
-
-static struct transport_server *echo_server;
-
-static void on_echo(void *arg, struct transport_request *request)
-{
-    size_t size;
-    const void *bytes = transport_request_bytes(request, &size);
-    (void)arg;
-    (void)transport_request_reply(echo_server, request, bytes, size, NULL);
-}
-
-static double echo_rate(struct client *clients, uint32_t n_clients, uint32_t n_jobs,
-                        uint32_t window)
-{
-    struct transport_endpoint endpoint = {.url = "tcp://127.0.0.1:0"};
-    struct errbuf eb = {{0}};
-    char url[64];
-    must(transport_server_open(&echo_server, &endpoint, on_echo, NULL, &eb), &eb, "echo");
-    (void)snprintf(url, sizeof url, "tcp://127.0.0.1:%u", transport_server_port(echo_server));
-    clients_open(clients, n_clients, url);
-    double seconds = clients_run(clients, n_clients, n_jobs, window, true);
-    clients_close(clients, n_clients);
-    transport_server_close(echo_server);
-    return n_jobs / seconds;
 }
 
 /* ---- bare LMDB ---- */
@@ -307,6 +285,7 @@ static pid_t coordinator_start(const char *program, const char *directory, const
     (void)fclose(f);
     pid_t pid = fork();
     if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* however this bench ends */
         execl(program, program, "--config", config, "--data", data, "--listen", url, "--log-level",
               "warn", (char *)NULL);
         _exit(127);
@@ -362,13 +341,17 @@ int main(int argc, char **argv)
     pid_t pid = coordinator_start(argv[1], directory, url);
     double commits = commit_rate(directory, &ms);
     printf("bare LMDB: %.0f commits/s, %.1f ms each\n", commits, ms);
-    printf("bare nng: %.0f echoes/s, %u clients, %u under way each\n",
-           echo_rate(clients, n_clients, n_jobs, window), n_clients, window);
+    struct buf packed;
+    buf_init(&packed);
+    submit_pack(&clients[0], &packed);
+    double echoes = bare_nng_echo_rate(n_clients, window, n_jobs, packed.size);
+    buf_fini(&packed);
+    printf("bare nng: %.0f echoes/s, %u clients, %u under way each\n", echoes, n_clients, window);
 
     clients_open(clients, n_clients, url);
     for (uint32_t i = 0; i < n_clients; i++)
         client_hello(&clients[i]);
-    double seconds = clients_run(clients, n_clients, n_jobs, window, false);
+    double seconds = clients_run(clients, n_clients, n_jobs, window);
     struct wire_status_reply status = status_ask(&clients[0], &arena);
     printf("coordinator: %.0f durable submissions/s (%u in %.2f s), %llu commits, median %.1f ms, "
            "longest %.1f ms\n",

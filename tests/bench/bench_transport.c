@@ -1,16 +1,16 @@
 /*
  * bench_transport [SECONDS]: echo rate of 64 bytes over loopback with 16 clients, first bare nng
  * (raw REP, one REQ socket a thread), then transport.h, in one run on the same machine. Then how
- * many replies of a burst to one connection arrive: raw REP keeps 64 a pipe and drops the rest,
- * which is why transport.h does not use it.
+ * many replies of a burst to one connection arrive: raw REP keeps 64 a pipe and drops what comes
+ * while those wait, so that it depends on how fast the peer reads; transport.h drops none.
  */
 #include "common/buf.h"
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/transport.h"
+#include "tests/bench/bare_nng.h"
 
 #include <nng/nng.h>
-#include <nng/protocol/reqrep0/rep.h>
 #include <nng/protocol/reqrep0/req.h>
 #include <nng/supplemental/util/platform.h>
 #include <pthread.h>
@@ -21,33 +21,12 @@
 #include <string.h>
 
 #define CLIENTS       16
-#define RECEIVERS     16
 #define PAYLOAD_BYTES 64
 
 static atomic_bool stopping;
 static atomic_ullong echoes;
 
 /* ---- bare nng ---- */
-
-struct raw_slot {
-    nng_socket socket;
-    nng_aio *aio;
-    bool sending;
-};
-
-static void raw_step(void *arg)
-{
-    struct raw_slot *slot = arg;
-    if (nng_aio_result(slot->aio) != 0)
-        return;
-    if (slot->sending) {
-        slot->sending = false;
-        nng_recv_aio(slot->socket, slot->aio);
-    } else {
-        slot->sending = true; /* the received message holds the way back in its header */
-        nng_send_aio(slot->socket, slot->aio);
-    }
-}
 
 static void *raw_client(void *arg)
 {
@@ -85,36 +64,12 @@ static double clients_run(void *(*client)(void *), void *arg, double seconds)
     return (double)(last - first) / took;
 }
 
-static nng_socket raw_listen(char url[64])
-{
-    nng_socket socket;
-    nng_listener listener;
-    int port;
-
-    CHECK(nng_rep0_open_raw(&socket) == 0);
-    CHECK(nng_listen(socket, "tcp://127.0.0.1:0", &listener, 0) == 0);
-    CHECK(nng_listener_get_int(listener, NNG_OPT_TCP_BOUND_PORT, &port) == 0);
-    (void)snprintf(url, 64, "tcp://127.0.0.1:%d", port);
-    return socket;
-}
-
 static double raw_bench(double seconds)
 {
-    static struct raw_slot slots[RECEIVERS];
     char url[64];
-    nng_socket socket = raw_listen(url);
-
-    for (int i = 0; i < RECEIVERS; i++) {
-        slots[i] = (struct raw_slot){.socket = socket};
-        CHECK(nng_aio_alloc(&slots[i].aio, raw_step, &slots[i]) == 0);
-        nng_recv_aio(socket, slots[i].aio);
-    }
+    struct bare_nng_echo *echo = bare_nng_echo_start(url);
     double rate = clients_run(raw_client, url, seconds);
-    for (int i = 0; i < RECEIVERS; i++)
-        nng_aio_stop(slots[i].aio);
-    (void)nng_close(socket);
-    for (int i = 0; i < RECEIVERS; i++)
-        nng_aio_free(slots[i].aio);
+    bare_nng_echo_stop(echo);
     return rate;
 }
 
@@ -227,7 +182,7 @@ static int raw_burst(void)
     nng_socket client;
     char url[64];
     int ok = 0;
-    nng_socket server = raw_listen(url);
+    nng_socket server = bare_nng_listen(url);
 
     CHECK(nng_req0_open(&client) == 0 && nng_dial(client, url, NULL, 0) == 0);
     for (int i = 0; i < BURST; i++) {
