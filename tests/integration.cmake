@@ -19,7 +19,12 @@ TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp"
 endfunction()
 
 cloister_integration_test(answer)
-cloister_integration_test(kill TIMEOUT 1200)
+# Under a sanitizer a round takes ten times as long.
+set(rounds 10)
+if(CLOISTER_SANITIZE)
+  set(rounds 3)
+endif()
+cloister_integration_test(kill TIMEOUT 1200 ARGS --rounds ${rounds})
 cloister_integration_test(errors)
 cloister_integration_test(accepted)
 cloister_integration_test(disk_full)
