@@ -1,13 +1,14 @@
 #include "common/log.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-static const char *const level_name[] = {"error", "warn", "info", "debug"};
+const char *const log_level_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *log_program = "cloister";
 static enum log_level log_level_max = LOG_LEVEL_INFO;
 static bool log_journal;
@@ -17,17 +18,6 @@ void log_open(const char *program, enum log_level level)
     log_program = program;
     log_level_max = level;
     log_journal = getenv("JOURNAL_STREAM") != NULL && !isatty(STDERR_FILENO);
-}
-
-bool log_level_parse(const char *text, enum log_level *ret_level)
-{
-    for (int i = 0; i < 4; i++) {
-        if (strcmp(text, level_name[i]) == 0) {
-            *ret_level = (enum log_level)i;
-            return true;
-        }
-    }
-    return false;
 }
 
 /* A peer's bytes may reach a message: control characters would let it forge lines. */
@@ -63,7 +53,7 @@ void log_write(enum log_level level, const char *fmt, ...)
         gmtime_r(&now.tv_sec, &utc);
         strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &utc);
         n = snprintf(line, sizeof line, "%s.%03ldZ %-5s %s: %s\n", stamp, now.tv_nsec / 1000000,
-                     level_name[level], log_program, text);
+                     log_level_names[level], log_program, text);
     }
     /* One write a line, so that lines of several threads never mix. */
     if (n > 0 && write(STDERR_FILENO, line, (size_t)n) < 0)

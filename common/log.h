@@ -10,16 +10,14 @@
 #ifndef CLOISTER_COMMON_LOG_H
 #define CLOISTER_COMMON_LOG_H
 
-#include <stdbool.h>
-
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 /* `program` is kept, not copied: pass a literal. Chooses journald's form where JOURNAL_STREAM is
  * set and stderr is not a terminal. */
 void log_open(const char *program, enum log_level level);
 
-/* "error", "warn", "info", "debug" to a level; false and untouched output on anything else. */
-bool log_level_parse(const char *text, enum log_level *ret_level);
+/* "error", "warn", "info", "debug", in the order of the levels; ends with NULL. */
+extern const char *const log_level_names[];
 
 void log_write(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

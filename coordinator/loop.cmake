@@ -14,6 +14,7 @@ target_link_libraries(cloister_coordinator PUBLIC cloister_core cloister_ledger 
 cloister_target(cloister_coordinator)
 
 add_executable(cloister-coordinator main.c)
-target_link_libraries(cloister-coordinator PRIVATE cloister_coordinator cloister_version)
+target_link_libraries(cloister-coordinator PRIVATE cloister_coordinator cloister_program
+                                                      cloister_version)
 cloister_target(cloister-coordinator)
 install(TARGETS cloister-coordinator RUNTIME)

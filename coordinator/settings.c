@@ -1,17 +1,16 @@
 #include "coordinator/settings.h"
 
 #include "common/check.h"
+#include "common/folder.h"
 #include "common/limits.h"
+#include "common/log.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
 
 #define FIELD(field) offsetof(struct settings, field)
 #define WITHIN(group, field)                                                                       \
@@ -335,7 +334,7 @@ static const struct config_key settings_keys[] = {
      .type = CONFIG_ENUM,
      .offset = FIELD(log_level),
      .fallback = "info",
-     .names = level_names,
+     .names = log_level_names,
      .help = "error, warn, info or debug."},
     {0}};
 
@@ -381,27 +380,11 @@ static enum err rules_check(const struct settings *s, struct errbuf *eb)
     return ERR_OK;
 }
 
-static enum err data_default(struct settings *s, struct errbuf *eb)
-{
-    const char *by_systemd = getenv("STATE_DIRECTORY");
-    const char *xdg = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-    int n;
-
-    if (by_systemd != NULL && by_systemd[0] == '/')
-        n = snprintf(s->data_default, sizeof s->data_default, "%s", by_systemd);
-    else if (geteuid() == 0)
-        n = snprintf(s->data_default, sizeof s->data_default, "/var/lib/cloister");
-    else if (xdg != NULL && xdg[0] == '/')
-        n = snprintf(s->data_default, sizeof s->data_default, "%s/cloister", xdg);
-    else if (home != NULL && home[0] == '/')
-        n = snprintf(s->data_default, sizeof s->data_default, "%s/.local/share/cloister", home);
-    else
-        return err_set(eb, ERR_INVALID, "no data directory: set data, or HOME");
-    if (n < 0 || (size_t)n >= sizeof s->data_default)
-        return err_set(eb, ERR_TOO_LARGE, "the data directory's path is too long");
-    s->data = s->data_default;
-    return ERR_OK;
-}
+static const struct folder_default data_default = {.of_root = "/var/lib/cloister",
+                                                   .variable = "XDG_DATA_HOME",
+                                                   .in_home = ".local/share",
+                                                   .name = "cloister",
+                                                   .key = "data"};
 
 /* What was left open: names and paths. */
 static enum err settings_complete(struct settings *s, struct errbuf *eb)
@@ -412,8 +395,10 @@ static enum err settings_complete(struct settings *s, struct errbuf *eb)
             return err_set_errno(eb, errno, "host name");
         s->name = s->host;
     }
-    if (s->data == NULL)
-        err = data_default(s, eb);
+    if (s->data == NULL) {
+        err = folder_default(&data_default, s->data_default, sizeof s->data_default, eb);
+        s->data = s->data_default;
+    }
     if (err != ERR_OK)
         return err;
     if (strlen(s->data) >= PATH_MAX)
@@ -511,24 +496,6 @@ void settings_fini(struct settings *s)
     s->core_tenants = NULL;
     s->core_workers = s->core_clients = NULL;
     s->file = NULL;
-}
-
-/* As `mkdir -p`, the new ones for the owner alone. */
-enum err settings_directory_make(const struct settings *s, struct errbuf *eb)
-{
-    char part[PATH_MAX];
-    (void)snprintf(part, sizeof part, "%s", s->data);
-    for (char *p = part + 1;; p++) {
-        char was = *p;
-        if (was != '/' && was != '\0')
-            continue;
-        *p = '\0';
-        if (mkdir(part, 0700) != 0 && errno != EEXIST)
-            return err_set_errno(eb, errno, "cannot make directory %s", part);
-        *p = was;
-        if (was == '\0')
-            return ERR_OK;
-    }
 }
 
 void settings_loop_config(struct settings *s, const char *build, struct loop_config *ret_config)

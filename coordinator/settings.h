@@ -79,8 +79,6 @@ struct settings {
 enum err settings_read(struct settings *ret_settings, const char *path, const char *listen,
                        const char *data, const char *name, struct errbuf *eb);
 void settings_fini(struct settings *s);
-/* Makes the data directory where it is missing, for the owner alone. */
-enum err settings_directory_make(const struct settings *s, struct errbuf *eb);
 /* All of it but the key; borrows from `s`. `build` lives as long. */
 void settings_loop_config(struct settings *s, const char *build, struct loop_config *ret_config);
 void settings_print_example(struct buf *out);

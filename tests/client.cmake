@@ -1,5 +1,7 @@
 # Configuration reader, libcloister and the command line.
 cloister_unit_test(units SOURCES unit/config/test_units.c)
+cloister_unit_test(flags SOURCES unit/config/test_flags.c)
+cloister_unit_test(program SOURCES unit/config/test_program.c LIBS cloister_program)
 cloister_unit_test(config SOURCES unit/config/test_config.c LIBS cloister_config)
 
 # libcloister over real transport on loopback, against a coordinator that misbehaves on request.
@@ -12,7 +14,7 @@ cloister_unit_test(client SOURCES unit/client/test_connection.c
                    LIBS cloister_client cloister_fake_coordinator)
 
 # What the commands are made of.
-foreach(part flags output batch_line)
+foreach(part output batch_line)
   cloister_unit_test(cli_${part} SOURCES unit/client/test_${part}.c LIBS cloister_cli)
 endforeach()
 

@@ -12,6 +12,6 @@ target_link_libraries(cloister_agent PUBLIC cloister_engine cloister_model clois
 cloister_target(cloister_agent)
 
 add_executable(cloister-worker main.c)
-target_link_libraries(cloister-worker PRIVATE cloister_agent)
+target_link_libraries(cloister-worker PRIVATE cloister_agent cloister_program)
 cloister_target(cloister-worker)
 install(TARGETS cloister-worker RUNTIME)

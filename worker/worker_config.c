@@ -1,18 +1,16 @@
 #include "worker/worker_config.h"
 
+#include "common/folder.h"
 #include "common/limits.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *const kv_names[] = {"f16", "q8_0", NULL};
-static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
-static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
+const char *const worker_config_isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
 
 #define MODEL(field)  offsetof(struct worker_config_model, field)
 #define CONFIG(field) offsetof(struct worker_config, field)
@@ -84,7 +82,7 @@ static const struct config_key engine_keys[] = {
      .type = CONFIG_ENUM,
      .offset = ENGINE(isa),
      .fallback = "auto",
-     .names = isa_names,
+     .names = worker_config_isa_names,
      .help = "Instruction set of the kernels. auto takes the best this machine has; none changes "
              "a bit of any answer."},
     {.name = "threads",
@@ -92,7 +90,7 @@ static const struct config_key engine_keys[] = {
      .offset = ENGINE(threads),
      .fallback = "0",
      .min = 0,
-     .max = 1024,
+     .max = WORKER_CONFIG_THREADS_MAX,
      .help = "Compute threads. 0: one for each core this process may use."},
     {.name = "step_tokens",
      .type = CONFIG_INT,
@@ -171,7 +169,7 @@ static const struct config_key worker_keys[] = {
      .type = CONFIG_ENUM,
      .offset = CONFIG(log_level),
      .fallback = "info",
-     .names = level_names,
+     .names = log_level_names,
      .help = "error, warn, info or debug."},
     {0}};
 
@@ -191,10 +189,9 @@ enum err worker_config_read(struct worker_config *ret_config, const char *path, 
 {
     struct worker_config c;
     struct config *file = NULL;
-
-    if (path == NULL)
-        return worker_config_read_text(ret_config, "", 0, "defaults", eb);
-    enum err e = config_load_file(&file, worker_keys, &c, sizeof c, path, eb);
+    enum err e = path != NULL
+                     ? config_load_file(&file, worker_keys, &c, sizeof c, path, eb)
+                     : config_load_memory(&file, worker_keys, &c, sizeof c, "", 0, "defaults", eb);
     if (e != ERR_OK)
         return e;
     c.file = file;
@@ -206,66 +203,17 @@ enum err worker_config_read(struct worker_config *ret_config, const char *path, 
     return e;
 }
 
-enum err worker_config_read_text(struct worker_config *ret_config, const char *text, size_t size,
-                                 const char *name, struct errbuf *eb)
-{
-    struct worker_config c;
-    struct config *file = NULL;
-    enum err e = config_load_memory(&file, worker_keys, &c, sizeof c, text, size, name, eb);
-    if (e == ERR_OK) {
-        c.file = file;
-        *ret_config = c;
-    }
-    return e;
-}
-
 void worker_config_fini(struct worker_config *c)
 {
     config_free(c->file);
     *c = (struct worker_config){0};
 }
 
-/* As `mkdir -p`, the new ones for the owner alone. */
-static enum err directory_make(const char *path, struct errbuf *eb)
-{
-    char part[4096];
-    (void)snprintf(part, sizeof part, "%s", path);
-    for (char *p = part + 1; *p != '\0'; p++) {
-        if (*p != '/')
-            continue;
-        *p = '\0';
-        if (mkdir(part, 0700) != 0 && errno != EEXIST)
-            return err_set_errno(eb, errno, "cannot make directory %s", part);
-        *p = '/';
-    }
-    if (mkdir(part, 0700) != 0 && errno != EEXIST)
-        return err_set_errno(eb, errno, "cannot make directory %s", part);
-    return ERR_OK;
-}
-
-static enum err state_dir_default(struct worker_config *c, struct errbuf *eb)
-{
-    const char *by_systemd = getenv("STATE_DIRECTORY");
-    const char *home = getenv("HOME");
-    const char *xdg = getenv("XDG_STATE_HOME");
-    int n;
-
-    if (by_systemd != NULL && by_systemd[0] == '/')
-        n = snprintf(c->default_state, sizeof c->default_state, "%s", by_systemd);
-    else if (geteuid() == 0)
-        n = snprintf(c->default_state, sizeof c->default_state, "/var/lib/cloister/worker");
-    else if (xdg != NULL && xdg[0] == '/')
-        n = snprintf(c->default_state, sizeof c->default_state, "%s/cloister/worker", xdg);
-    else if (home != NULL && home[0] == '/')
-        n = snprintf(c->default_state, sizeof c->default_state, "%s/.local/state/cloister/worker",
-                     home);
-    else
-        return err_set(eb, ERR_INVALID, "no state directory: set state_dir, or HOME");
-    if (n < 0 || (size_t)n >= sizeof c->default_state)
-        return err_set(eb, ERR_TOO_LARGE, "the state directory's path is too long");
-    c->state_dir = c->default_state;
-    return ERR_OK;
-}
+static const struct folder_default state_dir = {.of_root = "/var/lib/cloister/worker",
+                                                .variable = "XDG_STATE_HOME",
+                                                .in_home = ".local/state",
+                                                .name = "cloister/worker",
+                                                .key = "state_dir"};
 
 enum err worker_config_complete(struct worker_config *c, struct errbuf *eb)
 {
@@ -279,13 +227,11 @@ enum err worker_config_complete(struct worker_config *c, struct errbuf *eb)
     if (e != ERR_OK)
         return err_prefix(eb, e, "worker name %s", c->name);
     if (c->state_dir == NULL) {
-        e = state_dir_default(c, eb);
+        e = folder_default(&state_dir, c->default_state, sizeof c->default_state, eb);
         if (e != ERR_OK)
             return e;
+        c->state_dir = c->default_state;
     }
-    e = directory_make(c->state_dir, eb);
-    if (e != ERR_OK)
-        return e;
     if (c->key_file == NULL) {
         int n = snprintf(c->default_key, sizeof c->default_key, "%s/worker.key", c->state_dir);
         if (n < 0 || (size_t)n >= sizeof c->default_key)

@@ -18,6 +18,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define WORKER_CONFIG_THREADS_MAX 1024
+
+/* "auto", ... in the order of enum backend_isa; ends with NULL. */
+extern const char *const worker_config_isa_names[];
+
 struct worker_config_model {
     const char *name;
     const char *path;
@@ -53,13 +58,9 @@ struct worker_config {
 
 /* Defaults, then the file (`path` NULL: defaults alone). */
 enum err worker_config_read(struct worker_config *ret_config, const char *path, struct errbuf *eb);
-/* The same keys from a text, where `name` stands for the file in messages; rules between keys are
- * not looked at, since the text may be a part of the whole. */
-enum err worker_config_read_text(struct worker_config *ret_config, const char *text, size_t size,
-                                 const char *name, struct errbuf *eb);
 void worker_config_fini(struct worker_config *c);
 /* Fills what depends on this machine (node name, state directory, key file) where it is not set.
- * Call it after the command line had its say. */
+ * Call it after the command line had its say. Makes nothing. */
 enum err worker_config_complete(struct worker_config *c, struct errbuf *eb);
 void worker_config_print_example(struct buf *out);
 

@@ -12,7 +12,7 @@
 #define CLOISTER_CLI_CLI_H
 
 #include "client/cloister.h"
-#include "client/cli/flags.h"
+#include "common/flags.h"
 
 #include <stdbool.h>
 #include <stdint.h>

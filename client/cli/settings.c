@@ -4,11 +4,10 @@
 #include "client/cli/text.h"
 #include "common/config.h"
 #include "common/crypto.h"
+#include "common/folder.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define SETTINGS_SYSTEM_FILE "/etc/cloister/client.cfg"
@@ -144,28 +143,16 @@ static char *settings_user_path(const char *name)
     return copy;
 }
 
-/* The folders above `path`, private ones. */
-static bool settings_make_folders(char *path)
-{
-    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = 0;
-        int failed = mkdir(path, 0700) < 0 && errno != EEXIST;
-        *slash = '/';
-        if (failed)
-            return false;
-    }
-    return true;
-}
-
 char *cli_identity_path(void)
 {
     char *path = settings_user_path("client.key");
+    struct errbuf eb = {0};
     if (!path)
         cli_fail(CLI_EXIT_USAGE, "neither HOME nor XDG_CONFIG_HOME says where our key is kept; "
                                  "name a file with --identity");
-    else if (access(path, F_OK) < 0 && !settings_make_folders(path))
-        cli_fail(CLI_EXIT_FAILED, "%s: the folder for our key cannot be made: %s", path,
-                 strerror(errno));
+    else if (folder_make_above(path, &eb) != ERR_OK)
+        cli_fail(CLI_EXIT_FAILED, "our key %s: %s; --identity FILE keeps it elsewhere", path,
+                 eb.text);
     else
         return path;
     free(path);

@@ -5,8 +5,8 @@
  *
  * Ownership: text values point into argv. Thread: any.
  */
-#ifndef CLOISTER_CLI_FLAGS_H
-#define CLOISTER_CLI_FLAGS_H
+#ifndef CLOISTER_COMMON_FLAGS_H
+#define CLOISTER_COMMON_FLAGS_H
 
 #include "common/err.h"
 
@@ -22,6 +22,7 @@ enum flag_type {
     FLAG_UINT,     /* uint64_t; min .. max */
     FLAG_FLOAT,    /* double; float_min .. float_max */
     FLAG_DURATION, /* uint64_t milliseconds; min .. max */
+    FLAG_SIZE,     /* uint64_t bytes, from 8GiB; min .. max */
     FLAG_DAY,      /* uint32_t yyyymmdd, from 2026-01-31 */
     FLAG_CHOICE,   /* const char *, one of .choices */
 };

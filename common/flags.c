@@ -1,4 +1,4 @@
-#include "client/cli/flags.h"
+#include "common/flags.h"
 
 #include "common/buf.h"
 #include "common/nearest.h"
@@ -85,24 +85,40 @@ bool flag_day_parse(const char *text, uint32_t *ret_day)
     return true;
 }
 
+/* How the numbers of a type are read and written. */
+struct flag_number {
+    bool (*parse)(const char *text, uint64_t *ret_value);
+    void (*write)(uint64_t value, char ret_text[UNITS_TEXT_BYTES]);
+    const char *what;
+};
+
+static void flag_uint_write(uint64_t value, char ret_text[UNITS_TEXT_BYTES])
+{
+    snprintf(ret_text, UNITS_TEXT_BYTES, "%" PRIu64, value);
+}
+
+static const struct flag_number *flag_number(enum flag_type type)
+{
+    static const struct flag_number uint = {units_uint_parse, flag_uint_write, "a whole number"};
+    static const struct flag_number duration = {units_duration_parse, units_duration_write,
+                                                "a duration with its unit, such as 30s, 500ms, "
+                                                "5m or 2h"};
+    static const struct flag_number size = {units_size_parse, units_size_write,
+                                            "a size with its unit, such as 512MiB or 8GiB"};
+    return type == FLAG_DURATION ? &duration : type == FLAG_SIZE ? &size : &uint;
+}
+
 static enum err flag_store_number(const struct flag *f, const char *text, uint64_t *ret_value,
                                   struct errbuf *eb)
 {
-    bool is_duration = f->type == FLAG_DURATION;
+    const struct flag_number *number = flag_number(f->type);
     uint64_t value;
-    if (!(is_duration ? units_duration_parse(text, &value) : units_uint_parse(text, &value)))
-        return err_set(eb, ERR_INVALID, "--%s: \"%.64s\" is not %s", f->name, text,
-                       is_duration ? "a duration with its unit, such as 30s, 500ms, 5m or 2h"
-                                   : "a whole number");
+    if (!number->parse(text, &value))
+        return err_set(eb, ERR_INVALID, "--%s: \"%.64s\" is not %s", f->name, text, number->what);
     if ((f->min != 0 || f->max != 0) && (value < f->min || value > f->max)) {
         char low[UNITS_TEXT_BYTES], high[UNITS_TEXT_BYTES];
-        if (is_duration) {
-            units_duration_write(f->min, low);
-            units_duration_write(f->max, high);
-        } else {
-            snprintf(low, sizeof low, "%" PRIu64, f->min);
-            snprintf(high, sizeof high, "%" PRIu64, f->max);
-        }
+        number->write(f->min, low);
+        number->write(f->max, high);
         return err_set(eb, ERR_INVALID, "--%s: %.64s is out of range; it may be %s to %s", f->name,
                        text, low, high);
     }
@@ -144,6 +160,7 @@ static enum err flag_store(const struct flag_found *found, const char *text, str
     }
     case FLAG_UINT:
     case FLAG_DURATION:
+    case FLAG_SIZE:
         return flag_store_number(f, text, field, eb);
     case FLAG_FLOAT:
         return flag_store_float(f, text, field, eb);

@@ -1,5 +1,5 @@
 /* Command lines as tables: what is taken, what is refused and with which words. */
-#include "client/cli/flags.h"
+#include "common/flags.h"
 #include "common/buf.h"
 
 #include <setjmp.h>
@@ -10,14 +10,14 @@
 #include <cmocka.h>
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
-#define WORDS_MOST   12
+#define WORDS_MOST   16
 
 struct global {
     bool json, verbose;
     const char *url;
 };
 struct own {
-    uint64_t count, wait_ms;
+    uint64_t count, wait_ms, memory_bytes;
     double heat;
     struct flag_texts stops;
     const char *kind, *url;
@@ -78,6 +78,13 @@ static const struct flag own_flags[] = {
      .min = 0,
      .max = 60000,
      .help = "W."},
+    {.name = "memory",
+     .type = FLAG_SIZE,
+     .argument = "SIZE",
+     .offset = offsetof(struct own, memory_bytes),
+     .min = 0,
+     .max = 1ull << 40,
+     .help = "M."},
     {.name = "day",
      .type = FLAG_DAY,
      .argument = "DAY",
@@ -127,13 +134,15 @@ static void test_everything_that_is_taken(void **state)
     assert_string_equal(p.words[1], "two");
     assert_string_equal(p.words[2], "--json");
 
-    static const char *const more[] = {"-n",          "10",    "-",          "--kind", "green",
-                                       "-utcp://a:1", "--day", "2024-02-29", NULL};
+    static const char *const more[] = {"-n",       "10",          "-",     "--kind",
+                                       "green",    "-utcp://a:1", "--day", "2024-02-29",
+                                       "--memory", "2GiB",        NULL};
     assert_int_equal(parse(&p, more, false), ERR_OK);
     assert_int_equal(p.own.count, 10);
     assert_string_equal(p.own.kind, "green");
     assert_string_equal(p.global.url, "tcp://a:1");
     assert_int_equal(p.own.day, 20240229);
+    assert_int_equal(p.own.memory_bytes, 2ull << 30);
     assert_int_equal(p.n_operands, 1);
     assert_string_equal(p.words[0], "-");
 }
@@ -179,6 +188,8 @@ static void test_refusals(void **state)
         {{"--wait", "30"},
          "--wait: \"30\" is not a duration with its unit, such as 30s, 500ms, 5m or 2h"},
         {{"--wait", "2m"}, "--wait: 2m is out of range; it may be 0s to 1m"},
+        {{"--memory", "8"}, "--memory: \"8\" is not a size with its unit, such as 512MiB or 8GiB"},
+        {{"--memory", "2TiB"}, "--memory: 2TiB is out of range; it may be 0B to 1TiB"},
         {{"--kind", "blue"}, "--kind: \"blue\" is not one of red, green"},
         {{"--day", "2026-02-29"}, "--day: \"2026-02-29\" is not a day; write 2026-01-31"},
         {{"--day", "2026-1-1"}, "--day: \"2026-1-1\" is not a day; write 2026-01-31"},
