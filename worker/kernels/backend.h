@@ -87,10 +87,22 @@ struct rope_kv_job {
     float *q; /* [n_rows][n_heads * head_dim], rotated in place */
     float *k; /* [n_rows][n_kv_heads * head_dim], rotated, then written to the cache */
     const float *v;
+    const float *q_norm; /* [head_dim] gains: each head is normed (`norm`) before it is rotated; */
+    const float *k_norm; /* NULL: it is not */
+    float norm_eps;
     uint32_t n_heads;
     uint32_t rope_dim; /* the first rope_dim elements of a head are rotated, the rest pass */
     enum rope_style style;
     const float *table; /* host: [position][rope_dim / 2][2] = cos, sin (rope_table.h) */
+};
+
+/* Where the bytes of a matrix come from while it is packed. `read` is called from any of the
+ * backend's threads, several at once, for pieces that together are the whole matrix, each byte
+ * once; `at` counts from the matrix's first byte. False ends the loading: what failed is the
+ * source's to say. */
+struct weight_source {
+    bool (*read)(void *ctx, uint64_t at, void *to, size_t size);
+    void *ctx;
 };
 
 struct kv_shape {
@@ -115,6 +127,11 @@ struct backend_ops {
     enum err (*weight_load)(struct backend *b, enum quant_type type, const void *data,
                             uint32_t rows, uint32_t cols, uint32_t groups,
                             struct weight **ret_weight, struct errbuf *eb);
+    /* The same from a source, in pieces, so that a matrix is never in memory twice. ERR_IO where a
+     * piece could not be read. */
+    enum err (*weight_read)(struct backend *b, enum quant_type type,
+                            const struct weight_source *source, uint32_t rows, uint32_t cols,
+                            uint32_t groups, struct weight **ret_weight, struct errbuf *eb);
     void (*weight_free)(struct backend *b, struct weight *w);
 
     float *(*buffer_new)(struct backend *b, size_t count); /* NULL when memory is refused */
@@ -141,12 +158,18 @@ struct backend_ops {
      * that). */
     void (*norm)(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
                  float eps, struct act *out);
+    /* out = out + y, y of x as above: the norm behind a branch of the residual. */
+    void (*norm_add)(struct backend *b, const float *x, uint32_t n, uint32_t cols,
+                     const float *gain, float eps, float *out);
+    /* x = cap * nm_tanh(x / cap), in place; cap > 0. */
+    void (*softcap)(struct backend *b, float *x, size_t count, float cap);
     /* Quantizes x as it is. */
     void (*quantize)(struct backend *b, const float *x, uint32_t n, uint32_t cols, struct act *out);
     /* All jobs share the input `x` of n rows; rows of the outputs are independent of n. */
     void (*matmul)(struct backend *b, const struct act *x, uint32_t n,
                    const struct matmul_job *jobs, uint32_t n_jobs);
-    /* (x, y) becomes (fmaf(x, cos, -(y * sin)), fmaf(y, cos, x * sin)). */
+    /* Heads are normed where there are gains; then (x, y) becomes (fmaf(x, cos, -(y * sin)),
+     * fmaf(y, cos, x * sin)). */
     void (*rope_kv)(struct backend *b, const struct rope_kv_job *job);
     /* Per (row, head), page by page ascending: scores s_j (d ascending, fmaf, from +0; a NaN counts
      * as -infinity), with a softcap c: c * nm_tanh(s_j / c); page maximum m, e_j = nm_exp(s_j - m),

@@ -44,8 +44,8 @@ static void body_quantize(const float *x, uint32_t cols, int8_t *q, float *scale
     }
 }
 
-static void body_norm(const float *x, uint32_t cols, const float *gain, float eps,
-                      float *restrict y)
+/* What a row is multiplied by before the gains. */
+static float body_norm_factor(const float *x, uint32_t cols, float eps)
 {
     enum { VECS = 16 / VEC_LANES };
     vec_f acc[VECS];
@@ -65,9 +65,29 @@ static void body_norm(const float *x, uint32_t cols, const float *gain, float ep
     for (; k < cols; k++)
         lanes[k % 16] = fmaf(x[k], x[k], lanes[k % 16]);
     float mean = sum_lane_tree(lanes, 16) / (float)cols;
-    float r = 1.0f / sqrtf(mean + eps);
-    for (k = 0; k < cols; k++)
+    return 1.0f / sqrtf(mean + eps);
+}
+
+static void body_norm(const float *x, uint32_t cols, const float *gain, float eps,
+                      float *restrict y)
+{
+    float r = body_norm_factor(x, cols, eps);
+    for (uint32_t k = 0; k < cols; k++)
         y[k] = x[k] * r * gain[k];
+}
+
+static void body_norm_add(const float *x, uint32_t cols, const float *gain, float eps,
+                          float *restrict y)
+{
+    float r = body_norm_factor(x, cols, eps);
+    for (uint32_t k = 0; k < cols; k++)
+        y[k] = y[k] + x[k] * r * gain[k];
+}
+
+static void body_softcap(float *x, size_t count, float cap)
+{
+    for (size_t k = 0; k < count; k++)
+        x[k] = cap * nm_tanh(x[k] / cap);
 }
 
 static void body_gate(const float *gate, const float *up, uint32_t cols, enum activation activation,

@@ -72,6 +72,9 @@ void cpu_act_store(const struct cpu_backend *cpu, struct act *a, uint32_t row, c
 enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
                          uint32_t cols, uint32_t groups, struct weight **ret_weight,
                          struct errbuf *eb);
+enum err cpu_weight_read(struct backend *b, enum quant_type type,
+                         const struct weight_source *source, uint32_t rows, uint32_t cols,
+                         uint32_t groups, struct weight **ret_weight, struct errbuf *eb);
 void cpu_weight_free(struct backend *b, struct weight *w);
 void cpu_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
                float scale, float *out);
@@ -85,6 +88,9 @@ void cpu_act_read(struct backend *b, const struct act *a, uint32_t row, uint32_t
 void cpu_quantize(struct backend *b, const float *x, uint32_t n, uint32_t cols, struct act *out);
 void cpu_norm(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
               float eps, struct act *out);
+void cpu_norm_add(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
+                  float eps, float *out);
+void cpu_softcap(struct backend *b, float *x, size_t count, float cap);
 void cpu_gate(struct backend *b, const float *gate, const float *up, uint32_t n, uint32_t cols,
               enum activation activation, struct act *out);
 

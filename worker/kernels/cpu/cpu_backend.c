@@ -18,6 +18,7 @@ static void cpu_close(struct backend *b)
 static const struct backend_ops cpu_ops = {
     .close = cpu_close,
     .weight_load = cpu_weight_load,
+    .weight_read = cpu_weight_read,
     .weight_free = cpu_weight_free,
     .buffer_new = host_buffer_new,
     .buffer_free = host_buffer_free,
@@ -29,6 +30,8 @@ static const struct backend_ops cpu_ops = {
     .kv_free = cpu_kv_free,
     .embed = cpu_embed,
     .norm = cpu_norm,
+    .norm_add = cpu_norm_add,
+    .softcap = cpu_softcap,
     .quantize = cpu_quantize,
     .matmul = cpu_matmul,
     .rope_kv = cpu_rope_kv,

@@ -103,6 +103,19 @@ static void cpu_kv_write_q8(const struct cpu_kernels *kernels, const struct kv *
                       v_scales + (size_t)slot * (dim_v / QUANT_BLOCK_ITEMS), sums, isums);
 }
 
+/* The norm where there is one, then the rotation. */
+static void cpu_turn_head(const struct cpu_kernels *kernels, const struct rope_kv_job *job,
+                          float *head, const float *gain, const float *table)
+{
+    uint32_t dim = job->kv->shape.head_dim_k;
+    if (gain != NULL) {
+        float normed[SHAPE_HEAD_DIM_MAX];
+        kernels->norm(head, dim, gain, job->norm_eps, normed);
+        memcpy(head, normed, dim * sizeof *head);
+    }
+    kernels->rotate(head, table, job->rope_dim, job->style);
+}
+
 static void cpu_rope_row(void *ctx, uint32_t task, uint32_t thread)
 {
     (void)thread;
@@ -118,14 +131,14 @@ static void cpu_rope_row(void *ctx, uint32_t task, uint32_t thread)
     uint32_t slot = position % KV_PAGE_TOKENS;
     const float *table = job->table + (size_t)position * job->rope_dim;
     for (uint32_t h = 0; h < job->n_heads; h++)
-        kernels->rotate(job->q + ((size_t)task * job->n_heads + h) * dim_k, table, job->rope_dim,
-                        job->style);
+        cpu_turn_head(kernels, job, job->q + ((size_t)task * job->n_heads + h) * dim_k, job->q_norm,
+                      table);
     for (uint32_t h = 0; h < kv->shape.n_kv_heads; h++) {
         size_t row_head = (size_t)task * kv->shape.n_kv_heads + h;
         float *k = job->k + row_head * dim_k;
         const float *v = job->v + row_head * kv->shape.head_dim_v;
         uint8_t *head = cpu_kv_head(kv, page, job->layer, h);
-        kernels->rotate(k, table, job->rope_dim, job->style);
+        cpu_turn_head(kernels, job, k, job->k_norm, table);
         if (kv->shape.type == KV_TYPE_F16)
             cpu_kv_write_f16(kernels, kv, head, slot, k, v);
         else

@@ -70,7 +70,7 @@ void cpu_act_store(const struct cpu_backend *cpu, struct act *a, uint32_t row, c
         memcpy(a->floats + (size_t)row * a->cols_max, y, cols * sizeof *y);
 }
 
-enum rows_op { ROWS_OP_QUANTIZE, ROWS_OP_NORM, ROWS_OP_GATE };
+enum rows_op { ROWS_OP_QUANTIZE, ROWS_OP_NORM, ROWS_OP_NORM_ADD, ROWS_OP_GATE };
 
 struct rows_run {
     const struct cpu_backend *cpu;
@@ -83,7 +83,8 @@ struct rows_run {
     uint32_t n;
     uint32_t cols;
     uint32_t rows_per_task;
-    struct act *out;
+    struct act *out; /* norm_add writes to `sum` instead */
+    float *sum;
     float *room;
     size_t room_stride;
 };
@@ -98,6 +99,10 @@ static void cpu_rows_task(void *ctx, uint32_t task, uint32_t thread)
     for (uint32_t i = begin; i < end; i++) {
         size_t at = (size_t)i * run->cols;
         const float *result = y;
+        if (run->op == ROWS_OP_NORM_ADD) {
+            kernels->norm_add(run->x + at, run->cols, run->gain, run->eps, run->sum + at);
+            continue;
+        }
         if (run->op == ROWS_OP_NORM)
             kernels->norm(run->x + at, run->cols, run->gain, run->eps, y);
         else if (run->op == ROWS_OP_GATE)
@@ -111,7 +116,7 @@ static void cpu_rows_task(void *ctx, uint32_t task, uint32_t thread)
 static void cpu_rows_run(struct backend *b, struct rows_run *run)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)b;
-    CHECK(run->n <= run->out->rows_max && run->cols <= run->out->cols_max);
+    CHECK(run->out == NULL || (run->n <= run->out->rows_max && run->cols <= run->out->cols_max));
     if (run->n == 0)
         return;
     run->cpu = cpu;
@@ -134,6 +139,39 @@ void cpu_norm(struct backend *b, const float *x, uint32_t n, uint32_t cols, cons
     struct rows_run run = {
         .op = ROWS_OP_NORM, .x = x, .gain = gain, .eps = eps, .n = n, .cols = cols, .out = out};
     cpu_rows_run(b, &run);
+}
+
+void cpu_norm_add(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
+                  float eps, float *out)
+{
+    struct rows_run run = {
+        .op = ROWS_OP_NORM_ADD, .x = x, .gain = gain, .eps = eps, .n = n, .cols = cols, .sum = out};
+    cpu_rows_run(b, &run);
+}
+
+struct softcap_run {
+    const struct cpu_kernels *kernels;
+    float *x;
+    size_t count;
+    float cap;
+};
+
+static void cpu_softcap_task(void *ctx, uint32_t task, uint32_t thread)
+{
+    (void)thread;
+    const struct softcap_run *run = ctx;
+    size_t begin = (size_t)task * ROWS_PARALLEL_ELEMENTS;
+    size_t left = run->count - begin;
+    run->kernels->softcap(run->x + begin,
+                          left < ROWS_PARALLEL_ELEMENTS ? left : ROWS_PARALLEL_ELEMENTS, run->cap);
+}
+
+void cpu_softcap(struct backend *b, float *x, size_t count, float cap)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)b;
+    struct softcap_run run = {.kernels = cpu->kernels, .x = x, .count = count, .cap = cap};
+    size_t tasks = (count + ROWS_PARALLEL_ELEMENTS - 1) / ROWS_PARALLEL_ELEMENTS;
+    pool_run(cpu->pool, cpu_softcap_task, &run, (uint32_t)tasks);
 }
 
 void cpu_gate(struct backend *b, const float *gate, const float *up, uint32_t n, uint32_t cols,

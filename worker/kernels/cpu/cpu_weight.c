@@ -5,6 +5,7 @@
 #include "worker/kernels/half.h"
 #include "worker/kernels/quant_block.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,33 +148,86 @@ uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t 
     return (bytes + 63) / 64 * 64;
 }
 
+/* A matrix comes from memory, or from a source in pieces that stay in the thread's cache. */
+#define PACK_PIECE_BYTES (256u << 10)
+
 struct pack_task {
     const struct panel_type *panel;
-    const uint8_t *file;
+    const uint8_t *file; /* NULL: from `source` */
+    const struct weight_source *source;
     uint64_t row_bytes;
     struct weight *weight;
+    uint32_t piece_rows; /* of a task: whole panels */
+    uint64_t piece_bytes;
+    uint8_t *room; /* [thread][piece_bytes] */
+    atomic_bool failed;
 };
 
-static void cpu_pack_panel(void *ctx, uint32_t task, uint32_t thread)
+/* Up to 16 rows from `first` on, which begin at `file`. */
+static void cpu_pack_panel(const struct pack_task *pack, uint32_t first, const uint8_t *file)
 {
-    (void)thread;
-    const struct pack_task *pack = ctx;
     struct weight *w = pack->weight;
-    uint8_t *panel = w->data + (size_t)task * w->blocks * pack->panel->panel_bytes;
+    uint8_t *panel = w->data + (size_t)(first / PANEL_ROWS) * w->blocks * pack->panel->panel_bytes;
     for (uint32_t lane = 0; lane < PANEL_ROWS; lane++) {
-        uint32_t row = task * PANEL_ROWS + lane;
-        if (row >= w->rows)
+        if (first + lane >= w->rows)
             break; /* lanes past the last row stay zero */
-        const uint8_t *file_row = pack->file + row * pack->row_bytes;
+        const uint8_t *file_row = file + lane * pack->row_bytes;
         for (uint32_t b = 0; b < w->blocks; b++)
             pack->panel->pack(file_row + (size_t)b * pack->panel->file_bytes,
                               panel + (size_t)b * pack->panel->panel_bytes, lane);
     }
 }
 
-enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                         uint32_t cols, uint32_t groups, struct weight **ret_weight,
-                         struct errbuf *eb)
+static void cpu_pack_piece(void *ctx, uint32_t task, uint32_t thread)
+{
+    struct pack_task *pack = ctx;
+    struct weight *w = pack->weight;
+    uint32_t first = task * pack->piece_rows;
+    uint32_t end = w->rows - first < pack->piece_rows ? w->rows : first + pack->piece_rows;
+    uint64_t at = first * pack->row_bytes;
+    uint64_t size = (end - first) * pack->row_bytes;
+    const uint8_t *file = pack->file == NULL ? NULL : pack->file + at;
+
+    if (file == NULL) {
+        /* Float types are kept as the file has them: no room between. */
+        uint8_t *to = w->is_float ? w->data + at : pack->room + thread * pack->piece_bytes;
+        if (atomic_load(&pack->failed))
+            return;
+        if (!pack->source->read(pack->source->ctx, at, to, size)) {
+            atomic_store(&pack->failed, true);
+            return;
+        }
+        file = to;
+    } else if (w->is_float) {
+        memcpy(w->data + at, file, size);
+    }
+    for (uint32_t row = first; row < end && !w->is_float; row += PANEL_ROWS)
+        cpu_pack_panel(pack, row, file + (row - first) * pack->row_bytes);
+}
+
+static enum err cpu_weight_pack(struct cpu_backend *cpu, struct pack_task *pack, struct errbuf *eb)
+{
+    const struct weight *w = pack->weight;
+    uint64_t panel_bytes = pack->row_bytes * PANEL_ROWS;
+    uint32_t panels =
+        panel_bytes < PACK_PIECE_BYTES ? (uint32_t)(PACK_PIECE_BYTES / panel_bytes) : 1;
+
+    pack->piece_rows = panels * PANEL_ROWS;
+    pack->piece_bytes = panels * panel_bytes;
+    if (pack->file == NULL && !w->is_float) {
+        pack->room = malloc(pool_threads(cpu->pool) * pack->piece_bytes);
+        if (pack->room == NULL)
+            return err_set(eb, ERR_NO_MEMORY, "%llu bytes to pack a weight",
+                           (unsigned long long)pack->piece_bytes);
+    }
+    pool_run(cpu->pool, cpu_pack_piece, pack, (w->rows + pack->piece_rows - 1) / pack->piece_rows);
+    free(pack->room);
+    return atomic_load(&pack->failed) ? err_set(eb, ERR_IO, "a weight could not be read") : ERR_OK;
+}
+
+static enum err cpu_weight_new(struct backend *b, enum quant_type type, struct pack_task *pack,
+                               uint32_t rows, uint32_t cols, uint32_t groups,
+                               struct weight **ret_weight, struct errbuf *eb)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)b;
     uint64_t row_bytes;
@@ -199,15 +253,34 @@ enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *da
     w->blocks = block_count(cols);
     w->groups = groups;
     w->bytes = bytes;
-    if (w->is_float) {
-        memcpy(w->data, data, rows * row_bytes);
-    } else {
-        struct pack_task pack = {.panel = panel, .file = data, .row_bytes = row_bytes, .weight = w};
-        pool_run(cpu->pool, cpu_pack_panel, &pack, panel_count(rows));
+    pack->panel = panel;
+    pack->row_bytes = row_bytes;
+    pack->weight = w;
+    err = cpu_weight_pack(cpu, pack, eb);
+    if (err != ERR_OK) {
+        pages_free(&cpu->pages, w->chunk);
+        free(w);
+        return err;
     }
     cpu->host.weight_bytes += bytes;
     *ret_weight = w;
     return ERR_OK;
+}
+
+enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
+                         uint32_t cols, uint32_t groups, struct weight **ret_weight,
+                         struct errbuf *eb)
+{
+    struct pack_task pack = {.file = data};
+    return cpu_weight_new(b, type, &pack, rows, cols, groups, ret_weight, eb);
+}
+
+enum err cpu_weight_read(struct backend *b, enum quant_type type,
+                         const struct weight_source *source, uint32_t rows, uint32_t cols,
+                         uint32_t groups, struct weight **ret_weight, struct errbuf *eb)
+{
+    struct pack_task pack = {.source = source};
+    return cpu_weight_new(b, type, &pack, rows, cols, groups, ret_weight, eb);
 }
 
 void cpu_weight_free(struct backend *b, struct weight *w)

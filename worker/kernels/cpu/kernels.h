@@ -92,6 +92,9 @@ struct cpu_kernels {
     void (*quantize)(const float *x, uint32_t cols, int8_t *q, float *scales, float *sums,
                      int32_t *isums);
     void (*norm)(const float *x, uint32_t cols, const float *gain, float eps, float *y);
+    /* y = y + the norm of x. */
+    void (*norm_add)(const float *x, uint32_t cols, const float *gain, float eps, float *y);
+    void (*softcap)(float *x, size_t count, float cap);
     void (*gate)(const float *gate, const float *up, uint32_t cols, enum activation activation,
                  float *y);
 

@@ -40,6 +40,9 @@ struct kv {
 enum err ref_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
                          uint32_t cols, uint32_t groups, struct weight **ret_weight,
                          struct errbuf *eb);
+enum err ref_weight_read(struct backend *b, enum quant_type type,
+                         const struct weight_source *source, uint32_t rows, uint32_t cols,
+                         uint32_t groups, struct weight **ret_weight, struct errbuf *eb);
 void ref_weight_free(struct backend *b, struct weight *w);
 void ref_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
                float scale, float *out);
@@ -67,6 +70,11 @@ void ref_attention(struct backend *b, const struct attention_job *job);
 void ref_quantize(struct backend *b, const float *x, uint32_t n, uint32_t cols, struct act *out);
 void ref_norm(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
               float eps, struct act *out);
+/* y = (x * r) * gain of one row. */
+void ref_norm_row(const float *x, uint32_t cols, const float *gain, float eps, float *ret_y);
+void ref_norm_add(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
+                  float eps, float *out);
+void ref_softcap(struct backend *b, float *x, size_t count, float cap);
 void ref_gate(struct backend *b, const float *gate, const float *up, uint32_t n, uint32_t cols,
               enum activation activation, struct act *out);
 

@@ -106,12 +106,17 @@ void ref_rope_kv(struct backend *b, const struct rope_kv_job *job)
         uint32_t page = pages[position / KV_PAGE_TOKENS];
         uint32_t slot = position % KV_PAGE_TOKENS;
         const float *table = job->table + (size_t)position * job->rope_dim;
-        for (uint32_t h = 0; h < job->n_heads; h++)
-            ref_rotate(job->q + ((size_t)i * job->n_heads + h) * shape->head_dim_k, table,
-                       job->rope_dim, job->style);
+        for (uint32_t h = 0; h < job->n_heads; h++) {
+            float *q = job->q + ((size_t)i * job->n_heads + h) * shape->head_dim_k;
+            if (job->q_norm != NULL)
+                ref_norm_row(q, shape->head_dim_k, job->q_norm, job->norm_eps, q);
+            ref_rotate(q, table, job->rope_dim, job->style);
+        }
         for (uint32_t h = 0; h < shape->n_kv_heads; h++) {
             size_t row_head = (size_t)i * shape->n_kv_heads + h;
             float *k = job->k + row_head * shape->head_dim_k;
+            if (job->k_norm != NULL)
+                ref_norm_row(k, shape->head_dim_k, job->k_norm, job->norm_eps, k);
             ref_rotate(k, table, job->rope_dim, job->style);
             ref_kv_round(shape->type, k, shape->head_dim_k,
                          ref_kv_key(job->kv, page, job->layer, h, slot));

@@ -10,9 +10,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool ref_source_memory(void *ctx, uint64_t at, void *to, size_t size)
+{
+    const uint8_t *data = ctx;
+    memcpy(to, data + at, size);
+    return true;
+}
+
 enum err ref_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
                          uint32_t cols, uint32_t groups, struct weight **ret_weight,
                          struct errbuf *eb)
+{
+    const struct weight_source source = {.read = ref_source_memory, .ctx = (void *)(uintptr_t)data};
+    return ref_weight_read(b, type, &source, rows, cols, groups, ret_weight, eb);
+}
+
+enum err ref_weight_read(struct backend *b, enum quant_type type,
+                         const struct weight_source *source, uint32_t rows, uint32_t cols,
+                         uint32_t groups, struct weight **ret_weight, struct errbuf *eb)
 {
     uint64_t row_bytes;
     enum err err = shape_weight_check(type, rows, cols, groups, &row_bytes, eb);
@@ -26,7 +41,11 @@ enum err ref_weight_load(struct backend *b, enum quant_type type, const void *da
         free(copy);
         return err_set(eb, ERR_NO_MEMORY, "%llu bytes for a weight", (unsigned long long)bytes);
     }
-    memcpy(copy, data, bytes);
+    if (!source->read(source->ctx, 0, copy, bytes)) {
+        free(w);
+        free(copy);
+        return err_set(eb, ERR_IO, "a weight could not be read");
+    }
     *w = (struct weight){.type = type,
                          .rows = rows,
                          .cols = cols,
