@@ -291,8 +291,9 @@ struct cloister_event {
  * thread; it may call back into the library (cloister_cancel, say). */
 typedef int cloister_event_fn(void *arg, const struct cloister_event *event);
 
-/* Hands over what the job says from token `first` on, each token once and in order, until its end;
- * returns then with OK, however the job ended: the last event tells. NOT_FOUND: no such job.
+/* Hands over what the job says from token `first` on, each token once and in order, until its end
+ * (the text begins with what that token adds, which may be inside a character); returns then with
+ * OK, however the job ended: the last event tells. NOT_FOUND: no such job.
  * UNAVAILABLE: nobody answered for stream_wait_ms; watching again from the token reached goes on.
  */
 CLOISTER_API enum cloister_error cloister_watch(struct cloister *c, const char *id, uint32_t first,

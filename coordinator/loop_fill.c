@@ -37,6 +37,15 @@ static uint32_t key_first(const uint8_t *key)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
+/* Bytes of text that the first `n_ids` tokens of a run add; it is not all of them. */
+static size_t chunk_text_before(const struct record_chunk *chunk, uint32_t n_ids)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < n_ids && i < chunk->n_text_sizes; i++)
+        bytes += (size_t)chunk->text_sizes[i];
+    return bytes;
+}
+
 static bool chunk_visit(void *arg, const uint8_t *key, size_t key_size, struct store_value value)
 {
     struct chunk_reader *r = arg;
@@ -57,22 +66,25 @@ static bool chunk_visit(void *arg, const uint8_t *key, size_t key_size, struct s
         r->cut = true;
         return false;
     }
+    uint32_t skipped = 0;
     if (!r->began) {
         r->began = true;
-        r->start = first;
+        r->start = r->first > first ? r->first : first;
+        skipped = r->start - first;
     } else if (first != r->next) {
         r->err = err_set(r->eb, ERR_CORRUPT, "stored tokens of a job end at %u and go on at %u",
                          r->next, first);
         return false;
     }
-    buf_append(&r->ids, chunk.ids, chunk.n_ids * sizeof(int32_t));
-    buf_append(&r->text, chunk.text, chunk.text_size);
+    size_t skipped_bytes = chunk_text_before(&chunk, skipped);
+    buf_append(&r->ids, chunk.ids + skipped, (chunk.n_ids - skipped) * sizeof(int32_t));
+    buf_append(&r->text, chunk.text + skipped_bytes, chunk.text_size - skipped_bytes);
     r->next = first + (uint32_t)chunk.n_ids;
     return true;
 }
 
-/* Runs of tokens are stored as they came, and asked for where one begins. Who asks for another
- * place gets the run that holds it, from its beginning. */
+/* Runs of tokens are stored as they came, and nearly always asked for where one begins. For another
+ * place they are looked through from the beginning, and the run that holds it is cut there. */
 static enum err chunks_read(struct store_txn *txn, struct chunk_reader *r)
 {
     uint8_t key[APPLY_CHUNK_KEY_BYTES];

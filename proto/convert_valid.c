@@ -174,7 +174,7 @@ static enum err list_valid(const struct convert_field *f, const void *items, siz
         }
         case CONVERT_IDS:
             if (((const int32_t *)items)[i] < 0)
-                err = convert_refuse(place, ERR_INVALID, NULL, "a token id is negative");
+                err = convert_refuse(place, ERR_INVALID, NULL, "negative");
             break;
         default:
             CHECK(false && "a list");

@@ -90,6 +90,8 @@ struct record_chunk {
     size_t n_ids;
     const uint8_t *text;
     size_t text_size;
+    const int32_t *text_sizes; /* as in struct wire_lease_progress */
+    size_t n_text_sizes;
 };
 
 struct record_usage {

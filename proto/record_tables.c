@@ -71,9 +71,19 @@ const struct convert_message record_job_table = {TABLE(job)};
 static const struct convert_field chunk_fields[] = {
     FIELD_IDS(P(ChunkRecord), W(chunk), ids, LIMIT_TOKENS_PER_FRAME),
     FIELD_BYTES_PAIR(P(ChunkRecord), W(chunk), text, LIMIT_FRAME_BYTES),
+    FIELD_IDS(P(ChunkRecord), W(chunk), text_sizes, LIMIT_TOKENS_PER_FRAME),
 };
 
-const struct convert_message record_chunk_table = {TABLE(chunk)};
+static enum err chunk_check(const void *ours, const struct convert_place *place)
+{
+    const struct record_chunk *c = ours;
+    if (!wire_text_sizes_fit(c->text_sizes, c->n_text_sizes, c->n_ids, c->text_size))
+        return convert_refuse(place, ERR_INVALID, "text_sizes",
+                              "not those of %zu ids and %zu bytes", c->n_ids, c->text_size);
+    return ERR_OK;
+}
+
+const struct convert_message record_chunk_table = {TABLE(chunk), .check = chunk_check};
 
 static const struct convert_field usage_fields[] = {
     FIELD_NAME(P(UsageRecord), W(usage), tenant, 0),

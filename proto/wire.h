@@ -287,7 +287,15 @@ struct wire_lease_progress {
     struct wire_work_usage usage; /* so far, by this attempt */
     enum wire_finish finish;
     struct wire_error error; /* with FINISH_ERROR */
+    /* Bytes of text that each id adds, as many as ids; none: all come with the last one. What is
+     * over stands behind the last token, where the job ends. */
+    const int32_t *text_sizes;
+    size_t n_text_sizes;
 };
+
+/* Whether text_sizes go with n_ids ids and text_size bytes of text. */
+bool wire_text_sizes_fit(const int32_t *text_sizes, size_t n_text_sizes, size_t n_ids,
+                         size_t text_size);
 
 struct wire_report {
     const struct wire_lease_progress *leases;

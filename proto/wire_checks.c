@@ -138,6 +138,15 @@ static enum err tokens_check(uint32_t first, size_t n_ids, const struct convert_
     return ERR_OK;
 }
 
+bool wire_text_sizes_fit(const int32_t *text_sizes, size_t n_text_sizes, size_t n_ids,
+                         size_t text_size)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < n_text_sizes; i++)
+        sum += (size_t)text_sizes[i];
+    return n_text_sizes == 0 || (n_text_sizes == n_ids && sum <= text_size);
+}
+
 enum err wire_lease_progress_check(const void *ours, const struct convert_place *place)
 {
     const struct wire_lease_progress *progress = ours;
@@ -145,6 +154,11 @@ enum err wire_lease_progress_check(const void *ours, const struct convert_place 
     if ((progress->finish == WIRE_FINISH_ERROR) != (progress->error.code != 0))
         return convert_refuse(place, ERR_INVALID, "error",
                               "an error and finish ERROR come together or not at all");
+    if (!wire_text_sizes_fit(progress->text_sizes, progress->n_text_sizes, progress->n_ids,
+                             progress->text.size))
+        return convert_refuse(place, ERR_INVALID, "text_sizes",
+                              "%zu sizes are not those of %zu ids and %zu bytes of text",
+                              progress->n_text_sizes, progress->n_ids, progress->text.size);
     return tokens_check(progress->first, progress->n_ids, place);
 }
 

@@ -167,6 +167,7 @@ static const struct convert_field lease_progress_fields[] = {
     FIELD_MESSAGE(P(LeaseProgress), W(lease_progress), usage, W(work_usage), &work_usage_table, 0),
     FIELD_ENUM(P(LeaseProgress), W(lease_progress), finish, WIRE_FINISH_ERROR, 0),
     FIELD_MESSAGE(P(LeaseProgress), W(lease_progress), error, W(error), &error_table, 0),
+    FIELD_IDS(P(LeaseProgress), W(lease_progress), text_sizes, LIMIT_TOKENS_PER_FRAME),
 };
 
 static const struct convert_message lease_progress_table = {

@@ -15,6 +15,7 @@ void lease_table_init(struct lease_table *t)
 static void chunk_fini(struct lease_chunk *c)
 {
     free(c->ids);
+    free(c->text_sizes);
     free(c->text);
 }
 
@@ -136,8 +137,9 @@ void lease_release_content(struct lease *lease)
     memset(&lease->run, 0, sizeof lease->run);
 }
 
-enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids, size_t n_ids,
-                      const void *text, size_t text_size, struct errbuf *eb)
+enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids,
+                      const int32_t *text_sizes, size_t n_ids, const void *text, size_t text_size,
+                      struct errbuf *eb)
 {
     if (first != lease->tokens)
         return err_set(eb, ERR_INTERNAL, "engine went on at token %u where %u was due", first,
@@ -155,13 +157,16 @@ enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids, s
     struct lease_chunk c = {
         .first = first, .n_ids = (uint32_t)n_ids, .text_size = (uint32_t)text_size};
     c.ids = malloc(n_ids * sizeof *c.ids + 1);
+    c.text_sizes = malloc(n_ids * sizeof *c.text_sizes + 1);
     c.text = malloc(text_size + 1);
-    if (c.ids == NULL || c.text == NULL) {
+    if (c.ids == NULL || c.text_sizes == NULL || c.text == NULL) {
         chunk_fini(&c);
         return err_set(eb, ERR_NO_MEMORY, "no memory for output");
     }
-    if (n_ids > 0)
+    if (n_ids > 0) {
         memcpy(c.ids, ids, n_ids * sizeof *c.ids);
+        memcpy(c.text_sizes, text_sizes, n_ids * sizeof *c.text_sizes);
+    }
     if (text_size > 0)
         memcpy(c.text, text, text_size);
     lease->chunks[lease->n_chunks++] = c;
@@ -179,8 +184,8 @@ void lease_end(struct lease *lease, enum wire_finish finish, enum err error, con
     lease->changed = true;
 }
 
-/* A token id takes at most five bytes of a frame, and ids are packed beside the text. */
-#define LEASE_ID_BYTES 5u
+/* An id and the size of its text take at most five bytes of a frame each, beside the text. */
+#define LEASE_ID_BYTES 10u
 
 /* How many chunks go into `bytes_max` of this frame; *ret_* are their sums. */
 static size_t chunks_take(const struct lease *l, size_t bytes_max, uint32_t *ret_ids,
@@ -208,13 +213,15 @@ static bool progress_fill(struct lease *l, size_t bytes_max, struct arena *arena
     size_t text_size;
     size_t n_chunks = chunks_take(l, bytes_max, &n_ids, &text_size);
     int32_t *ids = arena_alloc_array(arena, n_ids, sizeof *ids);
+    int32_t *text_sizes = arena_alloc_array(arena, n_ids, sizeof *text_sizes);
     uint8_t *text = arena_alloc(arena, text_size);
-    if (ids == NULL || text == NULL)
+    if (ids == NULL || text_sizes == NULL || text == NULL)
         return false;
     size_t at_id = 0, at_text = 0;
     for (size_t i = 0; i < n_chunks; i++) {
         const struct lease_chunk *c = &l->chunks[i];
         memcpy(ids + at_id, c->ids, c->n_ids * sizeof *ids);
+        memcpy(text_sizes + at_id, c->text_sizes, c->n_ids * sizeof *text_sizes);
         memcpy(text + at_text, c->text, c->text_size);
         at_id += c->n_ids;
         at_text += c->text_size;
@@ -227,6 +234,8 @@ static bool progress_fill(struct lease *l, size_t bytes_max, struct arena *arena
         .n_ids = n_ids,
         .text = {.data = text, .size = text_size},
         .usage = l->usage,
+        .text_sizes = text_sizes,
+        .n_text_sizes = n_ids,
     };
     p->error.text = "";
     bool whole = n_chunks == l->n_chunks;

@@ -25,6 +25,7 @@ struct lease_chunk {
     uint32_t n_ids;
     uint32_t text_size;
     int32_t *ids;
+    int32_t *text_sizes; /* [n_ids] */
     uint8_t *text;
 };
 
@@ -75,10 +76,11 @@ void lease_remove(struct lease_table *t, struct lease *lease);
 /* The command's copy is not needed once the engine has the job. */
 void lease_release_content(struct lease *lease);
 
-/* Tokens [first, first + n_ids) and the text they add. ERR_INTERNAL where they do not follow what
- * is there. */
-enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids, size_t n_ids,
-                      const void *text, size_t text_size, struct errbuf *eb);
+/* Tokens [first, first + n_ids), the text they add and how much of it each. ERR_INTERNAL where they
+ * do not follow what is there. */
+enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids,
+                      const int32_t *text_sizes, size_t n_ids, const void *text, size_t text_size,
+                      struct errbuf *eb);
 void lease_end(struct lease *lease, enum wire_finish finish, enum err error, const char *text);
 
 /* Fills `report->leases` from all leases with something to say (all of them when `all`), at most

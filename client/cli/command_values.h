@@ -25,6 +25,11 @@ struct batch_values {
 extern const struct flag_set batch_sets[];
 void batch_defaults(void *values);
 
+struct watch_values {
+    uint64_t from;
+};
+extern const struct flag_set watch_sets[];
+
 struct jobs_values {
     const char *state, *model, *tenant, *prefix;
     uint64_t limit;

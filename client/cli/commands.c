@@ -101,8 +101,11 @@ const struct cli_command cli_commands[] = {
     {.name = "watch",
      .summary = "print the answer of a job that is there already",
      .operands = "JOB",
-     .description = "From its first token, then as it comes, to the end. Ctrl-C ends the watching; "
-                    "the job goes on.",
+     .description =
+         "What is there, then as it comes, to the end. Ctrl-C ends the watching; the job "
+         "goes on.",
+     .sets = watch_sets,
+     .values_bytes = sizeof(struct watch_values),
      .operands_min = 1,
      .operands_max = 1,
      .run = command_watch},

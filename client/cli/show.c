@@ -86,7 +86,7 @@ int show_run(struct show *show, bool has_seed, uint64_t seed)
 {
     struct cloister_problem problem;
     enum cloister_error err =
-        cloister_watch(show->cli->cluster, show->id, 0, show_on_event, show, &problem);
+        cloister_watch(show->cli->cluster, show->id, show->from, show_on_event, show, &problem);
     bool json = show->cli->globals.json;
     if (show->output_failed)
         return cli_fail(CLI_EXIT_FAILED, "standard output: %s; the job goes on: cloister watch %s",

@@ -14,6 +14,7 @@
 struct show {
     struct cli *cli;
     char id[CLOISTER_ID_BYTES];
+    uint32_t from; /* token of the answer to begin at */
     struct text_sink sink;
     struct buf text;               /* collected for --json */
     struct buf ids;                /* int32_t each */
@@ -26,8 +27,9 @@ struct show {
 void show_init(struct show *show, struct cli *cli, const char *id);
 void show_fini(struct show *show);
 
-/* Watches from the first token to the end, then prints what is left to print. `seed` goes into the
- * JSON document and, with -v, into the line on stderr, where has_seed. Returns an exit code. */
+/* Watches from token `from` (0 after show_init) to the end, then prints what is left to print.
+ * `seed` goes into the JSON document and, with -v, into the line on stderr, where has_seed. Returns
+ * an exit code. */
 int show_run(struct show *show, bool has_seed, uint64_t seed);
 
 /* Ctrl-C, SIGTERM and SIGHUP: before there is a connection they end the program; then, where

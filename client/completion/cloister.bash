@@ -22,7 +22,7 @@ _cloister() {
             continue
         fi
         case ${COMP_WORDS[i]} in
-        "" | --url | -u | --tenant | --wait | -w | --identity | -i | --config | -c | --system | --file | -f | --stop | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --output | -o | --concurrency | -j | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --state | --model | -m | --tenant | --prefix | --limit | -n | --reason | --from | --to | --model | -m | --tenant | --output | -o | --from | --key | -k | --origin) skip=1 ;;
+        "" | --url | -u | --tenant | --wait | -w | --identity | -i | --config | -c | --system | --file | -f | --stop | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --output | -o | --concurrency | -j | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --from | --state | --model | -m | --tenant | --prefix | --limit | -n | --reason | --from | --to | --model | -m | --tenant | --output | -o | --from | --key | -k | --origin) skip=1 ;;
         -*) ;;
         ledger) command=ledger ;;
         *)
@@ -158,6 +158,9 @@ _cloister() {
     "batch:"--cost-center)
         :
         return ;;
+    "watch:"--from)
+        :
+        return ;;
     "jobs:"--state)
         :
         return ;;
@@ -206,7 +209,7 @@ _cloister() {
     case $command in
     "submit") flags=" --system --file -f --raw --stop --detach -d --cancel-on-disconnect --model -m --max-tokens -n --temperature -t --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed -s --class --priority --deadline --project --cost-center" ;;
     "batch") flags=" --output -o --concurrency -j --restart --no-progress --model -m --max-tokens -n --temperature -t --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed -s --class --priority --deadline --project --cost-center" ;;
-    "watch") flags="" ;;
+    "watch") flags=" --from" ;;
     "jobs") flags=" --state --model -m --tenant --prefix --limit -n" ;;
     "job") flags=" --prompt -p" ;;
     "cancel") flags=" --reason" ;;

@@ -69,6 +69,7 @@ complete -c cloister -n '__fish_seen_subcommand_from batch' -l cost-center -x -d
 complete -c cloister -n '__fish_seen_subcommand_from batch' -F
 
 complete -c cloister -n __fish_use_subcommand -a watch -d 'print the answer of a job that is there already'
+complete -c cloister -n '__fish_seen_subcommand_from watch' -l from -x -d 'Begins at this token of the answer, counted from 0: where `ids` of --json ended (0)'
 complete -c cloister -n '__fish_seen_subcommand_from watch' -a '(__cloister_jobs)'
 
 complete -c cloister -n __fish_use_subcommand -a jobs -d 'list jobs, newest first'

@@ -58,8 +58,12 @@ static void tokens_take(struct core *c, struct core_lease *l, const struct wire_
     struct core_effect *e = effect_add(fx, CORE_EFFECT_PUT_CHUNK);
     e->job_id = j->id;
     e->chunk.first = j->tokens;
-    e->chunk.record = (struct record_chunk){
-        .ids = p->ids, .n_ids = p->n_ids, .text = p->text.data, .text_size = p->text.size};
+    e->chunk.record = (struct record_chunk){.ids = p->ids,
+                                            .n_ids = p->n_ids,
+                                            .text = p->text.data,
+                                            .text_size = p->text.size,
+                                            .text_sizes = p->text_sizes,
+                                            .n_text_sizes = p->n_text_sizes};
     j->tokens += (uint32_t)p->n_ids;
     j->text_bytes += p->text.size;
     l->moved_ms = c->now_ms;

@@ -67,7 +67,7 @@ int main(void)
                            .max_tokens = 64,
                            .job_class = WIRE_JOB_CLASS_INTERACTIVE}},
     };
-    static const int32_t ids[] = {1234, 567, 8901, 234};
+    static const int32_t ids[] = {1234, 567, 8901, 234}, text_sizes[] = {3, 4, 5, 6};
     struct wire_lease_progress leases[16];
     for (size_t i = 0; i < 16; i++)
         leases[i] = (struct wire_lease_progress){
@@ -78,6 +78,8 @@ int main(void)
             .n_ids = 4,
             .text = bytes_of(" of the four words"),
             .usage = {.prompt_tokens = 40, .prompt_computed = 40, .completion_tokens = 104},
+            .text_sizes = text_sizes,
+            .n_text_sizes = 4,
         };
     const struct wire_request report = {
         .session = 0x1122334455667788,

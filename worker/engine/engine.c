@@ -67,6 +67,7 @@ void job_free(struct engine_job_state *job)
     tokens_fini(&job->ids);
     tokens_fini(&job->started_ids);
     tokens_fini(&job->out_ids);
+    tokens_fini(&job->out_text_sizes);
     buf_fini(&job->out_text);
     stream_fini(&job->stream);
     sha256_free(job->digest);
@@ -158,6 +159,7 @@ void engine_close(struct engine *e)
         model_free(e->models[i]);
     }
     tokens_fini(&e->polled_ids);
+    tokens_fini(&e->polled_text_sizes);
     buf_fini(&e->polled_text);
     pthread_cond_destroy(&e->load_wake);
     pthread_cond_destroy(&e->prepare_wake);

@@ -149,6 +149,7 @@ struct engine_event {
     size_t n_ids;
     const char *text;
     size_t text_size;
+    const int32_t *text_sizes; /* [n_ids] bytes of text that each id adds; not with STARTED */
     enum engine_finish finish;
     enum err error; /* MODEL_FAILED, and FINISHED with ENGINE_FINISH_ERROR */
     char error_text[ERRBUF_BYTES];

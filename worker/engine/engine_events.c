@@ -50,12 +50,16 @@ enum err events_job_piece(struct engine *e, struct engine_job_state *job, const 
     CHECK(piece->first == job->out_first + job->out_ids.count);
     if (!buf_reserve(&job->out_text, piece->text_size))
         return ERR_NO_MEMORY;
-    size_t before = job->out_ids.count;
-    for (uint32_t i = 0; i < piece->n_tokens; i++)
-        if (tokens_append(&job->out_ids, ids[i]) != ERR_OK) {
-            job->out_ids.count = before;
+    size_t before = job->out_ids.count, at = 0;
+    for (uint32_t i = 0; i < piece->n_tokens; i++) {
+        size_t end = piece->ends[i] < piece->text_size ? piece->ends[i] : piece->text_size;
+        if (tokens_append(&job->out_ids, ids[i]) != ERR_OK ||
+            tokens_append(&job->out_text_sizes, (int32_t)(end - at)) != ERR_OK) {
+            job->out_ids.count = job->out_text_sizes.count = before;
             return ERR_NO_MEMORY;
         }
+        at = end;
+    }
     buf_append(&job->out_text, piece->text, piece->text_size);
     job->out_usage = job->usage;
     job->has_tokens = true;
@@ -97,6 +101,7 @@ static void poll_tokens(struct engine *e, struct engine_job_state *job, struct e
     if (!job->has_tokens)
         return;
     swap_ids(&e->polled_ids, &job->out_ids);
+    swap_ids(&e->polled_text_sizes, &job->out_text_sizes);
     job->out_text = e->polled_text;
     buf_clear(&job->out_text);
     e->polled_text = text;
@@ -104,6 +109,7 @@ static void poll_tokens(struct engine *e, struct engine_job_state *job, struct e
     ev->n_ids = e->polled_ids.count;
     ev->text = buf_str(&e->polled_text);
     ev->text_size = e->polled_text.size;
+    ev->text_sizes = e->polled_text_sizes.ids;
     job->has_tokens = false;
 }
 

@@ -72,6 +72,7 @@ struct engine_job_state {
     bool has_started, has_tokens, has_finished;
     struct tokens started_ids;
     struct tokens out_ids;
+    struct tokens out_text_sizes; /* one for each of out_ids */
     struct buf out_text;
     uint32_t out_first;
     struct engine_usage out_usage;
@@ -140,6 +141,7 @@ struct engine {
 
     struct source *line_first, *line_last;
     struct tokens polled_ids; /* what the last polled event points to */
+    struct tokens polled_text_sizes;
     struct buf polled_text;
 };
 

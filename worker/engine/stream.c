@@ -196,6 +196,7 @@ bool stream_take(struct stream *s, struct stream_piece *ret_piece)
     ret_piece->n_tokens = (uint32_t)n;
     ret_piece->text = buf_str(&s->held);
     ret_piece->text_size = size;
+    ret_piece->ends = s->ends;
     s->taken += (uint32_t)n;
     s->clear_at_next = n;
     return true;

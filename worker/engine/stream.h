@@ -63,6 +63,8 @@ struct stream_piece {
     uint32_t n_tokens;
     const char *text; /* valid until the next push, not NUL-terminated */
     size_t text_size;
+    const size_t *ends; /* [n_tokens] where each token's bytes end in text; behind text_size where
+                         * a stop string cut it. Valid as long as text */
 };
 
 /* What may be handed out now; false when there is nothing. */

@@ -141,6 +141,14 @@ static void rows_hand_out_what_they_say(void **state)
     }
 }
 
+static void check_ends(const struct stream_piece *piece, const size_t *sizes)
+{
+    for (size_t i = 0, at = 0; i < piece->n_tokens; i++) {
+        at += sizes[i];
+        assert_int_equal(piece->ends[i], at);
+    }
+}
+
 /* Every way to cut the row's text into tokens gives the same text, whatever was taken when. */
 static void text_does_not_depend_on_token_borders(void **state)
 {
@@ -156,16 +164,18 @@ static void text_does_not_depend_on_token_borders(void **state)
             struct stream s = open_stream(&rows[r]);
             struct stream_piece piece;
             char got[64];
-            size_t got_size = 0, start = 0;
+            size_t sizes[64], got_size = 0, start = 0;
             uint32_t tokens = 0, pushed = 0;
             for (size_t i = 0; i < size && !stream_stopped(&s); i++) {
                 if (i + 1 < size && (cuts >> i & 1) == 0)
                     continue;
                 assert_int_equal(stream_push(&s, text + start, i + 1 - start), ERR_OK);
+                sizes[pushed] = i + 1 - start;
                 start = i + 1;
                 pushed++;
                 while (stream_take(&s, &piece)) {
                     assert_int_equal(piece.first, tokens);
+                    check_ends(&piece, sizes + tokens);
                     memcpy(got + got_size, piece.text, piece.text_size);
                     got_size += piece.text_size;
                     tokens += piece.n_tokens;
@@ -174,6 +184,7 @@ static void text_does_not_depend_on_token_borders(void **state)
             assert_int_equal(stream_stopped(&s), rows[r].stopped);
             stream_end(&s);
             while (stream_take(&s, &piece)) {
+                check_ends(&piece, sizes + tokens);
                 memcpy(got + got_size, piece.text, piece.text_size);
                 got_size += piece.text_size;
                 tokens += piece.n_tokens;

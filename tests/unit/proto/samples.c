@@ -68,6 +68,7 @@ static const struct wire_model_status hello_status[] = {
 };
 
 static const int32_t report_ids[] = {0, 1, 2147483647};
+static const int32_t report_sizes[] = {3, 0, 4}; /* the last byte stands behind the tokens */
 
 static const struct wire_lease_progress report_leases[] = {
     {
@@ -85,6 +86,8 @@ static const struct wire_lease_progress report_leases[] = {
                   .queue_us = 6,
                   .prefill_us = 7,
                   .decode_us = 8},
+        .text_sizes = report_sizes,
+        .n_text_sizes = COUNT(report_sizes),
     },
     {
         .job_id = ANOTHER_ID,
@@ -478,11 +481,14 @@ const struct record_job sample_record_job = {
 };
 
 static const int32_t chunk_ids[] = {5, 6};
+static const int32_t chunk_sizes[] = {0, 2};
 const struct record_chunk sample_record_chunk = {
     .ids = chunk_ids,
     .n_ids = COUNT(chunk_ids),
     .text = (const uint8_t *)"\377\000x",
     .text_size = 3,
+    .text_sizes = chunk_sizes,
+    .n_text_sizes = COUNT(chunk_sizes),
 };
 
 const struct record_usage sample_record_usage = {

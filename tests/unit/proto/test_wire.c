@@ -157,6 +157,7 @@ static void request_repair(struct walk_random *r, struct wire_request *request)
                 (struct wire_lease_progress *)&request->report.leases[i];
             p->first %= LIMIT_MAX_TOKENS - 4;
             p->finish = p->error.code != 0 ? WIRE_FINISH_ERROR : p->finish % WIRE_FINISH_ERROR;
+            p->n_text_sizes = 0;
         }
         break;
     case WIRE_REQUEST_SUBMIT:
@@ -423,6 +424,35 @@ static const struct wire_lease_progress progress_finish_alone[] = {
 static const struct wire_lease_progress progress_far[] = {
     {.job_id = {{1}}, .first = LIMIT_MAX_TOKENS, .ids = ids_negative, .n_ids = 1}};
 
+static const int32_t sizes[] = {2, 3, -1};
+static const struct wire_lease_progress progress_sizes[] = {{.job_id = {{1}},
+                                                             .ids = sizes,
+                                                             .n_ids = 2,
+                                                             .text = {(const uint8_t *)"12345", 5},
+                                                             .text_sizes = sizes,
+                                                             .n_text_sizes = 2}};
+static const struct wire_lease_progress progress_few_sizes[] = {
+    {.job_id = {{1}},
+     .ids = sizes,
+     .n_ids = 2,
+     .text = {(const uint8_t *)"12345", 5},
+     .text_sizes = sizes,
+     .n_text_sizes = 1}};
+static const struct wire_lease_progress progress_large_sizes[] = {
+    {.job_id = {{1}},
+     .ids = sizes,
+     .n_ids = 2,
+     .text = {(const uint8_t *)"1234", 4},
+     .text_sizes = sizes,
+     .n_text_sizes = 2}};
+static const struct wire_lease_progress progress_negative_sizes[] = {
+    {.job_id = {{1}},
+     .ids = sizes,
+     .n_ids = 1,
+     .text = {(const uint8_t *)"1234", 4},
+     .text_sizes = &sizes[2],
+     .n_text_sizes = 1}};
+
 static void report_of(struct wire_request *request, const struct wire_lease_progress *lease)
 {
     request->kind = WIRE_REQUEST_REPORT;
@@ -432,6 +462,10 @@ static void report_of(struct wire_request *request, const struct wire_lease_prog
 CHANGE(report_error_alone, report_of(request, progress_error_alone))
 CHANGE(report_finish_alone, report_of(request, progress_finish_alone))
 CHANGE(report_far, report_of(request, progress_far))
+CHANGE(report_sizes, report_of(request, progress_sizes))
+CHANGE(report_few_sizes, report_of(request, progress_few_sizes))
+CHANGE(report_large_sizes, report_of(request, progress_large_sizes))
+CHANGE(report_negative_sizes, report_of(request, progress_negative_sizes))
 
 static void list_of(struct wire_request *request)
 {
@@ -480,7 +514,7 @@ static const struct {
     {text_and_messages, ERR_INVALID, "submit.job.text: given"},
     {text_empty, ERR_INVALID, "submit.job.messages: given"},
     {ids_empty, ERR_INVALID, "submit.job.prompt_ids: empty"},
-    {ids_bad, ERR_INVALID, "submit.job.prompt_ids[1]: a token id is negative"},
+    {ids_bad, ERR_INVALID, "submit.job.prompt_ids[1]: negative"},
     {role_empty, ERR_INVALID, "submit.job.messages[1].role: empty"},
     {role_long, ERR_TOO_LARGE, "submit.job.messages[0].role: longer"},
     {no_sampling, ERR_INVALID, "submit.job.sampling: missing"},
@@ -518,6 +552,10 @@ static const struct {
     {report_error_alone, ERR_INVALID, "report.leases[0].error: an error and finish"},
     {report_finish_alone, ERR_INVALID, "report.leases[0].error: an error and finish"},
     {report_far, ERR_TOO_LARGE, "report.leases[0].ids: 1 tokens from 1048576 on"},
+    {report_sizes, ERR_OK, ""},
+    {report_few_sizes, ERR_INVALID, "report.leases[0].text_sizes: 1 sizes are not those of 2 ids"},
+    {report_large_sizes, ERR_INVALID, "report.leases[0].text_sizes: 2 sizes are not those of 2"},
+    {report_negative_sizes, ERR_INVALID, "report.leases[0].text_sizes[0]: negative"},
     {list_plain, ERR_OK, ""},
     {list_states, ERR_INVALID, "list_jobs.states: 0x200"},
     {list_after, ERR_INVALID, "list_jobs.after: 5 bytes, not 16"},

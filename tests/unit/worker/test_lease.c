@@ -47,17 +47,22 @@ static struct lease *lease_new(struct lease_table *t, uint8_t job, uint64_t epoc
 static void say(struct lease *l, const char *text)
 {
     struct errbuf eb = {{0}};
-    int32_t ids[64];
+    int32_t ids[64], sizes[64];
     size_t n = strlen(text);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         ids[i] = text[i];
-    assert_int_equal(lease_append(l, l->tokens, ids, n, text, n, &eb), ERR_OK);
+        sizes[i] = 1;
+    }
+    assert_int_equal(lease_append(l, l->tokens, ids, sizes, n, text, n, &eb), ERR_OK);
 }
 
 static struct wire_lease_ack receive(struct receiver *r, const struct wire_lease_progress *p)
 {
     if (p->first <= r->count && p->first + p->n_ids > r->count) {
         assert_int_equal(p->first, r->count); /* frames begin where an earlier one ended */
+        assert_int_equal(p->n_text_sizes, p->n_ids);
+        for (size_t i = 0; i < p->n_ids; i++)
+            assert_int_equal(p->text_sizes[i], 1);
         memcpy(r->ids + r->count, p->ids, p->n_ids * sizeof *p->ids);
         memcpy(r->text + r->text_size, p->text.data, p->text.size);
         r->count += (uint32_t)p->n_ids;
@@ -107,6 +112,31 @@ static void test_a_lost_frame_is_said_again(void **state)
     arena_fini(&arena);
 }
 
+static void test_each_token_says_what_it_adds(void **state)
+{
+    static const int32_t ids[] = {10, 11, 12, 13};
+    static const int32_t sizes[] = {2, 3, 0, 1};
+    struct lease_table t;
+    struct wire_report report;
+    struct arena arena;
+    struct errbuf eb = {{0}};
+    (void)state;
+
+    lease_table_init(&t);
+    arena_init(&arena, 1u << 20);
+    struct lease *l = lease_new(&t, 1, 1);
+    assert_int_equal(lease_append(l, 0, ids, sizes, 1, "ab", 2, &eb), ERR_OK);
+    assert_int_equal(lease_append(l, 1, ids + 1, sizes + 1, 3, "\xf0\x9f\x99\x82", 4, &eb), ERR_OK);
+    assert_int_equal(lease_append(l, 4, NULL, NULL, 0, "tail", 4, &eb), ERR_OK);
+    lease_end(l, WIRE_FINISH_STOP, ERR_OK, "");
+    assert_int_equal(lease_report_fill(&t, false, 1u << 20, &arena, &report), ERR_OK);
+    assert_int_equal(report.leases[0].n_text_sizes, 4);
+    assert_memory_equal(report.leases[0].text_sizes, sizes, sizeof sizes);
+    assert_int_equal(report.leases[0].text.size, 10);
+    arena_fini(&arena);
+    lease_table_fini(&t);
+}
+
 static void test_frames_are_bounded_and_the_end_comes_last(void **state)
 {
     struct lease_table t;
@@ -125,8 +155,8 @@ static void test_frames_are_bounded_and_the_end_comes_last(void **state)
         struct wire_report report;
         bool fenced;
         assert_true(frames < 100);
-        /* Room for two chunks of ten tokens: 10 bytes of text and 50 of ids each. */
-        assert_int_equal(lease_report_fill(&t, false, 125, &arena, &report), ERR_OK);
+        /* Room for two chunks of ten tokens: 10 bytes of text and 100 of ids and sizes each. */
+        assert_int_equal(lease_report_fill(&t, false, 225, &arena, &report), ERR_OK);
         assert_int_equal(report.n_leases, 1);
         assert_true(report.leases[0].n_ids <= 20);
         struct wire_lease_ack ack = receive(&r, &report.leases[0]);
@@ -213,7 +243,7 @@ static void test_nothing_said_is_acknowledged(void **state)
 
 static void test_a_resumed_job_goes_on_behind_its_prefix(void **state)
 {
-    static const int32_t prefix[] = {10, 11, 12};
+    static const int32_t prefix[] = {10, 11, 12}, one[] = {1};
     struct wire_command_run run = run_of(1, 2, prefix, 3);
     struct lease_table t;
     struct wire_report report;
@@ -230,8 +260,8 @@ static void test_a_resumed_job_goes_on_behind_its_prefix(void **state)
     assert_int_equal(l->run.resume_ids[2], 12);
     assert_string_equal(l->run.job.model, "m");
     /* An engine that does not go on where it should is an error, not a hole. */
-    assert_int_equal(lease_append(l, 0, prefix, 1, "x", 1, &eb), ERR_INTERNAL);
-    assert_int_equal(lease_append(l, 3, prefix, 1, "x", 1, &eb), ERR_OK);
+    assert_int_equal(lease_append(l, 0, prefix, one, 1, "x", 1, &eb), ERR_INTERNAL);
+    assert_int_equal(lease_append(l, 3, prefix, one, 1, "x", 1, &eb), ERR_OK);
     assert_int_equal(lease_report_fill(&t, false, 1u << 20, &arena, &report), ERR_OK);
     assert_int_equal(report.leases[0].first, 3);
     lease_table_fini(&t);
@@ -296,6 +326,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_lost_frame_is_said_again),
+        cmocka_unit_test(test_each_token_says_what_it_adds),
         cmocka_unit_test(test_frames_are_bounded_and_the_end_comes_last),
         cmocka_unit_test(test_an_end_after_the_frame_left_is_not_taken_as_said),
         cmocka_unit_test(test_fencing_and_foreign_epochs),
