@@ -1,11 +1,10 @@
 # Messages: packed bytes against those that protoc makes, and what is refused.
 set(PROTO_TEST_PARTS unit/proto/samples.c unit/proto/walk.c)
-cloister_unit_test(wire
-  SOURCES unit/proto/test_wire.c ${PROTO_TEST_PARTS}
-  LIBS cloister_proto)
-cloister_unit_test(record
-  SOURCES unit/proto/test_record.c ${PROTO_TEST_PARTS}
-  LIBS cloister_proto)
+foreach(part wire wire_bytes wire_refused wire_hostile record)
+  cloister_unit_test(${part}
+    SOURCES unit/proto/test_${part}.c ${PROTO_TEST_PARTS}
+    LIBS cloister_proto)
+endforeach()
 
 # Requests and replies: transport.h over nng.
 cloister_unit_test(transport

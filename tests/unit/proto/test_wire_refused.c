@@ -1,0 +1,337 @@
+/* What encoding refuses, and where the error says it is. Decoding has the same checks. */
+#include "common/buf.h"
+#include "common/crypto.h"
+#include "common/limits.h"
+#include "proto/wire.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct wire_bytes bytes_of(const char *text)
+{
+    return (struct wire_bytes){.data = (const uint8_t *)text, .size = strlen(text)};
+}
+
+static struct wire_request submit_base(void)
+{
+    static const struct wire_chat_message messages[] = {{.role = "user"}, {.role = "user"}};
+    return (struct wire_request){
+        .request_id = {{1}},
+        .kind = WIRE_REQUEST_SUBMIT,
+        .submit = {.job_id = {{2}},
+                   .job = {.model = "m",
+                           .prompt_kind = WIRE_PROMPT_KIND_CHAT,
+                           .messages = messages,
+                           .n_messages = 2,
+                           .sampling = {.top_p = 1.0f, .repetition_penalty = 1.0f},
+                           .job_class = WIRE_JOB_CLASS_BATCH}},
+    };
+}
+
+static char long_text[LIMIT_ERROR_TEXT_BYTES + 2];
+static const struct wire_chat_message messages_no_role[] = {{.role = "user"}, {.role = ""}};
+static const struct wire_chat_message messages_long_role[] = {{.role = long_text}};
+static const struct wire_bytes stops_empty[] = {{(const uint8_t *)"x", 1}, {NULL, 0}};
+static const struct wire_bytes stops_long[] = {{(const uint8_t *)long_text, LIMIT_STOP_BYTES + 1}};
+static const struct wire_bytes stops_many[LIMIT_STOP_STRINGS + 1] = {{(const uint8_t *)"x", 1}};
+static const int32_t ids_negative[] = {1, -1};
+
+#define JOB request->submit.job
+#define CHANGE(name, statement)                                                                    \
+    static void name(struct wire_request *request)                                                 \
+    {                                                                                              \
+        statement;                                                                                 \
+    }
+
+CHANGE(nothing, (void)request)
+CHANGE(no_job_id, request->submit.job_id = (struct id){{0}})
+CHANGE(no_request_id, request->request_id = (struct id){{0}})
+CHANGE(no_kind, request->kind = WIRE_REQUEST_NONE)
+CHANGE(strange_kind, request->kind = (enum wire_request_kind)99)
+CHANGE(no_job, memset(&JOB, 0, sizeof JOB))
+CHANGE(no_model, JOB.model = "")
+CHANGE(null_model, JOB.model = NULL)
+CHANGE(long_model, JOB.model = long_text)
+CHANGE(model_line, JOB.model = "a\nb")
+CHANGE(model_space, JOB.model = " a")
+CHANGE(model_utf8, JOB.model = "a\xff")
+CHANGE(no_prompt_kind, JOB.prompt_kind = WIRE_PROMPT_KIND_UNSPECIFIED)
+CHANGE(strange_prompt_kind, JOB.prompt_kind = (enum wire_prompt_kind)4)
+CHANGE(no_messages, JOB.n_messages = 0)
+CHANGE(text_and_messages, JOB.text = bytes_of("x"))
+CHANGE(text_empty, JOB.prompt_kind = WIRE_PROMPT_KIND_TEXT)
+CHANGE(ids_empty, (JOB.prompt_kind = WIRE_PROMPT_KIND_IDS, JOB.n_messages = 0))
+CHANGE(ids_bad, (JOB.prompt_ids = ids_negative, JOB.n_prompt_ids = 2))
+CHANGE(role_empty, JOB.messages = messages_no_role)
+CHANGE(role_long, (JOB.messages = messages_long_role, JOB.n_messages = 1))
+CHANGE(no_sampling, memset(&JOB.sampling, 0, sizeof JOB.sampling))
+CHANGE(temperature_low, JOB.sampling.temperature = -0.1f)
+CHANGE(temperature_nan, JOB.sampling.temperature = NAN)
+CHANGE(temperature_infinite, JOB.sampling.temperature = INFINITY)
+CHANGE(top_p_zero, JOB.sampling.top_p = 0.0f)
+CHANGE(top_p_high, JOB.sampling.top_p = 1.01f)
+CHANGE(min_p_one, JOB.sampling.min_p = 1.0f)
+CHANGE(min_p_low, JOB.sampling.min_p = -0.01f)
+CHANGE(repetition_zero, JOB.sampling.repetition_penalty = 0.0f)
+CHANGE(presence_high, JOB.sampling.presence_penalty = 2.01f)
+CHANGE(frequency_low, JOB.sampling.frequency_penalty = -2.01f)
+CHANGE(max_tokens_high, JOB.max_tokens = LIMIT_MAX_TOKENS + 1)
+CHANGE(max_tokens_top, JOB.max_tokens = LIMIT_MAX_TOKENS)
+CHANGE(stop_empty, (JOB.stops = stops_empty, JOB.n_stops = 2))
+CHANGE(stop_long, (JOB.stops = stops_long, JOB.n_stops = 1))
+CHANGE(stop_many, (JOB.stops = stops_many, JOB.n_stops = LIMIT_STOP_STRINGS + 1))
+CHANGE(no_class, JOB.job_class = WIRE_JOB_CLASS_UNSPECIFIED)
+CHANGE(priority_high, JOB.priority = 10)
+CHANGE(deadline_far, JOB.deadline_ms = LIMIT_DEADLINE_MS + 1)
+CHANGE(project_tab, JOB.project = "a\tb")
+CHANGE(cost_center_bidi, JOB.cost_center = "a\342\200\256b")
+
+static void client_hello(struct wire_request *request)
+{
+    request->kind = WIRE_REQUEST_HELLO;
+    request->hello =
+        (struct wire_hello){.role = WIRE_ROLE_CLIENT, .node = "n", .public_key = {1}, .nonce = {1}};
+}
+
+static void worker_hello(struct wire_request *request)
+{
+    static const uint8_t signature[ED25519_SIGN_BYTES] = {1};
+    client_hello(request);
+    request->hello.role = WIRE_ROLE_WORKER;
+    request->hello.signature = (struct wire_bytes){signature, sizeof signature};
+    request->hello.worker.device = "cpu";
+}
+
+#define HELLO request->hello
+CHANGE(hello_no_role, (client_hello(request), HELLO.role = WIRE_ROLE_UNSPECIFIED))
+CHANGE(hello_no_key, (client_hello(request), HELLO.public_key[0] = 0))
+CHANGE(hello_no_nonce, (client_hello(request), HELLO.nonce[0] = 0))
+CHANGE(hello_no_node, (client_hello(request), HELLO.node = ""))
+CHANGE(hello_short_signature, (worker_hello(request), HELLO.signature.size = 63))
+CHANGE(hello_client_worker, (client_hello(request), HELLO.worker.device = "cpu"))
+CHANGE(hello_first_worker, (worker_hello(request), HELLO.signature.size = 0))
+CHANGE(hello_second_bare, (worker_hello(request), HELLO.worker.device = ""))
+CHANGE(hello_worker_no_device,
+       (worker_hello(request), HELLO.worker.device = "", HELLO.worker.threads = 2))
+
+static const struct wire_lease_progress progress_error_alone[] = {
+    {.job_id = {{1}}, .error = {.code = 1}}};
+static const struct wire_lease_progress progress_finish_alone[] = {
+    {.job_id = {{1}}, .finish = WIRE_FINISH_ERROR}};
+static const struct wire_lease_progress progress_far[] = {
+    {.job_id = {{1}}, .first = LIMIT_MAX_TOKENS, .ids = ids_negative, .n_ids = 1}};
+
+static const int32_t sizes[] = {2, 3, -1};
+static const struct wire_lease_progress progress_sizes[] = {{.job_id = {{1}},
+                                                             .ids = sizes,
+                                                             .n_ids = 2,
+                                                             .text = {(const uint8_t *)"12345", 5},
+                                                             .text_sizes = sizes,
+                                                             .n_text_sizes = 2}};
+static const struct wire_lease_progress progress_few_sizes[] = {
+    {.job_id = {{1}},
+     .ids = sizes,
+     .n_ids = 2,
+     .text = {(const uint8_t *)"12345", 5},
+     .text_sizes = sizes,
+     .n_text_sizes = 1}};
+static const struct wire_lease_progress progress_large_sizes[] = {
+    {.job_id = {{1}},
+     .ids = sizes,
+     .n_ids = 2,
+     .text = {(const uint8_t *)"1234", 4},
+     .text_sizes = sizes,
+     .n_text_sizes = 2}};
+static const struct wire_lease_progress progress_negative_sizes[] = {
+    {.job_id = {{1}},
+     .ids = sizes,
+     .n_ids = 1,
+     .text = {(const uint8_t *)"1234", 4},
+     .text_sizes = &sizes[2],
+     .n_text_sizes = 1}};
+
+static void report_of(struct wire_request *request, const struct wire_lease_progress *lease)
+{
+    request->kind = WIRE_REQUEST_REPORT;
+    request->report = (struct wire_report){.leases = lease, .n_leases = 1};
+}
+
+CHANGE(report_error_alone, report_of(request, progress_error_alone))
+CHANGE(report_finish_alone, report_of(request, progress_finish_alone))
+CHANGE(report_far, report_of(request, progress_far))
+CHANGE(report_sizes, report_of(request, progress_sizes))
+CHANGE(report_few_sizes, report_of(request, progress_few_sizes))
+CHANGE(report_large_sizes, report_of(request, progress_large_sizes))
+CHANGE(report_negative_sizes, report_of(request, progress_negative_sizes))
+
+static void list_of(struct wire_request *request)
+{
+    request->kind = WIRE_REQUEST_LIST_JOBS;
+    request->list_jobs = (struct wire_list_jobs){0};
+}
+#define LISTING request->list_jobs
+CHANGE(list_plain, list_of(request))
+CHANGE(list_states, (list_of(request), LISTING.states = 1u << 9))
+CHANGE(list_after, (list_of(request), LISTING.after = bytes_of("short")))
+CHANGE(list_limit, (list_of(request), LISTING.limit = LIMIT_LIST_ROWS + 1))
+CHANGE(list_prefix, (list_of(request), LISTING.id_prefix = bytes_of("seventeen bytes !")))
+
+static void usage_of(struct wire_request *request, uint32_t from, uint32_t to)
+{
+    request->kind = WIRE_REQUEST_USAGE;
+    request->usage = (struct wire_usage){.day_from = from, .day_to = to};
+}
+CHANGE(usage_open, usage_of(request, 0, 0))
+CHANGE(usage_month, usage_of(request, 20261301, 0))
+CHANGE(usage_day, usage_of(request, 0, 20260100))
+CHANGE(usage_order, usage_of(request, 20260102, 20260101))
+CHANGE(poll_long, (request->kind = WIRE_REQUEST_PULL,
+                   request->pull = (struct wire_pull){.wait_ms = LIMIT_POLL_MS + 1}))
+
+static const struct {
+    void (*change)(struct wire_request *request);
+    enum err err;
+    const char *says;
+} refusals[] = {
+    {nothing, ERR_OK, ""},
+    {no_job_id, ERR_INVALID, "submit.job_id: missing"},
+    {no_request_id, ERR_INVALID, "request_id: missing"},
+    {no_kind, ERR_INVALID, "body: missing"},
+    {strange_kind, ERR_INVALID, "body: missing, or of a kind"},
+    {no_job, ERR_INVALID, "submit.job: missing"},
+    {no_model, ERR_INVALID, "submit.job.model: empty"},
+    {null_model, ERR_INVALID, "submit.job.model: empty"},
+    {long_model, ERR_TOO_LARGE, "submit.job.model: longer than LIMIT_NAME_BYTES"},
+    {model_line, ERR_INVALID, "submit.job.model: not UTF-8 without control"},
+    {model_space, ERR_INVALID, "submit.job.model: a name begins"},
+    {model_utf8, ERR_INVALID, "submit.job.model: not UTF-8"},
+    {no_prompt_kind, ERR_INVALID, "submit.job.prompt_kind: missing"},
+    {strange_prompt_kind, ERR_INVALID, "submit.job.prompt_kind: 4 is not one of"},
+    {no_messages, ERR_INVALID, "submit.job.messages: empty"},
+    {text_and_messages, ERR_INVALID, "submit.job.text: given"},
+    {text_empty, ERR_INVALID, "submit.job.messages: given"},
+    {ids_empty, ERR_INVALID, "submit.job.prompt_ids: empty"},
+    {ids_bad, ERR_INVALID, "submit.job.prompt_ids[1]: negative"},
+    {role_empty, ERR_INVALID, "submit.job.messages[1].role: empty"},
+    {role_long, ERR_TOO_LARGE, "submit.job.messages[0].role: longer"},
+    {no_sampling, ERR_INVALID, "submit.job.sampling: missing"},
+    {temperature_low, ERR_INVALID, "submit.job.sampling.temperature: -0.1 is below 0"},
+    {temperature_nan, ERR_INVALID, "submit.job.sampling.temperature: not a finite"},
+    {temperature_infinite, ERR_INVALID, "submit.job.sampling.temperature: not a finite"},
+    {top_p_zero, ERR_INVALID, "submit.job.sampling.top_p"},
+    {top_p_high, ERR_INVALID, "submit.job.sampling.top_p"},
+    {min_p_one, ERR_INVALID, "submit.job.sampling.min_p"},
+    {min_p_low, ERR_INVALID, "submit.job.sampling.min_p"},
+    {repetition_zero, ERR_INVALID, "submit.job.sampling.repetition_penalty"},
+    {presence_high, ERR_INVALID, "submit.job.sampling.presence_penalty"},
+    {frequency_low, ERR_INVALID, "submit.job.sampling.frequency_penalty"},
+    {max_tokens_high, ERR_TOO_LARGE, "submit.job.max_tokens: 1048577 is over LIMIT_MAX_TOKENS"},
+    {max_tokens_top, ERR_OK, ""},
+    {stop_empty, ERR_INVALID, "submit.job.stops[1]: empty"},
+    {stop_long, ERR_TOO_LARGE, "submit.job.stops[0]: 257 bytes"},
+    {stop_many, ERR_TOO_LARGE, "submit.job.stops: 17 is over LIMIT_STOP_STRINGS"},
+    {no_class, ERR_INVALID, "submit.job.job_class: missing"},
+    {priority_high, ERR_INVALID, "submit.job.priority: 10 is not within 0 .. 9"},
+    {deadline_far, ERR_TOO_LARGE, "submit.job.deadline_ms"},
+    {project_tab, ERR_INVALID, "submit.job.project: not UTF-8"},
+    {cost_center_bidi, ERR_INVALID, "submit.job.cost_center: not UTF-8"},
+    {client_hello, ERR_OK, ""},
+    {worker_hello, ERR_OK, ""},
+    {hello_no_role, ERR_INVALID, "hello.role: missing"},
+    {hello_no_key, ERR_INVALID, "hello.public_key: missing"},
+    {hello_no_nonce, ERR_INVALID, "hello.nonce: missing"},
+    {hello_no_node, ERR_INVALID, "hello.node: empty"},
+    {hello_short_signature, ERR_INVALID, "hello.signature: 63 bytes, not 64"},
+    {hello_client_worker, ERR_INVALID, "hello.worker: only a worker"},
+    {hello_first_worker, ERR_INVALID, "hello.worker: only a worker"},
+    {hello_second_bare, ERR_INVALID, "hello.worker: missing"},
+    {hello_worker_no_device, ERR_INVALID, "hello.worker.device: empty"},
+    {report_error_alone, ERR_INVALID, "report.leases[0].error: an error and finish"},
+    {report_finish_alone, ERR_INVALID, "report.leases[0].error: an error and finish"},
+    {report_far, ERR_TOO_LARGE, "report.leases[0].ids: 1 tokens from 1048576 on"},
+    {report_sizes, ERR_OK, ""},
+    {report_few_sizes, ERR_INVALID, "report.leases[0].text_sizes: 1 sizes are not those of 2 ids"},
+    {report_large_sizes, ERR_INVALID, "report.leases[0].text_sizes: 2 sizes are not those of 2"},
+    {report_negative_sizes, ERR_INVALID, "report.leases[0].text_sizes[0]: negative"},
+    {list_plain, ERR_OK, ""},
+    {list_states, ERR_INVALID, "list_jobs.states: 0x200"},
+    {list_after, ERR_INVALID, "list_jobs.after: 5 bytes, not 16"},
+    {list_limit, ERR_TOO_LARGE, "list_jobs.limit: 1001 is over LIMIT_LIST_ROWS"},
+    {list_prefix, ERR_TOO_LARGE, "list_jobs.id_prefix: 17 is over ID_BYTES"},
+    {usage_open, ERR_OK, ""},
+    {usage_month, ERR_INVALID, "usage.day_from: 20261301 is no day"},
+    {usage_day, ERR_INVALID, "usage.day_to: 20260100 is no day"},
+    {usage_order, ERR_INVALID, "usage.day_from: 20260102 is after"},
+    {poll_long, ERR_TOO_LARGE, "pull.wait_ms: 30001 is over LIMIT_POLL_MS"},
+};
+
+static void encode_refuses_with_the_place(void **state)
+{
+    (void)state;
+    memset(long_text, 'x', sizeof long_text - 1);
+    for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
+        struct wire_request request = submit_base();
+        struct errbuf eb = {{0}};
+        struct buf out;
+
+        refusals[i].change(&request);
+        buf_init(&out);
+        buf_append_str(&out, "kept");
+        enum err err = wire_request_encode(&request, &out, &eb);
+        if (err != refusals[i].err || strncmp(eb.text, refusals[i].says, strlen(refusals[i].says)))
+            fail_msg("row %zu (%s): %d %s", i, refusals[i].says, (int)err, eb.text);
+        assert_true(err == ERR_OK || strcmp(buf_str(&out), "kept") == 0);
+        buf_fini(&out);
+    }
+}
+
+static void replies_are_checked_too(void **state)
+{
+    static const struct wire_command twice[] = {
+        {.seq = 2, .kind = WIRE_COMMAND_LOAD, .load = {.model = "m"}},
+        {.seq = 2, .kind = WIRE_COMMAND_LOAD, .load = {.model = "m"}},
+    };
+    static const struct wire_command zero[] = {{.kind = WIRE_COMMAND_LOAD, .load = {.model = "m"}}};
+    static const struct wire_command strange[] = {{.seq = 1}};
+    static const struct {
+        struct wire_reply reply;
+        const char *says;
+    } rows[] = {
+        {{.kind = WIRE_REQUEST_PULL, .pull = {twice, 2}},
+         "pull.commands: seq 2 does not come after"},
+        {{.kind = WIRE_REQUEST_PULL, .pull = {zero, 1}}, "pull.commands[0].seq: missing"},
+        {{.kind = WIRE_REQUEST_PULL, .pull = {strange, 1}}, "pull.commands[0].what: missing"},
+        {{.kind = WIRE_REQUEST_HELLO, .hello = {.coordinator = "c"}}, "hello.challenge: missing"},
+        {{.kind = WIRE_REPLY_ERROR}, "error.code: missing"},
+        {{.kind = WIRE_REQUEST_WATCH,
+          .watch = {.job_id = {{1}}, .state = WIRE_JOB_STATE_RUNNING, .end = true}},
+         "watch.end: said of a job that is running"},
+        {{.kind = WIRE_REQUEST_CANCEL}, "cancel.state: missing"},
+        {{.kind = WIRE_REQUEST_GET_JOB}, "get_job.info: missing"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct errbuf eb = {{0}};
+        struct buf out;
+        buf_init(&out);
+        enum err err = wire_reply_encode(&rows[i].reply, &out, &eb);
+        if (err != ERR_INVALID || strncmp(eb.text, rows[i].says, strlen(rows[i].says)) != 0)
+            fail_msg("row %zu (%s): %d %s", i, rows[i].says, (int)err, eb.text);
+        buf_fini(&out);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(encode_refuses_with_the_place),
+        cmocka_unit_test(replies_are_checked_too),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
