@@ -32,9 +32,9 @@ OURS = [
     (r"coordinator/", [r"common/", r"proto/(wire|record)\.h", r"coordinator/"]),
     (r"worker/kernels/", [r"common/", r"worker/kernels/"]),
     (r"worker/model/", [r"common/", r"worker/model/", r"worker/kernels/(quant_type|backend)\.h"]),
-    (r"worker/engine/(batch|stream|sampling)\.[ch]",
+    (r"worker/engine/(batch|kv_pages|stream|sampling)\.[ch]",
      [r"common/(?!transport|log|clock|config|notify|crypto|folder|program)",
-      r"worker/engine/(batch|stream|sampling)\.h", r"worker/kernels/(numerics|philox)\.h"]),
+      r"worker/engine/(batch|kv_pages|stream|sampling)\.h", r"worker/kernels/(numerics|philox|sample)\.h"]),
     (r"worker/engine/",
      [r"common/(?!transport)", r"worker/engine/", r"worker/kernels/", r"worker/model/"]),
     (r"worker/engine_tool/",
@@ -66,8 +66,8 @@ strings syslog termios unistd"""
 # is for snprintf.
 PURE = [
     (r"coordinator/core/.*", "inttypes limits stdarg stdbool stddef stdint stdio stdlib string"),
-    (r"worker/engine/(batch|stream|sampling)\.[ch]",
-     "float inttypes limits math stdarg stdbool stddef stdint stdio stdlib string"),
+    (r"worker/engine/(batch|kv_pages|stream|sampling)\.[ch]",
+     "float inttypes limits math stdarg stdbool stddef stdint stdio stdlib string xxhash"),
     (r"client/cloister\.h", "stdbool stddef stdint"),
 ]
 

@@ -1,4 +1,4 @@
-foreach(part sampling stream batch)
+foreach(part sampling stream batch batch_life)
   cloister_unit_test(engine_${part} SOURCES unit/engine/test_${part}.c LIBS cloister_engine_core)
 endforeach()
 cloister_unit_test(engine_threads

@@ -2,45 +2,60 @@
 
 #include "common/check.h"
 #include "common/limits.h"
+#include "worker/engine/kv_pages.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct batch_sequence {
-    void *owner; /* NULL: free */
+#define SLOT_NONE UINT32_MAX
+
+struct batch_seq {
+    void *owner;
     int32_t *ids;
     uint32_t n_ids;
     uint32_t n_limit;
-    uint32_t n_computed; /* positions whose K and V are in the cache */
     uint32_t logits_from;
-    uint32_t n_pages;
-    uint32_t n_planned; /* rows of the planned step */
-    uint64_t admitted;  /* order of admission */
-    uint64_t served;    /* number of the last step that had a row of this sequence */
+    uint32_t job_class;
+    uint64_t space;
+    uint64_t arrived; /* order of arrival */
+    uint32_t passed;  /* jobs that came later and were admitted while this one waited */
+
+    uint32_t slot;       /* SLOT_NONE: in line */
+    uint32_t n_computed; /* positions whose K and V are in the cache */
+    uint32_t n_pages;    /* pages held, those of the cache's pages in pages[slot] */
+    uint32_t n_named;    /* of these, from the first on, pages that have a name */
+    uint32_t n_ready;    /* of these, pages that others may use */
+    uint64_t serial;     /* of the last page that has a name; 0: none */
+    bool unnamed;        /* its further pages get no name: somebody else computes the next one */
+    uint32_t n_planned;  /* rows of the planned step */
+    uint64_t served;     /* number of the last step that had a row of this sequence */
+    uint32_t n_most;     /* most that n_computed ever was */
+    uint32_t n_cached;
 };
 
 struct batch {
     struct batch_config config;
-    struct batch_sequence *slots; /* [config.slots] */
-    uint32_t *pages;              /* [config.slots][stride] */
+    struct kv_pages *kv;
+    struct batch_seq **slots; /* [config.slots] NULL: free */
+    uint32_t *pages;          /* [config.slots][stride] */
     uint32_t stride;
-    uint32_t *free_pages; /* stack */
-    uint32_t n_free_pages;
     uint32_t n_running;
 
-    struct batch_sequence *waiting; /* ring of config.waiting_max */
-    uint32_t waiting_first, n_waiting;
+    struct batch_seq **waiting; /* [config.waiting_max + config.slots], in no order */
+    uint32_t n_waiting;
 
-    uint64_t n_steps, n_admitted;
+    uint64_t n_steps, n_arrived, n_preempted, n_cached;
     bool planned;
 
-    uint32_t *order; /* [slots] running slots in the order they are served */
+    struct batch_seq **order; /* [slots] running sequences in the order they are served */
     int32_t *row_ids;
     uint32_t *row_position, *row_slot; /* [step_tokens] */
     bool *row_draw;                    /* [logits_rows] */
-    uint32_t *logits_slot;             /* [logits_rows] */
+    struct batch_seq **logits_seq;     /* [logits_rows] */
     uint32_t n_rows, n_logits;
 };
+
+/* ---- begin and end ---------------------------------------------------------------------- */
 
 static enum err config_range(struct errbuf *eb, const char *name, uint32_t value, uint32_t min,
                              uint32_t max)
@@ -68,7 +83,11 @@ static enum err config_check(const struct batch_config *c, struct errbuf *eb)
     if (e == ERR_OK)
         e = config_range(eb, "chunk_tokens", c->chunk_tokens, 1, 1u << 20);
     if (e == ERR_OK)
+        e = config_range(eb, "beside_tokens", c->beside_tokens, 1, 1u << 20);
+    if (e == ERR_OK)
         e = config_range(eb, "logits_rows", c->logits_rows, c->slots, 1u << 20);
+    if (e == ERR_OK)
+        e = config_range(eb, "pass_max", c->pass_max, 1, 1u << 20);
     return e;
 }
 
@@ -89,64 +108,171 @@ enum err batch_new(struct batch **ret_batch, const struct batch_config *config, 
         return err_set(eb, ERR_NO_MEMORY, "batch: no memory");
     b->config = *config;
     b->stride = batch_pages_needed(config, config->context_tokens);
-    b->slots = calloc(config->slots, sizeof *b->slots);
+    b->kv = kv_pages_new(config->pages, config->page_tokens);
+    b->slots = calloc(config->slots, sizeof(struct batch_seq *));
     b->pages = calloc((size_t)config->slots * b->stride, sizeof *b->pages);
-    b->free_pages = calloc(config->pages, sizeof *b->free_pages);
-    b->waiting = calloc(config->waiting_max, sizeof *b->waiting);
-    b->order = calloc(config->slots, sizeof *b->order);
+    b->waiting = calloc((size_t)config->waiting_max + config->slots, sizeof(struct batch_seq *));
+    b->order = calloc(config->slots, sizeof(struct batch_seq *));
     b->row_ids = calloc(config->step_tokens, sizeof *b->row_ids);
     b->row_position = calloc(config->step_tokens, sizeof *b->row_position);
     b->row_slot = calloc(config->step_tokens, sizeof *b->row_slot);
     b->row_draw = calloc(config->logits_rows, sizeof *b->row_draw);
-    b->logits_slot = calloc(config->logits_rows, sizeof *b->logits_slot);
-    if (b->slots == NULL || b->pages == NULL || b->free_pages == NULL || b->waiting == NULL ||
+    b->logits_seq = calloc(config->logits_rows, sizeof(struct batch_seq *));
+    if (b->kv == NULL || b->slots == NULL || b->pages == NULL || b->waiting == NULL ||
         b->order == NULL || b->row_ids == NULL || b->row_position == NULL || b->row_slot == NULL ||
-        b->row_draw == NULL || b->logits_slot == NULL) {
+        b->row_draw == NULL || b->logits_seq == NULL) {
         batch_free(b);
         return err_set(eb, ERR_NO_MEMORY, "batch: no memory for %u slots", config->slots);
     }
-    while (b->n_free_pages < config->pages) {
-        b->free_pages[b->n_free_pages] = config->pages - 1 - b->n_free_pages;
-        b->n_free_pages++;
-    }
     *ret_batch = b;
     return ERR_OK;
+}
+
+static void seq_free(struct batch_seq *seq)
+{
+    if (seq == NULL)
+        return;
+    free(seq->ids);
+    free(seq);
 }
 
 void batch_free(struct batch *b)
 {
     if (b == NULL)
         return;
-    if (b->slots != NULL)
-        for (uint32_t i = 0; i < b->config.slots; i++)
-            free(b->slots[i].ids);
-    if (b->waiting != NULL)
-        for (uint32_t i = 0; i < b->config.waiting_max; i++)
-            free(b->waiting[i].ids);
+    for (uint32_t i = 0; b->slots != NULL && i < b->config.slots; i++)
+        seq_free(b->slots[i]);
+    for (uint32_t i = 0; i < b->n_waiting; i++)
+        seq_free(b->waiting[i]);
+    kv_pages_free(b->kv);
     free(b->slots);
     free(b->pages);
-    free(b->free_pages);
     free(b->waiting);
     free(b->order);
     free(b->row_ids);
     free(b->row_position);
     free(b->row_slot);
     free(b->row_draw);
-    free(b->logits_slot);
+    free(b->logits_seq);
     free(b);
 }
 
-static struct batch_sequence *waiting_at(struct batch *b, uint32_t index)
+/* ---- a sequence's pages ----------------------------------------------------------------- */
+
+static uint32_t min_u32(uint32_t a, uint32_t z)
 {
-    return &b->waiting[(b->waiting_first + index) % b->config.waiting_max];
+    return a < z ? a : z;
 }
 
-enum err batch_add(struct batch *b, const struct batch_job *job, struct errbuf *eb)
+static uint32_t *seq_pages(struct batch *b, const struct batch_seq *seq)
+{
+    return &b->pages[(size_t)seq->slot * b->stride];
+}
+
+static uint32_t pages_for(const struct batch *b, uint32_t positions)
+{
+    return (positions + b->config.page_tokens - 1) / b->config.page_tokens;
+}
+
+static struct kv_place place_at(const struct batch *b, const struct batch_seq *seq, uint32_t page,
+                                uint64_t before)
+{
+    return (struct kv_place){
+        .space = seq->space,
+        .before = before,
+        .ids = seq->ids + (size_t)page * b->config.page_tokens,
+    };
+}
+
+/* Whether the sequence may hold page `index` instead of computing it: nothing is wanted of it but
+ * its K and V. */
+static bool page_is_reusable(const struct batch *b, const struct batch_seq *seq, uint32_t index)
+{
+    return seq->space != 0 && !seq->unnamed &&
+           (uint64_t)(index + 1) * b->config.page_tokens <= seq->logits_from;
+}
+
+/* Holds the pages that are there already, from where the sequence stands. True when it has to wait
+ * for one that another computes now. */
+static bool seq_take_ready(struct batch *b, struct batch_seq *seq)
+{
+    uint32_t page, size = b->config.page_tokens;
+
+    while (seq->n_computed == seq->n_named * size && page_is_reusable(b, seq, seq->n_named)) {
+        struct kv_place place = place_at(b, seq, seq->n_named, seq->serial);
+        enum kv_match match = kv_pages_find(b->kv, &place, &page);
+        if (match != KV_MATCH_READY)
+            return match == KV_MATCH_CLAIMED;
+        kv_pages_hold(b->kv, page);
+        CHECK(seq->n_pages == seq->n_named);
+        seq_pages(b, seq)[seq->n_pages++] = page;
+        seq->serial = kv_pages_serial(b->kv, page);
+        seq->n_named++;
+        seq->n_ready++;
+        if (seq->n_computed >= seq->n_most) {
+            seq->n_cached += size;
+            b->n_cached += size;
+            seq->n_most = seq->n_computed + size;
+        }
+        seq->n_computed += size;
+    }
+    return false;
+}
+
+/* How many pages the cache has of what the sequence begins with; *ret_kept: of these, those that
+ * nobody holds, which kv_pages_available counts. */
+static uint32_t seq_count_ready(const struct batch *b, const struct batch_seq *seq,
+                                uint32_t *ret_kept)
+{
+    uint32_t n = 0, page;
+    uint64_t before = 0;
+
+    *ret_kept = 0;
+    while (page_is_reusable(b, seq, n)) {
+        struct kv_place place = place_at(b, seq, n, before);
+        if (kv_pages_find(b->kv, &place, &page) != KV_MATCH_READY)
+            break;
+        before = kv_pages_serial(b->kv, page);
+        *ret_kept += !kv_pages_held(b->kv, page);
+        n++;
+    }
+    return n;
+}
+
+/* From the end to the beginning, which is then reused longest. */
+static void seq_drop_pages(struct batch *b, struct batch_seq *seq)
+{
+    while (seq->n_pages > 0)
+        kv_pages_drop(b->kv, seq_pages(b, seq)[--seq->n_pages]);
+    seq->n_computed = seq->n_named = seq->n_ready = 0;
+    seq->serial = 0;
+    seq->unnamed = false;
+    seq->n_planned = 0;
+}
+
+/* ---- the line --------------------------------------------------------------------------- */
+
+static uint32_t class_now(const struct batch *b, const struct batch_seq *seq)
+{
+    return seq->passed >= b->config.pass_max ? 0 : seq->job_class;
+}
+
+static bool comes_before(const struct batch *b, const struct batch_seq *a,
+                         const struct batch_seq *z)
+{
+    uint32_t class_a = class_now(b, a), class_z = class_now(b, z);
+
+    if (class_a != class_z)
+        return class_a < class_z;
+    return a->arrived < z->arrived;
+}
+
+enum err batch_add(struct batch *b, const struct batch_job *job, struct batch_seq **ret_seq,
+                   struct errbuf *eb)
 {
     const struct batch_config *c = &b->config;
-    struct batch_sequence seq = {0};
 
-    CHECK(job->owner != NULL && !b->planned);
+    CHECK(!b->planned);
     if (job->n_ids == 0)
         return err_set(eb, ERR_INVALID, "the prompt is empty: there is no token to go on from");
     if (job->n_limit <= job->n_ids || job->n_limit > c->context_tokens)
@@ -156,85 +282,166 @@ enum err batch_add(struct batch *b, const struct batch_job *job, struct errbuf *
     if (job->logits_from >= job->n_ids)
         return err_set(eb, ERR_INVALID, "logits wanted from position %u of %u", job->logits_from,
                        job->n_ids);
-    seq.n_pages = batch_pages_needed(c, job->n_limit);
-    if (seq.n_pages > c->pages)
+    if (batch_pages_needed(c, job->n_limit) > c->pages)
         return err_set(eb, ERR_TOO_LARGE,
                        "%u tokens need %u KV pages of %u tokens; the whole pool has %u",
-                       job->n_limit, seq.n_pages, c->page_tokens, c->pages);
-    if (b->n_waiting == c->waiting_max)
+                       job->n_limit, batch_pages_needed(c, job->n_limit), c->page_tokens, c->pages);
+    if (b->n_waiting >= c->waiting_max)
         return err_set(eb, ERR_BUSY, "%u jobs wait already; the line is full", b->n_waiting);
-    seq.ids = malloc((size_t)job->n_limit * sizeof *seq.ids);
-    if (seq.ids == NULL)
+    struct batch_seq *seq = calloc(1, sizeof *seq);
+    if (seq == NULL || (seq->ids = malloc((size_t)job->n_limit * sizeof *seq->ids)) == NULL) {
+        free(seq);
         return err_set(eb, ERR_NO_MEMORY, "no memory for %u token ids", job->n_limit);
-    memcpy(seq.ids, job->ids, (size_t)job->n_ids * sizeof *seq.ids);
-    seq.owner = job->owner;
-    seq.n_ids = job->n_ids;
-    seq.n_limit = job->n_limit;
-    seq.logits_from = job->logits_from;
-    *waiting_at(b, b->n_waiting) = seq;
-    b->n_waiting++;
+    }
+    memcpy(seq->ids, job->ids, (size_t)job->n_ids * sizeof *seq->ids);
+    seq->owner = job->owner;
+    seq->n_ids = job->n_ids;
+    seq->n_limit = job->n_limit;
+    seq->logits_from = job->logits_from;
+    seq->job_class = job->job_class;
+    seq->space = job->space;
+    seq->arrived = b->n_arrived++;
+    seq->slot = SLOT_NONE;
+    b->waiting[b->n_waiting++] = seq;
+    *ret_seq = seq;
     return ERR_OK;
 }
 
-void *batch_admit(struct batch *b, uint32_t *ret_slot)
+static struct batch_seq *first_waiting(const struct batch *b)
 {
+    struct batch_seq *first = NULL;
+
+    for (uint32_t i = 0; i < b->n_waiting; i++)
+        if (first == NULL || comes_before(b, b->waiting[i], first))
+            first = b->waiting[i];
+    return first;
+}
+
+static void waiting_take(struct batch *b, const struct batch_seq *seq)
+{
+    uint32_t i = 0;
+
+    while (b->waiting[i] != seq)
+        i++;
+    b->waiting[i] = b->waiting[--b->n_waiting];
+}
+
+/* The running job that comes last. */
+static struct batch_seq *last_running(const struct batch *b)
+{
+    struct batch_seq *last = NULL;
+
+    for (uint32_t i = 0; i < b->config.slots; i++)
+        if (b->slots[i] != NULL && (last == NULL || comes_before(b, last, b->slots[i])))
+            last = b->slots[i];
+    return last;
+}
+
+static void preempt(struct batch *b, struct batch_seq *seq)
+{
+    seq_drop_pages(b, seq);
+    b->slots[seq->slot] = NULL;
+    seq->slot = SLOT_NONE;
+    b->n_running--;
+    b->waiting[b->n_waiting++] = seq;
+    b->n_preempted++;
+}
+
+/* ---- admission -------------------------------------------------------------------------- */
+
+/* Pages that a running job is yet to take of those it was admitted with, headroom included. */
+static uint32_t seq_owed(const struct batch *b, const struct batch_seq *seq)
+{
+    uint32_t all = batch_pages_needed(&b->config, seq->n_limit);
+    uint32_t now = pages_for(b, seq->n_ids);
+    uint32_t wanted = all - now > b->config.headroom_pages ? now + b->config.headroom_pages : all;
+
+    return wanted > seq->n_pages ? wanted - seq->n_pages : 0;
+}
+
+static bool pages_suffice(const struct batch *b, const struct batch_seq *seq)
+{
+    uint32_t kept, ready = seq_count_ready(b, seq, &kept);
+    uint64_t owed = seq_owed(b, seq) - ready;
+
+    if (b->n_running == 0)
+        return true; /* everything but its own pages is free, and the pool has room for it */
+    for (uint32_t i = 0; i < b->config.slots; i++)
+        if (b->slots[i] != NULL)
+            owed += seq_owed(b, b->slots[i]);
+    return owed + kept <= kv_pages_available(b->kv);
+}
+
+/* Whether preempting all running jobs of a worse class would make room. */
+static bool victims_suffice(const struct batch *b, const struct batch_seq *seq)
+{
+    uint64_t have = kv_pages_available(b->kv), owed = seq_owed(b, seq);
+    uint32_t n_victims = 0;
+
+    for (uint32_t i = 0; i < b->config.slots; i++) {
+        const struct batch_seq *other = b->slots[i];
+        if (other == NULL)
+            continue;
+        if (class_now(b, other) > class_now(b, seq)) {
+            have += other->n_pages;
+            n_victims++;
+        } else {
+            owed += seq_owed(b, other);
+        }
+    }
+    return n_victims > 0 && owed <= have;
+}
+
+struct batch_seq *batch_admit(struct batch *b)
+{
+    struct batch_seq *seq = first_waiting(b);
     uint32_t slot = 0;
 
     CHECK(!b->planned);
-    if (b->n_waiting == 0 || b->n_running == b->config.slots)
+    if (seq == NULL)
         return NULL;
-    struct batch_sequence *first = waiting_at(b, 0);
-    if (first->n_pages > b->n_free_pages)
-        return NULL;
-    while (b->slots[slot].owner != NULL)
+    while (b->n_running == b->config.slots || !pages_suffice(b, seq)) {
+        struct batch_seq *victim = last_running(b);
+        if (class_now(b, victim) <= class_now(b, seq) || !victims_suffice(b, seq))
+            return NULL;
+        preempt(b, victim);
+    }
+    waiting_take(b, seq);
+    for (uint32_t i = 0; i < b->n_waiting; i++)
+        if (b->waiting[i]->arrived < seq->arrived && b->waiting[i]->passed < b->config.pass_max)
+            b->waiting[i]->passed++;
+    while (b->slots[slot] != NULL)
         slot++;
-    struct batch_sequence *seq = &b->slots[slot];
-    *seq = *first;
-    *first = (struct batch_sequence){0};
-    b->waiting_first = (b->waiting_first + 1) % b->config.waiting_max;
-    b->n_waiting--;
-    for (uint32_t i = 0; i < seq->n_pages; i++)
-        b->pages[(size_t)slot * b->stride + i] = b->free_pages[--b->n_free_pages];
-    seq->admitted = b->n_admitted++;
-    seq->served = b->n_steps;
+    b->slots[slot] = seq;
     b->n_running++;
-    *ret_slot = slot;
-    return seq->owner;
+    seq->slot = slot;
+    seq->served = b->n_steps;
+    (void)seq_take_ready(b, seq);
+    return seq;
 }
 
-bool batch_remove(struct batch *b, const void *owner)
+void batch_remove(struct batch *b, struct batch_seq *seq)
 {
     CHECK(!b->planned);
-    for (uint32_t i = 0; i < b->n_waiting; i++) {
-        if (waiting_at(b, i)->owner != owner)
-            continue;
-        free(waiting_at(b, i)->ids);
-        for (; i + 1 < b->n_waiting; i++)
-            *waiting_at(b, i) = *waiting_at(b, i + 1);
-        *waiting_at(b, b->n_waiting - 1) = (struct batch_sequence){0};
-        b->n_waiting--;
-        return true;
-    }
-    for (uint32_t slot = 0; slot < b->config.slots; slot++) {
-        struct batch_sequence *seq = &b->slots[slot];
-        if (seq->owner != owner || owner == NULL)
-            continue;
-        for (uint32_t i = seq->n_pages; i > 0; i--)
-            b->free_pages[b->n_free_pages++] = b->pages[(size_t)slot * b->stride + i - 1];
-        free(seq->ids);
-        *seq = (struct batch_sequence){0};
+    if (seq->slot == SLOT_NONE) {
+        waiting_take(b, seq);
+    } else {
+        seq_drop_pages(b, seq);
+        b->slots[seq->slot] = NULL;
         b->n_running--;
-        return true;
     }
-    return false;
+    seq_free(seq);
 }
 
-/* Longest not served first, then in order of admission. */
-static bool served_before(const struct batch_sequence *a, const struct batch_sequence *z)
+/* ---- planning --------------------------------------------------------------------------- */
+
+/* Longest not served first, then as in line. */
+static bool served_before(const struct batch *b, const struct batch_seq *a,
+                          const struct batch_seq *z)
 {
     if (a->served != z->served)
         return a->served < z->served;
-    return a->admitted < z->admitted;
+    return comes_before(b, a, z);
 }
 
 /* Insertion sort: from one step to the next the order hardly changes. */
@@ -243,27 +450,74 @@ static uint32_t running_in_order(struct batch *b)
     uint32_t n = 0;
 
     for (uint32_t slot = 0; slot < b->config.slots; slot++) {
+        struct batch_seq *seq = b->slots[slot];
         uint32_t at = n;
-        if (b->slots[slot].owner == NULL)
+        if (seq == NULL)
             continue;
-        while (at > 0 && served_before(&b->slots[slot], &b->slots[b->order[at - 1]])) {
+        while (at > 0 && served_before(b, seq, b->order[at - 1])) {
             b->order[at] = b->order[at - 1];
             at--;
         }
-        b->order[at] = slot;
+        b->order[at] = seq;
         n++;
     }
     return n;
 }
 
-static bool is_decode(const struct batch_sequence *seq)
+static bool is_decode(const struct batch_seq *seq)
 {
     return seq->n_ids - seq->n_computed == 1;
 }
 
-static uint32_t min_u32(uint32_t a, uint32_t z)
+/* Names the pages that the piece up to `end` begins or fills, so that nobody else computes them.
+ * seq_take_ready has just found that the first is not there, and so no other is. Pages that are
+ * only filled by ids still to be drawn are named when they are full. */
+static void seq_claim(struct batch *b, struct batch_seq *seq, uint32_t end)
 {
-    return a < z ? a : z;
+    while (page_is_reusable(b, seq, seq->n_named) && seq->n_named * b->config.page_tokens < end) {
+        struct kv_place place = place_at(b, seq, seq->n_named, seq->serial);
+        seq->serial = kv_pages_claim(b->kv, seq_pages(b, seq)[seq->n_named], &place);
+        seq->n_named++;
+    }
+}
+
+/* Pages for positions up to `end`; preempts whoever comes last for them. False where that was the
+ * sequence itself. */
+static bool seq_reserve(struct batch *b, struct batch_seq *seq, uint32_t end)
+{
+    uint32_t needed = pages_for(b, end);
+
+    while (seq->n_pages < needed) {
+        uint32_t page = kv_pages_take(b->kv);
+        while (page == KV_PAGE_NONE) {
+            struct batch_seq *victim = last_running(b);
+            preempt(b, victim);
+            if (victim == seq)
+                return false;
+            page = kv_pages_take(b->kv);
+        }
+        seq_pages(b, seq)[seq->n_pages++] = page;
+    }
+    return true;
+}
+
+/* Gives `seq` up to `rows` rows, of which up to `logits` with logits. Returns what it got. */
+static uint32_t seq_plan(struct batch *b, struct batch_seq *seq, uint32_t rows, uint32_t *logits)
+{
+    uint32_t n = min_u32(seq->n_ids - seq->n_computed, rows);
+    uint32_t end = seq->n_computed + n, with_logits = 0;
+
+    if (end > seq->logits_from) {
+        uint32_t from = seq->logits_from > seq->n_computed ? seq->logits_from : seq->n_computed;
+        with_logits = min_u32(end - from, *logits);
+        end = from + with_logits;
+    }
+    if (end == seq->n_computed || !seq_reserve(b, seq, end))
+        return 0;
+    seq_claim(b, seq, end);
+    *logits -= with_logits;
+    seq->n_planned = end - seq->n_computed;
+    return seq->n_planned;
 }
 
 /* Shares the step's rows out into n_planned. Every job that draws costs one row and one row of
@@ -271,10 +525,11 @@ static uint32_t min_u32(uint32_t a, uint32_t z)
 static void share_rows(struct batch *b, uint32_t n_running)
 {
     uint32_t rows = b->config.step_tokens, logits = b->config.logits_rows;
+    uint32_t for_prompts = rows, n_decodes = 0;
     bool prompts = false;
 
     for (uint32_t i = 0; i < n_running; i++) {
-        struct batch_sequence *seq = &b->slots[b->order[i]];
+        struct batch_seq *seq = b->order[i];
         CHECK(seq->n_ids < seq->n_limit && seq->n_computed < seq->n_ids);
         seq->n_planned = 0;
         prompts = prompts || !is_decode(seq);
@@ -282,71 +537,83 @@ static void share_rows(struct batch *b, uint32_t n_running)
     uint32_t quarter = rows / 4 > 0 ? rows / 4 : 1;
     uint32_t for_decode = prompts ? rows - quarter : rows;
     for (uint32_t i = 0; i < n_running && for_decode > 0 && logits > 0; i++) {
-        struct batch_sequence *seq = &b->slots[b->order[i]];
-        if (!is_decode(seq))
+        struct batch_seq *seq = b->order[i];
+        /* A sequence that an earlier one preempted has left its slot. */
+        if (seq->slot == SLOT_NONE || !is_decode(seq) || seq_plan(b, seq, 1, &logits) == 0)
             continue;
-        seq->n_planned = 1;
         rows--;
         for_decode--;
-        logits--;
+        n_decodes++;
     }
-    for (uint32_t i = 0; i < n_running && rows > 0; i++) {
-        struct batch_sequence *seq = &b->slots[b->order[i]];
-        if (is_decode(seq))
+    if (n_decodes > 0)
+        for_prompts = b->config.beside_tokens;
+    for (uint32_t i = 0; i < n_running && rows > 0 && for_prompts > 0; i++) {
+        struct batch_seq *seq = b->order[i];
+        if (seq->slot == SLOT_NONE || seq->n_planned > 0 || is_decode(seq) ||
+            seq_take_ready(b, seq))
             continue;
-        uint32_t n = min_u32(seq->n_ids - seq->n_computed, min_u32(b->config.chunk_tokens, rows));
-        uint32_t end = seq->n_computed + n;
-        if (end > seq->logits_from) {
-            uint32_t from = seq->logits_from > seq->n_computed ? seq->logits_from : seq->n_computed;
-            uint32_t kept = min_u32(end - from, logits);
-            end = from + kept;
-            logits -= kept;
-        }
-        seq->n_planned = end - seq->n_computed;
-        rows -= seq->n_planned;
+        uint32_t most = min_u32(b->config.chunk_tokens, min_u32(rows, for_prompts));
+        uint32_t n = seq_plan(b, seq, most, &logits);
+        rows -= n;
+        for_prompts -= n;
     }
 }
 
-static void put_row(struct batch *b, uint32_t slot, uint32_t position)
+static void put_row(struct batch *b, const struct batch_seq *seq, uint32_t position)
 {
-    b->row_ids[b->n_rows] = b->slots[slot].ids[position];
+    b->row_ids[b->n_rows] = seq->ids[position];
     b->row_position[b->n_rows] = position;
-    b->row_slot[b->n_rows] = slot;
+    b->row_slot[b->n_rows] = seq->slot;
     b->n_rows++;
+}
+
+static void put_rows(struct batch *b, uint32_t n_running, uint32_t *ret_prompt)
+{
+    *ret_prompt = 0;
+    for (uint32_t i = 0; i < n_running; i++) {
+        struct batch_seq *seq = b->order[i];
+        if (seq->slot == SLOT_NONE)
+            continue;
+        uint32_t end = min_u32(seq->n_computed + seq->n_planned, seq->logits_from);
+        if (seq->n_planned > 0)
+            seq->served = b->n_steps;
+        if (!is_decode(seq))
+            *ret_prompt += seq->n_planned;
+        for (uint32_t position = seq->n_computed; position < end; position++)
+            put_row(b, seq, position);
+    }
+    for (uint32_t i = 0; i < n_running; i++) {
+        struct batch_seq *seq = b->order[i];
+        if (seq->slot == SLOT_NONE)
+            continue;
+        uint32_t end = seq->n_computed + seq->n_planned;
+        uint32_t position = seq->n_computed > seq->logits_from ? seq->n_computed : seq->logits_from;
+        for (; position < end; position++) {
+            b->logits_seq[b->n_logits] = seq;
+            b->row_draw[b->n_logits++] = position == seq->n_ids - 1;
+            put_row(b, seq, position);
+        }
+    }
 }
 
 bool batch_plan_step(struct batch *b, struct batch_plan *ret_plan)
 {
-    uint32_t n_running, n_prompt = 0;
+    uint32_t n_prompt;
 
     CHECK(!b->planned);
-    n_running = running_in_order(b);
+    uint32_t n_running = running_in_order(b);
     if (n_running == 0)
         return false;
     b->n_steps++;
     b->n_rows = 0;
     b->n_logits = 0;
     share_rows(b, n_running);
-
-    for (uint32_t i = 0; i < n_running; i++) {
-        struct batch_sequence *seq = &b->slots[b->order[i]];
-        uint32_t end = min_u32(seq->n_computed + seq->n_planned, seq->logits_from);
-        if (seq->n_planned > 0)
-            seq->served = b->n_steps;
-        if (!is_decode(seq))
-            n_prompt += seq->n_planned;
-        for (uint32_t position = seq->n_computed; position < end; position++)
-            put_row(b, b->order[i], position);
-    }
-    for (uint32_t i = 0; i < n_running; i++) {
-        struct batch_sequence *seq = &b->slots[b->order[i]];
-        uint32_t end = seq->n_computed + seq->n_planned;
-        uint32_t position = seq->n_computed > seq->logits_from ? seq->n_computed : seq->logits_from;
-        for (; position < end; position++) {
-            b->logits_slot[b->n_logits] = b->order[i];
-            b->row_draw[b->n_logits++] = position == seq->n_ids - 1;
-            put_row(b, b->order[i], position);
-        }
+    put_rows(b, n_running, &n_prompt);
+    /* All had to wait for a page of one that was then preempted: once more without it. */
+    while (b->n_rows == 0) {
+        n_running = running_in_order(b);
+        share_rows(b, n_running);
+        put_rows(b, n_running, &n_prompt);
     }
     CHECK(b->n_rows > 0 && b->n_rows <= b->config.step_tokens &&
           b->n_logits <= b->config.logits_rows);
@@ -357,6 +624,7 @@ bool batch_plan_step(struct batch *b, struct batch_plan *ret_plan)
         .position = b->row_position,
         .slot = b->row_slot,
         .n_logits = b->n_logits,
+        .logits_seq = b->logits_seq,
         .draw = b->row_draw,
         .n_prompt = n_prompt,
         .pages = b->pages,
@@ -365,19 +633,63 @@ bool batch_plan_step(struct batch *b, struct batch_plan *ret_plan)
     return true;
 }
 
+/* ---- after the step --------------------------------------------------------------------- */
+
+/* Names a page that became full with drawn ids, or whose logits were wanted. Where the cache has
+ * the same text already, that page is held instead: the bits are the same. */
+static void seq_name_full(struct batch *b, struct batch_seq *seq)
+{
+    uint32_t *page = &seq_pages(b, seq)[seq->n_named], other;
+    struct kv_place place = place_at(b, seq, seq->n_named, seq->serial);
+
+    switch (kv_pages_find(b->kv, &place, &other)) {
+    case KV_MATCH_CLAIMED:
+        seq->unnamed = true;
+        return;
+    case KV_MATCH_READY:
+        kv_pages_hold(b->kv, other);
+        kv_pages_drop(b->kv, *page);
+        *page = other;
+        seq->serial = kv_pages_serial(b->kv, other);
+        break;
+    case KV_MATCH_ABSENT:
+        seq->serial = kv_pages_claim(b->kv, *page, &place);
+        kv_pages_ready(b->kv, *page);
+        break;
+    }
+    seq->n_named++;
+    seq->n_ready++;
+}
+
+static void seq_publish(struct batch *b, struct batch_seq *seq)
+{
+    uint32_t full = seq->n_computed / b->config.page_tokens;
+
+    while (seq->n_ready < seq->n_named && seq->n_ready < full)
+        kv_pages_ready(b->kv, seq_pages(b, seq)[seq->n_ready++]);
+    while (seq->space != 0 && !seq->unnamed && seq->n_named < full)
+        seq_name_full(b, seq);
+}
+
 void batch_commit(struct batch *b, const int32_t *drawn)
 {
     CHECK(b->planned);
     b->planned = false;
     for (uint32_t slot = 0; slot < b->config.slots; slot++) {
-        struct batch_sequence *seq = &b->slots[slot];
-        if (seq->owner == NULL)
+        struct batch_seq *seq = b->slots[slot];
+        if (seq == NULL || seq->n_planned == 0)
             continue;
         seq->n_computed += seq->n_planned;
         seq->n_planned = 0;
+        if (seq->n_computed > seq->n_most)
+            seq->n_most = seq->n_computed;
+        seq_publish(b, seq);
     }
     for (uint32_t i = 0; i < b->n_logits; i++) {
-        struct batch_sequence *seq = &b->slots[b->logits_slot[i]];
+        struct batch_seq *seq = b->logits_seq[i];
+        /* Should the sequence be preempted and computed again, these logits are not wanted twice.
+         */
+        seq->logits_from = b->row_position[b->n_rows - b->n_logits + i] + 1;
         if (!b->row_draw[i])
             continue;
         CHECK(seq->n_ids < seq->n_limit && seq->n_computed == seq->n_ids);
@@ -385,29 +697,37 @@ void batch_commit(struct batch *b, const int32_t *drawn)
     }
 }
 
-bool batch_full(const struct batch *b, uint32_t slot)
+/* ---- looking ---------------------------------------------------------------------------- */
+
+void *batch_owner(const struct batch_seq *seq)
 {
-    CHECK(slot < b->config.slots && b->slots[slot].owner != NULL);
-    return b->slots[slot].n_ids == b->slots[slot].n_limit;
+    return seq->owner;
 }
 
-void *batch_owner(const struct batch *b, uint32_t slot)
+uint32_t batch_slot(const struct batch_seq *seq)
 {
-    CHECK(slot < b->config.slots);
-    return b->slots[slot].owner;
+    return seq->slot;
 }
 
-const int32_t *batch_ids(const struct batch *b, uint32_t slot, uint32_t *ret_count)
+bool batch_full(const struct batch_seq *seq)
 {
-    CHECK(slot < b->config.slots && b->slots[slot].owner != NULL);
-    *ret_count = b->slots[slot].n_ids;
-    return b->slots[slot].ids;
+    return seq->n_ids == seq->n_limit;
 }
 
-uint32_t batch_computed(const struct batch *b, uint32_t slot)
+const int32_t *batch_ids(const struct batch_seq *seq, uint32_t *ret_count)
 {
-    CHECK(slot < b->config.slots && b->slots[slot].owner != NULL);
-    return b->slots[slot].n_computed;
+    *ret_count = seq->n_ids;
+    return seq->ids;
+}
+
+uint32_t batch_computed(const struct batch_seq *seq)
+{
+    return seq->n_most;
+}
+
+uint32_t batch_cached(const struct batch_seq *seq)
+{
+    return seq->n_cached;
 }
 
 struct batch_state batch_state(const struct batch *b)
@@ -415,13 +735,15 @@ struct batch_state batch_state(const struct batch *b)
     struct batch_state state = {
         .running = b->n_running,
         .waiting = b->n_waiting,
-        .pages_free = b->n_free_pages,
+        .pages_free = kv_pages_available(b->kv),
+        .preemptions = b->n_preempted,
+        .cached_tokens = b->n_cached,
     };
 
     for (uint32_t i = 0; i < b->config.slots; i++)
-        if (b->slots[i].owner != NULL)
-            state.queued_tokens += b->slots[i].n_limit - b->slots[i].n_computed;
+        if (b->slots[i] != NULL)
+            state.queued_tokens += b->slots[i]->n_limit - b->slots[i]->n_computed;
     for (uint32_t i = 0; i < b->n_waiting; i++)
-        state.queued_tokens += b->waiting[(b->waiting_first + i) % b->config.waiting_max].n_limit;
+        state.queued_tokens += b->waiting[i]->n_limit;
     return state;
 }

@@ -32,10 +32,11 @@ struct engine;
 
 struct engine_config {
     enum backend_isa isa;
-    uint32_t threads;      /* 0: one per core */
-    uint32_t step_tokens;  /* token budget of one step, prompt and decode together; 0: 512 */
-    uint32_t chunk_tokens; /* most prompt tokens of one job in one step; 0: step_tokens */
-    uint32_t sequences;    /* most jobs running at once, per model; 0: 64 */
+    uint32_t threads;       /* 0: one per core */
+    uint32_t step_tokens;   /* token budget of one step, prompt and decode together; 0: 512 */
+    uint32_t chunk_tokens;  /* most prompt tokens of one job in one step; 0: step_tokens */
+    uint32_t beside_tokens; /* most prompt tokens in a step in which a job draws; 0: 128 */
+    uint32_t sequences;     /* most jobs running at once, per model; 0: 64 */
     void (*notify)(void *arg);
     void *notify_arg;
 };
@@ -99,6 +100,10 @@ struct engine_job {
     struct sampling sampling;
     const struct sampling_stop *stops; /* [n_stops] */
     size_t n_stops;
+    uint32_t job_class; /* 0 is the best: it is admitted first, and others make room for it */
+    /* Jobs of one space share the pages of the KV cache that hold the same beginning of a text, and
+     * so can tell by the time it takes what others of it have asked. 0: shares with nobody. */
+    uint64_t space;
     bool ignore_end; /* go on past end-of-generation tokens up to max_tokens */
     bool want_logits_digest;
 };

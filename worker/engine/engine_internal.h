@@ -58,8 +58,8 @@ struct engine_job_state {
     bool redraw;                  /* the last resume id is drawn once more, for its logits */
     int32_t redraw_id;
     bool in_batch; /* in line or running */
-    bool running;
-    uint32_t slot;
+    bool running;  /* was admitted: what has preempted it since does not show */
+    struct batch_seq *seq;
     uint64_t submitted_ns, admitted_ns, first_token_ns;
     struct engine_usage usage;
     enum engine_finish finish;

@@ -6,6 +6,11 @@
 
 #include <stdlib.h>
 
+/* Tokens that each running job may draw before another's admission could cost it its pages. */
+#define HEADROOM_PAGES 4u
+/* Jobs of a better class that may pass one that waits. */
+#define PASS_MAX 16u
+
 /* What steps a runtime: the batch, a sampler, room for what is drawn. */
 static enum err open_stepping(struct engine *e, struct engine_model_state *model, struct errbuf *eb)
 {
@@ -18,7 +23,10 @@ static enum err open_stepping(struct engine *e, struct engine_model_state *model
         .context_tokens = r->context_tokens,
         .step_tokens = e->config.step_tokens,
         .chunk_tokens = e->config.chunk_tokens,
+        .beside_tokens = e->config.beside_tokens,
         .logits_rows = r->logits_rows,
+        .headroom_pages = HEADROOM_PAGES,
+        .pass_max = PASS_MAX,
     };
     enum err err = batch_new(&model->batch, &config, eb);
 

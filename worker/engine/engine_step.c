@@ -61,12 +61,22 @@ static void job_times(struct engine_job_state *job, uint64_t now)
     job->usage.decode_us = (now - first) / 1000;
 }
 
+/* What a preemption made it compute again does not count again. */
+static void job_count_prompt(struct engine_job_state *job)
+{
+    uint32_t done = batch_computed(job->seq), cached = batch_cached(job->seq);
+
+    done = done < job->n_prompt ? done : job->n_prompt;
+    job->usage.prompt_cached = cached < done ? cached : done;
+    job->usage.prompt_computed = done - job->usage.prompt_cached;
+}
+
 /* Hands out what the stream lets go. */
 static enum err job_give(struct engine *e, struct engine_job_state *job)
 {
     struct stream_piece piece;
     uint32_t n_ids;
-    const int32_t *completion = batch_ids(job->model->batch, job->slot, &n_ids) + job->n_prompt;
+    const int32_t *completion = batch_ids(job->seq, &n_ids) + job->n_prompt;
     enum err err;
 
     if (!stream_take(&job->stream, &piece))
@@ -81,11 +91,8 @@ static enum err job_give(struct engine *e, struct engine_job_state *job)
 static void job_finish(struct engine *e, struct engine_job_state *job, enum engine_finish finish,
                        enum err error, const char *text)
 {
-    struct batch *batch = job->model->batch;
-
     if (job->running) {
-        uint32_t computed = batch_computed(batch, job->slot);
-        job->usage.prompt_computed = computed < job->n_prompt ? computed : job->n_prompt;
+        job_count_prompt(job);
         job_times(job, clock_mono_ns());
         if (finish != ENGINE_FINISH_ERROR) {
             stream_end(&job->stream);
@@ -98,7 +105,8 @@ static void job_finish(struct engine *e, struct engine_job_state *job, enum engi
         if (finish == ENGINE_FINISH_ERROR)
             job->usage.completion_tokens = job->stream.taken;
     }
-    CHECK(batch_remove(batch, job));
+    batch_remove(job->model->batch, job->seq);
+    job->seq = NULL;
     engine_lock(e);
     /* Whoever sees the job's end sees its pages free. */
     model_publish_locked(job->model);
@@ -131,7 +139,7 @@ static void job_token(struct engine *e, struct engine_job_state *job, int32_t id
         return;
     }
     job->usage.completion_tokens++;
-    job->usage.prompt_computed = job->n_prompt;
+    job_count_prompt(job);
     job_times(job, now);
     buf_init(&bytes);
     if (!is_end)
@@ -142,7 +150,7 @@ static void job_token(struct engine *e, struct engine_job_state *job, int32_t id
         job_finish(e, job, ENGINE_FINISH_STOP, ERR_OK, "");
         return;
     }
-    if (err == ERR_OK && batch_full(model->batch, job->slot)) {
+    if (err == ERR_OK && batch_full(job->seq)) {
         job_finish(e, job, ENGINE_FINISH_LENGTH, ERR_OK, "");
         return;
     }
@@ -164,6 +172,8 @@ static void model_add(struct engine *e, struct engine_job_state *job)
         .ids = job->ids.ids,
         .n_ids = (uint32_t)job->ids.count,
         .logits_from = job->digest != NULL ? job->n_prompt - 1 : (uint32_t)job->ids.count - 1,
+        .job_class = job->request.job_class,
+        .space = job->request.space,
     };
 
     add.n_limit =
@@ -174,7 +184,7 @@ static void model_add(struct engine *e, struct engine_job_state *job)
     if (atomic_load(&model->unload))
         err = err_set(&eb, ERR_UNAVAILABLE, "the model was unloaded");
     else
-        err = batch_add(model->batch, &add, &eb);
+        err = batch_add(model->batch, &add, &job->seq, &eb);
     engine_lock(e);
     if (err != ERR_OK) {
         job_end_locked(e, job, ENGINE_FINISH_ERROR, err, eb.text);
@@ -188,14 +198,16 @@ static void model_add(struct engine *e, struct engine_job_state *job)
 
 static void model_admit(struct engine *e, struct engine_model_state *model)
 {
-    struct engine_job_state *job;
-    uint32_t slot;
+    struct batch_seq *seq;
 
-    while ((job = batch_admit(model->batch, &slot)) != NULL) {
-        job->slot = slot;
+    while ((seq = batch_admit(model->batch)) != NULL) {
+        struct engine_job_state *job = batch_owner(seq);
+        if (job->running)
+            continue; /* it was preempted, and nobody but the batch needs to know */
         job->running = true;
         job->admitted_ns = clock_mono_ns();
         job->usage.queue_us = (job->admitted_ns - job->submitted_ns) / 1000;
+        job_count_prompt(job);
         engine_lock(e);
         events_job_started(e, job);
         engine_unlock(e);
@@ -215,13 +227,11 @@ static void rate_add(struct rate *rate, uint64_t tokens, uint64_t ns)
 /* Draws from every row of logits that wants it; digests those that are digested. */
 static void model_draw(struct engine_model_state *model, const struct batch_plan *plan)
 {
-    uint32_t first = plan->n_rows - plan->n_logits;
-
     for (uint32_t i = 0; i < plan->n_logits; i++) {
-        struct engine_job_state *job = batch_owner(model->batch, plan->slot[first + i]);
+        struct engine_job_state *job = batch_owner(plan->logits_seq[i]);
         const float *logits = forward_logits(model->runtime, i);
         uint32_t n_ids;
-        const int32_t *ids = batch_ids(model->batch, job->slot, &n_ids);
+        const int32_t *ids = batch_ids(job->seq, &n_ids);
         if (job->digest != NULL)
             sha256_update(job->digest, logits, model->runtime->hparams.vocab_size * sizeof *logits);
         if (plan->draw[i])
@@ -251,12 +261,10 @@ static bool model_step(struct engine *e, struct engine_model_state *model)
         rate_add(&model->prefill, plan.n_prompt, now - start);
     else
         rate_add(&model->decode, n_decode, now - start);
-    /* A job that ends frees its slot, which nobody is given before the next step. */
-    for (uint32_t i = 0; i < plan.n_logits; i++) {
-        uint32_t slot = plan.slot[plan.n_rows - plan.n_logits + i];
+    /* A sequence draws once in a step, so none that has ended is met again. */
+    for (uint32_t i = 0; i < plan.n_logits; i++)
         if (plan.draw[i])
-            job_token(e, batch_owner(model->batch, slot), model->drawn[i], now);
-    }
+            job_token(e, batch_owner(plan.logits_seq[i]), model->drawn[i], now);
     engine_lock(e);
     model_publish_locked(model);
     engine_unlock(e);

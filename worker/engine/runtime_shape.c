@@ -4,10 +4,13 @@
 #include "worker/engine/runtime.h"
 #include "worker/kernels/rope_table.h"
 
-#define STEP_TOKENS_DEFAULT    512u
-#define SEQUENCES_DEFAULT      64u
-#define SEQUENCES_MAX          LIMIT_LEASES_PER_WORKER
-#define STEP_TOKENS_MAX        65536u
+#define STEP_TOKENS_DEFAULT 512u
+#define SEQUENCES_DEFAULT   64u
+#define SEQUENCES_MAX       LIMIT_LEASES_PER_WORKER
+#define STEP_TOKENS_MAX     65536u
+/* Enough rows for the kernels to be at their best, and few enough that those who draw do not wait.
+ */
+#define BESIDE_TOKENS_DEFAULT  128u
 #define CONTEXT_TOKENS_DEFAULT 8192u /* where nothing is asked for: bounds the KV pool */
 #define SLOTS_DEFAULT          4u
 #define THREADS_MAX            4096u
@@ -21,6 +24,8 @@ enum err runtime_config_complete(const struct engine_config *config,
         c.step_tokens = STEP_TOKENS_DEFAULT;
     if (c.chunk_tokens == 0)
         c.chunk_tokens = c.step_tokens;
+    if (c.beside_tokens == 0)
+        c.beside_tokens = BESIDE_TOKENS_DEFAULT;
     if (c.sequences == 0)
         c.sequences = SEQUENCES_DEFAULT;
     if (c.step_tokens < 2 || c.step_tokens > STEP_TOKENS_MAX)
@@ -34,6 +39,8 @@ enum err runtime_config_complete(const struct engine_config *config,
                        THREADS_MAX);
     if (c.chunk_tokens > c.step_tokens)
         c.chunk_tokens = c.step_tokens;
+    if (c.beside_tokens > c.step_tokens)
+        c.beside_tokens = c.step_tokens;
     *ret_config = c;
     return ERR_OK;
 }

@@ -1,6 +1,5 @@
-/* batch: plans as tables, and a random life of many jobs with the checker outside the core. */
+/* batch: plans as tables. A random life of many jobs is in test_batch_life.c. */
 #include "worker/engine/batch.h"
-#include "worker/kernels/philox.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,10 +17,14 @@ static const struct batch_config small = {
     .context_tokens = 32,
     .step_tokens = 8,
     .chunk_tokens = 8,
+    .beside_tokens = 8,
     .logits_rows = 4,
+    .headroom_pages = 10, /* as many as a job can need: nobody is preempted for pages */
+    .pass_max = 3,
 };
 
 static int owners[64];
+static struct batch_seq *seqs[64];
 
 static struct batch *open_batch(const struct batch_config *config)
 {
@@ -33,49 +36,67 @@ static struct batch *open_batch(const struct batch_config *config)
     return b;
 }
 
-/* Job k has ids 100 k, 100 k + 1, ... */
-static enum err add(struct batch *b, int k, uint32_t n_ids, uint32_t n_more, struct errbuf *eb)
+struct more {
+    uint32_t job_class;
+    uint64_t space;
+    int32_t first; /* the first id; 0: 100 k */
+};
+
+/* Job k has ids first, first + 1, ... */
+static enum err add_more(struct batch *b, int k, uint32_t n_ids, uint32_t n_more, struct more more,
+                         struct errbuf *eb)
 {
-    int32_t ids[64];
+    int32_t ids[64], first = more.first != 0 ? more.first : 100 * k;
     struct batch_job job = {
         .owner = &owners[k],
         .ids = ids,
         .n_ids = n_ids,
         .n_limit = n_ids + n_more,
         .logits_from = n_ids - 1,
+        .job_class = more.job_class,
+        .space = more.space,
     };
 
     for (uint32_t i = 0; i < n_ids; i++)
-        ids[i] = 100 * k + (int32_t)i;
-    return batch_add(b, &job, eb);
+        ids[i] = first + (int32_t)i;
+    return batch_add(b, &job, &seqs[k], eb);
 }
 
-static int job_of(const struct batch *b, uint32_t slot)
+static enum err add(struct batch *b, int k, uint32_t n_ids, uint32_t n_more, struct errbuf *eb)
 {
-    return (int)((int *)batch_owner(b, slot) - owners);
+    return add_more(b, k, n_ids, n_more, (struct more){0}, eb);
 }
 
-static uint32_t admit_all(struct batch *b)
+static int job_of(const struct batch_seq *seq)
 {
-    uint32_t n = 0, slot;
-
-    while (batch_admit(b, &slot) != NULL)
-        n++;
-    return n;
+    return (int)((int *)batch_owner(seq) - owners);
 }
 
-/* "0:0 0:1 1:0*": job:position, * where its logits are wanted, ! where a token is drawn. */
-static void plan_text(const struct batch *b, const struct batch_plan *plan, char *text)
+/* The jobs that are admitted now, in order: "0 2". */
+static const char *admitted(struct batch *b)
+{
+    static char text[256];
+    struct batch_seq *seq;
+    size_t n = 0;
+
+    *text = 0;
+    while ((seq = batch_admit(b)) != NULL)
+        n += (size_t)sprintf(text + n, "%s%d", n == 0 ? "" : " ", job_of(seq));
+    return text;
+}
+
+/* "100 101 200!": ids in the order of rows, * where logits are wanted, ! where a token is drawn. */
+static void plan_text(const struct batch_plan *plan, char *text)
 {
     *text = 0;
     for (uint32_t i = 0; i < plan->n_rows; i++) {
         uint32_t first = plan->n_rows - plan->n_logits;
         const char *mark = i < first ? "" : plan->draw[i - first] ? "!" : "*";
-        text += sprintf(text, "%s%d:%u%s", i == 0 ? "" : " ", job_of(b, plan->slot[i]),
-                        plan->position[i], mark);
+        text += sprintf(text, "%s%d%s", i == 0 ? "" : " ", plan->ids[i], mark);
     }
 }
 
+/* Job k draws 100 k + 50 and up, by position. */
 static void check_step(struct batch *b, const char *expect)
 {
     struct batch_plan plan;
@@ -83,9 +104,10 @@ static void check_step(struct batch *b, const char *expect)
     char text[1024] = "-";
 
     if (batch_plan_step(b, &plan)) {
-        plan_text(b, &plan, text);
+        plan_text(&plan, text);
         for (uint32_t i = 0; i < plan.n_logits; i++)
-            drawn[i] = 7;
+            drawn[i] = 100 * job_of(plan.logits_seq[i]) + 50 +
+                       (int32_t)plan.position[plan.n_rows - plan.n_logits + i];
         batch_commit(b, drawn);
     }
     assert_string_equal(text, expect);
@@ -100,20 +122,20 @@ static void a_prompt_is_computed_in_pieces_and_then_drawn_from(void **state)
     check_step(b, "-");
     assert_int_equal(add(b, 0, 10, 3, NULL), ERR_OK);
     check_step(b, "-");
-    assert_int_equal(admit_all(b), 1);
+    assert_string_equal(admitted(b), "0");
     assert_int_equal(batch_state(b).queued_tokens, 13);
-    check_step(b, "0:0 0:1 0:2 0:3 0:4 0:5 0:6 0:7");
-    check_step(b, "0:8 0:9!");
-    assert_false(batch_full(b, 0));
-    check_step(b, "0:10!");
-    check_step(b, "0:11!");
-    assert_true(batch_full(b, 0));
-    const int32_t *ids = batch_ids(b, 0, &n);
+    check_step(b, "0 1 2 3 4 5 6 7");
+    check_step(b, "8 9!");
+    assert_false(batch_full(seqs[0]));
+    check_step(b, "59!");
+    check_step(b, "60!");
+    assert_true(batch_full(seqs[0]));
+    const int32_t *ids = batch_ids(seqs[0], &n);
     assert_int_equal(n, 13);
     assert_int_equal(ids[9], 9);
-    assert_int_equal(ids[10], 7);
-    assert_true(batch_remove(b, &owners[0]));
-    assert_false(batch_remove(b, &owners[0]));
+    assert_int_equal(ids[10], 59);
+    assert_int_equal(batch_computed(seqs[0]), 12);
+    batch_remove(b, seqs[0]);
     assert_int_equal(batch_state(b).pages_free, 10);
     batch_free(b);
 }
@@ -125,15 +147,34 @@ static void decodes_go_first_and_prompts_share_the_rest(void **state)
     (void)state;
     add(b, 0, 2, 8, NULL);
     add(b, 1, 1, 8, NULL);
-    assert_int_equal(admit_all(b), 2);
-    check_step(b, "0:0 0:1! 1:0!");
+    assert_string_equal(admitted(b), "0 1");
+    check_step(b, "0 1! 100!");
     add(b, 2, 12, 2, NULL);
     add(b, 3, 3, 2, NULL);
-    assert_int_equal(admit_all(b), 2);
+    assert_string_equal(admitted(b), "2 3");
     /* Job 2 takes what is left of the first step; then job 3 has waited longer. */
-    check_step(b, "2:0 2:1 2:2 2:3 2:4 2:5 0:2! 1:1!");
-    check_step(b, "3:0 3:1 2:6 2:7 2:8 3:2! 0:3! 1:2!");
-    check_step(b, "2:9 2:10 0:4! 1:3! 2:11! 3:3!");
+    check_step(b, "200 201 202 203 204 205 51! 150!");
+    check_step(b, "300 301 206 207 208 302! 52! 151!");
+    check_step(b, "209 210 53! 152! 211! 352!");
+    batch_free(b);
+}
+
+static void prompts_beside_a_decode_get_a_part_of_the_step(void **state)
+{
+    struct batch_config config = small;
+    config.beside_tokens = 3;
+    struct batch *b = open_batch(&config);
+
+    (void)state;
+    add(b, 0, 2, 8, NULL);
+    add(b, 1, 10, 3, NULL);
+    add(b, 2, 4, 3, NULL);
+    assert_string_equal(admitted(b), "0 1 2");
+    check_step(b, "0 100 101 102 103 104 105 1!"); /* nobody draws yet: the whole step */
+    check_step(b, "200 201 202 51!");
+    /* The last id of a prompt is drawn from: it counts as a decode. */
+    check_step(b, "106 107 108 52! 203!");
+    check_step(b, "53! 109! 253!");
     batch_free(b);
 }
 
@@ -146,14 +187,14 @@ static void a_quarter_of_the_step_belongs_to_prompts(void **state)
     (void)state;
     for (int k = 0; k < 3; k++)
         add(b, k, 1, 7, NULL);
-    assert_int_equal(admit_all(b), 3);
-    check_step(b, "0:0! 1:0! 2:0!");
+    assert_string_equal(admitted(b), "0 1 2");
+    check_step(b, "0! 100! 200!");
     add(b, 3, 4, 2, NULL);
-    assert_int_equal(admit_all(b), 1);
-    check_step(b, "3:0 0:1! 1:1! 2:1!");
-    check_step(b, "3:1 0:2! 1:2! 2:2!");
-    check_step(b, "3:2 0:3! 1:3! 2:3!");
-    check_step(b, "0:4! 1:4! 2:4! 3:3!");
+    assert_string_equal(admitted(b), "3");
+    check_step(b, "300 50! 150! 250!");
+    check_step(b, "301 51! 151! 251!");
+    check_step(b, "302 52! 152! 252!");
+    check_step(b, "53! 153! 253! 303!");
     batch_free(b);
 }
 
@@ -166,11 +207,11 @@ static void a_step_too_small_for_all_takes_turns(void **state)
     (void)state;
     for (int k = 0; k < 4; k++)
         add(b, k, 1, 7, NULL);
-    assert_int_equal(admit_all(b), 4);
-    check_step(b, "0:0! 1:0!");
-    check_step(b, "2:0! 3:0!");
-    check_step(b, "0:1! 1:1!");
-    check_step(b, "2:1! 3:1!");
+    assert_string_equal(admitted(b), "0 1 2 3");
+    check_step(b, "0! 100!");
+    check_step(b, "200! 300!");
+    check_step(b, "50! 150!");
+    check_step(b, "250! 350!");
     batch_free(b);
 }
 
@@ -183,9 +224,9 @@ static void chunks_bound_one_prompt_and_not_the_step(void **state)
     (void)state;
     add(b, 0, 5, 2, NULL);
     add(b, 1, 4, 2, NULL);
-    assert_int_equal(admit_all(b), 2);
-    check_step(b, "0:0 0:1 0:2 1:0 1:1 1:2");
-    check_step(b, "0:3 0:4! 1:3!");
+    assert_string_equal(admitted(b), "0 1");
+    check_step(b, "0 1 2 100 101 102");
+    check_step(b, "3 4! 103!");
     batch_free(b);
 }
 
@@ -201,36 +242,273 @@ static void logits_of_resumed_ids_are_computed_without_a_draw(void **state)
     struct batch *b = open_batch(&config);
 
     (void)state;
-    assert_int_equal(batch_add(b, &job, NULL), ERR_OK);
+    assert_int_equal(batch_add(b, &job, &seqs[0], NULL), ERR_OK);
     add(b, 1, 2, 3, NULL);
-    assert_int_equal(admit_all(b), 2);
-    check_step(b, "0:0 1:0 0:1* 0:2* 0:3*");
-    check_step(b, "0:4* 0:5! 1:1!");
-    check_step(b, "0:6! 1:2!");
+    assert_string_equal(admitted(b), "0 1");
+    check_step(b, "10 100 11* 12* 13*");
+    check_step(b, "14* 15! 101!");
+    check_step(b, "55! 151!");
     batch_free(b);
 }
 
-static void jobs_wait_for_all_their_pages_in_order(void **state)
+/* ---- admission and preemption ----------------------------------------------------------- */
+
+static void with_full_headroom_jobs_wait_for_all_their_pages_in_order(void **state)
 {
     struct batch *b = open_batch(&small);
-    uint32_t slot;
 
     (void)state;
     add(b, 0, 4, 13, NULL); /* 16 positions: 4 pages */
     add(b, 1, 4, 14, NULL); /* 17: 5 */
     add(b, 2, 4, 2, NULL);  /* 5: 2, and only 1 is left */
     add(b, 3, 1, 1, NULL);  /* 1: 1 would fit, but nobody passes */
-    assert_ptr_equal(batch_admit(b, &slot), &owners[0]);
-    assert_ptr_equal(batch_admit(b, &slot), &owners[1]);
-    assert_null(batch_admit(b, &slot));
-    assert_int_equal(batch_state(b).pages_free, 1);
-    assert_true(batch_remove(b, &owners[2]));
-    assert_ptr_equal(batch_admit(b, &slot), &owners[3]);
-    assert_int_equal(batch_state(b).pages_free, 0);
-    assert_true(batch_remove(b, &owners[1]));
-    assert_int_equal(batch_state(b).pages_free, 5);
+    assert_string_equal(admitted(b), "0 1");
+    batch_remove(b, seqs[2]);
+    assert_string_equal(admitted(b), "3");
+    batch_remove(b, seqs[1]);
+    assert_int_equal(batch_state(b).pages_free, 10);
     batch_free(b);
 }
+
+/* 4 pages of 2; each of two jobs comes to need 3. */
+static void who_came_last_is_preempted_when_pages_run_out_and_goes_on_later(void **state)
+{
+    struct batch_config config = small;
+    config.pages = 4;
+    config.page_tokens = 2;
+    config.headroom_pages = 0;
+    struct batch *b = open_batch(&config);
+
+    (void)state;
+    add(b, 0, 2, 4, NULL);
+    add(b, 1, 2, 4, NULL);
+    assert_string_equal(admitted(b), "0 1");
+    check_step(b, "0 100 1! 101!");
+    check_step(b, "51! 151!");
+    check_step(b, "52! 152!");
+    assert_int_equal(batch_state(b).pages_free, 0);
+    check_step(b, "53!"); /* its third page was the other's */
+    assert_int_equal(batch_state(b).preemptions, 1);
+    assert_int_equal(batch_state(b).waiting, 1);
+    assert_true(batch_full(seqs[0]));
+    batch_remove(b, seqs[0]);
+    assert_string_equal(admitted(b), "1");
+    check_step(b, "100 101 151 152 153!"); /* all of it again, and the next token */
+    assert_int_equal(batch_computed(seqs[1]), 5);
+    assert_true(batch_full(seqs[1]));
+    batch_free(b);
+}
+
+static void a_better_class_takes_the_place_of_a_worse_one(void **state)
+{
+    struct batch_config config = small;
+    config.slots = 2;
+    config.pass_max = 10;
+    struct batch *b = open_batch(&config);
+
+    (void)state;
+    add_more(b, 0, 2, 6, (struct more){.job_class = 2}, NULL);
+    add_more(b, 1, 2, 6, (struct more){.job_class = 1}, NULL);
+    add_more(b, 2, 2, 6, (struct more){.job_class = 2}, NULL);
+    assert_string_equal(admitted(b), "1 0");
+    check_step(b, "100 0 101! 1!");
+    add_more(b, 3, 2, 6, (struct more){.job_class = 0}, NULL);
+    assert_string_equal(admitted(b), "3");
+    assert_int_equal(batch_state(b).running, 2);
+    check_step(b, "300 301! 151!");
+    add_more(b, 4, 2, 6, (struct more){.job_class = 1}, NULL);
+    assert_string_equal(admitted(b), ""); /* not better than those that run */
+    batch_remove(b, seqs[1]);
+    assert_string_equal(admitted(b), "4");
+    batch_remove(b, seqs[3]);
+    assert_string_equal(admitted(b), "0"); /* it came before job 2 */
+    batch_free(b);
+}
+
+/* Preempting the worse one would not make room, so nobody is. */
+static void nobody_is_preempted_in_vain(void **state)
+{
+    struct batch *b = open_batch(&small);
+
+    (void)state;
+    add_more(b, 0, 20, 5, (struct more){.job_class = 0}, NULL); /* 6 pages */
+    add_more(b, 1, 4, 2, (struct more){.job_class = 2}, NULL);  /* 2 */
+    assert_string_equal(admitted(b), "0 1");
+    add_more(b, 2, 20, 5, (struct more){.job_class = 0}, NULL); /* 6, and 4 could be had */
+    assert_string_equal(admitted(b), "");
+    assert_int_equal(batch_state(b).running, 2);
+    batch_free(b);
+}
+
+static void a_job_passed_pass_max_times_is_passed_no_more(void **state)
+{
+    struct batch_config config = small;
+    config.slots = 1;
+    struct batch *b = open_batch(&config);
+    char expect[16] = "";
+
+    (void)state;
+    add_more(b, 0, 1, 2, (struct more){.job_class = 0}, NULL);
+    add_more(b, 1, 1, 2, (struct more){.job_class = 2}, NULL);
+    assert_string_equal(admitted(b), "0");
+    for (int k = 2; k < 5; k++) {
+        add_more(b, k, 1, 2, (struct more){.job_class = 0}, NULL);
+        batch_remove(b, seqs[k == 2 ? 0 : k - 1]);
+        (void)snprintf(expect, sizeof expect, "%d", k);
+        assert_string_equal(admitted(b), expect);
+    }
+    add_more(b, 5, 1, 2, (struct more){.job_class = 0}, NULL);
+    batch_remove(b, seqs[4]);
+    assert_string_equal(admitted(b), "1");
+    assert_string_equal(admitted(b), ""); /* and it is not preempted for the better class */
+    batch_free(b);
+}
+
+/* ---- prefix reuse ----------------------------------------------------------------------- */
+
+static void the_same_beginning_is_computed_once(void **state)
+{
+    struct batch *b = open_batch(&small);
+
+    (void)state;
+    add_more(b, 0, 10, 2, (struct more){.space = 7, .first = 1}, NULL);
+    assert_string_equal(admitted(b), "0");
+    check_step(b, "1 2 3 4 5 6 7 8");
+    check_step(b, "9 10!");
+    batch_remove(b, seqs[0]);
+    assert_int_equal(batch_state(b).pages_free, 10);
+    add_more(b, 1, 12, 2, (struct more){.space = 7, .first = 1}, NULL);
+    assert_string_equal(admitted(b), "1");
+    assert_int_equal(batch_cached(seqs[1]), 8);
+    check_step(b, "9 10 11 12!");
+    batch_free(b);
+}
+
+static void nothing_is_shared_between_spaces_or_without_one(void **state)
+{
+    static const uint64_t spaces[][2] = {{7, 8}, {0, 0}, {7, 0}, {0, 7}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof spaces / sizeof spaces[0]; i++) {
+        struct batch *b = open_batch(&small);
+        add_more(b, 0, 8, 2, (struct more){.space = spaces[i][0], .first = 1}, NULL);
+        assert_string_equal(admitted(b), "0");
+        check_step(b, "1 2 3 4 5 6 7 8!");
+        add_more(b, 1, 8, 2, (struct more){.space = spaces[i][1], .first = 1}, NULL);
+        batch_remove(b, seqs[0]);
+        assert_string_equal(admitted(b), "1");
+        assert_int_equal(batch_cached(seqs[1]), 0);
+        check_step(b, "1 2 3 4 5 6 7 8!");
+        batch_free(b);
+    }
+}
+
+/* The last id is always computed: its logits are what the next token is drawn from. */
+static void a_prompt_that_is_there_whole_computes_its_last_page(void **state)
+{
+    struct batch *b = open_batch(&small);
+
+    (void)state;
+    add_more(b, 0, 8, 2, (struct more){.space = 7, .first = 1}, NULL);
+    assert_string_equal(admitted(b), "0");
+    check_step(b, "1 2 3 4 5 6 7 8!");
+    add_more(b, 1, 8, 2, (struct more){.space = 7, .first = 1}, NULL);
+    assert_string_equal(admitted(b), "1");
+    assert_int_equal(batch_cached(seqs[1]), 4);
+    check_step(b, "5 6 7 57! 8!");
+    batch_free(b);
+}
+
+static void who_needs_a_page_that_is_being_computed_waits_for_it(void **state)
+{
+    struct batch_config config = small;
+    config.step_tokens = 6;
+    struct batch *b = open_batch(&config);
+
+    (void)state;
+    add_more(b, 0, 9, 2, (struct more){.space = 7, .first = 1}, NULL);
+    add_more(b, 1, 9, 2, (struct more){.space = 7, .first = 1}, NULL);
+    add_more(b, 2, 9, 2, (struct more){.space = 7, .first = 1}, NULL);
+    assert_string_equal(admitted(b), "0 1 2");
+    check_step(b, "1 2 3 4 5 6");
+    check_step(b, "7 8 9!");
+    check_step(b, "9! 9! 58!");
+    assert_int_equal(batch_cached(seqs[1]), 8);
+    assert_int_equal(batch_cached(seqs[2]), 8);
+    assert_int_equal(batch_state(b).cached_tokens, 16);
+    batch_free(b);
+}
+
+static void who_computed_it_for_others_may_go_before_it_is_done(void **state)
+{
+    struct batch_config config = small;
+    config.chunk_tokens = 2;
+    struct batch *b = open_batch(&config);
+
+    (void)state;
+    add_more(b, 0, 9, 2, (struct more){.space = 7, .first = 1}, NULL);
+    add_more(b, 1, 9, 2, (struct more){.space = 7, .first = 1}, NULL);
+    assert_string_equal(admitted(b), "0 1");
+    check_step(b, "1 2");
+    batch_remove(b, seqs[0]);
+    check_step(b, "1 2");
+    check_step(b, "3 4");
+    batch_free(b);
+}
+
+/* An answer's pages serve the next question of the same talk. */
+static void what_was_drawn_is_reused_too(void **state)
+{
+    static const int32_t talk[12] = {1, 2, 51, 52, 53, 54, 55, 56, 9, 10, 11, 12};
+    struct batch_job job = {.owner = &owners[1],
+                            .ids = talk,
+                            .n_ids = 12,
+                            .n_limit = 14,
+                            .logits_from = 11,
+                            .space = 7};
+    struct batch *b = open_batch(&small);
+
+    (void)state;
+    add_more(b, 0, 2, 8, (struct more){.space = 7, .first = 1}, NULL);
+    assert_string_equal(admitted(b), "0");
+    check_step(b, "1 2!");
+    for (int i = 51; i < 58; i++) {
+        char expect[16];
+        (void)snprintf(expect, sizeof expect, "%d!", i);
+        check_step(b, expect);
+    }
+    batch_remove(b, seqs[0]);
+    assert_int_equal(batch_add(b, &job, &seqs[1], NULL), ERR_OK);
+    assert_string_equal(admitted(b), "1");
+    assert_int_equal(batch_cached(seqs[1]), 8);
+    check_step(b, "9 10 11 12!");
+    batch_free(b);
+}
+
+static void what_was_not_used_longest_goes_first_and_ends_before_beginnings(void **state)
+{
+    struct batch_config config = small;
+    config.pages = 3;
+    struct batch *b = open_batch(&config);
+
+    (void)state;
+    add_more(b, 0, 9, 1, (struct more){.space = 7, .first = 1}, NULL); /* 3 pages, 2 of them full */
+    assert_string_equal(admitted(b), "0");
+    check_step(b, "1 2 3 4 5 6 7 8");
+    check_step(b, "9!");
+    batch_remove(b, seqs[0]);
+    /* 2 pages: one is blank, and of the two with text the second goes. */
+    add(b, 1, 8, 1, NULL);
+    assert_string_equal(admitted(b), "1");
+    check_step(b, "100 101 102 103 104 105 106 107!");
+    batch_remove(b, seqs[1]);
+    add_more(b, 2, 9, 1, (struct more){.space = 7, .first = 1}, NULL);
+    assert_string_equal(admitted(b), "2");
+    assert_int_equal(batch_cached(seqs[2]), 4);
+    batch_free(b);
+}
+
+/* ---- what is refused -------------------------------------------------------------------- */
 
 static void what_can_never_run_is_refused_with_numbers(void **state)
 {
@@ -279,7 +557,9 @@ static void impossible_configurations_are_refused_by_name(void **state)
         {"context_tokens", offsetof(struct batch_config, context_tokens), 1},
         {"step_tokens", offsetof(struct batch_config, step_tokens), 1},
         {"chunk_tokens", offsetof(struct batch_config, chunk_tokens), 0},
+        {"beside_tokens", offsetof(struct batch_config, beside_tokens), 0},
         {"logits_rows", offsetof(struct batch_config, logits_rows), 3},
+        {"pass_max", offsetof(struct batch_config, pass_max), 0},
     };
 
     (void)state;
@@ -293,210 +573,30 @@ static void impossible_configurations_are_refused_by_name(void **state)
     }
 }
 
-/* ---- a random life ---------------------------------------------------------------------- */
-
-struct watched {
-    bool present, running;
-    uint32_t slot, n_prompt, n_limit, logits_from;
-    uint32_t n_ids, n_computed, n_logits;
-    uint64_t arrived, last_row;
-};
-
-struct life {
-    struct batch *b;
-    struct batch_config config;
-    struct watched jobs[64];
-    uint64_t seed, step, arrivals, last_admitted;
-    uint32_t dice;
-};
-
-static uint32_t roll(struct life *l, uint32_t sides)
-{
-    return philox_token_word(l->seed, 0, l->dice++) % sides;
-}
-
-static void life_add(struct life *l)
-{
-    uint32_t k = roll(l, 64);
-    struct watched *w = &l->jobs[k];
-    int32_t ids[64];
-
-    if (w->present)
-        return;
-    uint32_t n_ids = 1 + roll(l, l->config.context_tokens - 1);
-    uint32_t n_limit = n_ids + 1 + roll(l, l->config.context_tokens - n_ids);
-    struct batch_job job = {.owner = &owners[k], .ids = ids, .n_ids = n_ids, .n_limit = n_limit};
-    job.logits_from = roll(l, 4) == 0 ? roll(l, n_ids) : n_ids - 1;
-    for (uint32_t i = 0; i < n_ids; i++)
-        ids[i] = (int32_t)(k * 1000 + i);
-    enum err e = batch_add(l->b, &job, NULL);
-    if (e != ERR_OK) {
-        assert_true(e == ERR_BUSY || batch_pages_needed(&l->config, n_limit) > l->config.pages);
-        return;
-    }
-    *w = (struct watched){
-        .present = true,
-        .n_prompt = n_ids,
-        .n_ids = n_ids,
-        .n_limit = n_limit,
-        .logits_from = job.logits_from,
-        .arrived = ++l->arrivals,
-    };
-}
-
-static void life_remove(struct life *l, uint32_t k)
-{
-    assert_int_equal(batch_remove(l->b, &owners[k]), l->jobs[k].present);
-    l->jobs[k].present = false;
-}
-
-static void life_admit(struct life *l)
-{
-    uint32_t slot;
-    int *owner;
-
-    while ((owner = batch_admit(l->b, &slot)) != NULL) {
-        struct watched *w = &l->jobs[owner - owners];
-        assert_true(w->present && !w->running && w->arrived > l->last_admitted);
-        l->last_admitted = w->arrived;
-        w->running = true;
-        w->slot = slot;
-        w->last_row = l->step;
-    }
-}
-
-/* No page belongs to two jobs, none is lost, none is out of range. */
-static void life_check_pages(const struct life *l, const struct batch_plan *plan)
-{
-    int owner_of[256];
-    uint32_t held = 0;
-
-    memset(owner_of, -1, sizeof owner_of);
-    for (int k = 0; k < 64; k++) {
-        const struct watched *w = &l->jobs[k];
-        if (!w->present || !w->running)
-            continue;
-        uint32_t n = batch_pages_needed(&l->config, w->n_limit);
-        for (uint32_t i = 0; i < n; i++) {
-            uint32_t page = plan->pages[w->slot * plan->pages_stride + i];
-            assert_true(page < l->config.pages);
-            assert_int_equal(owner_of[page], -1);
-            owner_of[page] = k;
-            held++;
-        }
-    }
-    assert_int_equal(held + batch_state(l->b).pages_free, l->config.pages);
-}
-
-static void life_step(struct life *l)
-{
-    struct batch_plan plan;
-    uint32_t rows_of[64] = {0}, n_running = 0;
-    int32_t drawn[64] = {0};
-
-    life_admit(l);
-    for (int k = 0; k < 64; k++)
-        n_running += l->jobs[k].present && l->jobs[k].running;
-    assert_int_equal(batch_state(l->b).running, n_running);
-    l->step++;
-    if (!batch_plan_step(l->b, &plan)) {
-        assert_int_equal(n_running, 0);
-        return;
-    }
-    life_check_pages(l, &plan);
-    assert_in_range(plan.n_rows, 1, l->config.step_tokens);
-    assert_in_range(plan.n_logits, 0, l->config.logits_rows);
-    for (uint32_t i = 0; i < plan.n_rows; i++) {
-        uint32_t k = (uint32_t)job_of(l->b, plan.slot[i]);
-        struct watched *w = &l->jobs[k];
-        bool logits = i >= plan.n_rows - plan.n_logits;
-        uint32_t position = plan.position[i];
-        assert_true(w->present && w->running && w->slot == plan.slot[i]);
-        /* Each position once, in order, with the id that stands there. */
-        assert_int_equal(position, w->n_computed++);
-        if (position < w->n_prompt)
-            assert_int_equal(plan.ids[i], (int32_t)(k * 1000 + position));
-        else
-            assert_int_equal(plan.ids[i], -(int32_t)(k * 1000 + position));
-        assert_int_equal(logits, position >= w->logits_from);
-        if (logits) {
-            uint32_t at = i - (plan.n_rows - plan.n_logits);
-            assert_int_equal(plan.draw[at], position + 1 >= w->n_prompt);
-            drawn[at] = -(int32_t)(k * 1000 + position + 1);
-            w->n_ids += plan.draw[at];
-        }
-        w->last_row = l->step;
-        rows_of[k]++;
-    }
-    batch_commit(l->b, drawn);
-    for (uint32_t k = 0; k < 64; k++) {
-        struct watched *w = &l->jobs[k];
-        uint32_t n_ids;
-        if (!w->present || !w->running)
-            continue;
-        if (w->n_prompt > 1 && w->n_computed < w->n_prompt)
-            assert_in_range(rows_of[k], 0, l->config.chunk_tokens);
-        /* Nobody starves. */
-        assert_true(l->step - w->last_row <= l->config.slots);
-        (void)batch_ids(l->b, w->slot, &n_ids);
-        assert_int_equal(n_ids, w->n_ids);
-        assert_int_equal(batch_full(l->b, w->slot), w->n_ids == w->n_limit);
-        if (w->n_ids == w->n_limit || roll(l, 100) == 0)
-            life_remove(l, k);
-    }
-}
-
-static void a_random_life_leaks_shares_and_starves_nothing(void **state)
-{
-    (void)state;
-    for (uint64_t seed = 0; seed < 200; seed++) {
-        struct life l = {.seed = seed};
-        l.config = (struct batch_config){
-            .slots = 1 + roll(&l, 12),
-            .waiting_max = 1 + roll(&l, 20),
-            .pages = 4 + roll(&l, 60),
-            .page_tokens = 1 + roll(&l, 8),
-            .context_tokens = 2 + roll(&l, 40),
-            .step_tokens = 2 + roll(&l, 20),
-            .chunk_tokens = 1 + roll(&l, 20),
-        };
-        l.config.logits_rows = l.config.slots + roll(&l, 4);
-        l.b = open_batch(&l.config);
-        for (uint32_t turn = 0; turn < 300; turn++) {
-            for (uint32_t n = roll(&l, 4); n > 0; n--)
-                life_add(&l);
-            if (roll(&l, 20) == 0)
-                life_remove(&l, roll(&l, 64));
-            life_step(&l);
-        }
-        /* Without arrivals everything that runs or waits comes to its end. */
-        for (uint32_t turn = 0; turn < 64 * 50 * 13; turn++) {
-            struct batch_state now = batch_state(l.b);
-            if (now.running + now.waiting == 0)
-                break;
-            life_step(&l);
-        }
-        struct batch_state now = batch_state(l.b);
-        assert_int_equal(now.running + now.waiting, 0);
-        assert_int_equal(now.queued_tokens, 0);
-        assert_int_equal(now.pages_free, l.config.pages);
-        batch_free(l.b);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_prompt_is_computed_in_pieces_and_then_drawn_from),
         cmocka_unit_test(decodes_go_first_and_prompts_share_the_rest),
+        cmocka_unit_test(prompts_beside_a_decode_get_a_part_of_the_step),
         cmocka_unit_test(a_quarter_of_the_step_belongs_to_prompts),
         cmocka_unit_test(a_step_too_small_for_all_takes_turns),
         cmocka_unit_test(chunks_bound_one_prompt_and_not_the_step),
         cmocka_unit_test(logits_of_resumed_ids_are_computed_without_a_draw),
-        cmocka_unit_test(jobs_wait_for_all_their_pages_in_order),
+        cmocka_unit_test(with_full_headroom_jobs_wait_for_all_their_pages_in_order),
+        cmocka_unit_test(who_came_last_is_preempted_when_pages_run_out_and_goes_on_later),
+        cmocka_unit_test(a_better_class_takes_the_place_of_a_worse_one),
+        cmocka_unit_test(nobody_is_preempted_in_vain),
+        cmocka_unit_test(a_job_passed_pass_max_times_is_passed_no_more),
+        cmocka_unit_test(the_same_beginning_is_computed_once),
+        cmocka_unit_test(nothing_is_shared_between_spaces_or_without_one),
+        cmocka_unit_test(a_prompt_that_is_there_whole_computes_its_last_page),
+        cmocka_unit_test(who_needs_a_page_that_is_being_computed_waits_for_it),
+        cmocka_unit_test(who_computed_it_for_others_may_go_before_it_is_done),
+        cmocka_unit_test(what_was_drawn_is_reused_too),
+        cmocka_unit_test(what_was_not_used_longest_goes_first_and_ends_before_beginnings),
         cmocka_unit_test(what_can_never_run_is_refused_with_numbers),
         cmocka_unit_test(impossible_configurations_are_refused_by_name),
-        cmocka_unit_test(a_random_life_leaks_shares_and_starves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

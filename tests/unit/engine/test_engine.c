@@ -164,30 +164,19 @@ static void the_digest_tells_jobs_apart(void **state)
 }
 
 /* Jobs that come and go at random around each other, some cancelled, answer as they do alone. */
-static void a_crowd_answers_as_each_would_alone(void **state)
+enum { CROWD = 48 };
+
+static void check_crowd(const struct engine_model_config *model,
+                        const struct engine_job jobs[CROWD], const struct answer alone[CROWD],
+                        uint64_t *ret_cached)
 {
-    enum { CROWD = 48 };
-    static struct answer alone[CROWD];
     struct engine_config config = {.threads = 2, .step_tokens = 24, .sequences = 6};
-    struct engine_job jobs[CROWD];
+    struct engine_load_now load;
     struct rig rig;
 
-    (void)state;
-    for (uint32_t i = 0; i < CROWD; i++) {
-        jobs[i] = text_job(i, long_prompt + philox_token_word(1, 0, i) % 80,
-                           1 + philox_token_word(2, 0, i) % 40);
-        jobs[i].sampling.temperature = (float)(i % 3) * 0.7f;
-        jobs[i].sampling.seed = i;
-        jobs[i].want_logits_digest = i % 2 == 0;
-    }
-    open_default(&rig, &small_steps);
-    for (uint32_t i = 0; i < CROWD; i++) {
-        alone[i] = *rig_run(&rig, &jobs[i]);
-        rig.answers[i] = (struct answer){0};
-    }
-    rig_close(&rig);
-
-    open_default(&rig, &config);
+    rig_open(&rig, &config);
+    rig_load(&rig, MODEL, model);
+    *ret_cached = 0;
     for (uint32_t i = 0; i < CROWD; i++) {
         assert_int_equal(rig_submit(&rig, &jobs[i], NULL), ERR_OK);
         if (i % 5 == 3)
@@ -206,8 +195,9 @@ static void a_crowd_answers_as_each_would_alone(void **state)
         assert_int_equal(a->ids.count, alone[i].ids.count);
         assert_int_equal(a->text.size, alone[i].text.size);
         assert_memory_equal(a->sha256, alone[i].sha256, 32);
+        assert_int_equal(a->usage.prompt_cached + a->usage.prompt_computed, a->usage.prompt_tokens);
+        *ret_cached += a->usage.prompt_cached;
     }
-    struct engine_load_now load;
     engine_load_read(rig.engine, MODEL, &load);
     assert_int_equal(load.running, 0);
     assert_int_equal(load.waiting, 0);
@@ -215,6 +205,42 @@ static void a_crowd_answers_as_each_would_alone(void **state)
     assert_int_equal(load.kv_pages_free, load.kv_pages);
     assert_true(load.decode_tokens_per_s > 0);
     rig_close(&rig);
+}
+
+static void a_crowd_answers_as_each_would_alone(void **state)
+{
+    static struct answer alone[CROWD];
+    struct engine_model_config model = {.path = default_path};
+    struct engine_job jobs[CROWD];
+    struct rig rig;
+    uint64_t cached;
+
+    (void)state;
+    for (uint32_t i = 0; i < CROWD; i++) {
+        jobs[i] = text_job(i, long_prompt + (i % 4 < 2 ? 0 : philox_token_word(1, 0, i) % 80),
+                           1 + philox_token_word(2, 0, i) % 40);
+        jobs[i].sampling.temperature = (float)(i % 3) * 0.7f;
+        jobs[i].sampling.seed = i;
+        jobs[i].want_logits_digest = i % 2 == 0;
+    }
+    open_default(&rig, &small_steps);
+    for (uint32_t i = 0; i < CROWD; i++) {
+        alone[i] = *rig_run(&rig, &jobs[i]);
+        rig.answers[i] = (struct answer){0};
+    }
+    rig_close(&rig);
+
+    check_crowd(&model, jobs, alone, &cached);
+    assert_int_equal(cached, 0);
+    /* Beginnings are shared, and a pool for one context has classes preempt each other. */
+    model.slots = 1;
+    model.context_tokens = 144;
+    for (uint32_t i = 0; i < CROWD; i++) {
+        jobs[i].space = 1 + i % 2;
+        jobs[i].job_class = i * 7 % 3;
+    }
+    check_crowd(&model, jobs, alone, &cached);
+    assert_true(cached > 0);
     for (uint32_t i = 0; i < CROWD; i++)
         answer_fini(&alone[i]);
 }
