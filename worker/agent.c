@@ -25,6 +25,8 @@
 #define AGENT_REPORT_BYTES_MAX (8u << 20)
 #define AGENT_GOODBYE_MS       1500u
 
+_Static_assert(AGENT_REPORT_BYTES_MAX >= 2 * LEASE_CHUNK_BYTES_MAX, "any chunk goes into a report");
+
 struct agent {
     const struct agent_config *config;
     struct engine *engine;

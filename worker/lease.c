@@ -137,15 +137,29 @@ void lease_release_content(struct lease *lease)
     memset(&lease->run, 0, sizeof lease->run);
 }
 
-enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids,
-                      const int32_t *text_sizes, size_t n_ids, const void *text, size_t text_size,
-                      struct errbuf *eb)
+/* An id and the size of its text take at most five bytes of a frame each, beside the text. */
+#define LEASE_ID_BYTES 10u
+
+/* How many of these tokens make the next chunk, and the text they add. A chunk goes into one frame
+ * whole, but an event of the engine can be longer than a frame: it holds all that was made since
+ * the last was taken. */
+static size_t chunk_measure(const int32_t *text_sizes, size_t n_ids, size_t *ret_text)
 {
-    if (first != lease->tokens)
-        return err_set(eb, ERR_INTERNAL, "engine went on at token %u where %u was due", first,
-                       lease->tokens);
-    if (n_ids == 0 && text_size == 0)
-        return ERR_OK;
+    size_t n = 0, text = 0;
+    while (n < n_ids && n < LIMIT_TOKENS_PER_FRAME) {
+        size_t more = text + (size_t)text_sizes[n];
+        if (n > 0 && more + (n + 1) * LEASE_ID_BYTES > LEASE_CHUNK_BYTES_MAX)
+            break;
+        text = more;
+        n++;
+    }
+    *ret_text = text;
+    return n;
+}
+
+static enum err chunk_add(struct lease *lease, const int32_t *ids, const int32_t *text_sizes,
+                          size_t n_ids, const void *text, size_t text_size, struct errbuf *eb)
+{
     if (lease->n_chunks == lease->cap_chunks) {
         size_t capacity = lease->cap_chunks == 0 ? 8 : lease->cap_chunks * 2;
         struct lease_chunk *chunks = realloc(lease->chunks, capacity * sizeof *chunks);
@@ -155,7 +169,7 @@ enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids,
         lease->cap_chunks = capacity;
     }
     struct lease_chunk c = {
-        .first = first, .n_ids = (uint32_t)n_ids, .text_size = (uint32_t)text_size};
+        .first = lease->tokens, .n_ids = (uint32_t)n_ids, .text_size = (uint32_t)text_size};
     c.ids = malloc(n_ids * sizeof *c.ids + 1);
     c.text_sizes = malloc(n_ids * sizeof *c.text_sizes + 1);
     c.text = malloc(text_size + 1);
@@ -175,6 +189,48 @@ enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids,
     return ERR_OK;
 }
 
+static bool text_sizes_fit(const int32_t *text_sizes, size_t n_ids, size_t text_size)
+{
+    for (size_t i = 0; i < n_ids; i++) {
+        if (text_sizes[i] < 0 || (size_t)text_sizes[i] > text_size)
+            return false;
+        text_size -= (size_t)text_sizes[i];
+    }
+    return true;
+}
+
+enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids,
+                      const int32_t *text_sizes, size_t n_ids, const void *text, size_t text_size,
+                      struct errbuf *eb)
+{
+    const uint8_t *bytes = text;
+
+    if (first != lease->tokens)
+        return err_set(eb, ERR_INTERNAL, "engine went on at token %u where %u was due", first,
+                       lease->tokens);
+    if (!text_sizes_fit(text_sizes, n_ids, text_size))
+        return err_set(eb, ERR_INTERNAL, "%zu tokens add more than their %zu bytes of text", n_ids,
+                       text_size);
+    while (n_ids > 0 || text_size > 0) {
+        size_t take_text;
+        size_t take = chunk_measure(text_sizes, n_ids, &take_text);
+        if (take == n_ids) /* text behind the last token is the last chunk's */
+            take_text = text_size;
+        enum err e = chunk_add(lease, ids, text_sizes, take, bytes, take_text, eb);
+        if (e != ERR_OK)
+            return e;
+        n_ids -= take;
+        text_size -= take_text;
+        if (take > 0) {
+            ids += take;
+            text_sizes += take;
+        }
+        if (take_text > 0)
+            bytes += take_text;
+    }
+    return ERR_OK;
+}
+
 void lease_end(struct lease *lease, enum wire_finish finish, enum err error, const char *text)
 {
     lease->state = LEASE_STATE_ENDED;
@@ -183,9 +239,6 @@ void lease_end(struct lease *lease, enum wire_finish finish, enum err error, con
     (void)snprintf(lease->error_text, sizeof lease->error_text, "%s", text != NULL ? text : "");
     lease->changed = true;
 }
-
-/* An id and the size of its text take at most five bytes of a frame each, beside the text. */
-#define LEASE_ID_BYTES 10u
 
 /* How many chunks go into `bytes_max` of this frame; *ret_* are their sums. */
 static size_t chunks_take(const struct lease *l, size_t bytes_max, uint32_t *ret_ids,

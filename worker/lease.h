@@ -20,6 +20,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What a chunk takes of a frame, ids and text; one token alone may pass it. */
+#define LEASE_CHUNK_BYTES_MAX (1u << 20)
+
 struct lease_chunk {
     uint32_t first; /* index of its first token in the completion */
     uint32_t n_ids;
@@ -76,18 +79,19 @@ void lease_remove(struct lease_table *t, struct lease *lease);
 /* The command's copy is not needed once the engine has the job. */
 void lease_release_content(struct lease *lease);
 
-/* Tokens [first, first + n_ids), the text they add and how much of it each. ERR_INTERNAL where they
- * do not follow what is there. */
+/* Tokens [first, first + n_ids), the text they add and how much of it each; any number of them.
+ * ERR_INTERNAL where they do not follow what is there, or add more than the text. After
+ * ERR_NO_MEMORY the lease has those before the one for which there was none. */
 enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids,
                       const int32_t *text_sizes, size_t n_ids, const void *text, size_t text_size,
                       struct errbuf *eb);
 void lease_end(struct lease *lease, enum wire_finish finish, enum err error, const char *text);
 
 /* Fills `report->leases` from all leases with something to say (all of them when `all`), at most
- * LIMIT_PROGRESS_PER_FRAME, and within `text_bytes_max` of text; the rest waits for the next frame.
- */
-enum err lease_report_fill(struct lease_table *t, bool all, size_t text_bytes_max,
-                           struct arena *arena, struct wire_report *ret_report);
+ * LIMIT_PROGRESS_PER_FRAME, and within `bytes_max` of ids and text; the rest waits for the next
+ * frame. Below twice LEASE_CHUNK_BYTES_MAX a chunk could wait for ever. */
+enum err lease_report_fill(struct lease_table *t, bool all, size_t bytes_max, struct arena *arena,
+                           struct wire_report *ret_report);
 /* The frame was lost: everything in it is to be said again. */
 void lease_report_failed(struct lease_table *t);
 /* One acknowledgement. Returns true when the lease is over for us: fenced, or its end was taken;

@@ -137,6 +137,75 @@ static void test_each_token_says_what_it_adds(void **state)
     lease_table_fini(&t);
 }
 
+/* What a model makes while nobody takes it is one event, of any length. */
+static void test_an_event_longer_than_a_frame_goes_out_in_several(void **state)
+{
+    enum { N = 2 * LIMIT_TOKENS_PER_FRAME + 3, TEXT_OF_ONE = 40 };
+    struct lease_table t;
+    struct wire_report report;
+    struct errbuf eb = {{0}};
+    bool over = false, fenced;
+    int32_t *ids = calloc(N, sizeof *ids), *sizes = calloc(N, sizeof *sizes);
+    char *text = malloc((size_t)N * TEXT_OF_ONE);
+    (void)state;
+
+    assert_true(ids != NULL && sizes != NULL && text != NULL);
+    for (int i = 0; i < N; i++) {
+        ids[i] = i;
+        sizes[i] = TEXT_OF_ONE;
+        memset(text + (size_t)i * TEXT_OF_ONE, 'a' + i % 26, TEXT_OF_ONE);
+    }
+    lease_table_init(&t);
+    struct lease *l = lease_new(&t, 1, 1);
+    assert_int_equal(lease_append(l, 0, ids, sizes, N, text, (size_t)N * TEXT_OF_ONE, &eb), ERR_OK);
+    lease_end(l, WIRE_FINISH_LENGTH, ERR_OK, "");
+    uint32_t got = 0;
+    for (int frames = 0; !over; frames++) {
+        struct arena arena;
+        arena_init(&arena, 16u << 20);
+        assert_true(frames < 16);
+        assert_int_equal(lease_report_fill(&t, false, 2 * LEASE_CHUNK_BYTES_MAX, &arena, &report),
+                         ERR_OK);
+        const struct wire_lease_progress *p = &report.leases[0];
+        assert_int_equal(p->first, got);
+        assert_in_range(p->n_ids, 1, LIMIT_TOKENS_PER_FRAME);
+        assert_int_equal(p->text.size, p->n_ids * TEXT_OF_ONE);
+        assert_memory_equal(p->ids, ids + got, p->n_ids * sizeof *ids);
+        assert_memory_equal(p->text.data, text + (size_t)got * TEXT_OF_ONE, p->text.size);
+        got += (uint32_t)p->n_ids;
+        assert_int_equal(p->finish, got == N ? WIRE_FINISH_LENGTH : WIRE_FINISH_UNSPECIFIED);
+        struct wire_lease_ack ack = {.job_id = p->job_id, .epoch = 1, .next = got};
+        over = lease_acknowledge(l, &ack, &fenced);
+        arena_fini(&arena);
+    }
+    assert_int_equal(got, N);
+    lease_table_fini(&t);
+    free(ids);
+    free(sizes);
+    free(text);
+}
+
+static void test_text_sizes_stay_within_the_text(void **state)
+{
+    static const int32_t ids[] = {1, 2};
+    static const struct {
+        int32_t sizes[2];
+        enum err want;
+    } rows[] = {
+        {{2, 1}, ERR_OK}, {{2, 2}, ERR_INTERNAL}, {{4, 0}, ERR_INTERNAL}, {{-1, 3}, ERR_INTERNAL}};
+    (void)state;
+
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct lease_table t;
+        struct errbuf eb = {{0}};
+        lease_table_init(&t);
+        struct lease *l = lease_new(&t, 1, 1);
+        assert_int_equal(lease_append(l, 0, ids, rows[i].sizes, 2, "abc", 3, &eb), rows[i].want);
+        assert_int_equal(l->tokens, rows[i].want == ERR_OK ? 2 : 0);
+        lease_table_fini(&t);
+    }
+}
+
 static void test_frames_are_bounded_and_the_end_comes_last(void **state)
 {
     struct lease_table t;
@@ -327,6 +396,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_lost_frame_is_said_again),
         cmocka_unit_test(test_each_token_says_what_it_adds),
+        cmocka_unit_test(test_an_event_longer_than_a_frame_goes_out_in_several),
+        cmocka_unit_test(test_text_sizes_stay_within_the_text),
         cmocka_unit_test(test_frames_are_bounded_and_the_end_comes_last),
         cmocka_unit_test(test_an_end_after_the_frame_left_is_not_taken_as_said),
         cmocka_unit_test(test_fencing_and_foreign_epochs),
