@@ -4,6 +4,10 @@ endforeach()
 cloister_unit_test(engine_threads
   SOURCES unit/engine/test_engine.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
+cloister_unit_test(engine_events
+  SOURCES unit/engine/test_events.c unit/engine/rig.c unit/engine/tiny_model.c
+  LIBS cloister_engine)
+target_link_options(test_engine_events PRIVATE -Wl,--wrap=realloc)
 
 add_executable(write_tiny_model unit/engine/write_tiny_model.c unit/engine/tiny_model.c)
 target_link_libraries(write_tiny_model PRIVATE cloister_common m)

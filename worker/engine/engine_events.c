@@ -19,6 +19,17 @@ void source_push(struct engine *e, struct source *source)
     e->line_last = source;
 }
 
+/* What it has to say now stands before all that others said since it got its place. */
+static void source_push_front(struct engine *e, struct source *source)
+{
+    CHECK(!source->in_line);
+    source->in_line = true;
+    source->next = e->line_first;
+    e->line_first = source;
+    if (e->line_last == NULL)
+        e->line_last = source;
+}
+
 static struct source *source_pop(struct engine *e)
 {
     struct source *source = e->line_first;
@@ -48,8 +59,10 @@ enum err events_job_piece(struct engine *e, struct engine_job_state *job, const 
     if (!job->has_tokens)
         job->out_first = piece->first;
     CHECK(piece->first == job->out_first + job->out_ids.count);
-    if (!buf_reserve(&job->out_text, piece->text_size))
+    if (!buf_reserve(&job->out_text, piece->text_size)) {
+        job->out_text.failed = false; /* what waits in it is good */
         return ERR_NO_MEMORY;
+    }
     size_t before = job->out_ids.count, at = 0;
     for (uint32_t i = 0; i < piece->n_tokens; i++) {
         size_t end = piece->ends[i] < piece->text_size ? piece->ends[i] : piece->text_size;
@@ -138,8 +151,9 @@ static void poll_job(struct engine *e, struct engine_job_state *job, struct engi
         ev->ids = e->polled_ids.ids;
         ev->n_ids = e->polled_ids.count;
         job->has_started = false;
+        /* In front: behind it may stand its model's end, which comes after the job's. */
         if (job->has_tokens || job->has_finished)
-            source_push(e, &job->source);
+            source_push_front(e, &job->source);
         return;
     }
     poll_tokens(e, job, ev);
@@ -177,6 +191,7 @@ static void poll_model(struct engine *e, struct engine_model_state *model, struc
         ev->context_tokens = model->ready.context_tokens;
         ev->load_ms = model->load_ms;
         model->has_ready = false;
+        /* Behind its jobs, all of which stand in line by now. */
         if (model->has_gone)
             source_push(e, &model->source);
         return;

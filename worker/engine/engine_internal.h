@@ -158,7 +158,7 @@ struct engine_job_state *job_list_pop(struct job_list *list);
 /* engine_events.c: all under the lock */
 void source_push(struct engine *e, struct source *source);
 void events_job_started(struct engine *e, struct engine_job_state *job);
-/* Hands the stream's next piece out; ERR_NO_MEMORY: it is lost, and so is the job. */
+/* Hands the stream's next piece out; ERR_NO_MEMORY: nothing of it is, and the job is to end. */
 enum err events_job_piece(struct engine *e, struct engine_job_state *job, const int32_t *ids,
                           const struct stream_piece *piece);
 /* The last event; afterwards the job belongs to the caller's thread. */

@@ -84,6 +84,8 @@ static enum err job_give(struct engine *e, struct engine_job_state *job)
     engine_lock(e);
     err = events_job_piece(e, job, completion + piece.first, &piece);
     engine_unlock(e);
+    if (err != ERR_OK) /* not handed out, so it does not count */
+        stream_put_back(&job->stream);
     return err;
 }
 

@@ -202,6 +202,12 @@ bool stream_take(struct stream *s, struct stream_piece *ret_piece)
     return true;
 }
 
+void stream_put_back(struct stream *s)
+{
+    s->taken -= (uint32_t)s->clear_at_next;
+    s->clear_at_next = 0;
+}
+
 void stream_drop(struct stream *s)
 {
     stream_forget_taken(s);

@@ -70,6 +70,9 @@ struct stream_piece {
 /* What may be handed out now; false when there is nothing. */
 bool stream_take(struct stream *s, struct stream_piece *ret_piece);
 
+/* The piece just taken could not be handed out: its tokens wait again. */
+void stream_put_back(struct stream *s);
+
 /* Takes everything that waits without handing it out: these tokens were delivered before. */
 void stream_drop(struct stream *s);
 

@@ -275,6 +275,31 @@ static void a_stop_that_began_in_dropped_text_ends_without_more(void **state)
     stream_fini(&s);
 }
 
+static void what_is_put_back_is_taken_again(void **state)
+{
+    static const struct sampling_stop stop = {"END", 3};
+    struct stream_piece piece;
+    struct stream s;
+
+    (void)state;
+    assert_int_equal(stream_init(&s, &stop, 1, NULL), ERR_OK);
+    assert_int_equal(stream_push(&s, "ab", 2), ERR_OK);
+    assert_true(stream_take(&s, &piece));
+    assert_int_equal(stream_push(&s, "cd", 2), ERR_OK);
+    assert_true(stream_take(&s, &piece));
+    stream_put_back(&s);
+    assert_int_equal(s.taken, 1);
+    assert_int_equal(stream_push(&s, "eEND", 4), ERR_OK);
+    assert_true(stream_take(&s, &piece));
+    assert_int_equal(piece.first, 1);
+    assert_int_equal(piece.n_tokens, 2);
+    assert_int_equal(piece.text_size, 3);
+    assert_memory_equal(piece.text, "cde", 3);
+    stream_put_back(&s);
+    assert_int_equal(s.taken, 1);
+    stream_fini(&s);
+}
+
 static void stop_strings_out_of_bounds_are_refused(void **state)
 {
     static char long_stop[LIMIT_STOP_BYTES + 1];
@@ -307,6 +332,7 @@ int main(void)
         cmocka_unit_test(replay_gives_the_same_state),
         cmocka_unit_test(the_last_piece_names_every_token),
         cmocka_unit_test(a_stop_that_began_in_dropped_text_ends_without_more),
+        cmocka_unit_test(what_is_put_back_is_taken_again),
         cmocka_unit_test(stop_strings_out_of_bounds_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
