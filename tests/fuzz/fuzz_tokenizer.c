@@ -11,19 +11,24 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { N_TOKENIZERS = 6 };
+/* One name of each split, and SentencePiece. */
+static const char *const pres[] = {
+    "gpt-2",  "llama-bpe", "smollm",     "qwen2",        "default",     NULL,
+    "tekken", "gpt-4o",    "falcon",     "deepseek-llm", "deepseek-v3", "deepseek-coder",
+    "qwen35", "minicpm5",  "seed-coder", "ufakzeka",     "bloom",       "viking",
+};
+enum { N_TOKENIZERS = sizeof pres / sizeof pres[0] };
 
 static struct tokenizer *tokenizers[N_TOKENIZERS];
 
 static void fuzz_open(void)
 {
-    static const char *const pres[] = {"gpt-2", "llama-bpe", "smollm", "qwen2", "default"};
     for (int i = 0; i < N_TOKENIZERS; i++) {
         struct gguf_build b;
         struct buf file;
         struct gguf *g = NULL;
         gguf_build_init(&b);
-        if (i < 5) {
+        if (pres[i] != NULL) {
             gguf_build_bpe(&b, pres[i]);
         } else {
             gguf_build_bool(&b, "tokenizer.ggml.add_space_prefix", 0);
@@ -46,7 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2)
         return 0;
     const struct tokenizer *t = tokenizers[data[0] % N_TOKENIZERS];
-    bool spm = data[0] % N_TOKENIZERS == 5;
+    bool spm = pres[data[0] % N_TOKENIZERS] == NULL;
     size_t cut = data[1] % (size - 1);
     data += 2;
     size -= 2;

@@ -48,10 +48,15 @@ TOKENIZE_GEMMA3_COUNT = 1000
 PRETOKENIZE_COUNT = 400
 SPM_PREFIX_COUNT = 200
 MINI_SPM_COUNT = 300
+SPLIT_COUNT = 80
 GREEDY_TOKENS_MAX = 64
 TOP_LOGITS_COUNT = 20
 
 PRE_TOKENIZERS = ("smollm", "llama-bpe", "qwen2", "gpt-2", "default")
+# One of each split.
+SPLIT_PRE_TOKENIZERS = PRE_TOKENIZERS + (
+    "tekken", "gpt-4o", "deepseek-llm", "deepseek-coder", "deepseek-v3", "falcon", "qwen35",
+    "seed-coder", "ufakzeka", "minicpm5", "bloom", "viking")
 
 
 # ---------------------------------------------------------------------------
@@ -503,6 +508,22 @@ def text_mixed(rng, count):
     return out
 
 
+# What the splits disagree about: capitals, contractions, combining marks, digits, scripts, signs at
+# the ends of lines.
+SPLIT_PIECES = [
+    "the", "of", "Abc", "DEF", "AbcDEFghi", "mcDonald", "É", "ÉÀ", "éà", "ǅe", "ᾳᾼ", "e\u0301", "\u0301", "न\u093f",
+    "ก\u0e34", "\u200d",
+    "字", "字典", "ひら", "カナ", "한글", "Ж", "жы", "אב", "ab", "x", "'s", "'S", "'ll", "'Ll", "'VE", "\u2019s", "''", "'", "`", "``",
+    "1", "12", "345", "1234567", "٣٤٥٦", "½", "Ⅷ", "²", "０１", " ", "  ", "   ", "\n", "\n\n", "\r\n", " \n ", "\t", "\u3000",
+    "\u00a0", "\u2028", "\u0085", "$", "+=", "<=", "^", "~~", "|", "(", ")", "[", "_", ".", "...", "!", "?!", ",", "/", "/\n", "//",
+    ">\n", ";\r\n", "…", "。", "，", "、", "،", "।", "“", "”", "#", "@", "&", "€", "→", "🙂", "👍🏽", "\x00", "\x7f", "\u00ad",
+]
+
+
+def text_splits(rng, count):
+    return ["".join(rng.pick(SPLIT_PIECES) for _ in range(rng.between(4, 24))) for _ in range(count)]
+
+
 # Code points that have a byte without a token in the SmolLM2 vocabulary:
 # llama.cpp leaves those bytes out, so the ids do not spell the text.
 LOSSY = ["\x04", "\x06", "\x13", "\x14", "\x16", "\x1d", "\U00040000", "\U0009abcd"]
@@ -632,7 +653,7 @@ def gguf_write(path, pairs, version=3):
 
 
 # ---------------------------------------------------------------------------
-# Two small vocabularies of our own. They make two things visible that the big
+# Small vocabularies of our own. They make two things visible that the big
 # ones hide. SmolLM2 has no token of two digits and few that span words, so that
 # where a text was cut often leaves no trace in its ids; here the merges were
 # learned from whole lines, and every run of two or three digits is a token. And
@@ -725,6 +746,23 @@ def make_mini_bpe(path):
                            gguf_array(GGUF_TYPE_STRING, [gguf_string(a + " " + b) for a, b in merges])))
     for key, token in (("bos", 0), ("eos", 2)):
         pairs.append(gguf_pair("tokenizer.ggml.%s_token_id" % key, GGUF_TYPE_UINT32, struct.pack("<I", token)))
+    gguf_write(path, pairs)
+
+
+def make_mini_split(path):
+    """Merges only where two pieces of text_splits meet, so that ids show where a text was cut."""
+    letters = byte_letters()
+    raw = [p.encode() for p in SPLIT_PIECES]
+    merges = [(letters[a], letters[b]) for a in sorted({r[-1] for r in raw}) for b in sorted({r[0] for r in raw})]
+    tokens = [(c, TOKEN_NORMAL, 0) for c in letters]
+    tokens += [(a + b, TOKEN_NORMAL, 0) for a, b in merges]
+    tokens += [("<|endoftext|>", TOKEN_CONTROL, 0)]
+    pairs = mini_pairs("gpt2", tokens)
+    pairs.append(gguf_pair("tokenizer.ggml.pre", GGUF_TYPE_STRING, gguf_string("gpt-2")))
+    pairs.append(gguf_pair("tokenizer.ggml.merges", GGUF_TYPE_ARRAY,
+                           gguf_array(GGUF_TYPE_STRING, [gguf_string(a + " " + b) for a, b in merges])))
+    for key in ("bos", "eos"):
+        pairs.append(gguf_pair("tokenizer.ggml.%s_token_id" % key, GGUF_TYPE_UINT32, struct.pack("<I", len(tokens) - 1)))
     gguf_write(path, pairs)
 
 
@@ -1021,9 +1059,9 @@ def make_tokenize_smollm2_lossy(run):
     return lines
 
 
-def pretokenize(run, name, texts):
+def pretokenize(run, name, pres, texts):
     lines = []
-    for pre in PRE_TOKENIZERS:
+    for pre in pres:
         path = run.patched(name, "tokenizer.ggml.pre", GGUF_TYPE_STRING, gguf_string(pre))
         model = Model(run.engine, path)
         lines += [{"pre": pre, "text": t, "ids": model.tokenize(t)} for t in texts]
@@ -1032,7 +1070,8 @@ def pretokenize(run, name, texts):
 
 
 def make_pretokenize(run):
-    return pretokenize(run, "smollm2", choose(all_texts(), PRETOKENIZE_SHARES, PRETOKENIZE_COUNT, 200))
+    return pretokenize(run, "smollm2", PRE_TOKENIZERS,
+                       choose(all_texts(), PRETOKENIZE_SHARES, PRETOKENIZE_COUNT, 200))
 
 
 def mini_inputs(seed):
@@ -1045,7 +1084,11 @@ def mini_inputs(seed):
 
 
 def make_pretokenize_mini(run):
-    return pretokenize(run, "mini_bpe", mini_inputs(200))
+    return pretokenize(run, "mini_bpe", PRE_TOKENIZERS, mini_inputs(200))
+
+
+def make_pretokenize_split(run):
+    return pretokenize(run, "mini_split", SPLIT_PRE_TOKENIZERS, text_splits(Rng(201), SPLIT_COUNT))
 
 
 def make_tokenize_mini_spm(run):
@@ -1184,6 +1227,7 @@ FILES = {
     "tokenize_smollm2_lossy.jsonl": make_tokenize_smollm2_lossy,
     "pretokenize.jsonl": make_pretokenize,
     "pretokenize_mini.jsonl": make_pretokenize_mini,
+    "pretokenize_split.jsonl": make_pretokenize_split,
     "tokenize_mini_spm.jsonl": make_tokenize_mini_spm,
     "tokenize_gemma3.jsonl": make_tokenize_gemma3,
     "tokenize_spm_prefix.jsonl": make_tokenize_spm_prefix,
@@ -1248,7 +1292,7 @@ def main():
             sys.exit("%s is not the file these vectors are made from" % path)
 
     with tempfile.TemporaryDirectory() as folder:
-        for name, make in (("mini_bpe", make_mini_bpe), ("mini_spm", make_mini_spm)):
+        for name, make in (("mini_bpe", make_mini_bpe), ("mini_split", make_mini_split), ("mini_spm", make_mini_spm)):
             paths[name] = os.path.join(args.out, name + ".gguf")
             make(paths[name])
         run = Run(paths, args.threads, folder)

@@ -97,16 +97,20 @@ static enum err read_kind(struct tokenizer *t, const struct gguf *g, struct errb
     e = gguf_get_string(g, "tokenizer.ggml.pre", &s, eb);
     if (e != ERR_OK)
         return e;
-    t->pre = pre_type_find(s);
-    if (t->pre == NULL) {
+    const struct pre_type *pre = pre_type_find(s);
+    if (pre == NULL) {
+        char known[300];
         gguf_string_print(s, text, sizeof text);
-        return err_set(eb, ERR_UNSUPPORTED, "key 'tokenizer.ggml.pre': '%s' is not one of %s", text,
-                       pre_type_list());
+        pre_type_list(known, sizeof known);
+        return err_set(eb, ERR_UNSUPPORTED,
+                       "key 'tokenizer.ggml.pre': '%s' is not one of %s, or their other names",
+                       text, known);
     }
-    t->ignore_merges = t->pre->ignore_merges;
-    t->adds_bos = t->pre->adds_bos;
-    (void)snprintf(t->kind, sizeof t->kind, "bpe %s", t->pre->kind);
-    return pre_tokenizer_new(&t->splitter, t->pre, eb);
+    t->split = pre_split_of(pre);
+    t->ignore_merges = pre->ignore_merges;
+    t->adds_bos = pre->adds_bos;
+    (void)snprintf(t->kind, sizeof t->kind, "bpe %s", pre->kind);
+    return pre_tokenizer_new(&t->splitter, t->split, eb);
 }
 
 static enum err read_count_check(const char *key, uint64_t count, int32_t n_tokens,
@@ -455,8 +459,8 @@ static void make_digest(struct tokenizer *t)
     struct sha256_stream *s = sha256_new();
     sha256_update(s, form, sizeof form);
     sha256_update(s, t->kind, sizeof t->kind);
-    for (size_t i = 0; t->pre != NULL && t->pre->passes[i] != NULL; i++)
-        sha256_update(s, t->pre->passes[i], strlen(t->pre->passes[i]) + 1);
+    for (size_t i = 0; t->split != NULL && t->split->passes[i] != NULL; i++)
+        sha256_update(s, t->split->passes[i], strlen(t->split->passes[i]) + 1);
     const uint8_t flags[] = {t->adds_bos, t->ignore_merges, t->adds_space_prefix};
     sha256_update(s, flags, sizeof flags);
     const int32_t ids[] = {t->bos, t->eos, t->eot, t->unknown, t->n_tokens};

@@ -1,8 +1,8 @@
 /*
  * tokenizer.h - text to token ids and back, from what the GGUF file says.
  *
- * Two families: byte-level BPE ("gpt2" in the file; pre-tokenizer patterns llama-bpe, smollm,
- * qwen2, gpt-2 through PCRE2) and SentencePiece ("llama"; merges by score, byte fallback).
+ * Two families: byte-level BPE ("gpt2" in the file; words cut by the pre-tokenizer that it names,
+ * through PCRE2) and SentencePiece ("llama"; merges by score, byte fallback).
  * Any bytes are legal input, valid UTF-8 or not. detokenize(tokenize(bytes)) == bytes for
  * byte-level BPE and for SPM with byte fallback, with two exceptions that SentencePiece files bring
  * with them: U+2581 comes back as a space, and where the file asks for a space prefix, text behind

@@ -4,6 +4,7 @@
  *   tokenizer.c          opening and checking, decoding, accessors
  *   tokenizer_vocab.c    text of a token to its id; pairs of ids to their merge
  *   tokenizer_special.c  special tokens in a text
+ *   tokenizer_patterns.c the patterns of each named split
  *   tokenizer_pre.c      the split of a text into words, by PCRE2
  *   tokenizer_encode.c   the merges of both families over one heap
  */
@@ -59,7 +60,7 @@ struct pre_tokenizer; /* tokenizer_pre.c */
 struct tokenizer {
     enum tokenizer_family family;
     char kind[40];
-    const struct pre_type *pre;
+    const struct pre_split *split; /* BPE */
     struct token *tokens;
     int32_t n_tokens;
     char *blob;
@@ -112,19 +113,31 @@ enum err specials_split(const struct tokenizer *t, const uint8_t *text, size_t s
                         const struct tokenizer_span *spans, size_t n_spans,
                         struct fragments *ret_fragments, struct errbuf *eb);
 
-/* --- tokenizer_pre.c --- */
+/* --- tokenizer_patterns.c --- */
+
+#define PRE_PASSES_MAX 6
+
+struct pre_split {
+    const char *kind;
+    const char *passes[PRE_PASSES_MAX + 1]; /* patterns; each splits what the one before left;
+                                               NULL ends */
+};
 
 struct pre_type {
     const char *name; /* tokenizer.ggml.pre */
-    const char *kind; /* the same split under several names has one */
+    const char *kind; /* of its split, which several names can have */
     bool ignore_merges;
     bool adds_bos;
-    const char *passes[5]; /* patterns; each splits what the one before left; NULL ends */
 };
 
-const struct pre_type *pre_type_find(struct gguf_string name);
-const char *pre_type_list(void);
-enum err pre_tokenizer_new(struct pre_tokenizer **ret, const struct pre_type *type,
+const struct pre_type *pre_type_find(struct gguf_string name); /* NULL where there is none */
+const struct pre_split *pre_split_of(const struct pre_type *type);
+/* One name of each kind, for messages; cut where it does not fit. */
+void pre_type_list(char *ret_text, size_t size);
+
+/* --- tokenizer_pre.c --- */
+
+enum err pre_tokenizer_new(struct pre_tokenizer **ret, const struct pre_split *split,
                            struct errbuf *eb);
 void pre_tokenizer_free(struct pre_tokenizer *p);
 

@@ -1,10 +1,8 @@
 /*
  * tokenizer_pre.c - the split of a text into words, before merges, by PCRE2.
  *
- * The patterns are those of the models' own tokenizers with their white space written out: PCRE2's
- * \s has U+180E, which no tokenizer counts. They stay linear: a run that a pattern gives up on is
- * given up once, and the match limit is set to what that takes, so that a pattern which were not
- * linear would show as an error and not as a hang.
+ * The match limit is set to what a linear pattern takes, so that one which were not would show as
+ * an error and not as a hang.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 
@@ -17,54 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PASSES_MAX 4
-
-/* White space inside a class: TAB to CR, NEL, and Unicode's separators. */
-#define WS "\\t-\\r\\x{85}\\p{Z}"
-
-/* White space runs leave their last character to the word that follows. */
-#define SPACES "[" WS "]+(?![^" WS "])|[" WS "]+"
-
-/* Source: GPT-2. */
-#define PATTERN_GPT2 "'(?:[stmd]|re|ve|ll)| ?\\p{L}++| ?\\p{N}++| ?[^" WS "\\p{L}\\p{N}]++|" SPACES
-
-/* Source: Llama 3 and Qwen 2, which differ in how many digits stay together. */
-#define PATTERN_LLAMA3(digits)                                                                     \
-    "'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])|[^\\r\\n\\p{L}\\p{N}]?\\p{L}++|" digits "| ?[^" WS \
-    "\\p{L}\\p{N}]++[\\r\\n]*+|[" WS "]*[\\r\\n]++|" SPACES
-
-static const struct pre_type pre_types[] = {
-    {"smollm", "smollm", false, false, {"\\p{N}", PATTERN_GPT2}},
-    {"llama-bpe", "llama3", true, true, {PATTERN_LLAMA3("\\p{N}{1,3}+")}},
-    {"llama3", "llama3", true, true, {PATTERN_LLAMA3("\\p{N}{1,3}+")}},
-    {"llama-v3", "llama3", true, true, {PATTERN_LLAMA3("\\p{N}{1,3}+")}},
-    {"qwen2", "qwen2", false, false, {PATTERN_LLAMA3("\\p{N}")}},
-    {"gpt-2", "gpt-2", false, false, {PATTERN_GPT2}},
-    {"default",
-     "default",
-     false,
-     false,
-     {"[\\p{P}$+<=>^~|]++", PATTERN_GPT2, "\\p{N}++", "[0-9][0-9][0-9]"}},
-};
-
 struct pre_tokenizer {
-    pcre2_code *codes[PASSES_MAX];
+    pcre2_code *codes[PRE_PASSES_MAX];
     size_t n_codes;
 };
-
-const struct pre_type *pre_type_find(struct gguf_string name)
-{
-    for (size_t i = 0; i < sizeof pre_types / sizeof pre_types[0]; i++) {
-        if (gguf_string_equal(name, pre_types[i].name))
-            return &pre_types[i];
-    }
-    return NULL;
-}
-
-const char *pre_type_list(void)
-{
-    return "llama-bpe (llama3, llama-v3), smollm, qwen2, gpt-2, default";
-}
 
 void tokenizer_unicode_version(char ret_text[32])
 {
@@ -73,23 +27,23 @@ void tokenizer_unicode_version(char ret_text[32])
     (void)pcre2_config(PCRE2_CONFIG_UNICODE_VERSION, ret_text);
 }
 
-enum err pre_tokenizer_new(struct pre_tokenizer **ret, const struct pre_type *type,
+enum err pre_tokenizer_new(struct pre_tokenizer **ret, const struct pre_split *split,
                            struct errbuf *eb)
 {
     struct pre_tokenizer *p = calloc(1, sizeof *p);
     if (p == NULL)
         return err_set(eb, ERR_NO_MEMORY, "no memory for the pre-tokenizer");
-    for (size_t i = 0; type->passes[i] != NULL; i++) {
+    for (size_t i = 0; split->passes[i] != NULL; i++) {
         int code;
         PCRE2_SIZE at;
-        CHECK(i < PASSES_MAX);
-        p->codes[i] = pcre2_compile((PCRE2_SPTR)type->passes[i], PCRE2_ZERO_TERMINATED, PCRE2_UTF,
+        CHECK(i < PRE_PASSES_MAX);
+        p->codes[i] = pcre2_compile((PCRE2_SPTR)split->passes[i], PCRE2_ZERO_TERMINATED, PCRE2_UTF,
                                     &code, &at, NULL);
         if (p->codes[i] == NULL) {
             char text[120];
             (void)pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
             pre_tokenizer_free(p);
-            return err_set(eb, ERR_INTERNAL, "pre-tokenizer '%s', pass %zu at %zu: %s", type->name,
+            return err_set(eb, ERR_INTERNAL, "pre-tokenizer '%s', pass %zu at %zu: %s", split->kind,
                            i, (size_t)at, text);
         }
         p->n_codes = i + 1;
