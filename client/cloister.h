@@ -71,7 +71,7 @@ enum cloister_error {
     CLOISTER_OK = 0,
     CLOISTER_ERROR_INVALID = 1,     /* an argument or a peer's message is malformed */
     CLOISTER_ERROR_NOT_FOUND = 2,   /* no such job or model */
-    CLOISTER_ERROR_CONFLICT = 3,    /* the same id with other content; an ambiguous prefix */
+    CLOISTER_ERROR_CONFLICT = 3,    /* the same id with other content; an ambiguous short id */
     CLOISTER_ERROR_REFUSED = 4,     /* not allowed: identity, quota, policy */
     CLOISTER_ERROR_TOO_LARGE = 5,   /* over a bound, or can never fit any worker */
     CLOISTER_ERROR_BUSY = 6,        /* a queue is full; retry_after_ms says when to come back */
@@ -162,6 +162,10 @@ CLOISTER_API void cloister_get_public_key(struct cloister *c, uint8_t ret_key[32
 /* -------------------------------------------------------------------- jobs */
 
 #define CLOISTER_ID_BYTES 33 /* 32 hex digits and NUL */
+
+/* Ids of one hour begin alike. What people see and type is the short form, the last 8 digits. */
+#define CLOISTER_SHORT_ID_BYTES 9
+CLOISTER_API void cloister_id_short(const char *id, char ret_short[CLOISTER_SHORT_ID_BYTES]);
 
 /* A new id: asking twice under one id does the work once. */
 CLOISTER_API void cloister_id_new(char ret_id[CLOISTER_ID_BYTES]);
@@ -335,6 +339,7 @@ struct cloister_jobs_query {
     uint32_t limit;     /* 1 .. 1000 */
     const char *prefix; /* ids that begin with these hex digits; NULL: all */
     bool newest_first;
+    const char *short_prefix; /* ids whose short form begins with these; NULL: all */
 };
 
 #define CLOISTER_JOBS_QUERY_INIT                                                                   \
@@ -347,8 +352,10 @@ cloister_list_jobs(struct cloister *c, const struct cloister_jobs_query *query,
                    struct cloister_result **ret_result, const struct cloister_job_info **ret_jobs,
                    size_t *ret_n_jobs, bool *ret_more, struct cloister_problem *problem);
 
-/* The one id that begins with `prefix` (4 to 32 hex digits). CONFLICT lists the ones there are. */
-CLOISTER_API enum cloister_error cloister_find_job(struct cloister *c, const char *prefix,
+/* The one job that `digits` (2 to 32 hex digits) stand for: the beginning of its short form; where
+ * there is none, the beginning of its id, or its end (9 and more digits). CONFLICT lists the jobs
+ * there are. A whole id is not looked for. */
+CLOISTER_API enum cloister_error cloister_find_job(struct cloister *c, const char *digits,
                                                    char ret_id[CLOISTER_ID_BYTES],
                                                    struct cloister_problem *problem);
 

@@ -43,6 +43,7 @@ SAME(CLOISTER_FINISH_LENGTH, WIRE_FINISH_LENGTH);
 SAME(CLOISTER_FINISH_CANCELLED, WIRE_FINISH_CANCELLED);
 SAME(CLOISTER_FINISH_ERROR, WIRE_FINISH_ERROR);
 SAME(CLOISTER_ID_BYTES, ID_TEXT_BYTES);
+SAME(CLOISTER_SHORT_ID_BYTES, ID_SHORT_TEXT_BYTES);
 
 const char *cloister_error_name(enum cloister_error code)
 {
@@ -101,6 +102,12 @@ void cloister_id_new(char ret_id[CLOISTER_ID_BYTES])
 {
     struct id id = id_new();
     id_format(&id, ret_id);
+}
+
+void cloister_id_short(const char *id, char ret_short[CLOISTER_SHORT_ID_BYTES])
+{
+    size_t size = strlen(id), digits = CLOISTER_SHORT_ID_BYTES - 1;
+    snprintf(ret_short, CLOISTER_SHORT_ID_BYTES, "%s", size > digits ? id + size - digits : id);
 }
 
 bool cloister_id_derive(const char *base, const void *bytes, size_t size,

@@ -1,14 +1,13 @@
 /* What one can ask: each query is one request, its answer copied field by field into the public
  * structs, which lie in the same arena as the decoded reply. */
 #include "client/connection.h"
+#include "client/digits.h"
 
 #include "common/limits.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define FIND_LISTED 8u /* ids named when a prefix is ambiguous */
 
 void cloister_result_free(struct cloister_result *result)
 {
@@ -84,30 +83,49 @@ static void job_info_from_wire(const struct wire_job_info *w, struct cloister_jo
     id_format(&w->job_id, ret_info->id);
 }
 
-/* The whole bytes of a hex prefix, and how many digits it has; false where it is none. */
-static bool prefix_parse(const char *prefix, uint8_t ret_bytes[ID_BYTES], size_t *ret_digits)
+static struct wire_bytes digits_bytes(const struct digits *d)
 {
-    size_t digits = strspn(prefix, "0123456789abcdefABCDEF");
-    if (prefix[digits] || digits > 2 * ID_BYTES)
-        return false;
-    char whole[2 * ID_BYTES + 1];
-    size_t even = digits - digits % 2;
-    memcpy(whole, prefix, even);
-    whole[even] = 0;
-    *ret_digits = digits;
-    return hex_decode(whole, ret_bytes, even / 2);
+    return (struct wire_bytes){.data = d->bytes, .size = d->count / 2};
 }
 
-static bool prefix_fits(const char *id, const char *prefix)
+/* What the query asks for, as the wire says it; points into the digits and `after`. */
+static enum err jobs_query_to_wire(const struct cloister_jobs_query *query, struct digits *prefix,
+                                   struct digits *short_prefix, struct id *after,
+                                   struct wire_list_jobs *ret_list,
+                                   struct cloister_problem *problem)
 {
-    for (size_t i = 0; prefix[i]; i++) {
-        char c = prefix[i];
-        if (c >= 'A' && c <= 'F')
-            c = (char)(c - 'A' + 'a');
-        if (id[i] != c)
-            return false;
-    }
-    return true;
+    const size_t short_digits = CLOISTER_SHORT_ID_BYTES - 1;
+    *prefix = *short_prefix = (struct digits){0};
+    if (query->limit == 0 || query->limit > LIMIT_LIST_ROWS)
+        return problem_set(problem, ERR_INVALID, "%u rows a page; it may be 1 to %u", query->limit,
+                           LIMIT_LIST_ROWS);
+    if (query->prefix && !digits_parse(query->prefix, 2 * ID_BYTES, prefix))
+        return problem_set(problem, ERR_INVALID, "\"%.40s\" does not begin a job id (hex digits)",
+                           query->prefix);
+    if (query->short_prefix && !digits_parse(query->short_prefix, short_digits, short_prefix))
+        return problem_set(problem, ERR_INVALID,
+                           "\"%.40s\" does not begin a short job id (up to %zu hex digits)",
+                           query->short_prefix, short_digits);
+    if (query->after && argument_id(query->after, after, problem) != ERR_OK)
+        return ERR_INVALID;
+    *ret_list = (struct wire_list_jobs){.tenant = query->tenant ? query->tenant : "",
+                                        .model = query->model ? query->model : "",
+                                        .states = query->states,
+                                        .limit = query->limit,
+                                        .id_prefix = digits_bytes(prefix),
+                                        .id_short = digits_bytes(short_prefix),
+                                        .newest_first = query->newest_first};
+    if (query->after)
+        ret_list->after = (struct wire_bytes){.data = after->bytes, .size = ID_BYTES};
+    return ERR_OK;
+}
+
+static bool job_fits(const struct cloister_job_info *job, const struct digits *prefix,
+                     const struct digits *short_prefix)
+{
+    const char *short_id = job->id + CLOISTER_ID_BYTES - CLOISTER_SHORT_ID_BYTES;
+    return memcmp(job->id, prefix->text, prefix->count) == 0 &&
+           memcmp(short_id, short_prefix->text, short_prefix->count) == 0;
 }
 
 enum cloister_error cloister_list_jobs(struct cloister *c, const struct cloister_jobs_query *query,
@@ -116,114 +134,45 @@ enum cloister_error cloister_list_jobs(struct cloister *c, const struct cloister
                                        size_t *ret_n_jobs, bool *ret_more,
                                        struct cloister_problem *problem)
 {
-    struct cloister_result *result = NULL;
-    struct wire_reply reply;
-    uint8_t prefix[ID_BYTES];
-    size_t digits = 0;
+    struct cloister_jobs_query q = {0};
+    struct wire_request request = {.kind = WIRE_REQUEST_LIST_JOBS};
+    struct digits prefix, short_prefix;
     struct id after;
-    enum err err = ERR_OK;
-    if (query->size < sizeof(struct cloister_jobs_query))
-        err = problem_set(problem, ERR_INVALID,
-                          "the query's size is not set; begin with CLOISTER_JOBS_QUERY_INIT");
-    else if (query->limit == 0 || query->limit > LIMIT_LIST_ROWS)
-        err = problem_set(problem, ERR_INVALID, "%u rows a page; it may be 1 to %u", query->limit,
-                          LIMIT_LIST_ROWS);
-    else if (query->prefix && !prefix_parse(query->prefix, prefix, &digits))
-        err = problem_set(problem, ERR_INVALID, "\"%.40s\" does not begin a job id (hex digits)",
-                          query->prefix);
-    else if (query->after)
-        err = argument_id(query->after, &after, problem);
-    if (err != ERR_OK)
-        return (enum cloister_error)err;
-    struct wire_request request = {.kind = WIRE_REQUEST_LIST_JOBS,
-                                   .list_jobs = {.tenant = query->tenant ? query->tenant : "",
-                                                 .model = query->model ? query->model : "",
-                                                 .states = query->states,
-                                                 .limit = query->limit,
-                                                 .id_prefix = {.data = prefix, .size = digits / 2},
-                                                 .newest_first = query->newest_first}};
-    if (query->after)
-        request.list_jobs.after = (struct wire_bytes){.data = after.bytes, .size = ID_BYTES};
-    err = query_call(c, &request, &result, &reply, problem);
-    if (err != ERR_OK)
-        return (enum cloister_error)err;
-    size_t n = 0, n_there = reply.list_jobs.n_jobs;
-    struct cloister_job_info *jobs = query_rows(result, n_there, sizeof *jobs, &err, problem);
-    for (size_t i = 0; err == ERR_OK && i < n_there; i++) {
-        job_info_from_wire(&reply.list_jobs.jobs[i], &jobs[n]);
-        /* The wire's prefix is whole bytes: an odd last digit is looked at here. */
-        n += !query->prefix || prefix_fits(jobs[n].id, query->prefix);
-    }
-    if (err != ERR_OK) {
-        cloister_result_free(result);
-        return (enum cloister_error)err;
-    }
-    *ret_result = result;
-    *ret_jobs = jobs;
-    *ret_n_jobs = n;
-    *ret_more = reply.list_jobs.more;
-    return CLOISTER_OK;
-}
-
-/* Adds " ID" for the first few; the count goes on. */
-static void find_note(char *listed, size_t listed_bytes, size_t found, const char *id)
-{
-    size_t used = strlen(listed);
-    if (found <= FIND_LISTED)
-        snprintf(listed + used, listed_bytes - used, "%s%s", found > 1 ? ", " : "", id);
-    else if (found == FIND_LISTED + 1)
-        snprintf(listed + used, listed_bytes - used, ", ...");
-}
-
-enum cloister_error cloister_find_job(struct cloister *c, const char *prefix,
-                                      char ret_id[CLOISTER_ID_BYTES],
-                                      struct cloister_problem *problem)
-{
-    uint8_t bytes[ID_BYTES];
-    size_t digits;
-    if (!prefix_parse(prefix, bytes, &digits) || digits < 4)
+    /* Programs built with an older header have a shorter query. */
+    if (query->size < offsetof(struct cloister_jobs_query, short_prefix))
         return (enum cloister_error)problem_set(
-            problem, ERR_INVALID, "\"%.40s\" is not a job id: give 4 to 32 of its hex digits",
-            prefix);
-    if (digits == 2 * ID_BYTES) {
-        struct id id;
-        memcpy(id.bytes, bytes, sizeof bytes);
-        id_format(&id, ret_id);
-        return CLOISTER_OK;
-    }
-    char found_id[CLOISTER_ID_BYTES] = "", listed[CLOISTER_PROBLEM_BYTES / 2] = "";
-    char after[CLOISTER_ID_BYTES];
-    size_t found = 0;
-    struct cloister_jobs_query query = CLOISTER_JOBS_QUERY_INIT;
-    query.prefix = prefix;
-    query.limit = LIMIT_LIST_ROWS;
-    bool more = true;
-    while (more && found <= FIND_LISTED) {
-        struct cloister_result *result;
-        const struct cloister_job_info *jobs;
-        size_t n;
-        enum cloister_error err = cloister_list_jobs(c, &query, &result, &jobs, &n, &more, problem);
-        if (err != CLOISTER_OK)
-            return err;
-        for (size_t i = 0; i < n; i++) {
-            memcpy(found_id, jobs[i].id, sizeof found_id);
-            find_note(listed, sizeof listed, ++found, jobs[i].id);
+            problem, ERR_INVALID,
+            "the query's size is not set; begin with CLOISTER_JOBS_QUERY_INIT");
+    memcpy(&q, query, query->size < sizeof q ? query->size : sizeof q);
+    enum err err =
+        jobs_query_to_wire(&q, &prefix, &short_prefix, &after, &request.list_jobs, problem);
+    /* Pages may come empty, when the coordinator looked at many jobs and none was it. */
+    while (err == ERR_OK) {
+        struct cloister_result *result = NULL;
+        struct wire_reply reply;
+        err = query_call(c, &request, &result, &reply, problem);
+        if (err != ERR_OK)
+            break;
+        const struct wire_list_jobs_reply *r = &reply.list_jobs;
+        size_t n = 0;
+        struct cloister_job_info *jobs = query_rows(result, r->n_jobs, sizeof *jobs, &err, problem);
+        for (size_t i = 0; err == ERR_OK && i < r->n_jobs; i++) {
+            job_info_from_wire(&r->jobs[i], &jobs[n]);
+            n += job_fits(&jobs[n], &prefix, &short_prefix);
         }
-        /* A page that the odd digit emptied still says where the next begins only by its jobs. */
-        more = more && n > 0;
-        memcpy(after, found_id, sizeof after);
-        query.after = after;
+        bool goes_on = r->more && !id_is_zero(&r->next);
+        if (err == ERR_OK && (n > 0 || !goes_on)) {
+            *ret_result = result;
+            *ret_jobs = jobs;
+            *ret_n_jobs = n;
+            *ret_more = goes_on;
+            return CLOISTER_OK;
+        }
+        after = r->next;
+        request.list_jobs.after = (struct wire_bytes){.data = after.bytes, .size = ID_BYTES};
         cloister_result_free(result);
     }
-    if (found == 0)
-        return (enum cloister_error)problem_set(problem, ERR_NOT_FOUND,
-                                                "no job's id begins with %s", prefix);
-    if (found > 1)
-        return (enum cloister_error)problem_set(problem, ERR_CONFLICT,
-                                                "%s begins the ids of %s%zu jobs: %s", prefix,
-                                                more ? "more than " : "", found, listed);
-    memcpy(ret_id, found_id, sizeof found_id);
-    return CLOISTER_OK;
+    return (enum cloister_error)err;
 }
 
 static const struct cloister_job *job_from_wire(struct cloister_result *result,

@@ -393,12 +393,14 @@ struct wire_list_jobs {
     uint32_t limit;
     struct wire_bytes id_prefix; /* up to 16 bytes, whole bytes */
     bool newest_first;
+    struct wire_bytes id_short; /* the last ID_SHORT_BYTES of the id begin with these */
 };
 
 struct wire_list_jobs_reply {
     const struct wire_job_info *jobs;
-    size_t n_jobs;
-    bool more;
+    size_t n_jobs;  /* fewer than asked for, or none, also where there are more */
+    bool more;      /* there may be others behind `next` */
+    struct id next; /* `after` of the next page */
 };
 
 struct wire_get_job {

@@ -279,6 +279,7 @@ static const struct convert_field list_jobs_fields[] = {
     FIELD_U32_MAX(P(ListJobs), W(list_jobs), limit, LIMIT_LIST_ROWS),
     FIELD_BYTES(P(ListJobs), W(list_jobs), id_prefix, ID_BYTES, 0),
     FIELD_BOOL(P(ListJobs), W(list_jobs), newest_first),
+    FIELD_BYTES(P(ListJobs), W(list_jobs), id_short, ID_SHORT_BYTES, 0),
 };
 
 static const struct convert_message list_jobs_table = {
@@ -552,6 +553,7 @@ static const struct convert_field list_jobs_reply_fields[] = {
     FIELD_MESSAGES(P(ListJobsReply), W(list_jobs_reply), jobs, W(job_info), &job_info_table,
                    LIMIT_LIST_ROWS),
     FIELD_BOOL(P(ListJobsReply), W(list_jobs_reply), more),
+    FIELD_ID(P(ListJobsReply), W(list_jobs_reply), next, 0),
 };
 
 static const struct convert_message list_jobs_reply_table = {

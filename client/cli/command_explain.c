@@ -67,7 +67,7 @@ int command_explain(struct cli *cli, void *values, char **operands, int n_operan
 {
     (void)values;
     (void)n_operands;
-    char id[CLOISTER_ID_BYTES];
+    char id[CLOISTER_ID_BYTES], short_id[CLOISTER_SHORT_ID_BYTES];
     struct cloister_problem problem;
     struct cloister_result *result;
     const struct cloister_explanation *e;
@@ -83,7 +83,8 @@ int command_explain(struct cli *cli, void *values, char **operands, int n_operan
     } else {
         struct buf text;
         buf_init(&text);
-        buf_printf(&text, "job %s is %s", id, cloister_state_name(e->state));
+        cloister_id_short(id, short_id);
+        buf_printf(&text, "job %s is %s", short_id, cloister_state_name(e->state));
         if (e->state == CLOISTER_STATE_QUEUED)
             buf_printf(&text, ", behind %u others", e->queued_ahead);
         buf_append_str(&text, "\n");

@@ -97,8 +97,10 @@ static void job_prompt(struct buf *out, const struct cloister_job *job)
 static void job_describe(struct buf *out, const struct cloister_job_info *i,
                          const struct cloister_job *job, bool prompt)
 {
-    char text[160];
-    job_line(out, "job", i->id);
+    char text[160], short_id[CLOISTER_SHORT_ID_BYTES];
+    cloister_id_short(i->id, short_id);
+    job_line(out, "job", short_id);
+    job_line(out, "whole id", i->id);
     job_line(out, "state", cloister_state_name(i->state));
     if (i->error != CLOISTER_OK)
         job_line(out, "error", i->error_text);
@@ -175,7 +177,10 @@ int command_cancel(struct cli *cli, void *values, char **operands, int n_operand
         char id[CLOISTER_ID_BYTES];
         struct cloister_problem problem;
         enum cloister_state state;
+        char short_id[CLOISTER_SHORT_ID_BYTES];
         int code = cli_find_job(cli, operands[i], id);
+        if (code == CLI_EXIT_OK)
+            cloister_id_short(id, short_id);
         if (code == CLI_EXIT_OK &&
             cloister_cancel(cli->cluster, id, v->reason, &state, &problem) != CLOISTER_OK)
             code = cli_fail_problem(&problem);
@@ -187,7 +192,7 @@ int command_cancel(struct cli *cli, void *values, char **operands, int n_operand
             json_array_append_new(
                 list, json_pack("{s:s, s:s}", "id", id, "state", cloister_state_name(state)));
         else
-            printf("%s %s\n", id,
+            printf("%s %s\n", short_id,
                    state == CLOISTER_STATE_CANCELLED              ? "cancelled"
                    : cli_exit_for_state(state) != CLI_EXIT_FAILED ? "was over already"
                                                                   : "is being cancelled");

@@ -34,7 +34,7 @@ static const struct flag jobs_flags[] = {
      .type = FLAG_TEXT,
      .argument = "HEX",
      .offset = JOBS(prefix),
-     .help = "Only jobs whose id begins with these digits."},
+     .help = "Only jobs whose short id (the column JOB) begins with these digits."},
     {.name = "limit",
      .letter = 'n',
      .type = FLAG_UINT,
@@ -82,7 +82,7 @@ static void jobs_row(struct table *t, const struct cloister_job_info *j)
 {
     uint64_t end = j->ended_wall_ns ? j->ended_wall_ns : clock_wall_ns();
     uint64_t took_ns = end > j->submitted_wall_ns ? end - j->submitted_wall_ns : 0;
-    table_text(t, j->id);
+    table_job(t, j->id);
     table_text(t, cloister_state_name(j->state));
     table_text(t, j->model);
     table_time(t, j->submitted_wall_ns);
@@ -105,7 +105,7 @@ int command_jobs(struct cli *cli, void *values, char **operands, int n_operands)
     struct cloister_jobs_query query = CLOISTER_JOBS_QUERY_INIT;
     query.model = v->model;
     query.tenant = v->tenant;
-    query.prefix = v->prefix;
+    query.short_prefix = v->prefix;
     int code = v->state ? jobs_states(v->state, &query.states) : CLI_EXIT_OK;
     if (code == CLI_EXIT_OK)
         code = cli_connect(cli);

@@ -281,10 +281,12 @@ void cli_print_help(FILE *out)
     buf_append_str(&text, "\nFlags of every command:\n");
     flags_describe(cli_global_sets, HELP_COLUMNS, &text);
     buf_append_str(
-        &text, "\nA JOB is its id, or 4 and more of the first digits where that names one job.\n"
-               "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 unreachable,\n"
-               "6 busy, 7 the job failed, 8 cancelled, 9 not verified.\n"
-               "`cloister help COMMAND` says more; so does cloister(1).\n");
+        &text,
+        "\nA JOB is its short id as `cloister jobs` shows it, the first digits of it where they\n"
+        "name one job, or its whole id.\n"
+        "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 unreachable,\n"
+        "6 busy, 7 the job failed, 8 cancelled, 9 not verified.\n"
+        "`cloister help COMMAND` says more; so does cloister(1).\n");
     help_put(&text, out);
 }
 

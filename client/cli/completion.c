@@ -128,7 +128,7 @@ static void bash_write(struct buf *out)
                    "# bash completion for cloister(1); printed by `cloister completion bash`\n\n"
                    "_cloister_jobs() {\n"
                    "    cloister jobs --json --limit 200 --wait 1s 2>/dev/null |\n"
-                   "        sed -n 's/^ *\"id\": *\"\\([0-9a-f]*\\)\".*/\\1/p'\n"
+                   "        sed -n 's/^ *\"id\": *\"[0-9a-f]*\\([0-9a-f]\\{8\\}\\)\".*/\\1/p'\n"
                    "}\n\n"
                    "_cloister_models() {\n"
                    "    cloister models --json --wait 1s 2>/dev/null |\n"
@@ -240,24 +240,24 @@ static void zsh_operand(struct buf *out, const struct cli_command *c)
 
 static void zsh_write(struct buf *out)
 {
-    buf_append_str(out,
-                   "#compdef cloister\n"
-                   "# zsh completion for cloister(1); printed by `cloister completion zsh`\n\n"
-                   "_cloister_jobs() {\n"
-                   "    local -a jobs\n"
-                   "    jobs=(${(f)\"$(cloister jobs --json --limit 200 --wait 1s 2>/dev/null |\n"
-                   "        sed -n 's/^ *\"id\": *\"\\([0-9a-f]*\\)\".*/\\1/p')\"})\n"
-                   "    compadd -a jobs\n"
-                   "}\n\n"
-                   "_cloister_models() {\n"
-                   "    local -a models\n"
-                   "    models=(${(f)\"$(cloister models --json --wait 1s 2>/dev/null |\n"
-                   "        sed -n 's/^ *\"name\": *\"\\([^\"]*\\)\".*/\\1/p')\"})\n"
-                   "    compadd -a models\n"
-                   "}\n\n"
-                   "_cloister_commands() {\n"
-                   "    local -a commands\n"
-                   "    commands=(\n");
+    buf_append_str(
+        out, "#compdef cloister\n"
+             "# zsh completion for cloister(1); printed by `cloister completion zsh`\n\n"
+             "_cloister_jobs() {\n"
+             "    local -a jobs\n"
+             "    jobs=(${(f)\"$(cloister jobs --json --limit 200 --wait 1s 2>/dev/null |\n"
+             "        sed -n 's/^ *\"id\": *\"[0-9a-f]*\\([0-9a-f]\\{8\\}\\)\".*/\\1/p')\"})\n"
+             "    compadd -a jobs\n"
+             "}\n\n"
+             "_cloister_models() {\n"
+             "    local -a models\n"
+             "    models=(${(f)\"$(cloister models --json --wait 1s 2>/dev/null |\n"
+             "        sed -n 's/^ *\"name\": *\"\\([^\"]*\\)\".*/\\1/p')\"})\n"
+             "    compadd -a models\n"
+             "}\n\n"
+             "_cloister_commands() {\n"
+             "    local -a commands\n"
+             "    commands=(\n");
     for (const struct cli_command *c = cli_commands; c->name; c++) {
         const char *second;
         size_t size = completion_words(c, &second);
@@ -337,7 +337,7 @@ static void fish_write(struct buf *out)
                    "# fish completion for cloister(1); printed by `cloister completion fish`\n\n"
                    "function __cloister_jobs\n"
                    "    cloister jobs --json --limit 200 --wait 1s 2>/dev/null |\n"
-                   "        sed -n 's/^ *\"id\": *\"\\([0-9a-f]*\\)\".*/\\1/p'\n"
+                   "        sed -n 's/^ *\"id\": *\"[0-9a-f]*\\([0-9a-f]\\{8\\}\\)\".*/\\1/p'\n"
                    "end\n\n"
                    "function __cloister_models\n"
                    "    cloister models --json --wait 1s 2>/dev/null |\n"

@@ -1,6 +1,7 @@
 #include "client/cli/table.h"
 
 #include "client/cli/text.h"
+#include "client/cloister.h"
 #include "common/check.h"
 #include "common/units.h"
 #include "common/utf8.h"
@@ -53,6 +54,13 @@ void table_text(struct table *t, const char *text)
         text = "-";
     text_append_safe(&t->cells, text, strlen(text), false);
     buf_append_byte(&t->cells, 0);
+}
+
+void table_job(struct table *t, const char *id)
+{
+    char short_id[CLOISTER_SHORT_ID_BYTES];
+    cloister_id_short(id, short_id);
+    table_text(t, short_id);
 }
 
 void table_printf(struct table *t, const char *fmt, ...)

@@ -30,6 +30,7 @@ void table_fini(struct table *t);
 
 void table_text(struct table *t, const char *text); /* "" is shown as "-" */
 void table_printf(struct table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void table_job(struct table *t, const char *id);    /* its short form */
 void table_count(struct table *t, uint64_t count);  /* 1,234,567 */
 void table_size(struct table *t, uint64_t bytes);   /* 93.1 MiB */
 void table_duration(struct table *t, uint64_t ms);  /* 12.3 s */

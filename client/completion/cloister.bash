@@ -2,7 +2,7 @@
 
 _cloister_jobs() {
     cloister jobs --json --limit 200 --wait 1s 2>/dev/null |
-        sed -n 's/^ *"id": *"\([0-9a-f]*\)".*/\1/p'
+        sed -n 's/^ *"id": *"[0-9a-f]*\([0-9a-f]\{8\}\)".*/\1/p'
 }
 
 _cloister_models() {

@@ -2,7 +2,7 @@
 
 function __cloister_jobs
     cloister jobs --json --limit 200 --wait 1s 2>/dev/null |
-        sed -n 's/^ *"id": *"\([0-9a-f]*\)".*/\1/p'
+        sed -n 's/^ *"id": *"[0-9a-f]*\([0-9a-f]\{8\}\)".*/\1/p'
 end
 
 function __cloister_models
@@ -76,7 +76,7 @@ complete -c cloister -n __fish_use_subcommand -a jobs -d 'list jobs, newest firs
 complete -c cloister -n '__fish_seen_subcommand_from jobs' -l state -x -d 'Only jobs in these states: queued, leased, running, done, failed, cancelled, rejected, expired; or "active" for the first three'
 complete -c cloister -n '__fish_seen_subcommand_from jobs' -l model -s m -x -a '(__cloister_models)' -d 'Only jobs for this model'
 complete -c cloister -n '__fish_seen_subcommand_from jobs' -l tenant -x -d 'Only this tenant'\''s jobs, among those that may be seen'
-complete -c cloister -n '__fish_seen_subcommand_from jobs' -l prefix -x -d 'Only jobs whose id begins with these digits'
+complete -c cloister -n '__fish_seen_subcommand_from jobs' -l prefix -x -d 'Only jobs whose short id (the column JOB) begins with these digits'
 complete -c cloister -n '__fish_seen_subcommand_from jobs' -l limit -s n -x -d 'At most N jobs (20)'
 
 complete -c cloister -n __fish_use_subcommand -a job -d 'show one job'

@@ -3,6 +3,10 @@
  */
 #include "coordinator/core/state.h"
 
+/* Jobs looked at for one page. Others wait for the turn that this is a part of, and a filter may
+ * find nothing among a million. */
+#define LIST_LOOKED_MAX 16384u
+
 void job_info(const struct core *c, const struct core_job *j, struct core_effects *fx,
               struct wire_job_info *ret_info)
 {
@@ -39,6 +43,12 @@ static bool job_matches(const struct core_job *j, const struct core_session *s,
     return session_may_see(s, j) && (want->states == 0 || (want->states >> j->state & 1u) != 0) &&
            (want->tenant[0] == '\0' || strcmp(want->tenant, j->owner->tenant->name) == 0) &&
            (want->model[0] == '\0' || strcmp(want->model, j->model->name) == 0);
+}
+
+static bool short_matches(const struct core_job *j, struct wire_bytes want)
+{
+    return want.size == 0 ||
+           memcmp(j->id.bytes + ID_BYTES - ID_SHORT_BYTES, want.data, want.size) == 0;
 }
 
 static bool prefix_matches(const struct core_job *j, struct wire_bytes prefix)
@@ -79,19 +89,26 @@ void list_jobs_step(struct core *c, const struct core_event *event, struct core_
     struct tree_node *n = list_start(c, want);
 
     *r = (struct wire_list_jobs_reply){.jobs = rows};
-    while (n != NULL) {
+    for (uint32_t looked = 0; n != NULL; looked++) {
         const struct core_job *j = tree_entry(n, const struct core_job, by_id);
         if (!prefix_matches(j, want->id_prefix))
             break;
-        if (job_matches(j, s, want)) {
+        if (looked == LIST_LOOKED_MAX) {
+            r->more = true;
+            break;
+        }
+        if (short_matches(j, want->id_short) && job_matches(j, s, want)) {
             if (r->n_jobs == limit) {
                 r->more = true;
                 break;
             }
             job_info(c, j, fx, &rows[r->n_jobs++]);
         }
+        r->next = j->id;
         n = want->newest_first ? tree_below(&c->jobs, n) : tree_above(&c->jobs, n);
     }
+    if (!r->more)
+        r->next = (struct id){{0}};
 }
 
 void get_job_step(struct core *c, const struct core_event *event, struct core_session *s,

@@ -219,6 +219,9 @@ static void fake_list_jobs(struct fake_coordinator *f, const struct wire_list_jo
             if (memcmp(job->id.bytes, list->id_prefix.data ? list->id_prefix.data : last.bytes,
                        list->id_prefix.size) != 0)
                 continue;
+            if (list->id_short.size > 0 && memcmp(job->id.bytes + ID_BYTES - ID_SHORT_BYTES,
+                                                  list->id_short.data, list->id_short.size) != 0)
+                continue;
             if ((any && id_compare(&job->id, &last) <= 0) ||
                 (best && id_compare(&job->id, &best->id) >= 0))
                 continue;
@@ -235,6 +238,8 @@ static void fake_list_jobs(struct fake_coordinator *f, const struct wire_list_jo
         any = true;
     }
     reply->list_jobs = (struct wire_list_jobs_reply){.jobs = infos, .n_jobs = n, .more = more};
+    if (more)
+        reply->list_jobs.next = last;
 }
 
 static void fake_answer_request(struct fake_coordinator *f, const struct wire_request *request,

@@ -169,7 +169,16 @@ static void test_detach_watch_cancel(void **state)
     check_exit(&run, 0);
     check_out_is_answer(&run, "later");
     run_fini(&run);
-    id[30] = 0; /* a prefix does */
+    do_run(&r, &run, NULL, WORDS("jobs"));
+    check_exit(&run, 0);
+    assert_null(strstr(buf_str(&run.out), id));
+    assert_non_null(strstr(buf_str(&run.out), id + 24));
+    run_fini(&run);
+    memmove(id, id + 24, 9); /* what the table shows does, and the beginning of it */
+    do_run(&r, &run, NULL, WORDS("watch", "--json", id));
+    check_exit(&run, 0);
+    run_fini(&run);
+    id[4] = 0;
     do_run(&r, &run, NULL, WORDS("watch", "--json", id));
     check_exit(&run, 0);
     run_fini(&run);
@@ -216,7 +225,7 @@ static void test_exit_codes(void **state)
         {{.end_state = WIRE_JOB_STATE_EXPIRED}, WORDS("submit", "x"), 7, "expired: "},
         {{.never_hello = true}, WORDS("status"), 4, "cloister: this key is not known here\n"},
         {{0}, WORDS("watch", "00112233445566778899aabbccddeeff"), 3, "no such job"},
-        {{0}, WORDS("watch", "0011"), 3, "no job's id begins with 0011"},
+        {{0}, WORDS("watch", "0011"), 3, "there is no job 0011"},
         {{0}, WORDS("watch", "hello"), 2, "is not a job id"},
         {{0}, WORDS("watch"), 2, "missing operands; write: cloister watch [FLAGS] JOB\n"},
         {{0}, WORDS("wacth"), 2, "there is no command \"wacth\"; the nearest one is \"watch\""},

@@ -388,19 +388,61 @@ static void test_prefixes(void **state)
         {"aaaa2000000000000000000000000002", CLOISTER_OK, "aaaa2000000000000000000000000002"},
         {"cccc0000000000000000000000000009", CLOISTER_OK, "cccc0000000000000000000000000009"},
         {"aaaa", CLOISTER_ERROR_CONFLICT,
-         "aaaa begins the ids of 2 jobs: aaaa1000000000000000000000000001, "
-         "aaaa2000000000000000000000000002"},
-        {"cccc", CLOISTER_ERROR_NOT_FOUND, "no job's id begins with cccc"},
-        {"aaaa3", CLOISTER_ERROR_NOT_FOUND, "no job's id begins with aaaa3"},
-        {"aaa", CLOISTER_ERROR_INVALID, "\"aaa\" is not a job id: give 4 to 32 of its hex digits"},
+         "aaaa may be any of 2 jobs: aaaa1000000000000000000000000001, "
+         "aaaa2000000000000000000000000002; give more digits"},
+        {"cccc", CLOISTER_ERROR_NOT_FOUND, "there is no job cccc"},
+        {"aaaa3", CLOISTER_ERROR_NOT_FOUND, "there is no job aaaa3"},
+        {"a", CLOISTER_ERROR_INVALID, "\"a\" is not a job id: give 2 to 32 of its hex digits"},
         {"hello", CLOISTER_ERROR_INVALID,
-         "\"hello\" is not a job id: give 4 to 32 of its hex digits"},
-        {"", CLOISTER_ERROR_INVALID, "\"\" is not a job id: give 4 to 32 of its hex digits"},
+         "\"hello\" is not a job id: give 2 to 32 of its hex digits"},
+        {"", CLOISTER_ERROR_INVALID, "\"\" is not a job id: give 2 to 32 of its hex digits"},
     };
     for (size_t i = 0; i < COUNT(table); i++) {
         assert_int_equal(cloister_find_job(r.c, table[i].prefix, id, &r.problem), table[i].err);
         assert_string_equal(table[i].err == CLOISTER_OK ? id : r.problem.text, table[i].says);
     }
+    rig_close(&r);
+}
+
+/* Short forms come before beginnings of ids; a whole one, or more of the end, may be given. */
+static void test_short_ids(void **state)
+{
+    (void)state;
+    struct rig r;
+    char id[CLOISTER_ID_BYTES], short_id[CLOISTER_SHORT_ID_BYTES];
+    static const char *const ids[] = {
+        "01a2055700007000800000004d9f0001", "01a2055700007000800000004d9f0002",
+        "01a205570000700080000000beef0000", "4d9f055700007000800000001234abcd",
+        "01a205570000700080000001beef0000",
+    };
+    rig_open(&r);
+    for (size_t i = 0; i < COUNT(ids); i++)
+        fake_add_job(&r.fake, ids[i], "a");
+    static const struct {
+        const char *digits;
+        enum cloister_error err;
+        const char *says; /* the id, or the error */
+    } table[] = {
+        {"12", CLOISTER_OK, "4d9f055700007000800000001234abcd"},
+        {"1234ABC", CLOISTER_OK, "4d9f055700007000800000001234abcd"},
+        {"4d9f0001", CLOISTER_OK, "01a2055700007000800000004d9f0001"},
+        {"4d9f055", CLOISTER_OK, "4d9f055700007000800000001234abcd"},
+        {"00004d9f0002", CLOISTER_OK, "01a2055700007000800000004d9f0002"},
+        {"0000000beef0000", CLOISTER_OK, "01a205570000700080000000beef0000"},
+        {"4d9", CLOISTER_ERROR_CONFLICT,
+         "4d9 may be any of 2 jobs: 4d9f0001, 4d9f0002; give more digits"},
+        {"beef0000", CLOISTER_ERROR_CONFLICT,
+         "beef0000 may be any of 2 jobs: 01a205570000700080000000beef0000, "
+         "01a205570000700080000001beef0000; give more digits"},
+        {"4d9f0003", CLOISTER_ERROR_NOT_FOUND, "there is no job 4d9f0003"},
+        {"00014d9f0002", CLOISTER_ERROR_NOT_FOUND, "there is no job 00014d9f0002"},
+    };
+    for (size_t i = 0; i < COUNT(table); i++) {
+        assert_int_equal(cloister_find_job(r.c, table[i].digits, id, &r.problem), table[i].err);
+        assert_string_equal(table[i].err == CLOISTER_OK ? id : r.problem.text, table[i].says);
+    }
+    cloister_id_short(ids[3], short_id);
+    assert_string_equal(short_id, "1234abcd");
     rig_close(&r);
 }
 
@@ -665,6 +707,7 @@ int main(void)
         cmocka_unit_test(test_the_same_id_twice),
         cmocka_unit_test(test_derived_ids),
         cmocka_unit_test(test_prefixes),
+        cmocka_unit_test(test_short_ids),
         cmocka_unit_test(test_an_ambiguous_prefix_of_many),
         cmocka_unit_test(test_nobody_there),
         cmocka_unit_test(test_bad_arguments),

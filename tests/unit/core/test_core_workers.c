@@ -813,10 +813,87 @@ static void lists_page_both_ways(void **state)
     core_test_fini(&t);
 }
 
+/* Ids end in their number here: 1 .. 7, and what the short form begins with is their 13th byte. */
+static void jobs_are_found_by_their_short_form(void **state)
+{
+    static const struct {
+        const char *bytes;
+        size_t size;
+        unsigned found;
+    } table[] = {
+        {"\0\0\0\5", 4, 1}, {"\0\0\0", 3, 7}, {"\0", 1, 7}, {"\0\0\0\10", 4, 0}, {"\1", 1, 0},
+    };
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    (void)core_test_ready_worker(&t, "w");
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    for (uint8_t i = 1; i <= 7; i++)
+        assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct wire_request list = {
+            .kind = WIRE_REQUEST_LIST_JOBS,
+            .session = client,
+            .list_jobs = {.tenant = "",
+                          .model = "",
+                          .id_short = {(const uint8_t *)table[i].bytes, table[i].size}}};
+        const struct wire_list_jobs_reply *r = &core_test_ask(&t, &list)->list_jobs;
+        assert_int_equal(r->n_jobs, table[i].found);
+        assert_false(r->more);
+        assert_true(id_is_zero(&r->next));
+        if (table[i].size == 4 && table[i].found == 1)
+            assert_int_equal(r->jobs[0].job_id.bytes[15], 5);
+    }
+    core_test_fini(&t);
+}
+
+/* A filter that nothing fits is not looked for among all jobs in one turn: pages come empty, and
+ * say where to go on. */
+static void a_page_looks_at_a_bounded_number_of_jobs(void **state)
+{
+    enum { JOBS = 40000 };
+    struct core_test t;
+    unsigned pages = 0, found = 0;
+    struct id after;
+    (void)state;
+    core_test_init(&t);
+    t.config.queue_jobs_max = t.config.queue_tokens_max = UINT32_MAX;
+    core_test_open(&t);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    (void)core_test_ready_worker(&t, "w");
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    for (uint32_t i = 0; i < JOBS; i++) {
+        struct wire_request submit = core_test_submit(client, 0, "m", 20);
+        submit.submit.job_id =
+            (struct id){{9, (uint8_t)(i >> 16), (uint8_t)(i >> 8), (uint8_t)i, [12] = 1}};
+        assert_int_equal(core_test_ask(&t, &submit)->kind, WIRE_REQUEST_SUBMIT);
+    }
+    struct wire_request list = {.kind = WIRE_REQUEST_LIST_JOBS,
+                                .session = client,
+                                .list_jobs = {.tenant = "",
+                                              .model = "",
+                                              .newest_first = true,
+                                              .id_short = {(const uint8_t *)"\0\0\0\1", 4}}};
+    for (bool more = true; more; pages++) {
+        const struct wire_list_jobs_reply *r = &core_test_ask(&t, &list)->list_jobs;
+        more = r->more;
+        found += (unsigned)r->n_jobs;
+        assert_true(more == !id_is_zero(&r->next));
+        after = r->next;
+        list.list_jobs.after = (struct wire_bytes){.data = after.bytes, .size = ID_BYTES};
+    }
+    assert_int_equal(found, 1);
+    assert_in_range(pages, 3, 4);
+    core_test_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hello_wants_proof),
+        cmocka_unit_test(jobs_are_found_by_their_short_form),
+        cmocka_unit_test(a_page_looks_at_a_bounded_number_of_jobs),
         cmocka_unit_test(only_listed_keys_are_let_in),
         cmocka_unit_test(a_name_belongs_to_who_is_connected),
         cmocka_unit_test(silence_is_suspected_before_it_is_believed),

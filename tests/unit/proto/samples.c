@@ -178,7 +178,8 @@ const struct sample_request sample_requests[] = {
                     .after = BYTES("job-id-is-16-byt"),
                     .limit = 1000,
                     .id_prefix = BYTES("job"),
-                    .newest_first = true}}},
+                    .newest_first = true,
+                    .id_short = BYTES("byt")}}},
     {"request_get_job", {ENVELOPE, .kind = WIRE_REQUEST_GET_JOB, .get_job = {.job_id = JOB_ID}}},
     {"request_explain", {ENVELOPE, .kind = WIRE_REQUEST_EXPLAIN, .explain = {.job_id = JOB_ID}}},
     {"request_list_workers", {ENVELOPE, .kind = WIRE_REQUEST_LIST_WORKERS}},
@@ -365,7 +366,8 @@ const struct sample_reply sample_replies[] = {
      {ENVELOPE, .kind = WIRE_REQUEST_CANCEL, .cancel = {.state = WIRE_JOB_STATE_CANCELLED}}},
     {"reply_list_jobs",
      {ENVELOPE, .kind = WIRE_REQUEST_LIST_JOBS,
-      .list_jobs = {.jobs = listed_jobs, .n_jobs = COUNT(listed_jobs), .more = true}}},
+      .list_jobs =
+          {.jobs = listed_jobs, .n_jobs = COUNT(listed_jobs), .more = true, .next = ANOTHER_ID}}},
     {"reply_get_job",
      {ENVELOPE, .kind = WIRE_REQUEST_GET_JOB,
       .get_job =

@@ -180,6 +180,7 @@ CHANGE(list_plain, list_of(request))
 CHANGE(list_states, (list_of(request), LISTING.states = 1u << 9))
 CHANGE(list_after, (list_of(request), LISTING.after = bytes_of("short")))
 CHANGE(list_limit, (list_of(request), LISTING.limit = LIMIT_LIST_ROWS + 1))
+CHANGE(list_short, (list_of(request), LISTING.id_short = bytes_of("five!")))
 CHANGE(list_prefix, (list_of(request), LISTING.id_prefix = bytes_of("seventeen bytes !")))
 
 static void usage_of(struct wire_request *request, uint32_t from, uint32_t to)
@@ -263,6 +264,7 @@ static const struct {
     {list_states, ERR_INVALID, "list_jobs.states: 0x200"},
     {list_after, ERR_INVALID, "list_jobs.after: 5 bytes, not 16"},
     {list_limit, ERR_TOO_LARGE, "list_jobs.limit: 1001 is over LIMIT_LIST_ROWS"},
+    {list_short, ERR_TOO_LARGE, "list_jobs.id_short: 5 is over ID_SHORT_BYTES"},
     {list_prefix, ERR_TOO_LARGE, "list_jobs.id_prefix: 17 is over ID_BYTES"},
     {usage_open, ERR_OK, ""},
     {usage_month, ERR_INVALID, "usage.day_from: 20261301 is no day"},
