@@ -55,6 +55,56 @@ static void test_table_is_within_an_ulp_of_exact(void **state)
     }
 }
 
+/* Written from the paper and llama.cpp's indices, in long double; frequencies and magnitude. */
+static void test_yarn_slows_the_slow_pairs(void **state)
+{
+    (void)state;
+    const long double two_pi = 6.28318530717958647692L;
+    const struct {
+        struct rope_params params;
+        uint32_t first_slow, first_slowest; /* by hand, from base, dim and context */
+    } cases[] = {
+        /* 64 ln(4096 / 64 pi) / (2 ln 10000) = 10.46, 64 ln(4096 / 2 pi) / (2 ln 10000) = 22.51 */
+        {{.base = 1e4, .dim = 64, .linear_scale = 4.0, .yarn_context = 4096}, 11, 23},
+        /* 23.7 and 40.2 for Qwen 2.5 */
+        {{.base = 1e6, .dim = 128, .linear_scale = 4.0, .yarn_context = 32768, .magnitude = 0.9},
+         24,
+         40},
+        {{.base = 1e4, .dim = 16, .linear_scale = 8.0, .yarn_context = 64}, 1, 3},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        const struct rope_params *q = &cases[c].params;
+        const uint32_t pairs = q->dim / 2, positions = 3000;
+        struct errbuf eb = {0};
+        float *table;
+        assert_int_equal(rope_table_new(q, positions, &table, &eb), ERR_OK);
+        long double low = floorl(q->dim * logl(q->yarn_context / (32 * two_pi)) /
+                                 (2 * logl((long double)q->base)));
+        long double high =
+            ceill(q->dim * logl(q->yarn_context / two_pi) / (2 * logl((long double)q->base)));
+        low = fmaxl(low, 0);
+        high = fminl(high, q->dim - 1);
+        long double magnitude = (q->magnitude == 0.0 ? 1.0L : (long double)q->magnitude) *
+                                (1.0L + 0.1L * logl((long double)q->linear_scale));
+        for (uint32_t i = 0; i < pairs; i++) {
+            long double extrapolated = powl((long double)q->base, -2.0L * i / q->dim);
+            long double along = fminl(fmaxl((i - low) / (high - low), 0), 1);
+            long double f =
+                extrapolated * (1 - along) + extrapolated / (long double)q->linear_scale * along;
+            assert_true((i < cases[c].first_slow) == (f == extrapolated));
+            assert_true(
+                (i >= cases[c].first_slowest) ==
+                (fabsl(f * (long double)q->linear_scale - extrapolated) < 1e-15L * extrapolated));
+            for (uint32_t p = 0; p < positions; p += p < 64 ? 1 : 41) {
+                const float *cell = table + 2 * ((size_t)p * pairs + i);
+                assert_true(fabsl(cell[0] - magnitude * cosl(p * f)) < 0x1.1p-24L + 1e-13L * p);
+                assert_true(fabsl(cell[1] - magnitude * sinl(p * f)) < 0x1.1p-24L + 1e-13L * p);
+            }
+        }
+        free(table);
+    }
+}
+
 /* One hash over a whole table: a change of it would change every answer ever given. */
 static void test_bits_of_the_table_are_fixed(void **state)
 {
@@ -99,6 +149,14 @@ static void test_impossible_parameters_are_refused(void **state)
          8,
          ERR_INVALID,
          "frequency factor 0"},
+        {{.base = 1e4, .dim = 4, .linear_scale = 1.0, .magnitude = NAN},
+         8,
+         ERR_INVALID,
+         "magnitude"},
+        {{.base = 1e4, .dim = 4, .linear_scale = 1.0, .magnitude = 1e9},
+         8,
+         ERR_INVALID,
+         "magnitude"},
         {{.base = 1e4, .dim = 64, .linear_scale = 1.0}, (1u << 20) + 1, ERR_TOO_LARGE, "positions"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -115,6 +173,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table_is_within_an_ulp_of_exact),
+        cmocka_unit_test(test_yarn_slows_the_slow_pairs),
         cmocka_unit_test(test_bits_of_the_table_are_fixed),
         cmocka_unit_test(test_impossible_parameters_are_refused),
     };

@@ -30,91 +30,126 @@ static float *row_at(float *buffer, const struct rows *rows, uint32_t cols)
     return buffer + (size_t)rows->first * cols;
 }
 
+/* The job of one matrix of a layer, with its bias where there is one. */
+static struct matmul_job part_job(const struct runtime_parts *w, enum model_part matrix,
+                                  enum model_part bias, float *out, uint32_t cols)
+{
+    return (struct matmul_job){
+        .weight = w->matrix[matrix], .out = out, .out_stride = cols, .bias = w->vector[bias]};
+}
+
 /* norm -> q, k, v in one pass over the input -> rotation -> cache. */
 static void forward_qkv(struct runtime *r, uint32_t layer, const struct rows *rows)
 {
     const struct model_hparams *h = &r->hparams;
-    const struct runtime_layer *w = &r->layers[layer];
+    const struct model_layer_hparams *l = &h->layer[layer];
+    const struct runtime_parts *w = &r->layers[layer];
     struct backend *b = r->backend;
-    uint32_t q_cols = h->n_heads * h->head_dim, kv_cols = h->n_kv_heads * h->head_dim;
+    uint32_t q_cols = l->n_heads * h->head_dim, kv_cols = l->n_kv_heads * h->head_dim;
+    float *q = row_at(r->q, rows, q_cols);
+    float *k = row_at(r->k, rows, kv_cols), *v = row_at(r->v, rows, kv_cols);
     const struct matmul_job products[] = {
-        {.weight = w->attn_q, .out = row_at(r->q, rows, q_cols), .out_stride = q_cols},
-        {.weight = w->attn_k, .out = row_at(r->k, rows, kv_cols), .out_stride = kv_cols},
-        {.weight = w->attn_v, .out = row_at(r->v, rows, kv_cols), .out_stride = kv_cols},
+        part_job(w, MODEL_PART_ATTN_Q, MODEL_PART_ATTN_Q_BIAS, q, q_cols),
+        part_job(w, MODEL_PART_ATTN_K, MODEL_PART_ATTN_K_BIAS, k, kv_cols),
+        part_job(w, MODEL_PART_ATTN_V, MODEL_PART_ATTN_V_BIAS, v, kv_cols),
     };
     const struct rope_kv_job rope = {
-        .kv = r->kv,
-        .layer = layer,
+        .kv = r->kv[r->shape.cache_of[layer]],
+        .layer = r->shape.layer_of[layer],
         .rows = &rows->step,
-        .q = row_at(r->q, rows, q_cols),
-        .k = row_at(r->k, rows, kv_cols),
-        .v = row_at(r->v, rows, kv_cols),
-        .n_heads = h->n_heads,
+        .q = q,
+        .k = k,
+        .v = v,
+        .q_norm = w->vector[MODEL_PART_ATTN_Q_NORM],
+        .k_norm = w->vector[MODEL_PART_ATTN_K_NORM],
+        .norm_eps = h->rms_eps,
+        .n_heads = l->n_heads,
         .rope_dim = h->rope_dim,
         .style = h->rope_style,
-        .table = r->rope,
+        .table = r->rope[l->rope],
     };
 
-    b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd, w->attn_norm, h->rms_eps,
-                 r->act_embd);
+    b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd,
+                 w->vector[MODEL_PART_ATTN_NORM], h->rms_eps, r->act_embd);
     b->ops->matmul(b, r->act_embd, rows->count, products, 3);
     b->ops->rope_kv(b, &rope);
+}
+
+/* The end of a branch: its last matrix, added to the residual as it is, or normed first. */
+static void forward_branch(struct runtime *r, const struct rows *rows, const struct act *in,
+                           struct matmul_job last, const float *post_norm)
+{
+    struct backend *b = r->backend;
+    uint32_t n_embd = r->hparams.n_embd;
+    float *x = row_at(r->x, rows, n_embd);
+
+    last.out_stride = n_embd;
+    last.out = post_norm == NULL ? x : row_at(r->branch, rows, n_embd);
+    last.accumulate = post_norm == NULL;
+    b->ops->matmul(b, in, rows->count, &last, 1);
+    if (post_norm != NULL)
+        b->ops->norm_add(b, last.out, rows->count, n_embd, post_norm, r->hparams.rms_eps, x);
 }
 
 static void forward_attention(struct runtime *r, uint32_t layer, const struct rows *rows)
 {
     const struct model_hparams *h = &r->hparams;
+    const struct model_layer_hparams *l = &h->layer[layer];
+    const struct runtime_parts *w = &r->layers[layer];
     struct backend *b = r->backend;
     const struct attention_job attention = {
-        .kv = r->kv,
-        .layer = layer,
+        .kv = r->kv[r->shape.cache_of[layer]],
+        .layer = r->shape.layer_of[layer],
         .rows = &rows->step,
-        .q = row_at(r->q, rows, h->n_heads * h->head_dim),
-        .n_heads = h->n_heads,
-        .scale = r->attention_scale,
+        .q = row_at(r->q, rows, l->n_heads * h->head_dim),
+        .n_heads = l->n_heads,
+        .scale = h->attention_scale,
+        .window = l->window,
+        .softcap = h->attention_softcap,
         .out = r->act_attention,
-    };
-    const struct matmul_job output = {
-        .weight = r->layers[layer].attn_output,
-        .out = row_at(r->x, rows, h->n_embd),
-        .out_stride = h->n_embd,
-        .accumulate = true,
     };
 
     b->ops->attention(b, &attention);
-    b->ops->matmul(b, r->act_attention, rows->count, &output, 1);
+    forward_branch(r, rows, r->act_attention,
+                   part_job(w, MODEL_PART_ATTN_OUTPUT, MODEL_PART_ATTN_OUTPUT_BIAS, NULL, 0),
+                   w->vector[MODEL_PART_ATTN_POST_NORM]);
 }
 
 static void forward_ffn(struct runtime *r, uint32_t layer, const struct rows *rows)
 {
     const struct model_hparams *h = &r->hparams;
-    const struct runtime_layer *w = &r->layers[layer];
+    const struct runtime_parts *w = &r->layers[layer];
     struct backend *b = r->backend;
-    float *x = row_at(r->x, rows, h->n_embd);
-    float *gate = row_at(r->gate, rows, h->n_ff), *up = row_at(r->up, rows, h->n_ff);
+    uint32_t n_ff = h->layer[layer].n_ff;
+    float *gate = row_at(r->gate, rows, n_ff), *up = row_at(r->up, rows, n_ff);
     const struct matmul_job products[] = {
-        {.weight = w->ffn_gate, .out = gate, .out_stride = h->n_ff},
-        {.weight = w->ffn_up, .out = up, .out_stride = h->n_ff},
+        part_job(w, MODEL_PART_FFN_GATE, MODEL_PART_FFN_GATE_BIAS, gate, n_ff),
+        part_job(w, MODEL_PART_FFN_UP, MODEL_PART_FFN_UP_BIAS, up, n_ff),
     };
-    const struct matmul_job down = {
-        .weight = w->ffn_down, .out = x, .out_stride = h->n_embd, .accumulate = true};
 
-    b->ops->norm(b, x, rows->count, h->n_embd, w->ffn_norm, h->rms_eps, r->act_embd);
+    b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd,
+                 w->vector[MODEL_PART_FFN_NORM], h->rms_eps, r->act_embd);
     b->ops->matmul(b, r->act_embd, rows->count, products, 2);
-    b->ops->gate(b, gate, up, rows->count, h->n_ff, r->activation, r->act_ffn);
-    b->ops->matmul(b, r->act_ffn, rows->count, &down, 1);
+    b->ops->gate(b, gate, up, rows->count, n_ff, h->activation, r->act_ffn);
+    forward_branch(r, rows, r->act_ffn,
+                   part_job(w, MODEL_PART_FFN_DOWN, MODEL_PART_FFN_DOWN_BIAS, NULL, 0),
+                   w->vector[MODEL_PART_FFN_POST_NORM]);
 }
 
 static void forward_head(struct runtime *r, const struct rows *rows)
 {
     const struct model_hparams *h = &r->hparams;
     struct backend *b = r->backend;
-    const struct matmul_job head = {
-        .weight = r->output, .out = r->logits, .out_stride = h->vocab_size};
+    const struct matmul_job head = {.weight = r->head,
+                                    .out = r->logits,
+                                    .out_stride = h->vocab_size,
+                                    .bias = r->whole.vector[MODEL_PART_OUTPUT_BIAS]};
 
-    b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd, r->output_norm,
-                 h->rms_eps, r->act_embd);
+    b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd,
+                 r->whole.vector[MODEL_PART_OUTPUT_NORM], h->rms_eps, r->act_embd);
     b->ops->matmul(b, r->act_embd, rows->count, &head, 1);
+    if (h->logit_softcap > 0.0f)
+        b->ops->softcap(b, r->logits, (size_t)rows->count * h->vocab_size, h->logit_softcap);
 }
 
 void forward_step(struct runtime *r, const struct batch_plan *plan)
@@ -123,7 +158,8 @@ void forward_step(struct runtime *r, const struct batch_plan *plan)
     struct rows rows = rows_from(plan, 0);
 
     CHECK(plan->n_rows <= r->step_rows && plan->n_logits <= r->logits_rows);
-    b->ops->embed(b, r->token_embd, plan->ids, plan->n_rows, r->embed_scale, r->x);
+    b->ops->embed(b, r->whole.matrix[MODEL_PART_TOKEN_EMBD], plan->ids, plan->n_rows,
+                  r->hparams.embed_scale, r->x);
     for (uint32_t layer = 0; layer < r->hparams.n_layers; layer++) {
         forward_qkv(r, layer, &rows);
         /* Behind the last layer's K and V nobody looks at rows without logits any more. */

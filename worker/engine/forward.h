@@ -1,9 +1,11 @@
 /*
- * forward.h - one step of a decoder of the llama family over a backend's operations.
+ * forward.h - one step of a decoder over a backend's operations.
  *
- * For each layer: norm; q, k, v; rotation and cache; attention; output added to the residual;
- * norm; gate and up; activation; down added to the residual. Then the head, for the rows whose
- * logits are wanted. Everything that differs between models is data in `struct runtime`.
+ * For each layer: norm; q, k, v; norms of heads; rotation and cache; attention; output, normed or
+ * not, added to the residual; norm; gate and up; activation; down, normed or not, added to the
+ * residual. Then the head, for the rows whose logits are wanted. Everything that differs between
+ * models is data: sizes, windows and scales in `struct model_hparams`, norms and biases by being
+ * there or not. No architecture is known here by name.
  *
  * Source: Touvron et al., "LLaMA", 2023; Ainslie et al., "GQA", 2023.
  * Thread: the runtime's owner.

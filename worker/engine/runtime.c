@@ -6,7 +6,6 @@
 #include "worker/kernels/rope_table.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,120 +18,164 @@ struct loading {
     struct errbuf *eb;
 };
 
+/* A tensor as the backend's threads ask for it. */
+struct tensor_source {
+    struct loading *l;
+    const struct gguf_tensor *t;
+    atomic_bool failed;
+    struct errbuf eb; /* of the first that failed */
+    enum err err;
+};
+
+static bool tensor_source_read(void *ctx, uint64_t at, void *to, size_t size)
+{
+    struct tensor_source *s = ctx;
+    struct errbuf eb = {{0}};
+    enum err e = ERR_OK;
+
+    if (s->l->stop != NULL && atomic_load(s->l->stop))
+        e = err_set(&eb, ERR_CANCELLED, "loading was stopped");
+    else
+        e = gguf_tensor_read(s->l->g, s->t, at, to, size, &eb);
+    if (e != ERR_OK && !atomic_exchange(&s->failed, true)) {
+        s->err = e;
+        s->eb = eb;
+    }
+    return e == ERR_OK;
+}
+
 static enum err load_matrix(struct loading *l, const struct gguf_tensor *t, uint32_t groups,
                             struct weight **ret_weight)
 {
     struct backend *b = l->r->backend;
-    enum err e;
+    struct tensor_source s = {.l = l, .t = t};
+    const struct weight_source source = {.read = tensor_source_read, .ctx = &s};
+    enum err e = b->ops->weight_read(b, t->type, &source, (uint32_t)t->dims[1],
+                                     (uint32_t)t->dims[0], groups, ret_weight, l->eb);
 
-    if (l->stop != NULL && atomic_load(l->stop))
-        return err_set(l->eb, ERR_CANCELLED, "loading was stopped");
-    e = b->ops->weight_load(b, t->type, t->data, (uint32_t)t->dims[1], (uint32_t)t->dims[0], groups,
-                            ret_weight, l->eb);
+    if (e != ERR_OK && atomic_load(&s.failed)) {
+        e = s.err;
+        (void)err_set(l->eb, e, "%s", s.eb.text);
+        if (e == ERR_CANCELLED)
+            return e;
+    }
     if (e != ERR_OK)
-        return err_prefix(l->eb, e, "tensor %.*s", (int)t->name.size, t->name.bytes);
+        return err_prefix(l->eb, e, "tensor '%.*s'", (int)t->name.size, t->name.bytes);
     return ERR_OK;
 }
 
-static enum err load_vector(struct loading *l, const struct gguf_tensor *t, float **ret_buffer)
+/* Its values in host memory, checked; the caller frees them. */
+static enum err read_vector(struct loading *l, enum model_part part, const struct gguf_tensor *t,
+                            float **ret_host)
+{
+    float *host = malloc((size_t)t->size);
+    enum err e = host == NULL ? err_set(l->eb, ERR_NO_MEMORY, "no memory for it")
+                              : gguf_tensor_read(l->g, t, 0, host, (size_t)t->size, l->eb);
+
+    if (e != ERR_OK)
+        (void)err_prefix(l->eb, e, "tensor '%.*s'", (int)t->name.size, t->name.bytes);
+    else
+        e = model_vector_check(part, t->name, host, t->dims[0], l->eb);
+    if (e != ERR_OK) {
+        free(host);
+        return e;
+    }
+    *ret_host = host;
+    return ERR_OK;
+}
+
+static enum err load_vector(struct loading *l, enum model_part part, const struct gguf_tensor *t,
+                            float **ret_buffer)
 {
     struct backend *b = l->r->backend;
-    size_t count = t->dims[0];
-    float *host = malloc(count * sizeof *host);
-    float *buffer = host == NULL ? NULL : b->ops->buffer_new(b, count);
+    float *host = NULL;
+    enum err e = read_vector(l, part, t, &host);
 
-    if (buffer == NULL) {
-        free(host);
-        return err_set(l->eb, ERR_NO_MEMORY, "no memory for tensor %.*s", (int)t->name.size,
-                       t->name.bytes);
-    }
-    memcpy(host, t->data, count * sizeof *host); /* the file need not align it */
-    b->ops->buffer_write(b, buffer, host, count);
+    if (e != ERR_OK)
+        return e;
+    *ret_buffer = b->ops->buffer_new(b, (size_t)t->dims[0]);
+    if (*ret_buffer == NULL)
+        e = err_set(l->eb, ERR_NO_MEMORY, "no memory for tensor '%.*s'", (int)t->name.size,
+                    t->name.bytes);
+    else
+        b->ops->buffer_write(b, *ret_buffer, host, (size_t)t->dims[0]);
     free(host);
-    *ret_buffer = buffer;
-    return ERR_OK;
+    return e;
 }
 
-static enum err load_layer(struct loading *l, const struct model_layer_tensors *t,
-                           struct runtime_layer *to)
+/* Matrices that may be split along K are summed in groups. */
+static uint32_t part_groups(const struct model_layer_hparams *layer, enum model_part part,
+                            const struct gguf_tensor *t)
 {
-    const struct model_hparams *h = &l->r->hparams;
-    uint32_t attention = backend_groups(h->n_heads * h->head_dim, h->n_kv_heads);
-    uint32_t ffn = backend_groups(h->n_ff, 0);
-    enum err e = load_vector(l, t->attn_norm, &to->attn_norm);
+    if (part == MODEL_PART_ATTN_OUTPUT)
+        return backend_groups((uint32_t)t->dims[0], layer->n_kv_heads);
+    return part == MODEL_PART_FFN_DOWN ? backend_groups((uint32_t)t->dims[0], 0) : 1;
+}
 
-    if (e == ERR_OK)
-        e = load_matrix(l, t->attn_q, 1, &to->attn_q);
-    if (e == ERR_OK)
-        e = load_matrix(l, t->attn_k, 1, &to->attn_k);
-    if (e == ERR_OK)
-        e = load_matrix(l, t->attn_v, 1, &to->attn_v);
-    if (e == ERR_OK)
-        e = load_matrix(l, t->attn_output, attention, &to->attn_output);
-    if (e == ERR_OK)
-        e = load_vector(l, t->ffn_norm, &to->ffn_norm);
-    if (e == ERR_OK)
-        e = load_matrix(l, t->ffn_gate, 1, &to->ffn_gate);
-    if (e == ERR_OK)
-        e = load_matrix(l, t->ffn_up, 1, &to->ffn_up);
-    if (e == ERR_OK)
-        e = load_matrix(l, t->ffn_down, ffn, &to->ffn_down);
+static enum err load_parts(struct loading *l, const struct model_layer_hparams *layer,
+                           const struct model_parts *from, struct runtime_parts *to)
+{
+    enum err e = ERR_OK;
+
+    for (enum model_part i = 0; e == ERR_OK && i < MODEL_PART_COUNT; i++) {
+        const struct gguf_tensor *t = from->at[i];
+        if (t == NULL || i == MODEL_PART_ROPE_FREQS)
+            continue;
+        e = model_part_is_matrix(i) ? load_matrix(l, t, part_groups(layer, i, t), &to->matrix[i])
+                                    : load_vector(l, i, t, &to->vector[i]);
+    }
     return e;
 }
 
 static enum err load_weights(struct loading *l)
 {
     struct runtime *r = l->r;
-    enum err e = load_matrix(l, l->tensors.token_embd, 1, &r->token_embd);
+    enum err e = load_parts(l, NULL, &l->tensors.whole, &r->whole);
 
-    if (e == ERR_OK)
-        e = load_vector(l, l->tensors.output_norm, &r->output_norm);
-    if (e == ERR_OK && r->hparams.tied_embedding)
-        r->output = r->token_embd;
-    else if (e == ERR_OK)
-        e = load_matrix(l, l->tensors.output, 1, &r->output);
+    r->head = r->whole.matrix[MODEL_PART_OUTPUT];
+    if (r->head == NULL)
+        r->head = r->whole.matrix[MODEL_PART_TOKEN_EMBD];
     r->layers = calloc(r->hparams.n_layers, sizeof *r->layers);
     if (e == ERR_OK && r->layers == NULL)
         return err_set(l->eb, ERR_NO_MEMORY, "no memory for %u layers", r->hparams.n_layers);
     for (uint32_t i = 0; e == ERR_OK && i < r->hparams.n_layers; i++)
-        e = load_layer(l, &l->tensors.layers[i], &r->layers[i]);
-    return e;
+        e = load_parts(l, &r->hparams.layer[i], &l->tensors.layers[i], &r->layers[i]);
+    return e == ERR_OK ? gguf_check_unchanged(l->g, l->eb) : e;
 }
 
-static enum err load_rope(struct loading *l)
+static enum err load_rope(struct loading *l, uint32_t index)
 {
     const struct model_hparams *h = &l->r->hparams;
+    const struct model_rope *rope = &h->rope[index];
+    const struct gguf_tensor *freqs =
+        rope->freqs ? l->tensors.whole.at[MODEL_PART_ROPE_FREQS] : NULL;
     struct rope_params params = {
-        .base = (double)h->rope_base,
+        .base = (double)rope->base,
         .dim = h->rope_dim,
-        .linear_scale = 1.0 / (double)h->rope_scale,
+        .linear_scale = (double)rope->factor,
+        .magnitude = (double)rope->magnitude,
+        .yarn_context = rope->yarn ? rope->original_context : 0,
     };
     float *factors = NULL;
-    enum err e;
+    enum err e = ERR_OK;
 
-    if (l->tensors.rope_freqs != NULL) {
-        size_t bytes = l->tensors.rope_freqs->dims[0] * sizeof *factors;
-        factors = malloc(bytes);
-        if (factors == NULL)
-            return err_set(l->eb, ERR_NO_MEMORY, "no memory for rope factors");
-        memcpy(factors, l->tensors.rope_freqs->data, bytes);
-        params.factors = factors;
-    }
-    e = rope_table_new(&params, l->r->context_tokens, &l->r->rope, l->eb);
+    if (freqs != NULL)
+        e = read_vector(l, MODEL_PART_ROPE_FREQS, freqs, &factors);
+    params.factors = factors;
+    if (e == ERR_OK)
+        e = rope_table_new(&params, l->r->context_tokens, &l->r->rope[index], l->eb);
     free(factors);
     return e;
 }
 
-static enum err new_acts(struct loading *l)
+static enum err new_acts(struct loading *l, const struct runtime_widths *w)
 {
     struct runtime *r = l->r;
-    const struct model_hparams *h = &r->hparams;
     struct backend *b = r->backend;
-    struct runtime_floats keep = runtime_floats(h, &l->tensors);
 
-    r->act_embd = b->ops->act_new(b, r->step_rows, h->n_embd, keep.embd);
-    r->act_attention = b->ops->act_new(b, r->step_rows, h->n_heads * h->head_dim, keep.attention);
-    r->act_ffn = b->ops->act_new(b, r->step_rows, h->n_ff, keep.ffn);
+    r->act_embd = b->ops->act_new(b, r->step_rows, w->embd, w->embd_float);
+    r->act_attention = b->ops->act_new(b, r->step_rows, w->heads, w->heads_float);
+    r->act_ffn = b->ops->act_new(b, r->step_rows, w->ff, w->ff_float);
     if (r->act_embd == NULL || r->act_attention == NULL || r->act_ffn == NULL)
         return err_set(l->eb, ERR_NO_MEMORY, "no memory for the activations of %u rows",
                        r->step_rows);
@@ -142,23 +185,45 @@ static enum err new_acts(struct loading *l)
 static enum err new_buffers(struct loading *l)
 {
     struct runtime *r = l->r;
-    const struct model_hparams *h = &r->hparams;
     struct backend *b = r->backend;
-    size_t rows = r->step_rows;
+    const struct runtime_widths w = runtime_widths(&r->hparams, &l->tensors);
+    size_t rows = r->step_rows, n_vocab = r->hparams.vocab_size;
+    const struct {
+        float **buffer;
+        size_t count;
+    } wanted[] = {
+        {&r->x, rows * w.embd},
+        {&r->q, rows * w.heads},
+        {&r->k, rows * w.kv_heads},
+        {&r->v, rows * w.kv_heads},
+        {&r->gate, rows * w.ff},
+        {&r->up, rows * w.ff},
+        {&r->branch, w.branch ? rows * w.embd : 0},
+        {&r->logits, r->logits_rows * n_vocab},
+    };
+    bool failed = false;
 
-    r->x = b->ops->buffer_new(b, rows * h->n_embd);
-    r->q = b->ops->buffer_new(b, rows * h->n_heads * h->head_dim);
-    r->k = b->ops->buffer_new(b, rows * h->n_kv_heads * h->head_dim);
-    r->v = b->ops->buffer_new(b, rows * h->n_kv_heads * h->head_dim);
-    r->gate = b->ops->buffer_new(b, rows * h->n_ff);
-    r->up = b->ops->buffer_new(b, rows * h->n_ff);
-    r->logits = b->ops->buffer_new(b, (size_t)r->logits_rows * h->vocab_size);
-    r->host_logits = malloc((size_t)h->vocab_size * sizeof *r->host_logits);
-    if (r->x == NULL || r->q == NULL || r->k == NULL || r->v == NULL || r->gate == NULL ||
-        r->up == NULL || r->logits == NULL || r->host_logits == NULL)
-        return err_set(l->eb, ERR_NO_MEMORY, "no memory for buffers of %zu rows and %u logits",
-                       rows, h->vocab_size);
-    return new_acts(l);
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        if (wanted[i].count == 0)
+            continue;
+        *wanted[i].buffer = b->ops->buffer_new(b, wanted[i].count);
+        failed = failed || *wanted[i].buffer == NULL;
+    }
+    r->host_logits = malloc(n_vocab * sizeof *r->host_logits);
+    if (failed || r->host_logits == NULL)
+        return err_set(l->eb, ERR_NO_MEMORY, "no memory for buffers of %zu rows and %zu logits",
+                       rows, n_vocab);
+    return new_acts(l, &w);
+}
+
+static enum err new_caches(struct loading *l)
+{
+    struct runtime *r = l->r;
+    enum err e = ERR_OK;
+
+    for (uint32_t i = 0; e == ERR_OK && i < r->shape.n_caches; i++)
+        e = r->backend->ops->kv_new(r->backend, &r->shape.cache[i], &r->kv[i], l->eb);
+    return e;
 }
 
 static void open_chat(struct loading *l)
@@ -172,8 +237,7 @@ static void open_chat(struct loading *l)
     }
 }
 
-static enum err load_all(struct loading *l, const struct engine_config *config,
-                         const struct runtime_shape *shape)
+static enum err load_all(struct loading *l, const struct engine_config *config)
 {
     struct runtime *r = l->r;
     struct backend_cpu_config cpu = {.isa = config->isa, .threads = config->threads};
@@ -186,12 +250,13 @@ static enum err load_all(struct loading *l, const struct engine_config *config,
                        tokenizer_vocab_size(r->tokenizer), r->hparams.vocab_size);
     open_chat(l);
     e = backend_cpu_open(&r->backend, &cpu, l->eb);
-    if (e == ERR_OK)
-        e = load_rope(l);
+    for (uint32_t i = 0; e == ERR_OK && i < MODEL_ROPES; i++)
+        if (runtime_rope_used(&r->hparams, i))
+            e = load_rope(l, i);
     if (e == ERR_OK)
         e = load_weights(l);
     if (e == ERR_OK)
-        e = r->backend->ops->kv_new(r->backend, &shape->kv, &r->kv, l->eb);
+        e = new_caches(l);
     if (e == ERR_OK)
         e = new_buffers(l);
     return e;
@@ -226,13 +291,11 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
         goto out;
     r->hparams = shape.hparams;
     r->context_tokens = shape.context_tokens;
-    r->kv_pages = shape.kv.n_pages;
+    r->shape = shape.kv;
+    r->kv_pages = shape.n_pages;
     r->step_rows = config.step_tokens;
     r->logits_rows = shape.logits_rows;
-    r->activation = ACTIVATION_SILU;
-    r->embed_scale = 1.0f;
-    r->attention_scale = 1.0f / sqrtf((float)r->hparams.head_dim);
-    e = load_all(&l, &config, &shape);
+    e = load_all(&l, &config);
     model_tensors_fini(&l.tensors);
     if (e != ERR_OK)
         goto out;
@@ -246,20 +309,18 @@ out:
     return e;
 }
 
-static void free_layer(struct backend *b, struct runtime_layer *layer)
+static void free_parts(struct backend *b, struct runtime_parts *parts)
 {
-    b->ops->buffer_free(b, layer->attn_norm);
-    b->ops->buffer_free(b, layer->ffn_norm);
-    struct weight *weights[] = {layer->attn_q,   layer->attn_k, layer->attn_v,  layer->attn_output,
-                                layer->ffn_gate, layer->ffn_up, layer->ffn_down};
-    for (size_t i = 0; i < sizeof weights / sizeof weights[0]; i++)
-        b->ops->weight_free(b, weights[i]);
+    for (enum model_part i = 0; i < MODEL_PART_COUNT; i++) {
+        b->ops->buffer_free(b, parts->vector[i]);
+        b->ops->weight_free(b, parts->matrix[i]);
+    }
 }
 
 static void free_on_backend(struct runtime *r)
 {
     struct backend *b = r->backend;
-    float *buffers[] = {r->output_norm, r->x, r->q, r->k, r->v, r->gate, r->up, r->logits};
+    float *buffers[] = {r->x, r->q, r->k, r->v, r->gate, r->up, r->branch, r->logits};
     struct act *acts[] = {r->act_embd, r->act_attention, r->act_ffn};
 
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
@@ -267,11 +328,10 @@ static void free_on_backend(struct runtime *r)
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++)
         b->ops->act_free(b, acts[i]);
     for (uint32_t i = 0; r->layers != NULL && i < r->hparams.n_layers; i++)
-        free_layer(b, &r->layers[i]);
-    if (r->output != r->token_embd)
-        b->ops->weight_free(b, r->output);
-    b->ops->weight_free(b, r->token_embd);
-    b->ops->kv_free(b, r->kv);
+        free_parts(b, &r->layers[i]);
+    free_parts(b, &r->whole);
+    for (uint32_t i = 0; i < RUNTIME_KV_MAX; i++)
+        b->ops->kv_free(b, r->kv[i]);
     b->ops->close(b);
 }
 
@@ -282,7 +342,8 @@ void runtime_close(struct runtime *r)
     if (r->backend != NULL)
         free_on_backend(r);
     free(r->layers);
-    free(r->rope);
+    for (uint32_t i = 0; i < MODEL_ROPES; i++)
+        free(r->rope[i]);
     free(r->host_logits);
     chat_template_close(r->chat);
     tokenizer_close(r->tokenizer);

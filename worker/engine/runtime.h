@@ -1,9 +1,10 @@
 /*
  * runtime.h - a model that is ready to compute: its weights on a backend of its own, tokenizer,
- * chat template, KV pool, rope table, and the buffers of one step.
+ * chat template, KV pool, rope tables, and the buffers of one step.
  *
- * The file is read once; its private copy is freed when the weights are packed. A file whose chat
- * template is not recognised still serves raw text; `chat_error` says why chat is refused.
+ * Tensors go from the file to the backend piece by piece; the file's bytes are never in memory as a
+ * whole. A file whose chat template is not recognised still serves raw text; `chat_error` says why
+ * chat is refused.
  *
  * Ownership: runtime_close frees everything, the backend included. Thread: opened on one thread,
  * then handed to one owner; `tokenizer` and `chat` may be read from any thread meanwhile.
@@ -13,6 +14,7 @@
 
 #include "common/err.h"
 #include "worker/engine/engine.h"
+#include "worker/engine/runtime_shape.h"
 #include "worker/kernels/backend.h"
 #include "worker/model/chat.h"
 #include "worker/model/hparams.h"
@@ -21,34 +23,30 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-struct runtime_layer {
-    float *attn_norm, *ffn_norm; /* [n_embd] gains */
-    struct weight *attn_q, *attn_k, *attn_v, *attn_output;
-    struct weight *ffn_gate, *ffn_up, *ffn_down;
+/* By enum model_part; NULL where the model has none. */
+struct runtime_parts {
+    struct weight *matrix[MODEL_PART_COUNT];
+    float *vector[MODEL_PART_COUNT];
 };
 
 struct runtime {
     struct backend *backend;
     struct model_hparams hparams;
+    struct runtime_shape_kv shape;
     uint32_t context_tokens;
     uint32_t kv_pages;
     uint32_t step_rows;   /* rows the buffers hold */
     uint32_t logits_rows; /* of these, rows whose logits may be wanted */
 
-    /* Where architectures differ beyond their shapes. */
-    enum activation activation;
-    float embed_scale;
-    float attention_scale;
+    struct runtime_parts whole;
+    struct runtime_parts *layers; /* [hparams.n_layers] */
+    const struct weight *head;    /* whole's OUTPUT, or its TOKEN_EMBD */
+    struct kv *kv[RUNTIME_KV_MAX];
+    float *rope[MODEL_ROPES]; /* host: [context_tokens][rope_dim / 2][2]; NULL: no layer has it */
 
-    struct weight *token_embd;
-    struct weight *output; /* token_embd itself where the file has no head of its own */
-    float *output_norm;
-    struct runtime_layer *layers; /* [hparams.n_layers] */
-    struct kv *kv;
-    float *rope; /* host: [context_tokens][rope_dim / 2][2] */
-
-    float *x, *q, *k, *v, *gate, *up; /* [step_rows][...] */
-    float *logits;                    /* [logits_rows][vocab_size] */
+    float *x, *q, *k, *v, *gate, *up; /* [step_rows][...] of the largest layer */
+    float *branch; /* [step_rows][n_embd]: what is normed before it is added to x; NULL: nothing */
+    float *logits; /* [logits_rows][vocab_size] */
     struct act *act_embd, *act_attention, *act_ffn;
     float *host_logits; /* host: [vocab_size], one row read back */
 
@@ -60,7 +58,8 @@ struct runtime {
     uint64_t weights_bytes, kv_bytes, scratch_bytes; /* measured when loading was done */
 };
 
-/* Loads; returns ERR_CANCELLED soon after *stop (which may be NULL) becomes true. */
+/* Loads; returns ERR_CANCELLED soon after *stop (which may be NULL) becomes true, and ERR_CORRUPT,
+ * saying where, when the file was cut short or written to meanwhile. */
 enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *config,
                       const struct engine_model_config *model, const atomic_bool *stop,
                       struct errbuf *eb);

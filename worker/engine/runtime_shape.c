@@ -45,6 +45,34 @@ enum err runtime_config_complete(const struct engine_config *config,
     return ERR_OK;
 }
 
+static enum err kv_shapes_set(struct runtime_shape_kv *ret, const struct model_hparams *h,
+                              enum kv_type type, uint32_t n_pages, struct errbuf *eb)
+{
+    struct runtime_shape_kv kv = {0};
+
+    for (uint32_t i = 0; i < h->n_layers; i++) {
+        uint32_t c = 0;
+        while (c < kv.n_caches && kv.cache[c].n_kv_heads != h->layer[i].n_kv_heads)
+            c++;
+        if (c == RUNTIME_KV_MAX)
+            return err_set(eb, ERR_UNSUPPORTED,
+                           "layers with more than %u different numbers of key/value heads",
+                           RUNTIME_KV_MAX);
+        if (c == kv.n_caches)
+            kv.cache[kv.n_caches++] = (struct kv_shape){
+                .n_kv_heads = h->layer[i].n_kv_heads,
+                .head_dim_k = h->head_dim,
+                .head_dim_v = h->head_dim,
+                .type = type,
+                .n_pages = n_pages,
+            };
+        kv.cache_of[i] = (uint8_t)c;
+        kv.layer_of[i] = (uint16_t)kv.cache[c].n_layers++;
+    }
+    *ret = kv;
+    return ERR_OK;
+}
+
 enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine_config *config,
                             const struct engine_model_config *model, const struct gguf *g,
                             struct errbuf *eb)
@@ -68,16 +96,11 @@ enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine
     if (pages > 1u << 30)
         return err_set(eb, ERR_TOO_LARGE, "%u slots of %u tokens are more KV pages than can be",
                        slots, s.context_tokens);
-    s.kv = (struct kv_shape){
-        .n_layers = s.hparams.n_layers,
-        .n_kv_heads = s.hparams.n_kv_heads,
-        .head_dim_k = s.hparams.head_dim,
-        .head_dim_v = s.hparams.head_dim,
-        .type = model->kv_type,
-        .n_pages = (uint32_t)pages,
-    };
-    *ret_shape = s;
-    return ERR_OK;
+    s.n_pages = (uint32_t)pages;
+    e = kv_shapes_set(&s.kv, &s.hparams, model->kv_type, s.n_pages, eb);
+    if (e == ERR_OK)
+        *ret_shape = s;
+    return e;
 }
 
 static bool is_float(const struct gguf_tensor *t)
@@ -85,26 +108,59 @@ static bool is_float(const struct gguf_tensor *t)
     return t->type == QUANT_TYPE_F32 || t->type == QUANT_TYPE_F16 || t->type == QUANT_TYPE_BF16;
 }
 
-struct runtime_floats runtime_floats(const struct model_hparams *h, const struct model_tensors *t)
+static bool any_float(const struct model_parts *parts, const enum model_part *which, size_t count)
 {
-    struct runtime_floats floats = {.embd = is_float(t->output)};
+    for (size_t i = 0; i < count; i++)
+        if (parts->at[which[i]] != NULL && is_float(parts->at[which[i]]))
+            return true;
+    return false;
+}
+
+struct runtime_widths runtime_widths(const struct model_hparams *h, const struct model_tensors *t)
+{
+    /* What reads the normed residual. */
+    static const enum model_part embd[] = {MODEL_PART_ATTN_Q, MODEL_PART_ATTN_K, MODEL_PART_ATTN_V,
+                                           MODEL_PART_FFN_GATE, MODEL_PART_FFN_UP};
+    static const enum model_part heads[] = {MODEL_PART_ATTN_OUTPUT};
+    static const enum model_part ff[] = {MODEL_PART_FFN_DOWN};
+    const struct gguf_tensor *head = t->whole.at[MODEL_PART_OUTPUT];
+    struct runtime_widths w = {
+        .embd = h->n_embd,
+        .heads = h->n_heads_max * h->head_dim,
+        .kv_heads = h->n_kv_heads_max * h->head_dim,
+        .ff = h->n_ff_max,
+        .embd_float = is_float(head != NULL ? head : t->whole.at[MODEL_PART_TOKEN_EMBD]),
+    };
 
     for (uint32_t i = 0; i < h->n_layers; i++) {
-        const struct model_layer_tensors *l = &t->layers[i];
-        floats.embd = floats.embd || is_float(l->attn_q) || is_float(l->attn_k) ||
-                      is_float(l->attn_v) || is_float(l->ffn_gate) || is_float(l->ffn_up);
-        floats.attention = floats.attention || is_float(l->attn_output);
-        floats.ffn = floats.ffn || is_float(l->ffn_down);
+        const struct model_parts *l = &t->layers[i];
+        w.embd_float = w.embd_float || any_float(l, embd, sizeof embd / sizeof embd[0]);
+        w.heads_float = w.heads_float || any_float(l, heads, 1);
+        w.ff_float = w.ff_float || any_float(l, ff, 1);
+        w.branch = w.branch || l->at[MODEL_PART_ATTN_POST_NORM] != NULL ||
+                   l->at[MODEL_PART_FFN_POST_NORM] != NULL;
     }
-    return floats;
+    return w;
+}
+
+bool runtime_rope_used(const struct model_hparams *h, uint32_t rope)
+{
+    for (uint32_t i = 0; i < h->n_layers; i++)
+        if (h->layer[i].rope == rope)
+            return true;
+    return false;
 }
 
 uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struct gguf *g)
 {
-    uint64_t rope = (uint64_t)shape->context_tokens * shape->hparams.rope_dim * sizeof(float);
-    uint64_t sampler = (uint64_t)shape->hparams.vocab_size * (3 * 4 + 8);
-    uint64_t row = (uint64_t)shape->hparams.vocab_size * sizeof(float);
+    const struct model_hparams *h = &shape->hparams;
+    uint64_t rope = 0;
+    uint64_t sampler = (uint64_t)h->vocab_size * (3 * 4 + 8);
+    uint64_t row = (uint64_t)h->vocab_size * sizeof(float);
 
+    for (uint32_t i = 0; i < MODEL_ROPES; i++)
+        if (runtime_rope_used(h, i))
+            rope += (uint64_t)shape->context_tokens * h->rope_dim * sizeof(float);
     return rope + sampler + row + 3 * gguf_data_offset(g);
 }
 
@@ -123,30 +179,52 @@ static uint64_t matrix_bytes(const struct gguf_tensor *t, bool scalar)
     return backend_cpu_weight_bytes(t->type, (uint32_t)t->dims[1], (uint32_t)t->dims[0]);
 }
 
+static uint64_t parts_bytes(const struct model_parts *parts, bool scalar)
+{
+    uint64_t bytes = 0;
+
+    for (enum model_part i = 0; i < MODEL_PART_COUNT; i++)
+        if (parts->at[i] != NULL && model_part_is_matrix(i))
+            bytes += matrix_bytes(parts->at[i], scalar);
+    return bytes;
+}
+
 static uint64_t weights_bytes(const struct model_hparams *h, const struct model_tensors *t,
                               bool scalar)
 {
-    uint64_t bytes = matrix_bytes(t->token_embd, scalar);
+    uint64_t bytes = parts_bytes(&t->whole, scalar);
 
-    if (!h->tied_embedding)
-        bytes += matrix_bytes(t->output, scalar);
-    for (uint32_t i = 0; i < h->n_layers; i++) {
-        const struct model_layer_tensors *l = &t->layers[i];
-        const struct gguf_tensor *matrices[] = {l->attn_q,   l->attn_k, l->attn_v,  l->attn_output,
-                                                l->ffn_gate, l->ffn_up, l->ffn_down};
-        for (size_t k = 0; k < sizeof matrices / sizeof matrices[0]; k++)
-            bytes += matrix_bytes(matrices[k], scalar);
+    for (uint32_t i = 0; i < h->n_layers; i++)
+        bytes += parts_bytes(&t->layers[i], scalar);
+    return bytes;
+}
+
+/* Vectors on the backend, but for the rope factors, which go into a table. */
+static uint64_t vectors_bytes(const struct model_hparams *h, const struct model_tensors *t)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i <= h->n_layers; i++) {
+        const struct model_parts *parts = i == h->n_layers ? &t->whole : &t->layers[i];
+        for (enum model_part k = 0; k < MODEL_PART_COUNT; k++)
+            if (parts->at[k] != NULL && !model_part_is_matrix(k) && k != MODEL_PART_ROPE_FREQS)
+                bytes += parts->at[k]->size;
     }
     return bytes;
 }
 
 /* The scalar backend keeps the cache's values as floats. */
-static uint64_t kv_page_bytes(const struct kv_shape *kv, bool scalar)
+static uint64_t kv_page_bytes(const struct runtime_shape_kv *kv, bool scalar)
 {
-    if (scalar)
-        return (uint64_t)KV_PAGE_TOKENS * kv->n_layers * kv->n_kv_heads *
-               (kv->head_dim_k + kv->head_dim_v) * sizeof(float);
-    return backend_kv_page_bytes(kv);
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < kv->n_caches; i++) {
+        const struct kv_shape *c = &kv->cache[i];
+        bytes += scalar ? (uint64_t)KV_PAGE_TOKENS * c->n_layers * c->n_kv_heads *
+                              (c->head_dim_k + c->head_dim_v) * sizeof(float)
+                        : backend_kv_page_bytes(c);
+    }
+    return bytes;
 }
 
 static uint64_t act_row_bytes(uint64_t cols, bool keep_float)
@@ -159,15 +237,12 @@ static uint64_t backend_scratch_bytes(const struct runtime_shape *s, const struc
                                       uint32_t step_rows)
 {
     const struct model_hparams *h = &s->hparams;
-    struct runtime_floats keep = runtime_floats(h, t);
-    uint64_t heads = (uint64_t)h->n_heads * h->head_dim;
-    uint64_t kv_heads = (uint64_t)h->n_kv_heads * h->head_dim;
-    uint64_t floats = h->n_embd + heads + 2 * kv_heads + 2ull * h->n_ff;
-    uint64_t acts = act_row_bytes(h->n_embd, keep.embd) + act_row_bytes(heads, keep.attention) +
-                    act_row_bytes(h->n_ff, keep.ffn);
-    uint64_t norms = (2ull * h->n_layers + 1) * h->n_embd * sizeof(float);
+    struct runtime_widths w = runtime_widths(h, t);
+    uint64_t floats = (w.branch ? 2ull : 1ull) * w.embd + w.heads + 2ull * w.kv_heads + 2ull * w.ff;
+    uint64_t acts = act_row_bytes(w.embd, w.embd_float) + act_row_bytes(w.heads, w.heads_float) +
+                    act_row_bytes(w.ff, w.ff_float);
 
-    return step_rows * (floats * sizeof(float) + acts) + norms +
+    return step_rows * (floats * sizeof(float) + acts) + vectors_bytes(h, t) +
            (uint64_t)s->logits_rows * h->vocab_size * sizeof(float);
 }
 
@@ -194,11 +269,11 @@ enum err engine_estimate_file(const struct engine_config *given,
         *ret_estimate = (struct engine_estimate){
             .weights_bytes = weights_bytes(&shape.hparams, &tensors, scalar),
             .kv_page_bytes = page,
-            .kv_bytes = page * shape.kv.n_pages,
+            .kv_bytes = page * shape.n_pages,
             .scratch_bytes = backend_scratch_bytes(&shape, &tensors, config.step_tokens) +
                              runtime_shape_host_bytes(&shape, g),
             .context_tokens = shape.context_tokens,
-            .kv_pages = shape.kv.n_pages,
+            .kv_pages = shape.n_pages,
         };
         model_tensors_fini(&tensors);
     }

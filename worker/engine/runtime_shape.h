@@ -13,11 +13,24 @@
 
 #include <stdint.h>
 
+/* A backend's cache has one number of KV heads in all its layers: layers with other numbers are in
+ * caches of their own, under the same page ids. */
+#define RUNTIME_KV_MAX 16u
+
+struct runtime_shape_kv {
+    uint32_t n_caches;
+    struct kv_shape cache[RUNTIME_KV_MAX];
+    /* Of each layer: which cache, and which of its layers. */
+    uint8_t cache_of[MODEL_LAYERS_MAX];
+    uint16_t layer_of[MODEL_LAYERS_MAX];
+};
+
 struct runtime_shape {
     struct model_hparams hparams;
     uint32_t context_tokens;
     uint32_t logits_rows;
-    struct kv_shape kv;
+    uint32_t n_pages;
+    struct runtime_shape_kv kv;
 };
 
 /* `config` is complete (runtime_config_complete). Errors are those of model_hparams_read, and
@@ -26,14 +39,18 @@ enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine
                             const struct engine_model_config *model, const struct gguf *g,
                             struct errbuf *eb);
 
-/* Which of a step's three kinds of quantized input are kept as floats too, because a weight of a
- * float type reads them. */
-struct runtime_floats {
-    bool embd, attention, ffn;
+/* What the backend keeps for one step of one row, in elements; the largest layer decides. */
+struct runtime_widths {
+    uint32_t embd, heads, kv_heads, ff;
+    bool branch; /* a branch of the residual is normed before it is added */
+    bool embd_float, heads_float, ff_float; /* a weight of a float type reads this input */
 };
-struct runtime_floats runtime_floats(const struct model_hparams *h, const struct model_tensors *t);
+struct runtime_widths runtime_widths(const struct model_hparams *h, const struct model_tensors *t);
 
-/* Bytes outside the backend: rope table, sampler, one row of logits, tokenizer (which keeps about
+/* Whether any layer turns by this table. */
+bool runtime_rope_used(const struct model_hparams *h, uint32_t rope);
+
+/* Bytes outside the backend: rope tables, sampler, one row of logits, tokenizer (which keeps about
  * three times what the file's header says it in). */
 uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struct gguf *g);
 

@@ -8,6 +8,7 @@
 
 #include <getopt.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,6 +107,61 @@ static void print_bytes(const char *label, uint64_t bytes)
     printf("  %-18s %s\n", label, text);
 }
 
+/* "24", or "16 to 24" where layers differ. */
+static void range_text(const struct model_hparams *h, size_t field, char ret_text[32])
+{
+    uint32_t least = UINT32_MAX, most = 0;
+
+    for (uint32_t i = 0; i < h->n_layers; i++) {
+        uint32_t value;
+        memcpy(&value, (const char *)&h->layer[i] + field, sizeof value);
+        least = value < least ? value : least;
+        most = value > most ? value : most;
+    }
+    (void)snprintf(ret_text, 32, least == most ? "%u" : "%u to %u", least, most);
+}
+
+static uint32_t window_of(const struct model_hparams *h, uint32_t *ret_layers)
+{
+    uint32_t window = 0;
+
+    *ret_layers = 0;
+    for (uint32_t i = 0; i < h->n_layers; i++)
+        if (h->layer[i].window > 0) {
+            window = h->layer[i].window;
+            *ret_layers += 1;
+        }
+    return window;
+}
+
+static const char *scaling_name(const struct model_rope *rope)
+{
+    return rope->yarn ? "yarn" : "linear";
+}
+
+static void print_layers(const struct model_hparams *h)
+{
+    const struct model_rope *rope = &h->rope[MODEL_ROPE_GLOBAL];
+    char heads[32], kv_heads[32], ff[32];
+    uint32_t layers;
+
+    range_text(h, offsetof(struct model_layer_hparams, n_heads), heads);
+    range_text(h, offsetof(struct model_layer_hparams, n_kv_heads), kv_heads);
+    range_text(h, offsetof(struct model_layer_hparams, n_ff), ff);
+    printf("layers               %u of %u wide, feed-forward %s\n", h->n_layers, h->n_embd, ff);
+    printf("attention            %s heads of %u, %s for keys and values\n", heads, h->head_dim,
+           kv_heads);
+    uint32_t window = window_of(h, &layers);
+    if (window > 0)
+        printf("windows              the last %u tokens in %u layers, rope base %g\n", window,
+               layers, (double)h->rope[MODEL_ROPE_LOCAL].base);
+    printf("rope                 base %g over %u of %u", (double)rope->base, h->rope_dim,
+           h->head_dim);
+    if (rope->factor != 1.0f)
+        printf(", stretched %g times (%s)", (double)rope->factor, scaling_name(rope));
+    printf("\n");
+}
+
 static void print_model(const struct file_info *info)
 {
     const struct model_hparams *h = &info->hparams;
@@ -114,12 +170,7 @@ static void print_model(const struct file_info *info)
     printf("architecture         %s\n", info->architecture[0] ? info->architecture : "(none)");
     printf("name                 %s\n", info->name[0] ? info->name : "(none)");
     if (info->has_hparams) {
-        printf("layers               %u of %u wide, feed-forward %u\n", h->n_layers, h->n_embd,
-               h->n_ff);
-        printf("attention            %u heads of %u, %u for keys and values\n", h->n_heads,
-               h->head_dim, h->n_kv_heads);
-        printf("rope                 base %g over %u of %u\n", (double)h->rope_base, h->rope_dim,
-               h->head_dim);
+        print_layers(h);
         printf("context              %u tokens\n", h->context_length);
     }
     units_count_format(info->parameters, count);
@@ -176,16 +227,59 @@ static int print_text(const struct file_info *info, const char *path)
     return tool_finish_output();
 }
 
+/* One number, or a list with one for each layer where they differ. */
+static json_t *json_of_layers(const struct model_hparams *h, size_t field)
+{
+    json_t *list = json_array(), *one;
+    bool differ = false;
+
+    for (uint32_t i = 0; i < h->n_layers; i++) {
+        uint32_t value;
+        memcpy(&value, (const char *)&h->layer[i] + field, sizeof value);
+        json_array_append_new(list, json_integer(value));
+        differ = differ || !json_equal(json_array_get(list, 0), json_array_get(list, i));
+    }
+    if (differ)
+        return list;
+    one = json_incref(json_array_get(list, 0));
+    json_decref(list);
+    return one;
+}
+
+static json_t *json_of_rope(const struct model_rope *rope)
+{
+    return json_pack("{s:f, s:s?, s:f}", "base", (double)rope->base, "scaling",
+                     rope->factor == 1.0f ? NULL : scaling_name(rope), "factor",
+                     (double)rope->factor);
+}
+
 static json_t *json_of_hparams(const struct model_hparams *h)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b}", "layers",
-                     (json_int_t)h->n_layers, "embedding", (json_int_t)h->n_embd, "feed_forward",
-                     (json_int_t)h->n_ff, "heads", (json_int_t)h->n_heads, "kv_heads",
-                     (json_int_t)h->n_kv_heads, "head_dim", (json_int_t)h->head_dim,
-                     "context_tokens", (json_int_t)h->context_length, "vocabulary",
-                     (json_int_t)h->vocab_size, "rope_dim", (json_int_t)h->rope_dim, "rope_base",
-                     (double)h->rope_base, "rms_epsilon", (double)h->rms_eps, "tied_embedding",
-                     h->tied_embedding);
+    uint32_t layers, window = window_of(h, &layers);
+    json_t *root = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:b, s:f, s:f, s:f, s:f}", "layers",
+        (json_int_t)h->n_layers, "embedding", (json_int_t)h->n_embd, "head_dim",
+        (json_int_t)h->head_dim, "context_tokens", (json_int_t)h->context_length, "vocabulary",
+        (json_int_t)h->vocab_size, "rope_dim", (json_int_t)h->rope_dim, "rms_epsilon",
+        (double)h->rms_eps, "tied_embedding", h->tied_embedding, "embedding_scale",
+        (double)h->embed_scale, "attention_scale", (double)h->attention_scale, "attention_softcap",
+        (double)h->attention_softcap, "logit_softcap", (double)h->logit_softcap);
+
+    json_object_set_new(root, "feed_forward",
+                        json_of_layers(h, offsetof(struct model_layer_hparams, n_ff)));
+    json_object_set_new(root, "heads",
+                        json_of_layers(h, offsetof(struct model_layer_hparams, n_heads)));
+    json_object_set_new(root, "kv_heads",
+                        json_of_layers(h, offsetof(struct model_layer_hparams, n_kv_heads)));
+    json_object_set_new(root, "rope_base", json_real((double)h->rope[MODEL_ROPE_GLOBAL].base));
+    json_object_set_new(root, "rope", json_of_rope(&h->rope[MODEL_ROPE_GLOBAL]));
+    json_object_set_new(root, "window", window > 0 ? json_integer(window) : json_null());
+    if (window > 0) {
+        json_object_set_new(root, "window_rope", json_of_rope(&h->rope[MODEL_ROPE_LOCAL]));
+        json_object_set_new(root, "windows",
+                            json_of_layers(h, offsetof(struct model_layer_hparams, window)));
+    }
+    return root;
 }
 
 static json_t *json_of_tokenizer(const struct file_info *info)
@@ -220,7 +314,8 @@ static int print_json(const struct file_info *info, const char *path)
 {
     const struct engine_estimate *e = &info->estimate;
     json_t *root = json_pack(
-        "{s:o, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:o}", "file", tool_json_text(path, strlen(path)),
+        "{s:o, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:o}", "file",
+        tool_json_text(path, strlen(path)), "files", (json_int_t)gguf_file_count(info->g),
         "file_bytes", (json_int_t)gguf_file_size(info->g), "gguf_version",
         (json_int_t)gguf_version(info->g), "data_offset", (json_int_t)gguf_data_offset(info->g),
         "architecture", json_or_null(info->architecture), "parameters",

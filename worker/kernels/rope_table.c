@@ -71,7 +71,7 @@ static double rope_cos_reduced(double r)
     return sum;
 }
 
-static void rope_cos_sin(double angle, float *ret_cos, float *ret_sin)
+static void rope_cos_sin(double angle, double magnitude, float *ret_cos, float *ret_sin)
 {
     double n = rint(angle * TWO_OVER_PI);
     double r = fma(n, -PIO2_1, angle);
@@ -99,8 +99,8 @@ static void rope_cos_sin(double angle, float *ret_cos, float *ret_sin)
         break;
     }
     }
-    *ret_cos = (float)c;
-    *ret_sin = (float)s;
+    *ret_cos = (float)(c * magnitude);
+    *ret_sin = (float)(s * magnitude);
 }
 
 static bool rope_in_range(double x, double low, double high)
@@ -122,6 +122,9 @@ static enum err rope_params_check(const struct rope_params *params, uint32_t n_p
     if (n_positions > ROPE_TABLE_POSITIONS_MAX)
         return err_set(eb, ERR_TOO_LARGE, "%u positions, at most %u", n_positions,
                        ROPE_TABLE_POSITIONS_MAX);
+    if (params->magnitude != 0.0 && !rope_in_range(params->magnitude, 1.0 / 1024, 1024.0))
+        return err_set(eb, ERR_INVALID, "rope magnitude %g is not in 1/1024 .. 1024",
+                       params->magnitude);
     if (params->factors == NULL)
         return ERR_OK;
     for (uint32_t i = 0; i < params->dim / 2; i++) {
@@ -132,6 +135,38 @@ static enum err rope_params_check(const struct rope_params *params, uint32_t n_p
     return ERR_OK;
 }
 
+/* Turns over a whole context at which yarn leaves a pair alone, and below which it slows it all. */
+#define YARN_TURNS_FAST 32.0
+#define YARN_TURNS_SLOW 1.0
+
+/* The (broken) index of the pair that turns so often within the original context, times two. */
+static double rope_yarn_dim(const struct rope_params *params, double turns, double log_base)
+{
+    const double two_pi = 6.283185307179586;
+    return params->dim * rope_log(params->yarn_context / (turns * two_pi)) / (2.0 * log_base);
+}
+
+/* Yarn: what the angle of a pair is multiplied by. */
+static double rope_slowdown(const struct rope_params *params, uint32_t pair, double log_base)
+{
+    double slow = 1.0 / params->linear_scale;
+    double low = floor(rope_yarn_dim(params, YARN_TURNS_FAST, log_base));
+    double high = ceil(rope_yarn_dim(params, YARN_TURNS_SLOW, log_base));
+    low = low > 0.0 ? low : 0.0;
+    high = high < params->dim - 1.0 ? high : params->dim - 1.0;
+    double width = high - low > 0.001 ? high - low : 0.001;
+    double along = (pair - low) / width;
+    along = along < 0.0 ? 0.0 : along > 1.0 ? 1.0 : along;
+    return along * slow + (1.0 - along);
+}
+
+static double rope_magnitude(const struct rope_params *params)
+{
+    double magnitude = params->magnitude == 0.0 ? 1.0 : params->magnitude;
+    return params->yarn_context == 0 ? magnitude
+                                     : magnitude * (1.0 + 0.1 * rope_log(params->linear_scale));
+}
+
 enum err rope_table_fill(const struct rope_params *params, uint32_t n_positions, float *ret_table,
                          struct errbuf *eb)
 {
@@ -140,13 +175,18 @@ enum err rope_table_fill(const struct rope_params *params, uint32_t n_positions,
         return err;
     uint32_t pairs = params->dim / 2;
     double log_base = rope_log(params->base);
+    double magnitude = rope_magnitude(params);
     for (uint32_t i = 0; i < pairs; i++) {
-        double frequency = rope_exp(-2.0 * i / params->dim * log_base) / params->linear_scale;
+        double frequency = rope_exp(-2.0 * i / params->dim * log_base);
+        if (params->yarn_context == 0)
+            frequency /= params->linear_scale;
+        else
+            frequency *= rope_slowdown(params, i, log_base);
         if (params->factors != NULL)
             frequency /= (double)params->factors[i];
         for (uint32_t p = 0; p < n_positions; p++) {
             float *cell = ret_table + 2 * ((size_t)p * pairs + i);
-            rope_cos_sin(p * frequency, cell, cell + 1);
+            rope_cos_sin(p * frequency, magnitude, cell, cell + 1);
         }
     }
     return ERR_OK;

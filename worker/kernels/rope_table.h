@@ -5,7 +5,11 @@
  * versions: the table, and with it every token, depends on the parameters alone. Rounded to float
  * it is within 1 ulp of the exact value at every position up to ROPE_TABLE_POSITIONS_MAX.
  *
- * Source: Su et al., "RoFormer", 2021: pair i of position p is turned by p * base^(-2i / dim).
+ * Sources: Su et al., "RoFormer", 2021: pair i of position p is turned by p * base^(-2i / dim).
+ * Peng et al., "YaRN", 2023: pairs that turn less than once over the original context are slowed by
+ * the scaling factor, those that turn more than 32 times are not, between them it goes linearly by
+ * the pair's index; vectors are made longer by 1 + 0.1 ln(factor). Which index is where follows
+ * llama.cpp (ggml_rope_yarn_corr_dims), as the files are made for it.
  */
 #ifndef CLOISTER_WORKER_KERNELS_ROPE_TABLE_H
 #define CLOISTER_WORKER_KERNELS_ROPE_TABLE_H
@@ -23,6 +27,9 @@ struct rope_params {
     uint32_t dim;         /* even, 2 .. ROPE_TABLE_DIM_MAX: how many elements of a head turn */
     double linear_scale;  /* positions are divided by it (rope.scaling.factor); 1: none */
     const float *factors; /* [dim / 2], angle of pair i is divided by factors[i], or NULL */
+    double magnitude;     /* cosines and sines are multiplied by it; 0: they are not */
+    uint32_t
+        yarn_context; /* positions before stretching: linear_scale is yarn's factor; 0: no yarn */
 };
 
 /* Fills ret_table[n_positions][dim / 2][2] = cos, sin for positions 0 .. n_positions - 1.

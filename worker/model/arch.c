@@ -3,77 +3,166 @@
 #include <stddef.h>
 
 #define HPARAM(field) offsetof(struct model_hparams, field)
-#define TENSOR(field) offsetof(struct model_tensors, field)
-#define LAYER(field)  offsetof(struct model_layer_tensors, field)
+#define LAYER(field)  offsetof(struct model_layer_hparams, field)
 #define COUNT(array)  (sizeof(array) / sizeof(array)[0])
 
-/* Llama 1 to 3.x, Mistral 7B, SmolLM and all who kept their shape. Source: the converters' key and
- * tensor names as listed in the GGUF specification, "Llama". */
-static const struct arch_key llama_keys[] = {
-    {"block_count", ARCH_KEY_SIZE, HPARAM(n_layers), MODEL_LAYERS_MAX, false},
-    {"context_length", ARCH_KEY_SIZE, HPARAM(context_length), MODEL_CONTEXT_MAX, false},
-    {"embedding_length", ARCH_KEY_SIZE, HPARAM(n_embd), MODEL_EMBD_MAX, false},
-    {"feed_forward_length", ARCH_KEY_SIZE, HPARAM(n_ff), MODEL_FF_MAX, false},
-    {"attention.head_count", ARCH_KEY_SIZE, HPARAM(n_heads), MODEL_HEADS_MAX, false},
-    {"attention.head_count_kv", ARCH_KEY_SIZE, HPARAM(n_kv_heads), MODEL_HEADS_MAX, true},
-    {"attention.key_length", ARCH_KEY_SIZE, HPARAM(head_dim), MODEL_HEAD_DIM_MAX, true},
-    /* Read by hand beside key_length: both must be one head_dim. */
-    {"attention.value_length", ARCH_KEY_IGNORED, 0, 0, true},
-    {"rope.dimension_count", ARCH_KEY_SIZE, HPARAM(rope_dim), MODEL_HEAD_DIM_MAX, true},
-    {"rope.freq_base", ARCH_KEY_POSITIVE, HPARAM(rope_base), 0, true},
-    {"rope.scaling.type", ARCH_KEY_ROPE, 0, 0, true},
-    {"rope.scaling.factor", ARCH_KEY_ROPE, 0, 0, true},
-    {"rope.scale_linear", ARCH_KEY_ROPE, 0, 0, true},
-    {"attention.layer_norm_rms_epsilon", ARCH_KEY_POSITIVE, HPARAM(rms_eps), 0, false},
-    {"vocab_size", ARCH_KEY_SIZE, HPARAM(vocab_size), MODEL_VOCAB_MAX, true},
-    {"expert_count", ARCH_KEY_MUST_BE, 0, 0, true},
-    {"expert_used_count", ARCH_KEY_MUST_BE, 0, 0, true},
-    {"attention.sliding_window", ARCH_KEY_MUST_BE, 0, 0, true},
-    {"attention.causal", ARCH_KEY_MUST_TRUE, 0, 0, true},
-    /* What the model was stretched from, and how its converter laid out the tensors. */
-    {"rope.scaling.original_context_length", ARCH_KEY_IGNORED, 0, 0, true},
-    {"rope.scaling.finetuned", ARCH_KEY_IGNORED, 0, 0, true},
-    {"tensor_data_layout", ARCH_KEY_IGNORED, 0, 0, true},
+/* --- what all have in common; source of the names: the GGUF specification --- */
+
+const struct arch_part arch_parts[MODEL_PART_COUNT] = {
+#define WHOLE(part, name, class, ...)                                                              \
+    [MODEL_PART_##part] = {name, {__VA_ARGS__}, ARCH_CLASS_##class, false}
+#define IN_LAYER(part, name, class, ...)                                                           \
+    [MODEL_PART_##part] = {name, {__VA_ARGS__}, ARCH_CLASS_##class, true}
+    WHOLE(TOKEN_EMBD, "token_embd.weight", EMBEDDING, ARCH_DIM_EMBD, ARCH_DIM_VOCAB),
+    WHOLE(OUTPUT_NORM, "output_norm.weight", VECTOR, ARCH_DIM_EMBD),
+    WHOLE(OUTPUT, "output.weight", OUTPUT, ARCH_DIM_EMBD, ARCH_DIM_VOCAB),
+    WHOLE(OUTPUT_BIAS, "output.bias", VECTOR, ARCH_DIM_VOCAB),
+    WHOLE(ROPE_FREQS, "rope_freqs.weight", VECTOR, ARCH_DIM_ROPE_HALF),
+    IN_LAYER(ATTN_NORM, "attn_norm.weight", VECTOR, ARCH_DIM_EMBD),
+    IN_LAYER(ATTN_Q, "attn_q.weight", ATTENTION, ARCH_DIM_EMBD, ARCH_DIM_HEADS),
+    IN_LAYER(ATTN_Q_BIAS, "attn_q.bias", VECTOR, ARCH_DIM_HEADS),
+    IN_LAYER(ATTN_Q_NORM, "attn_q_norm.weight", VECTOR, ARCH_DIM_HEAD),
+    IN_LAYER(ATTN_K, "attn_k.weight", ATTENTION, ARCH_DIM_EMBD, ARCH_DIM_KV),
+    IN_LAYER(ATTN_K_BIAS, "attn_k.bias", VECTOR, ARCH_DIM_KV),
+    IN_LAYER(ATTN_K_NORM, "attn_k_norm.weight", VECTOR, ARCH_DIM_HEAD),
+    IN_LAYER(ATTN_V, "attn_v.weight", ATTENTION, ARCH_DIM_EMBD, ARCH_DIM_KV),
+    IN_LAYER(ATTN_V_BIAS, "attn_v.bias", VECTOR, ARCH_DIM_KV),
+    IN_LAYER(ATTN_OUTPUT, "attn_output.weight", ATTENTION, ARCH_DIM_HEADS, ARCH_DIM_EMBD),
+    IN_LAYER(ATTN_OUTPUT_BIAS, "attn_output.bias", VECTOR, ARCH_DIM_EMBD),
+    IN_LAYER(ATTN_POST_NORM, "post_attention_norm.weight", VECTOR, ARCH_DIM_EMBD),
+    IN_LAYER(FFN_NORM, "ffn_norm.weight", VECTOR, ARCH_DIM_EMBD),
+    IN_LAYER(FFN_GATE, "ffn_gate.weight", FFN, ARCH_DIM_EMBD, ARCH_DIM_FF),
+    IN_LAYER(FFN_GATE_BIAS, "ffn_gate.bias", VECTOR, ARCH_DIM_FF),
+    IN_LAYER(FFN_UP, "ffn_up.weight", FFN, ARCH_DIM_EMBD, ARCH_DIM_FF),
+    IN_LAYER(FFN_UP_BIAS, "ffn_up.bias", VECTOR, ARCH_DIM_FF),
+    IN_LAYER(FFN_DOWN, "ffn_down.weight", FFN, ARCH_DIM_FF, ARCH_DIM_EMBD),
+    IN_LAYER(FFN_DOWN_BIAS, "ffn_down.bias", VECTOR, ARCH_DIM_EMBD),
+    IN_LAYER(FFN_POST_NORM, "post_ffw_norm.weight", VECTOR, ARCH_DIM_EMBD),
+#undef WHOLE
+#undef IN_LAYER
 };
 
-static const struct arch_tensor llama_tensors[] = {
-    {"token_embd.weight",
-     TENSOR(token_embd),
-     {ARCH_DIM_EMBD, ARCH_DIM_VOCAB},
-     ARCH_CLASS_EMBEDDING,
-     false},
-    {"output_norm.weight", TENSOR(output_norm), {ARCH_DIM_EMBD}, ARCH_CLASS_NORM, false},
-    {"output.weight", TENSOR(output), {ARCH_DIM_EMBD, ARCH_DIM_VOCAB}, ARCH_CLASS_OUTPUT, true},
-    {"rope_freqs.weight", TENSOR(rope_freqs), {ARCH_DIM_ROPE_HALF}, ARCH_CLASS_NORM, true},
+/* Rows of the tables of keys. */
+#define SIZE(name, field, most, may)                                                               \
+    name, ARCH_KEY_SIZE, HPARAM(field), .max = (most), .optional = (may)
+#define LAYER_SIZE(name, field, most, may)                                                         \
+    name, ARCH_KEY_LAYER_SIZE, LAYER(field), .max = (most), .optional = (may)
+#define POSITIVE(name, field, may) name, ARCH_KEY_POSITIVE, HPARAM(field), .optional = (may)
+#define CAP(name, field)           name, ARCH_KEY_CAP, HPARAM(field), .optional = true
+#define MUST_BE(name, number)      name, ARCH_KEY_MUST_BE, .value = (number), .optional = true
+#define MUST_BE_REAL(name, number) name, ARCH_KEY_MUST_BE_REAL, .value = (number), .optional = true
+#define RULE(name)                 name, ARCH_KEY_RULE, .optional = true
+#define IGNORED(name)              name, ARCH_KEY_IGNORED, .optional = true
+
+const struct arch_key arch_common_keys[] = {
+    {SIZE("block_count", n_layers, MODEL_LAYERS_MAX, false)},
+    {SIZE("context_length", context_length, MODEL_CONTEXT_MAX, false)},
+    {SIZE("embedding_length", n_embd, MODEL_EMBD_MAX, false)},
+    {LAYER_SIZE("feed_forward_length", n_ff, MODEL_FF_MAX, false)},
+    {LAYER_SIZE("attention.head_count", n_heads, MODEL_HEADS_MAX, false)},
+    {LAYER_SIZE("attention.head_count_kv", n_kv_heads, MODEL_HEADS_MAX, true)},
+    {SIZE("attention.key_length", head_dim, MODEL_HEAD_DIM_MAX, true)},
+    {RULE("attention.value_length")}, /* both must be one head_dim */
+    {POSITIVE("attention.scale", attention_scale, true)},
+    {POSITIVE("attention.layer_norm_rms_epsilon", rms_eps, false)},
+    {SIZE("rope.dimension_count", rope_dim, MODEL_HEAD_DIM_MAX, true)},
+    {RULE("rope.freq_base")},
+    {RULE("rope.scaling.type")},
+    {RULE("rope.scaling.factor")},
+    {RULE("rope.scale_linear")},
+    {RULE("rope.scaling.attn_factor")},
+    {RULE("rope.scaling.original_context_length")},
+    /* Yarn's other numbers: only as nearly all files have them. */
+    {MUST_BE_REAL("rope.scaling.yarn_ext_factor", 1.0f)},
+    {MUST_BE_REAL("rope.scaling.yarn_beta_fast", 32.0f)},
+    {MUST_BE_REAL("rope.scaling.yarn_beta_slow", 1.0f)},
+    {SIZE("vocab_size", vocab_size, MODEL_VOCAB_MAX, true)},
+    {MUST_BE("expert_count", 0)},
+    {MUST_BE("expert_used_count", 0)},
+    {"attention.causal", ARCH_KEY_MUST_TRUE, .optional = true},
+    /* How the converter laid out the tensors, and whether the model was trained further. */
+    {IGNORED("rope.scaling.finetuned")},
+    {IGNORED("tensor_data_layout")},
+};
+const size_t arch_n_common_keys = COUNT(arch_common_keys);
+
+/* Where a model has no windows, a file that asks for one is not the model this row means. */
+static const struct arch_key no_window_keys[] = {{MUST_BE("attention.sliding_window", 0)}};
+
+static const struct arch_key gemma3_keys[] = {
+    {RULE("attention.sliding_window")},
+    {RULE("attention.sliding_window_pattern")},
+    {RULE("rope.freq_base_swa")},
+    {CAP("attn_logit_softcapping", attention_softcap)},
+    {CAP("final_logit_softcapping", logit_softcap)},
 };
 
-static const struct arch_tensor llama_layer_tensors[] = {
-    {"attn_norm.weight", LAYER(attn_norm), {ARCH_DIM_EMBD}, ARCH_CLASS_NORM, false},
-    {"attn_q.weight", LAYER(attn_q), {ARCH_DIM_EMBD, ARCH_DIM_HEADS}, ARCH_CLASS_ATTENTION, false},
-    {"attn_k.weight", LAYER(attn_k), {ARCH_DIM_EMBD, ARCH_DIM_KV}, ARCH_CLASS_ATTENTION, false},
-    {"attn_v.weight", LAYER(attn_v), {ARCH_DIM_EMBD, ARCH_DIM_KV}, ARCH_CLASS_ATTENTION, false},
-    {"attn_output.weight",
-     LAYER(attn_output),
-     {ARCH_DIM_HEADS, ARCH_DIM_EMBD},
-     ARCH_CLASS_ATTENTION,
-     false},
-    {"ffn_norm.weight", LAYER(ffn_norm), {ARCH_DIM_EMBD}, ARCH_CLASS_NORM, false},
-    {"ffn_gate.weight", LAYER(ffn_gate), {ARCH_DIM_EMBD, ARCH_DIM_FF}, ARCH_CLASS_FFN, false},
-    {"ffn_up.weight", LAYER(ffn_up), {ARCH_DIM_EMBD, ARCH_DIM_FF}, ARCH_CLASS_FFN, false},
-    {"ffn_down.weight", LAYER(ffn_down), {ARCH_DIM_FF, ARCH_DIM_EMBD}, ARCH_CLASS_FFN, false},
-};
+/* --- the architectures --- */
+
+#define MUST(part) [MODEL_PART_##part] = ARCH_NEED_MUST
+#define MAY(part)  [MODEL_PART_##part] = ARCH_NEED_MAY
+
+/* Norm, attention, norm, gated feed-forward, each added to the residual. */
+#define PARTS_OF_A_DECODER                                                                         \
+    MUST(TOKEN_EMBD), MUST(OUTPUT_NORM), MAY(OUTPUT), MUST(ATTN_NORM), MUST(ATTN_Q), MUST(ATTN_K), \
+        MUST(ATTN_V), MUST(ATTN_OUTPUT), MUST(FFN_NORM), MUST(FFN_GATE), MUST(FFN_UP),             \
+        MUST(FFN_DOWN)
 
 static const struct model_arch archs[] = {
     {
+        /* Llama 1 to 3.x, Mistral 7B, SmolLM and all who kept their shape. Touvron et al., "LLaMA",
+         * 2023; attention_bias and mlp_bias of the published configurations are the biases. */
         .name = "llama",
         .rope_style = ROPE_STYLE_PAIRS,
         .rope_base = 10000.0f,
-        .keys = llama_keys,
-        .n_keys = COUNT(llama_keys),
-        .tensors = llama_tensors,
-        .n_tensors = COUNT(llama_tensors),
-        .layer_tensors = llama_layer_tensors,
-        .n_layer_tensors = COUNT(llama_layer_tensors),
+        .yarn = true,
+        .activation = ACTIVATION_SILU,
+        .keys = no_window_keys,
+        .n_keys = COUNT(no_window_keys),
+        .parts = {PARTS_OF_A_DECODER, MAY(ROPE_FREQS), MAY(ATTN_Q_BIAS), MAY(ATTN_K_BIAS),
+                  MAY(ATTN_V_BIAS), MAY(ATTN_OUTPUT_BIAS), MAY(FFN_GATE_BIAS), MAY(FFN_UP_BIAS),
+                  MAY(FFN_DOWN_BIAS)},
+    },
+    {
+        /* Qwen 1.5, 2 and 2.5. "Qwen2 Technical Report", 2024. */
+        .name = "qwen2",
+        .rope_style = ROPE_STYLE_HALVES,
+        .rope_base = 10000.0f,
+        .yarn = true,
+        .activation = ACTIVATION_SILU,
+        .keys = no_window_keys,
+        .n_keys = COUNT(no_window_keys),
+        .parts = {PARTS_OF_A_DECODER, MUST(ATTN_Q_BIAS), MUST(ATTN_K_BIAS), MUST(ATTN_V_BIAS),
+                  MAY(OUTPUT_BIAS)},
+    },
+    {
+        /* Qwen 3 without experts: heads are normed, biases are gone. "Qwen3 Technical Report",
+         * 2025. */
+        .name = "qwen3",
+        .rope_style = ROPE_STYLE_HALVES,
+        .rope_base = 10000.0f,
+        .yarn = true,
+        .activation = ACTIVATION_SILU,
+        .keys = no_window_keys,
+        .n_keys = COUNT(no_window_keys),
+        .parts = {PARTS_OF_A_DECODER, MUST(ATTN_Q_NORM), MUST(ATTN_K_NORM)},
+    },
+    {
+        /* Gemma 3, text. "Gemma 3 Technical Report", 2025: five layers with a window and a rope
+         * base of their own, then one without; norms before and behind each branch. The 27B model
+         * (62 layers) scales queries by its width, as Gemma 2 did. */
+        .name = "gemma3",
+        .rope_style = ROPE_STYLE_HALVES,
+        .rope_base = 0.0f,
+        .activation = ACTIVATION_GELU_TANH,
+        .embed_scaled = true,
+        .wide_scale_layers = 62,
+        .window_period = 6,
+        .local_rope_base = 10000.0f,
+        .keys = gemma3_keys,
+        .n_keys = COUNT(gemma3_keys),
+        .parts = {PARTS_OF_A_DECODER, MUST(ATTN_Q_NORM), MUST(ATTN_K_NORM), MUST(ATTN_POST_NORM),
+                  MUST(FFN_POST_NORM)},
     },
 };
 
@@ -88,5 +177,5 @@ const struct model_arch *model_arch_find(struct gguf_string name)
 
 const char *model_arch_list(void)
 {
-    return "llama";
+    return "llama, qwen2, qwen3, gemma3";
 }

@@ -3,128 +3,10 @@
 #include "common/check.h"
 #include "worker/model/gguf_internal.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-#define GGUF_HEADER_CHUNK (1u << 20)
-#define GGUF_READ_CHUNK   (1u << 30)
-
-/* Weights start on a page, so that the file's own alignment holds in memory. */
-static uint8_t *memory_new(uint64_t size)
-{
-    void *p = NULL;
-    if (size > SIZE_MAX / 2 || posix_memalign(&p, 4096, size > 0 ? (size_t)size : 1) != 0)
-        return NULL;
-    return p;
-}
-
-static enum err file_read(int fd, const char *path, uint8_t *bytes, uint64_t from, uint64_t to,
-                          struct errbuf *eb)
-{
-    while (from < to) {
-        uint64_t want = to - from < GGUF_READ_CHUNK ? to - from : GGUF_READ_CHUNK;
-        ssize_t n = pread(fd, bytes + from, (size_t)want, (off_t)from);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_set_errno(eb, errno, "%s: reading at byte %" PRIu64, path, from);
-        if (n == 0)
-            return err_set(eb, ERR_CORRUPT, "%s: ended at byte %" PRIu64 " while it was read", path,
-                           from);
-        from += (uint64_t)n;
-    }
-    return ERR_OK;
-}
-
-/* Reads ever more of the file until the header is all there: its length is known only by
- * parsing it. */
-static enum err header_open(struct gguf *g, int fd, const char *path, struct errbuf *eb)
-{
-    uint64_t want = GGUF_HEADER_CHUNK;
-    for (;;) {
-        if (want > g->file_size)
-            want = g->file_size;
-        uint8_t *bytes = memory_new(want);
-        if (bytes == NULL)
-            return err_set(eb, ERR_NO_MEMORY, "%s: no memory for a header of %" PRIu64 " bytes",
-                           path, want);
-        if (g->available > 0)
-            memcpy(bytes, g->owned, (size_t)g->available);
-        free(g->owned);
-        g->owned = bytes;
-        g->bytes = bytes;
-        enum err e = file_read(fd, path, bytes, g->available, want, eb);
-        if (e != ERR_OK)
-            return e;
-        g->available = want;
-        bool ran_short = false;
-        e = gguf_parse(g, &ran_short, eb);
-        if (e == ERR_OK || !ran_short)
-            return e != ERR_OK ? err_prefix(eb, e, "%s", path) : ERR_OK;
-        gguf_parse_free(g);
-        if (want >= GGUF_HEADER_MAX)
-            return err_set(eb, ERR_TOO_LARGE, "%s: the header is longer than %u bytes", path,
-                           GGUF_HEADER_MAX);
-        want *= 2;
-    }
-}
-
-static enum err whole_open(struct gguf *g, int fd, const char *path, struct errbuf *eb)
-{
-    g->owned = memory_new(g->file_size);
-    if (g->owned == NULL)
-        return err_set(eb, ERR_NO_MEMORY, "%s: no memory for its %" PRIu64 " bytes", path,
-                       g->file_size);
-    g->bytes = g->owned;
-    enum err e = file_read(fd, path, g->owned, 0, g->file_size, eb);
-    if (e != ERR_OK)
-        return e;
-    g->available = g->file_size;
-    bool ran_short = false;
-    e = gguf_parse(g, &ran_short, eb);
-    return e != ERR_OK ? err_prefix(eb, e, "%s", path) : ERR_OK;
-}
-
-enum err gguf_open_file(struct gguf **ret_gguf, const char *path, bool header_only,
-                        struct errbuf *eb)
-{
-    enum err e;
-    struct stat st;
-    struct gguf *g = calloc(1, sizeof *g);
-    /* O_NONBLOCK: a FIFO in a model's place must not hang the open. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
-    if (g == NULL) {
-        e = err_set(eb, ERR_NO_MEMORY, "%s: no memory", path);
-        goto out;
-    }
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        e = err_set_errno(eb, errno, "%s", path);
-        goto out;
-    }
-    if (!S_ISREG(st.st_mode)) {
-        e = err_set(eb, ERR_INVALID, "%s: not a regular file", path);
-        goto out;
-    }
-    g->file_size = (uint64_t)st.st_size;
-    g->header_only = header_only;
-    e = header_only ? header_open(g, fd, path, eb) : whole_open(g, fd, path, eb);
-out:
-    if (fd >= 0)
-        (void)close(fd);
-    if (e != ERR_OK) {
-        gguf_close(g);
-        return e;
-    }
-    *ret_gguf = g;
-    return ERR_OK;
-}
 
 enum err gguf_open_memory(struct gguf **ret_gguf, const void *bytes, size_t size, struct errbuf *eb)
 {
@@ -134,8 +16,16 @@ enum err gguf_open_memory(struct gguf **ret_gguf, const void *bytes, size_t size
     g->bytes = bytes;
     g->available = size;
     g->file_size = size;
+    g->fd = -1;
     bool ran_short = false;
+    uint32_t parts = 1;
     enum err e = gguf_parse(g, &ran_short, eb);
+    if (e == ERR_OK && gguf_has(g, "split.count"))
+        e = gguf_get_u32(g, "split.count", &parts, eb);
+    if (e == ERR_OK && parts > 1)
+        e = err_set(eb, ERR_UNSUPPORTED,
+                    "key 'split.count' is %u: the other parts can only be found beside a file",
+                    parts);
     if (e != ERR_OK) {
         gguf_close(g);
         return e;
@@ -148,7 +38,13 @@ void gguf_close(struct gguf *g)
 {
     if (g == NULL)
         return;
+    for (uint32_t i = 0; i < g->n_others; i++)
+        gguf_close(g->others[i]);
+    free(g->others);
     gguf_parse_free(g);
+    if (g->fd >= 0)
+        (void)close(g->fd);
+    free(g->path);
     free(g->owned);
     free(g);
 }
@@ -158,9 +54,17 @@ uint32_t gguf_version(const struct gguf *g)
     return g->version;
 }
 
+uint32_t gguf_file_count(const struct gguf *g)
+{
+    return 1 + g->n_others;
+}
+
 uint64_t gguf_file_size(const struct gguf *g)
 {
-    return g->file_size;
+    uint64_t size = g->file_size;
+    for (uint32_t i = 0; i < g->n_others; i++)
+        size += g->others[i]->file_size;
+    return size;
 }
 
 uint64_t gguf_data_offset(const struct gguf *g)
@@ -408,6 +312,13 @@ int64_t gguf_array_int(const struct gguf *g, const char *key, uint64_t index)
     int64_t value =
         element_int(k->element_type, k->value + index * gguf_value_size(k->element_type), &large);
     return large ? INT64_MAX : value;
+}
+
+bool gguf_array_bool(const struct gguf *g, const char *key, uint64_t index)
+{
+    const struct gguf_key *k = array_need(g, key, index);
+    CHECK(k->element_type == GGUF_VALUE_BOOL);
+    return k->value[index] != 0;
 }
 
 double gguf_array_float(const struct gguf *g, const char *key, uint64_t index)

@@ -1,10 +1,13 @@
 /*
- * gguf_internal.h - what gguf_parse.c fills in and gguf.c hands out. Private to these two.
+ * gguf_internal.h - what gguf_file.c reads, gguf_parse.c fills in and gguf.c hands out. Private to
+ * these three.
  */
 #ifndef CLOISTER_WORKER_MODEL_GGUF_INTERNAL_H
 #define CLOISTER_WORKER_MODEL_GGUF_INTERNAL_H
 
 #include "worker/model/gguf.h"
+
+#include <sys/stat.h>
 
 struct gguf_key {
     struct gguf_string name;
@@ -17,10 +20,15 @@ struct gguf_key {
 
 struct gguf {
     const uint8_t *bytes;
-    uint64_t available; /* bytes in memory: all of the file, or what a header-only open read */
+    uint64_t available; /* bytes in memory: all, or what was read of a file's beginning */
     uint64_t file_size;
     uint8_t *owned; /* NULL where `bytes` is borrowed */
-    bool header_only;
+    /* Of a file; memory has no path. */
+    char *path;
+    int fd; /* -1: closed */
+    struct stat opened;
+    struct gguf **others; /* the other files of a split model, in order; their tensors are here */
+    uint32_t n_others;
     uint32_t version;
     uint32_t alignment;
     uint64_t data_offset;
@@ -37,6 +45,8 @@ struct gguf {
  * gguf_parse_free. */
 enum err gguf_parse(struct gguf *g, bool *ret_short, struct errbuf *eb);
 void gguf_parse_free(struct gguf *g);
+/* Sorts `tensor_order`; ERR_CORRUPT where a name is there twice. */
+enum err gguf_parse_order(struct gguf *g, struct errbuf *eb);
 
 /* memcmp order, shorter first where one is the other's beginning. */
 int gguf_string_compare(struct gguf_string a, struct gguf_string b);

@@ -414,6 +414,21 @@ static enum err parse_check_data(struct gguf *g, struct errbuf *eb)
     return ERR_OK;
 }
 
+enum err gguf_parse_order(struct gguf *g, struct errbuf *eb)
+{
+    qsort_r(g->tensor_order, g->n_tensors, sizeof *g->tensor_order, tensor_order_compare,
+            g->tensors);
+    for (size_t i = 1; i < g->n_tensors; i++) {
+        const struct gguf_tensor *t = &g->tensors[g->tensor_order[i]];
+        if (gguf_string_compare(g->tensors[g->tensor_order[i - 1]].name, t->name) == 0) {
+            char name[NAME_PRINT_BYTES];
+            gguf_string_print(t->name, name, sizeof name);
+            return err_set(eb, ERR_CORRUPT, "tensor '%s' is there twice", name);
+        }
+    }
+    return ERR_OK;
+}
+
 static enum err parse_tensors(struct gguf *g, struct cursor *c)
 {
     for (size_t i = 0; i < g->n_tensors; i++) {
@@ -428,20 +443,13 @@ static enum err parse_tensors(struct gguf *g, struct cursor *c)
     enum err e = parse_check_data(g, c->eb);
     if (e != ERR_OK)
         return e;
-    qsort_r(g->tensor_order, g->n_tensors, sizeof *g->tensor_order, tensor_order_compare,
-            g->tensors);
-    for (size_t i = 1; i < g->n_tensors; i++) {
-        const struct gguf_tensor *t = &g->tensors[g->tensor_order[i]];
-        if (gguf_string_compare(g->tensors[g->tensor_order[i - 1]].name, t->name) == 0) {
-            char name[NAME_PRINT_BYTES];
-            gguf_string_print(t->name, name, sizeof name);
-            return err_set(c->eb, ERR_CORRUPT, "tensor '%s' is there twice", name);
-        }
-    }
+    e = gguf_parse_order(g, c->eb);
+    if (e != ERR_OK)
+        return e;
     for (size_t i = 0; i < g->n_tensors; i++) {
         struct gguf_tensor *t = &g->tensors[i];
         t->offset += g->data_offset;
-        t->data = g->header_only ? NULL : g->bytes + t->offset;
+        t->data = g->owned != NULL ? NULL : g->bytes + t->offset;
     }
     return ERR_OK;
 }

@@ -46,22 +46,32 @@ static void test_reads_a_llama_model(void **state)
     assert_string_equal(h.name, "Small \\xc3\\xa9");
     assert_int_equal(h.n_layers, 2);
     assert_int_equal(h.n_embd, 32);
-    assert_int_equal(h.n_ff, 64);
-    assert_int_equal(h.n_heads, 4);
-    assert_int_equal(h.n_kv_heads, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(h.layer[i].n_ff, 64);
+        assert_int_equal(h.layer[i].n_heads, 4);
+        assert_int_equal(h.layer[i].n_kv_heads, 2);
+        assert_int_equal(h.layer[i].window, 0);
+        assert_int_equal(h.layer[i].rope, MODEL_ROPE_GLOBAL);
+    }
     assert_int_equal(h.head_dim, 8);
     assert_int_equal(h.rope_dim, 8);
     assert_int_equal(h.context_length, 128);
     assert_int_equal(h.vocab_size, BUILD_BPE_TOKENS);
     assert_int_equal(h.rope_style, ROPE_STYLE_PAIRS);
-    assert_true(h.rope_base == 10000.0f && h.rope_scale == 1.0f && h.rms_eps == 1e-5f);
+    assert_true(h.rope[0].base == 10000.0f && h.rope[0].factor == 1.0f && h.rms_eps == 1e-5f);
+    assert_true(!h.rope[0].yarn && h.rope[0].magnitude == 1.0f);
+    assert_true(h.embed_scale == 1.0f && h.attention_scale == 1.0f / sqrtf(8.0f));
+    assert_true(h.attention_softcap == 0.0f && h.logit_softcap == 0.0f);
+    assert_int_equal(h.activation, ACTIVATION_SILU);
     assert_true(h.tied_embedding);
 
     assert_int_equal(model_tensors_find(&t, &h, g, &eb), ERR_OK);
-    assert_ptr_equal(t.output, t.token_embd);
-    assert_null(t.rope_freqs);
-    assert_ptr_equal(t.layers[1].ffn_down, gguf_tensor_find(g, "blk.1.ffn_down.weight"));
-    assert_ptr_equal(t.layers[0].attn_q, gguf_tensor_find(g, "blk.0.attn_q.weight"));
+    assert_null(t.whole.at[MODEL_PART_OUTPUT]);
+    assert_null(t.whole.at[MODEL_PART_ROPE_FREQS]);
+    assert_ptr_equal(t.layers[1].at[MODEL_PART_FFN_DOWN],
+                     gguf_tensor_find(g, "blk.1.ffn_down.weight"));
+    assert_ptr_equal(t.layers[0].at[MODEL_PART_ATTN_Q], gguf_tensor_find(g, "blk.0.attn_q.weight"));
+    assert_null(t.layers[0].at[MODEL_PART_ATTN_Q_BIAS]);
     model_tensors_fini(&t);
 
     /* Q8_0 takes 34 bytes for 32 elements; all sums by hand. */
@@ -109,7 +119,7 @@ static void test_reads_what_may_be_there(void **state)
     assert_int_equal(build_and_read(&b, &h, &eb), ERR_OK);
     assert_false(h.tied_embedding);
     assert_int_equal(h.rope_dim, 4);
-    assert_true(h.rope_base == 500000.0f && h.rope_scale == 0.25f);
+    assert_true(h.rope[0].base == 500000.0f && h.rope[0].factor == 4.0f && h.rope[0].freqs);
     gguf_build_fini(&b);
 }
 
@@ -172,14 +182,33 @@ static const struct bad_value {
     {"llama.rope.freq_base", F32, -1, "", ERR_INVALID, "'llama.rope.freq_base': -1"},
     {"llama.rope.freq_base", F32, INFINITY, "", ERR_INVALID, "'llama.rope.freq_base': inf"},
     {"llama.rope.freq_base", U32, 10000, "", ERR_INVALID, "is u32, not a float"},
-    {"llama.rope.scaling.type", STRING, 0, "yarn", ERR_UNSUPPORTED, "'yarn' is not one of none"},
+    {"llama.rope.scaling.type", STRING, 0, "ntk", ERR_UNSUPPORTED, "'ntk' is not one of none"},
     {"llama.rope.scaling.type", STRING, 0, "longrope", ERR_UNSUPPORTED, "'longrope'"},
     {"llama.rope.scaling.type", STRING, 0, "", ERR_UNSUPPORTED, "'' is not one of"},
     {"llama.rope.scaling.factor", F32, 0, "", ERR_INVALID, "'llama.rope.scaling.factor': 0"},
     {"llama.rope.scaling.factor", F32, NAN, "", ERR_INVALID, "'llama.rope.scaling.factor'"},
-    {"llama.rope.scaling.factor", F32, 1e-45, "", ERR_INVALID, "leaves the float range"},
+    {"llama.rope.scaling.factor", F32, 1e-45, "", ERR_INVALID, "is not in 1 to 1e+06"},
+    {"llama.rope.scaling.factor", F32, 0.5, "", ERR_INVALID, "0.5 is not in 1 to 1e+06"},
     {"llama.rope.scale_linear", F32, -2, "", ERR_INVALID, "'llama.rope.scale_linear': -2"},
-    {"llama.rope.scaling.attn_factor", F32, 1, "", ERR_UNSUPPORTED, "not one this build knows"},
+    {"llama.rope.freq_base", F32, 0.5, "", ERR_INVALID, "0.5 is not in 1 to 1e+12"},
+    {"llama.rope.scaling.attn_factor", F32, 0, "", ERR_INVALID, "attn_factor': 0"},
+    {"llama.rope.scaling.attn_factor", F32, 1e5, "", ERR_INVALID, "100000 is not in"},
+    {"llama.rope.scaling.attn_factor", F32, NAN, "", ERR_INVALID, "attn_factor': nan"},
+    {"llama.rope.scaling.alpha", F32, 1, "", ERR_UNSUPPORTED, "not one this build knows"},
+    {"llama.rope.scaling.yarn_attn_factor", F32, 1, "", ERR_UNSUPPORTED, "not one this build"},
+    {"llama.rope.scaling.yarn_log_multiplier", F32, 1, "", ERR_UNSUPPORTED, "not one this build"},
+    {"llama.rope.scaling.yarn_ext_factor", F32, 0, "", ERR_UNSUPPORTED, "is 0; this build"},
+    {"llama.rope.scaling.yarn_beta_fast", F32, 64, "", ERR_UNSUPPORTED, "is 64; this build"},
+    {"llama.rope.scaling.yarn_beta_fast", F32, NAN, "", ERR_UNSUPPORTED, "is nan; this build"},
+    {"llama.rope.scaling.yarn_beta_slow", U32, 1, "", ERR_INVALID, "is u32, not a float"},
+    {"llama.rope.scaling.original_context_length", U32, 0, "", ERR_INVALID, "length' is 0"},
+    {"llama.rope.scaling.original_context_length", U32, 4e9, "", ERR_TOO_LARGE, "over the bound"},
+    {"llama.attention.scale", F32, 0, "", ERR_INVALID, "'llama.attention.scale': 0"},
+    {"llama.attention.scale", F32, INFINITY, "", ERR_INVALID, "'llama.attention.scale': inf"},
+    {"llama.attn_logit_softcapping", F32, 50, "", ERR_UNSUPPORTED, "not one this build knows"},
+    {"llama.final_logit_softcapping", F32, 30, "", ERR_UNSUPPORTED, "not one this build knows"},
+    {"llama.rope.freq_base_swa", F32, 1e4, "", ERR_UNSUPPORTED, "not one this build knows"},
+    {"llama.attention.sliding_window_pattern", U32, 6, "", ERR_UNSUPPORTED, "not one this build"},
     {"llama.attention.layer_norm_rms_epsilon", MISSING, 0, "", ERR_NOT_FOUND, "rms_epsilon'"},
     {"llama.attention.layer_norm_rms_epsilon", F32, 0, "", ERR_INVALID, "rms_epsilon': 0"},
     {"llama.attention.layer_norm_rms_epsilon", F32, -1e-5, "", ERR_INVALID, "rms_epsilon': -1e-05"},
@@ -276,7 +305,12 @@ static const struct bad_tensor {
     {"blk.0.ffn_gate.weight", QUANT_TYPE_F32, {32, 63}, ERR_INVALID, "32 x 63"},
     {"blk.0.ffn_up.weight", QUANT_TYPE_F32, {32, 65}, ERR_INVALID, "32 x 65"},
     {"blk.1.ffn_down.weight", QUANT_TYPE_F32, {32, 64}, ERR_INVALID, "make it 64 x 32"},
-    {"blk.0.attn_q.bias", QUANT_TYPE_F32, {32, 0}, ERR_UNSUPPORTED, "'blk.0.attn_q.bias' has no"},
+    {"blk.0.attn_q.bias", QUANT_TYPE_F32, {31, 0}, ERR_INVALID, "make it 32 x 1"},
+    {"blk.0.attn_k.bias", QUANT_TYPE_F32, {32, 0}, ERR_INVALID, "make it 16 x 1"},
+    {"blk.0.ffn_up.bias", QUANT_TYPE_F16, {64, 0}, ERR_UNSUPPORTED, "a vector of this kind"},
+    {"blk.0.attn_q_norm.weight", QUANT_TYPE_F32, {8, 0}, ERR_UNSUPPORTED, "has no place"},
+    {"blk.0.post_ffw_norm.weight", QUANT_TYPE_F32, {32, 0}, ERR_UNSUPPORTED, "has no place"},
+    {"output.bias", QUANT_TYPE_F32, {268, 0}, ERR_UNSUPPORTED, "'output.bias' has no place"},
     {"blk.2.attn_q.weight", QUANT_TYPE_F32, {32, 32}, ERR_UNSUPPORTED, "'blk.2.attn_q.weight'"},
     {"blk.00.attn_q.weight", QUANT_TYPE_F32, {32, 32}, ERR_UNSUPPORTED, "'blk.00.attn_q.weight'"},
     {"blk.4294967296.attn_q.weight", QUANT_TYPE_F32, {32, 32}, ERR_UNSUPPORTED, "has no place"},
