@@ -14,6 +14,7 @@
 #define LIMIT_STOP_BYTES         256u /* one stop string */
 #define LIMIT_ERROR_TEXT_BYTES   1024u
 #define LIMIT_MODELS_PER_WORKER  256u
+#define LIMIT_WORKER_THREADS     1024u /* that compute, of one worker */
 #define LIMIT_LEASES_PER_WORKER  1024u
 #define LIMIT_COMMANDS_PER_PULL  64u
 #define LIMIT_PROGRESS_PER_FRAME 1024u  /* leases reported in one Report */

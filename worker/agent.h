@@ -23,7 +23,7 @@ struct agent_config {
     const uint8_t *coordinator_key; /* 32 bytes, or NULL: any */
     struct engine_config engine;    /* notify is the agent's own */
     struct catalogue *catalogue;
-    uint64_t memory_budget_bytes; /* 0: what the machine has */
+    uint64_t memory_budget_bytes; /* 0: all of the machine, or of its cgroup where that is less */
 };
 
 /* Returns when SIGTERM or SIGINT has been obeyed: running leases are handed back by Goodbye, the

@@ -4,12 +4,12 @@
  */
 #include "common/crypto.h"
 #include "common/folder.h"
+#include "common/limits.h"
 #include "common/program.h"
 #include "worker/agent.h"
 #include "worker/worker_config.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,7 +59,7 @@ static const struct flag flags[] = {{.name = "coordinator",
                                      .offset = LINE(threads),
                                      .given = LINE(has_threads),
                                      .min = 0,
-                                     .max = WORKER_CONFIG_THREADS_MAX,
+                                     .max = LIMIT_WORKER_THREADS,
                                      .help = "Compute threads; 0: one a core."},
                                     {.name = "isa",
                                      .type = FLAG_CHOICE,
@@ -175,14 +175,6 @@ static enum err sources_collect(struct sources *s, const struct worker_config *c
     return e;
 }
 
-static uint32_t cores_usable(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    return (uint32_t)CPU_COUNT(&set);
-}
-
 static int worker_run(struct worker_config *c, const struct sources *sources,
                       const struct program_options *options)
 {
@@ -198,7 +190,8 @@ static int worker_run(struct worker_config *c, const struct sources *sources,
                                 .cert_file = c->tls.cert_file,
                                 .key_file = c->tls.key_file}},
         .engine = {.isa = (enum backend_isa)c->engine.isa,
-                   .threads = c->engine.threads > 0 ? (uint32_t)c->engine.threads : cores_usable(),
+                   .threads =
+                       c->engine.threads > 0 ? (uint32_t)c->engine.threads : backend_threads_auto(),
                    .step_tokens = (uint32_t)c->engine.step_tokens,
                    .sequences = (uint32_t)c->engine.sequences},
         .catalogue = &catalogue,

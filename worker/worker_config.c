@@ -90,14 +90,14 @@ static const struct config_key engine_keys[] = {
      .offset = ENGINE(threads),
      .fallback = "0",
      .min = 0,
-     .max = WORKER_CONFIG_THREADS_MAX,
+     .max = LIMIT_WORKER_THREADS,
      .help = "Compute threads. 0: one for each core this process may use."},
     {.name = "step_tokens",
      .type = CONFIG_INT,
      .offset = ENGINE(step_tokens),
      .fallback = "512",
-     .min = 1,
-     .max = 16384,
+     .min = ENGINE_STEP_TOKENS_MIN,
+     .max = ENGINE_STEP_TOKENS_MAX,
      .help = "Most tokens of one step, prompt and answers of all jobs together. Smaller: running "
              "answers stutter less while a long prompt comes in. Larger: prompts are faster."},
     {.name = "sequences",
@@ -111,7 +111,8 @@ static const struct config_key engine_keys[] = {
      .type = CONFIG_SIZE,
      .offset = ENGINE(memory_bytes),
      .fallback = "0",
-     .help = "Memory that models may take here. 0: what the machine or its cgroup has free."},
+     .help = "Memory that models may take here. 0: all that the machine has, or its cgroup where "
+             "that is less."},
     {0}};
 
 static const struct config_key worker_keys[] = {

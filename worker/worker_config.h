@@ -18,8 +18,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WORKER_CONFIG_THREADS_MAX 1024
-
 /* "auto", ... in the order of enum backend_isa; ends with NULL. */
 extern const char *const worker_config_isa_names[];
 

@@ -30,9 +30,12 @@
 
 struct engine;
 
+#define ENGINE_STEP_TOKENS_MIN 2u /* a prompt's row beside one that draws */
+#define ENGINE_STEP_TOKENS_MAX 65536u
+
 struct engine_config {
     enum backend_isa isa;
-    uint32_t threads;       /* 0: one per core */
+    uint32_t threads;       /* 0: backend_threads_auto */
     uint32_t step_tokens;   /* token budget of one step, prompt and decode together; 0: 512 */
     uint32_t chunk_tokens;  /* most prompt tokens of one job in one step; 0: step_tokens */
     uint32_t beside_tokens; /* most prompt tokens in a step in which a job draws; 0: 128 */

@@ -7,13 +7,11 @@
 #define STEP_TOKENS_DEFAULT 512u
 #define SEQUENCES_DEFAULT   64u
 #define SEQUENCES_MAX       LIMIT_LEASES_PER_WORKER
-#define STEP_TOKENS_MAX     65536u
 /* Enough rows for the kernels to be at their best, and few enough that those who draw do not wait.
  */
 #define BESIDE_TOKENS_DEFAULT  128u
 #define CONTEXT_TOKENS_DEFAULT 8192u /* where nothing is asked for: bounds the KV pool */
 #define SLOTS_DEFAULT          4u
-#define THREADS_MAX            4096u
 
 enum err runtime_config_complete(const struct engine_config *config,
                                  struct engine_config *ret_config, struct errbuf *eb)
@@ -28,15 +26,15 @@ enum err runtime_config_complete(const struct engine_config *config,
         c.beside_tokens = BESIDE_TOKENS_DEFAULT;
     if (c.sequences == 0)
         c.sequences = SEQUENCES_DEFAULT;
-    if (c.step_tokens < 2 || c.step_tokens > STEP_TOKENS_MAX)
-        return err_set(eb, ERR_INVALID, "step_tokens is %u; 2 to %u are allowed", c.step_tokens,
-                       STEP_TOKENS_MAX);
+    if (c.step_tokens < ENGINE_STEP_TOKENS_MIN || c.step_tokens > ENGINE_STEP_TOKENS_MAX)
+        return err_set(eb, ERR_INVALID, "step_tokens is %u; %u to %u are allowed", c.step_tokens,
+                       ENGINE_STEP_TOKENS_MIN, ENGINE_STEP_TOKENS_MAX);
     if (c.sequences > SEQUENCES_MAX)
         return err_set(eb, ERR_INVALID, "sequences is %u; 1 to %u are allowed", c.sequences,
                        SEQUENCES_MAX);
-    if (c.threads > THREADS_MAX)
+    if (c.threads > LIMIT_WORKER_THREADS)
         return err_set(eb, ERR_INVALID, "threads is %u; at most %u are allowed", c.threads,
-                       THREADS_MAX);
+                       LIMIT_WORKER_THREADS);
     if (c.chunk_tokens > c.step_tokens)
         c.chunk_tokens = c.step_tokens;
     if (c.beside_tokens > c.step_tokens)

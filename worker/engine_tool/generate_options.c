@@ -1,6 +1,7 @@
 #include "worker/engine_tool/generate_options.h"
 
 #include "common/check.h"
+#include "common/limits.h"
 #include "common/units.h"
 #include "worker/engine_tool/tool.h"
 
@@ -205,7 +206,7 @@ static int take_option(struct parsing *p, int id, const char *text)
         o->json = true;
         return TOOL_EXIT_OK;
     case OPTION_THREADS:
-        return parse_u32("threads", text, 1, 4096, &o->engine.threads);
+        return parse_u32("threads", text, 1, LIMIT_WORKER_THREADS, &o->engine.threads);
     case OPTION_ISA:
         if (!backend_isa_parse(text, &o->engine.isa))
             return tool_usage("generate: --isa %s: auto, scalar, avx2 or avx512", text);

@@ -206,8 +206,11 @@ enum backend_isa {
 
 struct backend_cpu_config {
     enum backend_isa isa;
-    uint32_t threads; /* 0: one per core this process may use; scalar always has one */
+    uint32_t threads; /* 0: backend_threads_auto; scalar always has one */
 };
+
+/* One per core this process may use, at most LIMIT_WORKER_THREADS. */
+uint32_t backend_threads_auto(void);
 
 /* ERR_UNSUPPORTED where the machine lacks the forced instruction set, naming what it lacks. */
 enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu_config *config,

@@ -19,7 +19,7 @@ struct host_backend {
 void *host_alloc(struct backend *b, size_t bytes);
 void host_free(struct backend *b, void *memory);
 
-/* The constructors behind backend_cpu_open. `threads`: 0 is one per core. */
+/* The constructors behind backend_cpu_open. `threads`: 0 is backend_threads_auto. */
 struct cpu_kernels;
 enum err ref_backend_new(struct backend **ret_backend, struct errbuf *eb);
 enum err cpu_backend_new(const struct cpu_kernels *kernels, uint32_t threads,

@@ -1,6 +1,7 @@
 #include "worker/kernels/cpu/pool.h"
 
 #include "common/check.h"
+#include "worker/kernels/backend.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -164,15 +165,30 @@ static void pool_pin(struct pool *pool, const cpu_set_t *allowed)
     }
 }
 
+/* The set stays empty where the machine has more CPUs than it can hold. */
+static uint32_t cores_usable(cpu_set_t *ret_allowed)
+{
+    CPU_ZERO(ret_allowed);
+    if (sched_getaffinity(0, sizeof *ret_allowed, ret_allowed) == 0)
+        return (uint32_t)CPU_COUNT(ret_allowed);
+    CPU_ZERO(ret_allowed);
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? (uint32_t)online : 1;
+}
+
+uint32_t backend_threads_auto(void)
+{
+    cpu_set_t allowed;
+    uint32_t cores = cores_usable(&allowed);
+    return cores < POOL_THREADS_MAX ? cores : POOL_THREADS_MAX;
+}
+
 enum err pool_new(uint32_t threads, struct pool **ret_pool, struct errbuf *eb)
 {
     cpu_set_t allowed;
-    CPU_ZERO(&allowed);
-    uint32_t cores = 1;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0)
-        cores = (uint32_t)CPU_COUNT(&allowed);
+    uint32_t cores = cores_usable(&allowed);
     if (threads == 0)
-        threads = cores < POOL_THREADS_MAX ? cores : POOL_THREADS_MAX;
+        threads = backend_threads_auto();
     if (threads > POOL_THREADS_MAX)
         return err_set(eb, ERR_INVALID, "%u threads, at most %u", threads, POOL_THREADS_MAX);
 

@@ -11,16 +11,17 @@
 #define CLOISTER_WORKER_KERNELS_CPU_POOL_H
 
 #include "common/err.h"
+#include "common/limits.h"
 
 #include <stdint.h>
 
 struct pool;
 
-#define POOL_THREADS_MAX 256u
+#define POOL_THREADS_MAX LIMIT_WORKER_THREADS
 #define POOL_TASKS_MAX   (1u << 24)
 
-/* `threads` in all, the owner among them; 0: one per core this process may use. Where there are as
- * many threads as cores, each worker is pinned to one. */
+/* `threads` in all, the owner among them, at most POOL_THREADS_MAX; 0: backend_threads_auto.
+ * Where there are as many threads as cores, each worker is pinned to one. */
 enum err pool_new(uint32_t threads, struct pool **ret_pool, struct errbuf *eb);
 void pool_free(struct pool *pool);
 

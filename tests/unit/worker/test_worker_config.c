@@ -1,0 +1,92 @@
+/* What the configuration allows, the engine takes: a number that the file may hold is not refused
+ * later, in words that blame a model. */
+#include "common/limits.h"
+#include "worker/engine/runtime.h"
+#include "worker/kernels/cpu/pool.h"
+#include "worker/worker_config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static enum err read_text(struct worker_config *c, const char *text, struct errbuf *eb)
+{
+    char path[] = "/tmp/worker-config-XXXXXX";
+    int fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    assert_int_equal(close(fd), 0);
+    enum err e = worker_config_read(c, path, eb);
+    assert_int_equal(unlink(path), 0);
+    return e;
+}
+
+static void the_file_and_the_engine_have_one_range(void **state)
+{
+    static const struct {
+        const char *key;
+        long low, high;
+    } rows[] = {
+        {"threads", 0, LIMIT_WORKER_THREADS},
+        {"step_tokens", ENGINE_STEP_TOKENS_MIN, ENGINE_STEP_TOKENS_MAX},
+        {"sequences", 1, LIMIT_LEASES_PER_WORKER},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const long values[] = {rows[i].low - 1, rows[i].low, rows[i].high, rows[i].high + 1};
+        for (size_t k = 0; k < 4; k++) {
+            struct worker_config c;
+            struct errbuf eb = {{0}};
+            char text[128];
+            (void)snprintf(text, sizeof text, "engine = { %s = %ld; };", rows[i].key, values[k]);
+            enum err e = read_text(&c, text, &eb);
+            if (k == 0 || k == 3) {
+                assert_int_equal(e, ERR_INVALID);
+                assert_non_null(strstr(eb.text, rows[i].key));
+                continue;
+            }
+            assert_int_equal(e, ERR_OK);
+            struct engine_config asked = {.threads = (uint32_t)c.engine.threads,
+                                          .step_tokens = (uint32_t)c.engine.step_tokens,
+                                          .sequences = (uint32_t)c.engine.sequences};
+            struct engine_config complete;
+            if (runtime_config_complete(&asked, &complete, &eb) != ERR_OK)
+                fail_msg("%s: %s", text, eb.text);
+            worker_config_fini(&c);
+        }
+    }
+}
+
+static void more_threads_than_the_limit_are_refused_before_a_model_loads(void **state)
+{
+    struct engine_config asked = {.threads = LIMIT_WORKER_THREADS + 1}, complete;
+    struct pool *pool;
+    struct errbuf eb = {{0}};
+    (void)state;
+
+    assert_int_equal(runtime_config_complete(&asked, &complete, &eb), ERR_INVALID);
+    assert_int_equal(pool_new(LIMIT_WORKER_THREADS + 1, &pool, &eb), ERR_INVALID);
+    assert_in_range(backend_threads_auto(), 1, LIMIT_WORKER_THREADS);
+    asked.threads = backend_threads_auto();
+    assert_int_equal(runtime_config_complete(&asked, &complete, &eb), ERR_OK);
+    assert_int_equal(pool_new(0, &pool, &eb), ERR_OK);
+    assert_int_equal(pool_threads(pool), backend_threads_auto());
+    pool_free(pool);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_file_and_the_engine_have_one_range),
+        cmocka_unit_test(more_threads_than_the_limit_are_refused_before_a_model_loads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
