@@ -69,6 +69,11 @@ static enum err plan_each_line(int fd, const char *path, plan_line_fn *fn, void 
 
 /* ---- the state file ---- */
 
+static const char *plan_input_name(const struct batch_plan_config *config)
+{
+    return batch_plan_is_standard(config->input) ? "standard input" : config->input;
+}
+
 static enum err plan_digest(int fd, const char *path, char ret_hex[SHA256_HEX_BYTES],
                             struct errbuf *eb)
 {
@@ -133,9 +138,9 @@ static enum err plan_state_read(struct batch_plan *plan, const char *path,
                       path);
     else if (strcmp(input, digest) != 0)
         err = err_set(eb, ERR_CONFLICT,
-                      "%s is not the file that the batch in %s was begun with; give another output "
-                      "or --restart",
-                      config->input, config->output);
+                      "%s is not what the batch in %s was begun with; give another output or "
+                      "--restart",
+                      plan_input_name(config), config->output);
     else if (strcmp(flags, config->flags) != 0)
         err =
             err_set(eb, ERR_CONFLICT,
@@ -156,6 +161,55 @@ static enum err plan_check_file(const char *path, struct errbuf *eb)
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
         return err_set(eb, ERR_CONFLICT, "%s is no regular file, which a batch needs", path);
     return ERR_OK;
+}
+
+/* What pread can read again. It has no name, so that nothing is left of it however this ends. */
+static enum err plan_spool_input(struct batch_plan *plan, struct errbuf *eb)
+{
+    enum err err = ERR_OK;
+    char *chunk = malloc(READ_BYTES);
+    FILE *spool = tmpfile();
+    if (!chunk || !spool) {
+        err = err_set_errno(eb, errno, "a temporary file for standard input");
+        goto out;
+    }
+    for (;;) {
+        ssize_t n = read(STDIN_FILENO, chunk, READ_BYTES);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            err = err_set_errno(eb, errno, "standard input");
+        if (n <= 0)
+            break;
+        if (fwrite(chunk, 1, (size_t)n, spool) != (size_t)n) {
+            err = err_set_errno(eb, errno, "a temporary file for standard input");
+            break;
+        }
+    }
+    if (err == ERR_OK && fflush(spool) != 0)
+        err = err_set_errno(eb, errno, "a temporary file for standard input");
+    if (err == ERR_OK) {
+        plan->in = fcntl(fileno(spool), F_DUPFD_CLOEXEC, 0);
+        if (plan->in < 0)
+            err = err_set_errno(eb, errno, "a temporary file for standard input");
+    }
+out:
+    if (spool)
+        fclose(spool);
+    free(chunk);
+    return err;
+}
+
+static enum err plan_open_input(struct batch_plan *plan, const struct batch_plan_config *config,
+                                struct errbuf *eb)
+{
+    if (batch_plan_is_standard(config->input))
+        return plan_spool_input(plan, eb);
+    enum err err = plan_check_file(config->input, eb);
+    if (err != ERR_OK)
+        return err;
+    plan->in = open(config->input, O_RDONLY | O_CLOEXEC);
+    return plan->in < 0 ? err_set_errno(eb, errno, "%s", config->input) : ERR_OK;
 }
 
 static enum err plan_state_open(struct batch_plan *plan, const struct batch_plan_config *config,
@@ -194,7 +248,7 @@ static enum err plan_state_open(struct batch_plan *plan, const struct batch_plan
         unlink(buf_str(&path)); /* it was made above, empty */
         goto out;
     }
-    err = plan_digest(plan->in, config->input, digest, eb);
+    err = plan_digest(plan->in, plan_input_name(config), digest, eb);
     if (err == ERR_OK)
         err = plan->resumed ? plan_state_read(plan, buf_str(&path), config, digest, eb)
                             : plan_state_write(plan, buf_str(&path), config, digest, eb);
@@ -288,7 +342,8 @@ static enum err plan_on_input(void *arg, uint64_t offset, const char *text, size
         return ERR_OK;
     if (in->number == UINT32_MAX ||
         !plan_grow((void **)&plan->lines, plan->n_lines, &plan->capacity, sizeof *plan->lines))
-        return err_set(eb, ERR_NO_MEMORY, "%s: no memory for its lines", in->config->input);
+        return err_set(eb, ERR_NO_MEMORY, "%s: no memory for its lines",
+                       plan_input_name(in->config));
     struct batch_plan_line *line = &plan->lines[plan->n_lines];
     *line =
         (struct batch_plan_line){.offset = offset, .size = (uint32_t)size, .number = in->number};
@@ -341,7 +396,7 @@ static enum err plan_read_input(struct batch_plan *plan, const struct batch_plan
                                 struct errbuf *eb)
 {
     struct plan_input in = {.plan = plan, .config = config};
-    enum err err = plan_each_line(plan->in, config->input, plan_on_input, &in, eb);
+    enum err err = plan_each_line(plan->in, plan_input_name(config), plan_on_input, &in, eb);
     if (err == ERR_OK)
         err = plan_refuse_duplicates(&in, eb);
     free(in.custom_ids);
@@ -411,22 +466,30 @@ out:
 
 /* ---- the plan ---- */
 
+bool batch_plan_is_standard(const char *path)
+{
+    return strcmp(path, "-") == 0;
+}
+
 enum err batch_plan_open(struct batch_plan *plan, const struct batch_plan_config *config,
                          struct errbuf *eb)
 {
+    bool to_file = !batch_plan_is_standard(config->output);
     *plan = (struct batch_plan){.in = -1, .out = -1, .state = -1};
-    enum err err = plan_check_file(config->input, eb);
+    enum err err = to_file ? plan_check_file(config->output, eb) : ERR_OK;
     if (err == ERR_OK)
-        err = plan_check_file(config->output, eb);
-    if (err == ERR_OK)
-        plan->in = open(config->input, O_RDONLY | O_CLOEXEC);
-    if (err == ERR_OK && plan->in < 0)
-        err = err_set_errno(eb, errno, "%s", config->input);
-    if (err == ERR_OK)
+        err = plan_open_input(plan, config, eb);
+    if (err == ERR_OK && to_file) {
         err = plan_state_open(plan, config, eb);
+    } else if (err == ERR_OK) {
+        cloister_id_new(plan->base_id);
+        plan->out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
+        if (plan->out < 0)
+            err = err_set_errno(eb, errno, "standard output");
+    }
     if (err == ERR_OK)
         err = plan_read_input(plan, config, eb);
-    if (err == ERR_OK)
+    if (err == ERR_OK && to_file)
         err = plan_read_output(plan, config, eb);
     if (err != ERR_OK)
         batch_plan_close(plan);
@@ -478,16 +541,18 @@ enum err batch_plan_append(struct batch_plan *plan, const void *bytes, size_t si
                            struct errbuf *eb)
 {
     struct stat before;
-    if (fstat(plan->out, &before) < 0)
+    bool to_file = plan->state >= 0;
+    if (to_file && fstat(plan->out, &before) < 0)
         return err_set_errno(eb, errno, "the output");
     for (size_t done = 0; done < size;) {
         ssize_t n = write(plan->out, (const char *)bytes + done, size - done);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
-            enum err err = err_set_errno(eb, errno, "the output");
+            enum err err = err_set_errno(eb, errno, to_file ? "the output" : "standard output");
             /* A full disk tears the line; the next run would cut it off too. */
-            (void)!ftruncate(plan->out, before.st_size);
+            if (to_file)
+                (void)!ftruncate(plan->out, before.st_size);
             return err;
         }
         done += (size_t)n;

@@ -7,6 +7,10 @@
  * over twice is therefore one job, whatever was interrupted where. Output is appended whole lines
  * at a time; a torn last line is cut off at the next start.
  *
+ * Standard input is copied to a file without a name first, and is otherwise an input like any
+ * other: the same lines with the same output go on. Standard output keeps nothing, so a batch into
+ * it has no state, no lock and no second run.
+ *
  * Ownership: batch_plan_close frees all. Thread: one owner while opening; then lines are read, and
  * `done` written, under the caller's lock.
  */
@@ -36,7 +40,7 @@ struct batch_plan_line {
 };
 
 struct batch_plan {
-    int in, out, state; /* files; `state` holds the lock */
+    int in, out, state; /* files; `state` holds the lock; -1: none, standard output */
     char base_id[CLOISTER_ID_BYTES];
     struct batch_plan_line *lines;
     size_t n_lines, capacity;
@@ -45,11 +49,13 @@ struct batch_plan {
 };
 
 struct batch_plan_config {
-    const char *input, *output;
+    const char *input, *output;          /* "-": standard input, standard output */
     const char *flags;                   /* text of all that changes a job; must stay the same */
     const struct cloister_job *defaults; /* lines are parsed with */
     bool restart;                        /* forget output and state */
 };
+
+bool batch_plan_is_standard(const char *path);
 
 /* ERR_NOT_FOUND and ERR_IO name the file; ERR_BUSY: another run has this output; ERR_CONFLICT: the
  * input or the flags are others than the batch was begun with, or the output belongs to none. */

@@ -23,29 +23,31 @@
 #define BATCH_SYNC_MS          5000u
 #define BATCH_BUSY_MS          1000u
 
-static const struct flag batch_flags[] = {{.name = "output",
-                                           .letter = 'o',
-                                           .type = FLAG_TEXT,
-                                           .argument = "FILE",
-                                           .offset = BATCH(output),
-                                           .help = "Where the answers go, a line each. Required."},
-                                          {.name = "concurrency",
-                                           .letter = 'j',
-                                           .type = FLAG_UINT,
-                                           .argument = "N",
-                                           .offset = BATCH(concurrency),
-                                           .min = 1,
-                                           .max = BATCH_CONCURRENCY_MOST,
-                                           .help = "Lines under way at once (32)."},
-                                          {.name = "restart",
-                                           .type = FLAG_SWITCH,
-                                           .offset = BATCH(restart),
-                                           .help = "Empties the output and begins anew."},
-                                          {.name = "no-progress",
-                                           .type = FLAG_SWITCH,
-                                           .offset = BATCH(no_progress),
-                                           .help = "No progress bar, even on a terminal."},
-                                          {0}};
+static const struct flag batch_flags[] = {
+    {.name = "output",
+     .letter = 'o',
+     .type = FLAG_TEXT,
+     .argument = "FILE",
+     .offset = BATCH(output),
+     .help = "Where the answers go, a line each; - is standard output, from which no "
+             "batch can go on. Required."},
+    {.name = "concurrency",
+     .letter = 'j',
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = BATCH(concurrency),
+     .min = 1,
+     .max = BATCH_CONCURRENCY_MOST,
+     .help = "Lines under way at once (32)."},
+    {.name = "restart",
+     .type = FLAG_SWITCH,
+     .offset = BATCH(restart),
+     .help = "Empties the output and begins anew."},
+    {.name = "no-progress",
+     .type = FLAG_SWITCH,
+     .offset = BATCH(no_progress),
+     .help = "No progress bar, even on a terminal."},
+    {0}};
 
 const struct flag_set batch_sets[] = {
     {.flags = batch_flags},
@@ -268,6 +270,11 @@ static void batch_show_progress(struct batch *b, const struct progress *progress
 }
 
 /* Threads until all lines are done or something stops it; progress meanwhile. */
+static const char *batch_output_name(const struct batch_values *v)
+{
+    return batch_plan_is_standard(v->output) ? "standard output" : v->output;
+}
+
 static int batch_run(struct batch *b, const struct batch_values *v)
 {
     bool bar = b->cli->stderr_is_terminal && !v->no_progress;
@@ -314,7 +321,7 @@ static int batch_run(struct batch *b, const struct batch_values *v)
         pthread_join(threads[i], NULL);
     free(threads);
     if (fsync(b->plan.out) < 0 && errno != EINVAL)
-        return cli_fail(CLI_EXIT_FAILED, "%s: %s", v->output, strerror(errno));
+        return cli_fail(CLI_EXIT_FAILED, "%s: %s", batch_output_name(v), strerror(errno));
     return CLI_EXIT_OK;
 }
 
@@ -330,10 +337,12 @@ static int batch_report(struct batch *b, const struct batch_values *v)
                                "failed", output_count(b->failed),           //
                                "completion_tokens", output_count(b->tokens)),
                      true);
+    bool to_file = !batch_plan_is_standard(v->output);
     if (b->stop)
-        return cli_fail(b->code,
-                        "%s; %zu of %zu lines are left, run the same command again to go on",
-                        b->reason, left, b->plan.n_lines);
+        return cli_fail(b->code, "%s; %zu of %zu lines are left%s", b->reason, left,
+                        b->plan.n_lines,
+                        to_file ? ", run the same command again to go on"
+                                : ", and lost; with an output file the batch could go on");
     if (!b->cli->globals.json && b->plan.n_done == b->plan.n_lines)
         fprintf(stderr, "all %zu lines of %s are done already\n", b->done, v->output);
     else if (!b->cli->globals.json)
@@ -341,7 +350,7 @@ static int batch_report(struct batch *b, const struct batch_values *v)
                 b->plan.n_done, b->tokens);
     if (b->failed > 0)
         return cli_fail(CLI_EXIT_JOB_FAILED, "%zu lines have errors; they are in %s", b->failed,
-                        v->output);
+                        batch_output_name(v));
     return CLI_EXIT_OK;
 }
 
@@ -401,7 +410,7 @@ static void batch_tell_invalid(const struct batch *b, const struct batch_values 
     }
     if (invalid > TOLD_MOST)
         cli_fail(CLI_EXIT_USAGE, "and %zu more invalid lines; all are in %s", invalid - TOLD_MOST,
-                 v->output);
+                 batch_output_name(v));
 }
 
 int command_batch(struct cli *cli, void *values, char **operands, int n_operands)
@@ -412,6 +421,9 @@ int command_batch(struct cli *cli, void *values, char **operands, int n_operands
     struct interrupt interrupt;
     if (!v->output)
         return cli_fail(CLI_EXIT_USAGE, "batch: --output is missing: where the answers go");
+    if (batch_plan_is_standard(v->output) && (v->restart || cli->globals.json))
+        return cli_fail(CLI_EXIT_USAGE, "batch: --%s needs an output file, not standard output",
+                        v->restart ? "restart" : "json");
     int code = batch_open(&b, v, operands[0]);
     if (code != CLI_EXIT_OK)
         return code;

@@ -21,8 +21,8 @@ static const struct flag submit_flags[] = {
      .type = FLAG_TEXT,
      .argument = "FILE",
      .offset = SUBMIT(file),
-     .help = "The prompt is this file's content. With a prompt as well: the prompt, an empty line, "
-             "the file."},
+     .help = "The prompt is this file's content; - is standard input. With a prompt as well: the "
+             "prompt, an empty line, the file."},
     {.name = "raw",
      .type = FLAG_SWITCH,
      .offset = SUBMIT(raw),
@@ -74,6 +74,8 @@ static int submit_read(FILE *f, const char *name, struct buf *out)
 
 static int submit_read_file(const char *path, struct buf *out)
 {
+    if (strcmp(path, "-") == 0)
+        return submit_read(stdin, "standard input", out);
     FILE *f = fopen(path, "rbe");
     if (!f)
         return cli_fail(CLI_EXIT_USAGE, "%s: %s", path, strerror(errno));
@@ -91,7 +93,10 @@ static int submit_prompt(const struct submit_values *v, char **operands, int n_o
         return cli_fail(CLI_EXIT_USAGE,
                         "no prompt; write it behind the flags, name a file with --file, or pipe it "
                         "in with -");
-    if (n_operands == 1 && strcmp(operands[0], "-") == 0)
+    bool from_stdin = n_operands == 1 && strcmp(operands[0], "-") == 0;
+    if (from_stdin && v->file && strcmp(v->file, "-") == 0)
+        return cli_fail(CLI_EXIT_USAGE, "standard input can be read once: - or --file -, not both");
+    if (from_stdin)
         code = submit_read(stdin, "standard input", out);
     else if (n_operands == 1)
         buf_append_str(out, operands[0]);

@@ -85,7 +85,7 @@ const struct cli_command cli_commands[] = {
      .run = command_submit},
     {.name = "batch",
      .summary = "run a file of OpenAI batch lines",
-     .operands = "IN.jsonl",
+     .operands = "IN.jsonl|-",
      .description =
          "Each line of IN.jsonl is {\"custom_id\":...,\"method\":\"POST\",\"url\":"
          "\"/v1/chat/completions\" or \"/v1/completions\",\"body\":{...}}. Each gives one line in "

@@ -25,7 +25,7 @@ complete -c cloister -l version -s V -d 'Prints the version and git revision'
 
 complete -c cloister -n __fish_use_subcommand -a submit -d 'submit a job and print its answer as it comes'
 complete -c cloister -n '__fish_seen_subcommand_from submit' -l system -x -d 'A system message before the prompt'
-complete -c cloister -n '__fish_seen_subcommand_from submit' -l file -s f -r -F -d 'The prompt is this file'\''s content'
+complete -c cloister -n '__fish_seen_subcommand_from submit' -l file -s f -r -F -d 'The prompt is this file'\''s content; - is standard input'
 complete -c cloister -n '__fish_seen_subcommand_from submit' -l raw -d 'The prompt is continued as it is, without the model'\''s chat template'
 complete -c cloister -n '__fish_seen_subcommand_from submit' -l stop -x -d 'The answer ends before this text'
 complete -c cloister -n '__fish_seen_subcommand_from submit' -l detach -s d -d 'Prints the job'\''s id once it is accepted, and leaves'
@@ -47,7 +47,7 @@ complete -c cloister -n '__fish_seen_subcommand_from submit' -l project -x -d 'R
 complete -c cloister -n '__fish_seen_subcommand_from submit' -l cost-center -x -d 'Recorded with the job, for the bill'
 
 complete -c cloister -n __fish_use_subcommand -a batch -d 'run a file of OpenAI batch lines'
-complete -c cloister -n '__fish_seen_subcommand_from batch' -l output -s o -r -F -d 'Where the answers go, a line each'
+complete -c cloister -n '__fish_seen_subcommand_from batch' -l output -s o -r -F -d 'Where the answers go, a line each; - is standard output, from which no batch can go on'
 complete -c cloister -n '__fish_seen_subcommand_from batch' -l concurrency -s j -x -d 'Lines under way at once (32)'
 complete -c cloister -n '__fish_seen_subcommand_from batch' -l restart -d 'Empties the output and begins anew'
 complete -c cloister -n '__fish_seen_subcommand_from batch' -l no-progress -d 'No progress bar, even on a terminal'

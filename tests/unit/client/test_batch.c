@@ -301,7 +301,7 @@ static void test_refusals(void **state)
     run_fini(&run);
     write_file(r.in, "a", "\n");
     run_batch(&r, &run, 2);
-    assert_non_null(strstr(buf_str(&run.err), "is not the file that the batch"));
+    assert_non_null(strstr(buf_str(&run.err), "is not what the batch in"));
     run_fini(&run);
     write_lines(&r, 2);
     write_file(r.out, "a", "someone else's line\n");
@@ -344,6 +344,64 @@ static void test_empty_input(void **state)
     rig_close(&r);
 }
 
+/* Without places to go back to there is a copy of the input, and no second run of the output. */
+static void test_standard_input_and_output(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct run run;
+    struct buf input;
+    rig_open(&r);
+    write_lines(&r, 20);
+    buf_init(&input);
+    for (unsigned i = 0; i < 20; i++)
+        buf_printf(&input, GOOD_LINE, i, i);
+    for (int again = 0; again < 2; again++) {
+        run_start(&run, r.dir, r.fake.url, buf_str(&input), NULL, WORDS("batch", "-", "-o", r.out));
+        run_wait(&run);
+        assert_int_equal(run.code, 0);
+        assert_non_null(strstr(buf_str(&run.err), again ? "all 20 lines" : "20 lines done"));
+        run_fini(&run);
+        assert_int_equal(check_output(&r, 20), 0);
+    }
+    buf_fini(&input);
+    run_start(&run, r.dir, r.fake.url, NULL, NULL, WORDS("batch", "-", "-o", r.out));
+    run_wait(&run);
+    assert_int_equal(run.code, 2);
+    assert_non_null(strstr(buf_str(&run.err), "standard input is not what the batch in"));
+    run_fini(&run);
+    unlink(r.out);
+    unlink(r.state);
+    run_start(&run, r.dir, r.fake.url, NULL, r.out, WORDS("batch", r.in, "-o", "-"));
+    run_wait(&run);
+    assert_int_equal(run.code, 0);
+    assert_string_equal(buf_str(&run.err), "20 lines done, 0 of them before; 970 answer tokens\n");
+    run_fini(&run);
+    assert_int_equal(check_output(&r, 20), 0);
+    assert_int_not_equal(access("-", F_OK), 0);
+    assert_int_not_equal(access("-.state", F_OK), 0);
+    static const struct {
+        const char *out, *flag;
+        int code;
+        const char *says;
+    } refusals[] = {
+        {NULL, "--json", 2, "--json needs an output file"},
+        {NULL, "--restart", 2, "--restart needs an output file"},
+        {"/dev/full", "-v", 1, "standard output: No space left on device"},
+        {"/dev/full", "-v", 1, "and lost; with an output file the batch could go on"},
+    };
+    for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
+        run_start(&run, r.dir, r.fake.url, NULL, refusals[i].out,
+                  WORDS("batch", r.in, "-o", "-", refusals[i].flag));
+        run_wait(&run);
+        assert_int_equal(run.code, refusals[i].code);
+        if (!strstr(buf_str(&run.err), refusals[i].says))
+            fail_msg("%s", buf_str(&run.err));
+        run_fini(&run);
+    }
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +412,7 @@ int main(void)
         cmocka_unit_test(test_jobs_that_fail_or_are_refused),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_empty_input),
+        cmocka_unit_test(test_standard_input_and_output),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
