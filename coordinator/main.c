@@ -8,6 +8,7 @@
 #include "common/version.h"
 #include "coordinator/loop.h"
 #include "coordinator/settings.h"
+#include "coordinator/store/store_fault.h"
 
 #include <stdio.h>
 
@@ -77,6 +78,7 @@ static int coordinator_run(struct settings *s, const struct program_options *opt
     }
     config.key = key;
     crypto_key_public(key, config.core.public_key);
+    store_fault_install();
     err = loop_open(&loop, &config, &eb);
     if (err == ERR_OK) {
         err = loop_run(loop, &eb);

@@ -11,6 +11,9 @@ cloister_unit_test(store SOURCES unit/store/test_store.c
                    LIBS cloister_store_test cloister_store Threads::Threads)
 cloister_unit_test(store_damage SOURCES unit/store/test_store_damage.c
                    LIBS cloister_store_test cloister_store PkgConfig::LMDB)
+cloister_unit_test(store_pages SOURCES unit/store/test_store_pages.c
+                   LIBS cloister_store_test cloister_store)
+set_tests_properties(store_pages PROPERTIES TIMEOUT 900) # some thousand commits
 cloister_unit_test(store_faults SOURCES unit/store/test_store_faults.c
                    LIBS cloister_store_test cloister_store)
 cloister_unit_test(store_disk_full SOURCES unit/store/test_store_disk_full.c

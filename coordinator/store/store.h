@@ -68,7 +68,8 @@ struct store_stat {
 
 /* Refuses a file of another schema version (ERR_UNSUPPORTED, both numbers), a directory that this
  * or another process has open (ERR_CONFLICT), a network file system (ERR_UNSUPPORTED), a file that
- * is cut short or is no store (ERR_CORRUPT). Not to be used across fork. */
+ * is damaged, cut short or no store (ERR_CORRUPT, with page and reason: store_pages.h). Not to be
+ * used across fork. */
 enum err store_open_lmdb(struct store **ret_store, const struct store_lmdb_config *config,
                          struct errbuf *eb);
 enum err store_open_mem(struct store **ret_store, struct errbuf *eb);

@@ -8,7 +8,9 @@
 #include "common/check.h"
 #include "common/limits.h"
 #include "coordinator/store/store_backend.h"
+#include "coordinator/store/store_fault.h"
 #include "coordinator/store/store_lmdb.h"
+#include "coordinator/store/store_pages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,8 +32,6 @@ struct store_lmdb {
     MDB_env *env;
     MDB_dbi dbi[STORE_TABLE_COUNT];
     uint64_t map_bytes;
-    uint64_t found_bytes; /* length of data.mdb when it was opened ... */
-    uint64_t meta_bytes;  /* ... and what its meta page says */
     int lock_fd;
     char *path; /* short enough for "/data.mdb" behind it to fit PATH_BYTES */
 };
@@ -309,8 +309,10 @@ static enum err lmdb_usage(struct store_txn *txn, struct store_stat *ret_stat, s
 static void lmdb_close(struct store *base)
 {
     struct store_lmdb *s = lmdb_of(base);
-    if (s->env != NULL)
+    if (s->env != NULL) {
+        store_fault_unwatch();
         mdb_env_close(s->env);
+    }
     if (s->lock_fd >= 0) {
         /* By name and not only by close: a child that was forked meanwhile holds the file too. */
         (void)flock(s->lock_fd, LOCK_UN);
@@ -428,66 +430,6 @@ static enum err lock_take(struct store_lmdb *s, struct errbuf *eb)
     return ERR_OK;
 }
 
-static enum err short_file_error(const struct store_lmdb *s, struct errbuf *eb)
-{
-    return err_set(eb, ERR_CORRUPT,
-                   "store %s: data.mdb was cut short: it has %llu bytes, its meta page says %llu",
-                   s->path, (unsigned long long)s->found_bytes, (unsigned long long)s->meta_bytes);
-}
-
-/*
- * LMDB maps the file and would end the process (SIGBUS) at the first page behind its end. A file
- * may be shorter than its meta page says for a good reason: pages that a transaction took and gave
- * back are never written. So a short file is first filled up with zeros, which harms nothing and
- * makes a page that is really missing readable as what it is, no page at all; then everything is
- * read (short_file_verify), and where that fails the file is left as it was found.
- */
-#define SHORT_BYTES_MAX ((uint64_t)1 << 30)
-
-static enum err short_file_fill(struct store_lmdb *s, struct errbuf *eb)
-{
-    char path[PATH_BYTES];
-    struct stat st;
-    MDB_envinfo info;
-    MDB_stat stat_env;
-
-    (void)snprintf(path, sizeof path, "%s/data.mdb", s->path);
-    if (stat(path, &st) != 0)
-        return err_set_errno(eb, errno, "store %s: data.mdb", s->path);
-    int rc = mdb_env_info(s->env, &info);
-    if (rc == MDB_SUCCESS)
-        rc = mdb_env_stat(s->env, &stat_env);
-    if (rc != MDB_SUCCESS)
-        return error_from(s, rc, "length of data.mdb", eb);
-    s->found_bytes = (uint64_t)st.st_size;
-    s->meta_bytes = ((uint64_t)info.me_last_pgno + 1) * stat_env.ms_psize;
-    if (s->found_bytes >= s->meta_bytes)
-        return ERR_OK;
-    if (s->meta_bytes - s->found_bytes > SHORT_BYTES_MAX)
-        return short_file_error(s, eb);
-    if (truncate(path, (off_t)s->meta_bytes) != 0)
-        return err_set_errno(eb, errno, "store %s: data.mdb", s->path);
-    return ERR_OK;
-}
-
-/* `e` is what opening gave so far. */
-static enum err short_file_verify(struct store_lmdb *s, enum err e, struct errbuf *eb)
-{
-    struct store_stat stat_store;
-    char path[PATH_BYTES];
-
-    if (e == ERR_OK)
-        e = store_verify(&s->base, eb);
-    if (e == ERR_OK)
-        e = store_stat(&s->base, &stat_store, eb); /* reads the list of free pages */
-    if (e != ERR_CORRUPT)
-        return e;
-    (void)snprintf(path, sizeof path, "%s/data.mdb", s->path);
-    if (truncate(path, (off_t)s->found_bytes) != 0)
-        return err_set_errno(eb, errno, "store %s: data.mdb", s->path);
-    return short_file_error(s, eb);
-}
-
 /* ERR_NOT_FOUND where the file holds no table yet. */
 static enum err tables_open(struct store_lmdb *s, bool create, struct errbuf *eb)
 {
@@ -534,8 +476,13 @@ static enum err lock_file_reserve(struct store_lmdb *s, struct errbuf *eb)
 static enum err env_open(struct store_lmdb *s, uint64_t map_bytes, struct errbuf *eb)
 {
     MDB_envinfo info;
+    char file[PATH_BYTES];
     int dead = 0;
 
+    (void)snprintf(file, sizeof file, "%s/data.mdb", s->path);
+    enum err e = store_pages_check(s->path, file, eb);
+    if (e != ERR_OK)
+        return e;
     int rc = mdb_env_create(&s->env);
     if (rc == MDB_SUCCESS)
         rc = mdb_env_set_maxdbs(s->env, STORE_TABLE_COUNT);
@@ -549,9 +496,7 @@ static enum err env_open(struct store_lmdb *s, uint64_t map_bytes, struct errbuf
     if (rc != MDB_SUCCESS)
         return error_from(s, rc, "opening data.mdb", eb);
     s->map_bytes = info.me_mapsize; /* larger than asked for where the file is larger */
-    enum err e = short_file_fill(s, eb);
-    if (e != ERR_OK)
-        return e;
+    store_fault_watch(s->path, file);
     /* Slots of readers that died keep their pages from being used again. */
     rc = mdb_reader_check(s->env, &dead);
     if (rc != MDB_SUCCESS)
@@ -598,8 +543,6 @@ enum err store_open_lmdb(struct store **ret_store, const struct store_lmdb_confi
         e = env_open(s, (map_bytes + page - 1) / page * page, eb);
     if (e == ERR_OK)
         e = store_base_identify(&s->base, &instance, eb);
-    if (s->found_bytes < s->meta_bytes)
-        e = short_file_verify(s, e, eb);
     if (e != ERR_OK) {
         lmdb_close(&s->base);
         return e;

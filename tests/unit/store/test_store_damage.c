@@ -1,7 +1,9 @@
 /*
  * What the store on disk does with a file that is not as it left it: bits flipped, values swapped,
- * cut short, another schema, not a store at all. LMDB itself checks nothing of this and may crash
- * on a damaged page of its own, so every damaged file is opened in a child process.
+ * cut short, another schema, not a store at all. LMDB itself checks nothing of this and would crash
+ * on a damaged page of its own, so every damaged file is opened in a child process: store_pages.c
+ * is there so that none of these ends by a signal. test_store_pages.c does the same to the
+ * structure.
  */
 #include "tests/unit/store/store_test.h"
 
@@ -238,9 +240,9 @@ static void no_flip_anywhere_hands_out_other_bytes(void **state)
                         found == FOUND_WRONG ? "wrong bytes" : "missing, not noticed");
         counts[found]++;
     }
-    print_message("600 flips: %d harmless, %d reported, %d crashed LMDB, %d missing, %d wrong\n",
-                  counts[FOUND_WHOLE], counts[FOUND_ERROR], counts[FOUND_CRASH],
-                  counts[FOUND_MISSING], counts[FOUND_WRONG]);
+    print_message("600 flips: %d harmless, %d reported\n", counts[FOUND_WHOLE],
+                  counts[FOUND_ERROR]);
+    assert_int_equal(counts[FOUND_CRASH], 0);
     assert_int_equal(counts[FOUND_WRONG], 0);
     assert_int_equal(counts[FOUND_MISSING], 0);
     assert_true(counts[FOUND_ERROR] > 100);
