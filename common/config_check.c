@@ -25,8 +25,8 @@ static enum err config_check_url_ports(const char *url, uint64_t port_min, struc
             rest = url + strlen(schemes[i]);
     const char *colon = rest ? strrchr(rest, ':') : NULL;
     uint64_t port;
-    if (!colon || colon == rest || !units_uint_parse(colon + 1, &port) || port < port_min ||
-        port > 65535)
+    if (!colon || colon == rest || strlen(colon + 1) > 5 || !units_uint_parse(colon + 1, &port) ||
+        port < port_min || port > 65535)
         return err_set(eb, ERR_INVALID,
                        "\"%.200s\" is not an address; write tcp://HOST:PORT or "
                        "tls+tcp://HOST:PORT, such as tcp://127.0.0.1:7420",

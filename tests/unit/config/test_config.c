@@ -276,6 +276,9 @@ static void test_refusals(void **state)
         {"url = \"http://x:1\";",
          "demo.cfg:1: url: \"http://x:1\" is not an address; write tcp://HOST:PORT or "
          "tls+tcp://HOST:PORT, such as tcp://127.0.0.1:7420"},
+        {"url = \"tcp://x:007420\";",
+         "demo.cfg:1: url: \"tcp://x:007420\" is not an address; write tcp://HOST:PORT or "
+         "tls+tcp://HOST:PORT, such as tcp://127.0.0.1:7420"},
         {"tls = { ca_file = \"ca.pem\"; };",
          "demo.cfg:1: tls.ca_file: \"ca.pem\" must be an absolute path, beginning with /"},
         /* duplicates, missing keys */
