@@ -1,15 +1,18 @@
 #include "common/transport_endpoint.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
-#define PEM_CAP_BYTES (1u << 20)
+#define PEM_CAP_BYTES   (1u << 20)
+#define PORT_DIGITS_MAX 5
 
 /* ---- the URL ---- */
 
@@ -33,9 +36,9 @@ static bool host_port_split(const char *text, char *host, size_t host_size, unsi
     }
     if (size >= host_size || strcspn(from, "/?#@;[] \t") < size)
         return false;
-    errno = 0;
+    /* At most five digits: zeros in front would make a URL of any length. */
     unsigned long port = strtoul(colon + 1, &end, 10);
-    if (*end != '\0' || errno != 0 || port > 65535)
+    if (*end != '\0' || end - colon > 1 + PORT_DIGITS_MAX || port > 65535)
         return false;
     memcpy(host, from, size);
     host[size] = '\0';
@@ -60,7 +63,7 @@ static enum err url_check(const char *url, bool *ret_tls, char *host, size_t hos
     }
     if (rest == NULL || !host_port_split(rest, host, host_size, &port))
         return err_set(eb, ERR_INVALID,
-                       "%s: not of the form tcp://HOST:PORT or tls+tcp://HOST:PORT",
+                       "%.300s: not of the form tcp://HOST:PORT or tls+tcp://HOST:PORT",
                        url != NULL ? url : "(no URL)");
     return ERR_OK;
 }
@@ -75,13 +78,20 @@ static enum err file_read(const char *what, const char *path, struct buf *ret_te
     struct stat st;
     size_t n;
 
-    FILE *f = fopen(path, "re");
-    if (f == NULL || fstat(fileno(f), &st) != 0) {
+    /* O_NONBLOCK: to open a FIFO without it waits for a writer. */
+    FILE *f = NULL;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &st) != 0) {
         err = err_set_errno(eb, errno, "%s %s", what, path);
         goto out;
     }
     if (!S_ISREG(st.st_mode)) {
         err = err_set(eb, ERR_INVALID, "%s %s: not a file", what, path);
+        goto out;
+    }
+    f = fdopen(fd, "r");
+    if (f == NULL) {
+        err = err_set_errno(eb, errno, "%s %s", what, path);
         goto out;
     }
     while (ret_text->size <= PEM_CAP_BYTES && (n = fread(chunk, 1, sizeof chunk, f)) > 0)
@@ -97,6 +107,8 @@ static enum err file_read(const char *what, const char *path, struct buf *ret_te
 out:
     if (f != NULL)
         (void)fclose(f);
+    else if (fd >= 0)
+        (void)close(fd);
     return err;
 }
 

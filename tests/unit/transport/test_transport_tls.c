@@ -290,8 +290,13 @@ static void endpoint_errors_name_what_is_wrong(void **state)
     char empty[TLS_PATH_BYTES + 8];
     char open_key[TLS_PATH_BYTES + 8];
     char command[3 * TLS_PATH_BYTES];
+    char fifo[TLS_PATH_BYTES + 8];
+    char zeros[1000];
     (void)state;
 
+    (void)snprintf(zeros, sizeof zeros, "tcp://127.0.0.1:%0*u", 900, 7420);
+    (void)snprintf(fifo, sizeof fifo, "%s/fifo", ours.folder);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
     (void)snprintf(empty, sizeof empty, "%s.empty", ours.ca);
     FILE *f = fopen(empty, "w");
     assert_non_null(f);
@@ -320,6 +325,8 @@ static void endpoint_errors_name_what_is_wrong(void **state)
         {{.url = "tcp://:7420"}, ERR_INVALID, "not of the form"},
         {{.url = "tcp://127.0.0.1:65536"}, ERR_INVALID, "not of the form"},
         {{.url = "tcp://127.0.0.1:-1"}, ERR_INVALID, "not of the form"},
+        {{.url = "tcp://127.0.0.1:007420"}, ERR_INVALID, "not of the form"},
+        {{.url = zeros}, ERR_INVALID, "not of the form"},
         {{.url = "tcp://127.0.0.1:7420/path"}, ERR_INVALID, "not of the form"},
         {{.url = "tcp://user@host:7420"}, ERR_INVALID, "not of the form"},
         {{.url = "tcp://::1:7420"}, ERR_INVALID, "not of the form"},
@@ -339,6 +346,9 @@ static void endpoint_errors_name_what_is_wrong(void **state)
         {{.url = "tls+tcp://h:1", .tls = {ours.folder, ours.cert, ours.key}},
          ERR_INVALID,
          "not a file"},
+        {{.url = "tls+tcp://h:1", .tls = {fifo, ours.cert, ours.key}}, ERR_INVALID, "not a file"},
+        {{.url = "tls+tcp://h:1", .tls = {ours.ca, fifo, ours.key}}, ERR_INVALID, "not a file"},
+        {{.url = "tls+tcp://h:1", .tls = {ours.ca, ours.cert, fifo}}, ERR_INVALID, "not a file"},
         {{.url = "tls+tcp://h:1", .tls = {empty, ours.cert, ours.key}},
          ERR_INVALID,
          "no PEM certificate"},
@@ -362,6 +372,7 @@ static void endpoint_errors_name_what_is_wrong(void **state)
         assert_int_equal(err, rows[i].err);
         assert_non_null(strstr(eb.text, rows[i].says));
     }
+    (void)unlink(fifo);
     (void)unlink(empty);
     (void)unlink(open_key);
 }
