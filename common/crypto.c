@@ -4,9 +4,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -70,30 +73,56 @@ enum err crypto_key_new(struct crypto_key **ret_key, struct errbuf *eb)
     return key_wrap(pkey, ret_key, eb);
 }
 
-enum err crypto_key_open(struct crypto_key **ret_key, const char *path, struct errbuf *eb)
+/* A daemon has nobody to ask. */
+static int passphrase_refuse(char *text, int size, int writing, void *arg)
+{
+    (void)text;
+    (void)size;
+    (void)writing;
+    *(bool *)arg = true;
+    return -1;
+}
+
+/* O_NONBLOCK: to open a FIFO without it waits for a writer. */
+static enum err key_file_open(const char *path, FILE **ret_file, struct errbuf *eb)
 {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    enum err err = ERR_OK;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
     if (fd < 0)
         return err_set_errno(eb, errno, "key file %s", path);
-    if (fstat(fd, &st) != 0) {
-        int e = errno;
-        close(fd);
-        return err_set_errno(eb, e, "key file %s", path);
-    }
-    if ((st.st_mode & 077) != 0) {
-        close(fd);
-        return err_set(eb, ERR_REFUSED,
-                       "key file %s can be read by others (mode %03o): chmod 600 it", path,
-                       (unsigned)(st.st_mode & 0777));
-    }
-    FILE *f = fdopen(fd, "r");
-    if (f == NULL) {
-        close(fd);
-        return err_set_errno(eb, errno, "key file %s", path);
-    }
-    EVP_PKEY *pkey = PEM_read_PrivateKey(f, NULL, NULL, NULL);
+    if (fstat(fd, &st) != 0)
+        err = err_set_errno(eb, errno, "key file %s", path);
+    else if (!S_ISREG(st.st_mode))
+        err = err_set(eb, ERR_INVALID, "key file %s: not a file", path);
+    else if ((st.st_mode & 077) != 0)
+        err =
+            err_set(eb, ERR_REFUSED, "key file %s can be read by others (mode %03o): chmod 600 it",
+                    path, (unsigned)(st.st_mode & 0777));
+    else if ((*ret_file = fdopen(fd, "r")) == NULL)
+        err = err_set_errno(eb, errno, "key file %s", path);
+    if (err != ERR_OK)
+        (void)close(fd);
+    return err;
+}
+
+enum err crypto_key_open(struct crypto_key **ret_key, const char *path, struct errbuf *eb)
+{
+    FILE *f = NULL;
+    bool encrypted = false;
+
+    enum err err = key_file_open(path, &f, eb);
+    if (err != ERR_OK)
+        return err;
+    EVP_PKEY *pkey = PEM_read_PrivateKey(f, NULL, passphrase_refuse, &encrypted);
     fclose(f);
+    ERR_clear_error();
+    if (pkey == NULL && encrypted)
+        return err_set(eb, ERR_UNSUPPORTED,
+                       "key file %s is protected by a passphrase, and there is nobody to ask: "
+                       "write it without one",
+                       path);
     if (pkey == NULL)
         return err_set(eb, ERR_INVALID, "key file %s holds no PEM private key", path);
     if (EVP_PKEY_id(pkey) != EVP_PKEY_ED25519) {
@@ -103,47 +132,96 @@ enum err crypto_key_open(struct crypto_key **ret_key, const char *path, struct e
     return key_wrap(pkey, ret_key, eb);
 }
 
+/* Of the folder of `path`, so that a new name in it outlives a power cut. */
+static enum err folder_sync(const char *path, struct errbuf *eb)
+{
+    enum err err = ERR_OK;
+    char *copy = strdup(path);
+
+    if (copy == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "key file %s: no memory", path);
+    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) != 0)
+        err = err_set_errno(eb, errno, "the folder of key file %s", path);
+    if (fd >= 0)
+        (void)close(fd);
+    free(copy);
+    return err;
+}
+
+static enum err key_write(const struct crypto_key *key, int fd, const char *path, struct errbuf *eb)
+{
+    enum err err = ERR_OK;
+    FILE *f = fdopen(fd, "w");
+
+    if (f == NULL) {
+        err = err_set_errno(eb, errno, "cannot write key file %s", path);
+        (void)close(fd);
+        return err;
+    }
+    if (PEM_write_PKCS8PrivateKey(f, key->pkey, NULL, NULL, 0, NULL, NULL) != 1 || fflush(f) != 0 ||
+        fsync(fd) != 0)
+        err = err_set_errno(eb, errno, "cannot write key file %s", path);
+    if (fclose(f) != 0 && err == ERR_OK)
+        err = err_set_errno(eb, errno, "cannot write key file %s", path);
+    return err;
+}
+
+/* Gives the finished file its name, unless something has that name. */
+static enum err key_name(const char *from, const char *path, struct errbuf *eb)
+{
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, path, RENAME_NOREPLACE) == 0)
+        return ERR_OK;
+    /* Not every file system can; those have hard links. */
+    if (errno == EINVAL || errno == ENOSYS) {
+        if (link(from, path) == 0) {
+            (void)unlink(from);
+            return ERR_OK;
+        }
+    }
+    if (errno == EEXIST)
+        return err_set(eb, ERR_CONFLICT, "key file %s exists already", path);
+    return err_set_errno(eb, errno, "key file %s", path);
+}
+
 enum err crypto_key_save(const struct crypto_key *key, const char *path, struct errbuf *eb)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    char *temporary;
+
+    if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
+        return err_set(eb, ERR_NO_MEMORY, "key file %s: no memory", path);
+    int fd = mkostemp(temporary, O_CLOEXEC); /* mode 0600 */
     if (fd < 0) {
-        if (errno == EEXIST)
-            return err_set(eb, ERR_CONFLICT, "key file %s exists already", path);
-        return err_set_errno(eb, errno, "key file %s", path);
+        enum err err = err_set_errno(eb, errno, "key file %s", path);
+        free(temporary);
+        return err;
     }
-    FILE *f = fdopen(fd, "w");
-    if (f == NULL) {
-        int e = errno;
-        close(fd);
-        return err_set_errno(eb, e, "key file %s", path);
-    }
-    bool ok = PEM_write_PKCS8PrivateKey(f, key->pkey, NULL, NULL, 0, NULL, NULL) == 1;
-    ok = fflush(f) == 0 && ok;
-    ok = fsync(fd) == 0 && ok;
-    int e = errno;
-    ok = fclose(f) == 0 && ok;
-    if (!ok) {
-        unlink(path);
-        return err_set_errno(eb, e, "cannot write key file %s", path);
-    }
-    return ERR_OK;
+    enum err err = key_write(key, fd, path, eb);
+    if (err == ERR_OK)
+        err = key_name(temporary, path, eb);
+    if (err != ERR_OK)
+        (void)unlink(temporary);
+    free(temporary);
+    return err == ERR_OK ? folder_sync(path, eb) : err;
 }
 
 enum err crypto_key_open_or_create(struct crypto_key **ret_key, const char *path, struct errbuf *eb)
 {
-    if (access(path, F_OK) == 0)
-        return crypto_key_open(ret_key, path, eb);
     struct crypto_key *key = NULL;
-    enum err e = crypto_key_new(&key, eb);
-    if (e == ERR_OK)
-        e = crypto_key_save(key, path, eb);
-    if (e != ERR_OK) {
-        crypto_key_free(key);
-        /* Another process may have made it between the look and the save. */
-        return e == ERR_CONFLICT ? crypto_key_open(ret_key, path, eb) : e;
+    enum err err = crypto_key_open(ret_key, path, eb);
+
+    if (err != ERR_NOT_FOUND)
+        return err;
+    err = crypto_key_new(&key, eb);
+    if (err == ERR_OK)
+        err = crypto_key_save(key, path, eb);
+    if (err == ERR_OK) {
+        *ret_key = key;
+        return ERR_OK;
     }
-    *ret_key = key;
-    return ERR_OK;
+    crypto_key_free(key);
+    /* Another process may have made it between the look and the save. */
+    return err == ERR_CONFLICT ? crypto_key_open(ret_key, path, eb) : err;
 }
 
 void crypto_key_free(struct crypto_key *key)

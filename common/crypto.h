@@ -34,11 +34,14 @@ void crypto_random(void *ret_bytes, size_t size);
 struct crypto_key; /* an Ed25519 key pair */
 
 enum err crypto_key_new(struct crypto_key **ret_key, struct errbuf *eb);
-/* Reads PEM; refuses a key file that others can read (mode & 077). */
+/* Reads PEM; refuses a key file that others can read (mode & 077), one behind a passphrase, and
+ * what is not a file. ERR_NOT_FOUND where there is none. */
 enum err crypto_key_open(struct crypto_key **ret_key, const char *path, struct errbuf *eb);
-/* Writes PEM with mode 0600, fsynced; never overwrites (ERR_CONFLICT). */
+/* Writes PEM with mode 0600; never overwrites (ERR_CONFLICT). The name appears when the whole key
+ * is on the disk: whoever sees it sees a whole key, and a crash leaves none or a whole one. */
 enum err crypto_key_save(const struct crypto_key *key, const char *path, struct errbuf *eb);
-/* crypto_key_open, or new + save where the file does not exist yet. */
+/* crypto_key_open, or new + save where the file does not exist yet. Processes that do it at once
+ * get the same key. */
 enum err crypto_key_open_or_create(struct crypto_key **ret_key, const char *path,
                                    struct errbuf *eb);
 void crypto_key_free(struct crypto_key *key);

@@ -6,6 +6,9 @@ foreach(part wire wire_bytes wire_refused wire_hostile record)
     LIBS cloister_proto)
 endforeach()
 
+# Key files: who may read them, and many processes that make one at once.
+cloister_unit_test(crypto SOURCES unit/transport/test_crypto.c)
+
 # Requests and replies: transport.h over nng.
 cloister_unit_test(transport
   SOURCES unit/transport/test_transport.c unit/transport/fixture.c
