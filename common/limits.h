@@ -12,6 +12,10 @@
 #define LIMIT_NAME_BYTES         128u        /* node, model, tenant, label names */
 #define LIMIT_STOP_STRINGS       16u
 #define LIMIT_STOP_BYTES         256u /* one stop string */
+#define LIMIT_STOP_TOKENS        64u
+#define LIMIT_LOGIT_BIASES       1024u /* ids of one job whose logits are shifted */
+#define LIMIT_TOP_LOGPROBS       20u   /* likeliest tokens told beside the drawn one */
+#define LIMIT_COMPLETIONS        128u  /* answers to one prompt, asked for at once */
 #define LIMIT_ERROR_TEXT_BYTES   1024u
 #define LIMIT_MODELS_PER_WORKER  256u
 #define LIMIT_WORKER_THREADS     1024u /* that compute, of one worker */

@@ -1,6 +1,16 @@
-foreach(part sampling stream batch batch_life)
+foreach(part stream batch batch_life)
   cloister_unit_test(engine_${part} SOURCES unit/engine/test_${part}.c LIBS cloister_engine_core)
 endforeach()
+cloister_unit_test(engine_sampling
+  SOURCES unit/engine/test_sampling.c unit/engine/sample_wide.c
+  LIBS cloister_engine_core)
+set_source_files_properties(unit/engine/sample_wide.c PROPERTIES COMPILE_OPTIONS "-Wno-psabi")
+
+# Not a test: `bench_sampling` prints the microseconds a draw takes.
+add_executable(bench_sampling bench/bench_sampling.c)
+target_link_libraries(bench_sampling PRIVATE cloister_engine_core m)
+cloister_target(bench_sampling)
+
 cloister_unit_test(engine_threads
   SOURCES unit/engine/test_engine.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)

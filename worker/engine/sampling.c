@@ -1,34 +1,45 @@
 #include "worker/engine/sampling.h"
 
 #include "common/check.h"
-#include "worker/kernels/numerics.h"
 
 #include <float.h>
 #include <math.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 /*
- * Between the steps a token is its value z = (logit - greatest logit) / temperature, so the best
- * one has 0 and all others are below. Nothing is ever sorted: "the best k" and "the fewest that
- * hold the mass p" are both prefixes of the order (z descending, id ascending), and where such a
- * prefix ends is found by three passes of a histogram over the bits of z. Probabilities are
- * whole numbers of 2^-40 of the best token's, so that their sums have no order either.
+ * Every filter keeps a prefix of some order, so it is told by the last id it keeps: the next one
+ * works on a list of survivors where there is one, and the draw walks the whole row once more with
+ * a few comparisons to pass (struct sample_filter). Where a prefix ends is found by weighing ids
+ * into buckets of their key, and then within one bucket by the bits of the key.
  */
 
-#define MASS_ONE 1099511627776.0 /* 2^40: 2^40 * a vocabulary of 2^23 stays below 2^63 */
-/* exp(-30) * 2^40 is 0.1: no mass. */
-#define MASS_Z_MIN -30.0f
+#define KEY_BUCKETS    2048u
+#define KEY_PER_UNIT   64.0f
+#define HISTOGRAM_SIZE 2048u
 
-#define HISTOGRAM_BITS 11
-#define HISTOGRAM_SIZE (1u << HISTOGRAM_BITS)
+/* top-p looks for its border among ids down to here first. */
+#define NEAR_Z -6.0f
 
 struct sampler {
     uint32_t n_vocab;
-    float *value;    /* [n_vocab] logits after penalties, then z */
-    uint64_t *mass;  /* [n_vocab] by id */
-    uint32_t *ids;   /* [n_vocab] survivors, ascending */
+    const struct sample_kernels *kernels;
+    struct sample_row row;
+    uint32_t n_blocks;
+
+    float *block_max; /* [n_blocks] */
+    uint32_t *own_at; /* [n_blocks] */
+    float *own;       /* [n_blocks][64] */
+    uint32_t n_own;
+
+    /* Candidates, by ascending id; room for whole blocks. */
+    uint32_t *ids;
+    float *z;
+    float *key;
+    uint64_t *mass;
+    uint32_t *inside; /* of these, by index, in one bucket */
+    uint32_t n;
+
     uint32_t *times; /* [n_vocab] occurrences in the history; all 0 between draws */
     uint64_t histogram[HISTOGRAM_SIZE];
 };
@@ -37,20 +48,56 @@ struct sampling sampling_default(void)
 {
     return (struct sampling){
         .temperature = 0.0f,
+        .typical_p = 1.0f,
         .top_p = 1.0f,
         .repetition_penalty = 1.0f,
     };
 }
+
+/* ---- what is allowed ------------------------------------------------------------------------ */
 
 static enum err range_error(struct errbuf *eb, const char *name, float value, const char *range)
 {
     return err_set(eb, ERR_INVALID, "%s is %g; it must be %s", name, (double)value, range);
 }
 
+static int bias_compare(const void *a, const void *z)
+{
+    const struct sampling_bias *x = a, *y = z;
+
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static enum err check_biases(const struct sampling *s, struct errbuf *eb)
+{
+    struct sampling_bias sorted[LIMIT_LOGIT_BIASES];
+
+    if (s->n_biases > LIMIT_LOGIT_BIASES)
+        return err_set(eb, ERR_INVALID, "logit_bias has %zu ids; at most %u are allowed",
+                       s->n_biases, LIMIT_LOGIT_BIASES);
+    for (size_t i = 0; i < s->n_biases; i++) {
+        const struct sampling_bias *b = &s->biases[i];
+        if (b->id < 0)
+            return err_set(eb, ERR_INVALID, "logit_bias has the token id %d; ids begin at 0",
+                           b->id);
+        if (!(b->bias >= -100.0f && b->bias <= 100.0f))
+            return err_set(eb, ERR_INVALID, "logit_bias of token %d is %g; it must be -100 to 100",
+                           b->id, (double)b->bias);
+        sorted[i] = *b;
+    }
+    qsort(sorted, s->n_biases, sizeof sorted[0], bias_compare);
+    for (size_t i = 1; i < s->n_biases; i++)
+        if (sorted[i].id == sorted[i - 1].id)
+            return err_set(eb, ERR_INVALID, "logit_bias has token %d twice", sorted[i].id);
+    return ERR_OK;
+}
+
 enum err sampling_check(const struct sampling *s, struct errbuf *eb)
 {
     if (!(s->temperature >= 0.0f && s->temperature <= 100.0f))
         return range_error(eb, "temperature", s->temperature, "0 to 100");
+    if (!(s->typical_p > 0.0f && s->typical_p <= 1.0f))
+        return range_error(eb, "typical_p", s->typical_p, "above 0 and at most 1");
     if (!(s->top_p > 0.0f && s->top_p <= 1.0f))
         return range_error(eb, "top_p", s->top_p, "above 0 and at most 1");
     if (!(s->min_p >= 0.0f && s->min_p < 1.0f))
@@ -61,22 +108,69 @@ enum err sampling_check(const struct sampling *s, struct errbuf *eb)
         return range_error(eb, "presence_penalty", s->presence_penalty, "-2 to 2");
     if (!(s->frequency_penalty >= -2.0f && s->frequency_penalty <= 2.0f))
         return range_error(eb, "frequency_penalty", s->frequency_penalty, "-2 to 2");
+    if (s->top_logprobs > LIMIT_TOP_LOGPROBS)
+        return err_set(eb, ERR_INVALID, "top_logprobs is %u; it must be 0 to %u", s->top_logprobs,
+                       LIMIT_TOP_LOGPROBS);
+    if (s->top_logprobs > 0 && !s->logprobs)
+        return err_set(eb, ERR_INVALID, "top_logprobs is %u, but logprobs are not asked for",
+                       s->top_logprobs);
+    return check_biases(s, eb);
+}
+
+enum err sampling_check_vocab(const struct sampling *s, uint32_t n_vocab, struct errbuf *eb)
+{
+    for (size_t i = 0; i < s->n_biases; i++)
+        if ((uint32_t)s->biases[i].id >= n_vocab)
+            return err_set(eb, ERR_INVALID, "logit_bias has token %d; the model's ids are 0 to %u",
+                           s->biases[i].id, n_vocab - 1);
     return ERR_OK;
+}
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+static uint32_t block_count(uint32_t n_vocab)
+{
+    return (n_vocab + SAMPLE_BLOCK - 1) / SAMPLE_BLOCK;
+}
+
+uint64_t sampler_bytes(uint32_t n_vocab)
+{
+    uint64_t blocks = block_count(n_vocab), room = blocks * SAMPLE_BLOCK;
+
+    return sizeof(struct sampler) + blocks * (sizeof(float) + sizeof(uint32_t)) +
+           room * (3 * sizeof(float) + 2 * sizeof(uint32_t) + sizeof(uint64_t)) +
+           n_vocab * sizeof(uint32_t);
 }
 
 struct sampler *sampler_new(uint32_t n_vocab)
 {
+    return sampler_new_on(n_vocab, sample_kernels_of(BACKEND_ISA_AUTO));
+}
+
+struct sampler *sampler_new_on(uint32_t n_vocab, const struct sample_kernels *kernels)
+{
     struct sampler *s = calloc(1, sizeof *s);
+    size_t room;
 
     CHECK(n_vocab > 0 && n_vocab <= 1u << 23);
     if (s == NULL)
         return NULL;
     s->n_vocab = n_vocab;
-    s->value = calloc(n_vocab, sizeof *s->value);
-    s->mass = calloc(n_vocab, sizeof *s->mass);
-    s->ids = calloc(n_vocab, sizeof *s->ids);
+    s->kernels = kernels;
+    s->n_blocks = block_count(n_vocab);
+    room = (size_t)s->n_blocks * SAMPLE_BLOCK;
+    s->block_max = calloc(s->n_blocks, sizeof *s->block_max);
+    s->own_at = calloc(s->n_blocks, sizeof *s->own_at);
+    s->ids = calloc(room, sizeof *s->ids);
+    s->z = calloc(room, sizeof *s->z);
+    s->key = calloc(room, sizeof *s->key);
+    s->mass = calloc(room, sizeof *s->mass);
+    s->inside = calloc(room, sizeof *s->inside);
+    s->own = calloc(room, sizeof *s->own);
     s->times = calloc(n_vocab, sizeof *s->times);
-    if (s->value == NULL || s->mass == NULL || s->ids == NULL || s->times == NULL) {
+    if (s->block_max == NULL || s->own_at == NULL || s->ids == NULL || s->z == NULL ||
+        s->key == NULL || s->mass == NULL || s->inside == NULL || s->own == NULL ||
+        s->times == NULL) {
         sampler_free(s);
         return NULL;
     }
@@ -87,11 +181,55 @@ void sampler_free(struct sampler *s)
 {
     if (s == NULL)
         return;
-    free(s->value);
-    free(s->mass);
+    free(s->block_max);
+    free(s->own_at);
+    free(s->own);
     free(s->ids);
+    free(s->z);
+    free(s->key);
+    free(s->mass);
+    free(s->inside);
     free(s->times);
     free(s);
+}
+
+/* ---- the row, bias and penalties ------------------------------------------------------------ */
+
+/* The block as one of its own, which may be written to. */
+static float *block_own(struct sampler *s, uint32_t block)
+{
+    if (s->own_at[block] == 0) {
+        uint32_t first = block * SAMPLE_BLOCK;
+        uint32_t n = s->n_vocab - first < SAMPLE_BLOCK ? s->n_vocab - first : SAMPLE_BLOCK;
+        float *to = s->own + (size_t)s->n_own * SAMPLE_BLOCK;
+        memcpy(to, s->row.logits + first, n * sizeof *to);
+        for (uint32_t i = n; i < SAMPLE_BLOCK; i++)
+            to[i] = -INFINITY;
+        s->own_at[block] = ++s->n_own;
+    }
+    return s->own + (size_t)(s->own_at[block] - 1) * SAMPLE_BLOCK;
+}
+
+static float *logit_own(struct sampler *s, int32_t id)
+{
+    uint32_t block = (uint32_t)id / SAMPLE_BLOCK;
+
+    return block_own(s, block) + (uint32_t)id % SAMPLE_BLOCK;
+}
+
+static void row_begin(struct sampler *s, const float *logits)
+{
+    memset(s->own_at, 0, s->n_blocks * sizeof *s->own_at);
+    s->n_own = 0;
+    s->row = (struct sample_row){
+        .logits = logits,
+        .own = s->own,
+        .own_at = s->own_at,
+        .n_blocks = s->n_blocks,
+        .block_max = s->block_max,
+    };
+    if (s->n_vocab % SAMPLE_BLOCK != 0)
+        (void)block_own(s, s->n_blocks - 1);
 }
 
 /* Infinite logits become the largest float so that differences stay numbers. */
@@ -102,10 +240,14 @@ static float logit_tame(float logit)
     return logit > FLT_MAX ? FLT_MAX : logit;
 }
 
-static void logits_copy(struct sampler *s, const float *logits)
+static void biases_apply(struct sampler *s, const struct sampling *p)
 {
-    for (uint32_t id = 0; id < s->n_vocab; id++)
-        s->value[id] = logit_tame(logits[id]);
+    for (size_t i = 0; i < p->n_biases; i++) {
+        if (p->biases[i].id < 0 || (uint32_t)p->biases[i].id >= s->n_vocab)
+            continue;
+        float *logit = logit_own(s, p->biases[i].id);
+        *logit = logit_tame(logit_tame(*logit) + p->biases[i].bias);
+    }
 }
 
 static bool has_penalties(const struct sampling *p)
@@ -125,56 +267,75 @@ static void penalties_apply(struct sampler *s, const struct sampling *p, const i
     for (size_t i = 0; i < n_history; i++) {
         if (history[i] < 0 || (uint32_t)history[i] >= s->n_vocab || s->times[history[i]] == 0)
             continue;
-        float *value = &s->value[history[i]];
-        *value = *value > 0.0f ? *value / p->repetition_penalty : *value * p->repetition_penalty;
-        *value -= p->presence_penalty;
-        *value -= p->frequency_penalty * (float)s->times[history[i]];
-        *value = logit_tame(*value);
+        float *logit = logit_own(s, history[i]);
+        float value = logit_tame(*logit);
+        value = value > 0.0f ? value / p->repetition_penalty : value * p->repetition_penalty;
+        value -= p->presence_penalty;
+        value -= p->frequency_penalty * (float)s->times[history[i]];
+        *logit = logit_tame(value);
         s->times[history[i]] = 0;
     }
 }
 
-static uint32_t best_id(const struct sampler *s)
+/* The greatest logit and the lowest id that has it: 0 where none is above -infinity. Completes the
+ * row but for its temperature. */
+static uint32_t row_best(struct sampler *s)
 {
     uint32_t best = 0;
 
-    for (uint32_t id = 1; id < s->n_vocab; id++)
-        if (s->value[id] > s->value[best])
-            best = id;
-    return best;
+    s->kernels->block_max(&s->row, s->block_max);
+    for (uint32_t block = 1; block < s->n_blocks; block++)
+        if (logit_tame(s->block_max[block]) > logit_tame(s->block_max[best]))
+            best = block;
+    s->row.greatest = logit_tame(s->block_max[best]);
+    if (s->row.greatest == -INFINITY)
+        return 0;
+    const float *x = s->own_at[best] == 0 ? s->row.logits + (size_t)best * SAMPLE_BLOCK
+                                          : s->own + (size_t)(s->own_at[best] - 1) * SAMPLE_BLOCK;
+    for (uint32_t i = 0; i < SAMPLE_BLOCK; i++)
+        if (logit_tame(x[i]) == s->row.greatest)
+            return best * SAMPLE_BLOCK + i;
+    CHECK(false);
+    return 0;
 }
 
-/* z as an unsigned number in the same order; + 0 makes one zero of the two. */
-static uint32_t order_key(float z)
+/* ---- where a prefix ends -------------------------------------------------------------------- */
+
+/* A float as an unsigned number in the same order; + 0 makes one zero of the two. */
+static uint32_t order_key(float x)
 {
     uint32_t bits;
 
-    z += 0.0f;
-    memcpy(&bits, &z, sizeof bits);
+    x += 0.0f;
+    memcpy(&bits, &x, sizeof bits);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-static uint64_t survivor_weight(const struct sampler *s, uint32_t id, bool by_mass)
+/* Keys are 0 and below. Greater keys have lower buckets; the last one takes all that is far. */
+static uint32_t key_bucket(float key)
 {
-    return by_mass ? s->mass[id] : 1;
+    float at = key * -KEY_PER_UNIT;
+
+    return at < (float)(KEY_BUCKETS - 1) ? (uint32_t)at : KEY_BUCKETS - 1;
 }
 
-/* Keeps the shortest prefix of the order (z descending, id ascending) that weighs `need` or more;
- * all n survivors must weigh that much together. Returns how many are left. */
-static uint32_t keep_best(struct sampler *s, uint32_t n, bool by_mass, uint64_t need)
+/* One key after the other by its bits: n candidates, all in one bucket. Returns the index of the
+ * one at which the weight reaches `need`. */
+static uint32_t prefix_end_inside(struct sampler *s, uint32_t n, const float *key,
+                                  const uint64_t *weight, uint64_t need)
 {
     static const uint32_t shifts[3] = {21, 10, 0};
     static const uint32_t widths[3] = {11, 11, 10};
-    uint32_t prefix = 0, decided = 0, kept = 0;
+    const uint32_t *at = s->inside;
+    uint32_t prefix = 0, decided = 0;
 
     for (uint32_t pass = 0; pass < 3; pass++) {
         uint32_t digits = (1u << widths[pass]) - 1;
         memset(s->histogram, 0, sizeof s->histogram);
         for (uint32_t i = 0; i < n; i++) {
-            uint32_t key = order_key(s->value[s->ids[i]]);
-            if ((key & decided) == prefix)
-                s->histogram[(key >> shifts[pass]) & digits] +=
-                    survivor_weight(s, s->ids[i], by_mass);
+            uint32_t bits = order_key(key[at[i]]);
+            if ((bits & decided) == prefix)
+                s->histogram[(bits >> shifts[pass]) & digits] += weight ? weight[at[i]] : 1;
         }
         uint32_t digit = digits;
         while (s->histogram[digit] < need) {
@@ -185,112 +346,245 @@ static uint32_t keep_best(struct sampler *s, uint32_t n, bool by_mass, uint64_t 
         prefix |= digit << shifts[pass];
         decided |= digits << shifts[pass];
     }
-    /* All above the border stay, and at the border itself the first ids up to the rest of need. */
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t id = s->ids[i];
-        uint32_t key = order_key(s->value[id]);
-        if (key < prefix || (key == prefix && need == 0))
+        if (order_key(key[at[i]]) != prefix)
             continue;
-        if (key == prefix) {
-            uint64_t weight = survivor_weight(s, id, by_mass);
-            need -= weight < need ? weight : need;
-        }
-        s->ids[kept++] = id;
+        uint64_t w = weight ? weight[at[i]] : 1;
+        if (w >= need)
+            return at[i];
+        need -= w;
     }
-    return kept;
+    CHECK(false);
+    return 0;
 }
 
-static uint32_t keep_top_p(struct sampler *s, uint32_t n, float top_p)
+/* The last of the shortest prefix of the order (key descending, index ascending) that weighs `need`
+ * or more, at least 1; all n must weigh that much together. Without weights each weighs 1. */
+static uint32_t prefix_end(struct sampler *s, uint32_t n, const float *key, const uint64_t *weight,
+                           uint64_t need)
 {
-    uint64_t total = 0, need;
-    uint32_t kept = 0;
+    uint32_t bucket = 0, n_inside = 0;
 
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t id = s->ids[i];
-        float z = s->value[id];
-        if (z < MASS_Z_MIN)
-            continue;
-        s->mass[id] = (uint64_t)((double)nm_exp(z) * MASS_ONE);
-        total += s->mass[id];
-        if (s->mass[id] > 0)
-            s->ids[kept++] = id;
-    }
-    need = (uint64_t)((double)top_p * (double)total);
-    if (need > total)
-        need = total;
-    return keep_best(s, kept, true, need > 0 ? need : 1);
-}
-
-static uint32_t keep_min_p(struct sampler *s, uint32_t n, float min_p)
-{
-    uint32_t kept = 0;
-
+    memset(s->histogram, 0, sizeof s->histogram);
     for (uint32_t i = 0; i < n; i++)
-        if (nm_exp(s->value[s->ids[i]]) >= min_p)
-            s->ids[kept++] = s->ids[i];
-    return kept;
-}
-
-/* No less than nm_gumbel(word): its E is at least v, and v at least 2^(-1 - leading zeros). The
- * slack is far above the rounding errors of both. */
-static float gumbel_bound(uint32_t word)
-{
-    uint32_t zeros = word == 0 ? 32 : (uint32_t)__builtin_clz(word);
-
-    return 0.6931472f * (float)(1 + zeros) + 0.01f;
-}
-
-/* argmax of z + nm_token_gumbel(seed, position, id) over the survivors. One Philox block serves
- * four neighbouring ids; the logarithms are only taken where they can win. */
-static uint32_t draw_gumbel(const struct sampler *s, uint32_t n, uint64_t seed, uint32_t position)
-{
-    const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    uint32_t words[4] = {0}, block = UINT32_MAX;
-    uint32_t best = s->ids[0];
-    float best_sum = -INFINITY;
-
+        s->histogram[key_bucket(key[i])] += weight ? weight[i] : 1;
+    while (s->histogram[bucket] < need) {
+        need -= s->histogram[bucket];
+        CHECK(bucket + 1 < KEY_BUCKETS);
+        bucket++;
+    }
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t id = s->ids[i];
-        if (id / 4 != block) {
-            block = id / 4;
-            const uint32_t counter[4] = {block, position, 0, 0};
-            philox4x32(counter, key, words);
+        s->inside[n_inside] = i;
+        n_inside += key_bucket(key[i]) == bucket;
+    }
+    return prefix_end_inside(s, n_inside, key, weight, need);
+}
+
+/* ---- the filters ---------------------------------------------------------------------------- */
+
+/* The candidates that the filter lets pass, in place. */
+static void candidates_keep(struct sampler *s, const struct sample_filter *filter)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < s->n; i++)
+        if (sample_filter_keeps(filter, s->z[i], s->ids[i])) {
+            s->ids[kept] = s->ids[i];
+            s->z[kept] = s->z[i];
+            kept++;
         }
-        if (s->value[id] + gumbel_bound(words[id % 4]) < best_sum)
-            continue;
-        float sum = s->value[id] + nm_gumbel(words[id % 4]);
-        if (sum > best_sum) {
-            best_sum = sum;
-            best = id;
+    s->n = kept;
+}
+
+static void filter_end_at(struct sampler *s, struct sample_filter *filter, uint32_t last)
+{
+    filter->last_z = s->z[last];
+    filter->last_id = s->ids[last];
+    filter->floor = filter->last_z > filter->floor ? filter->last_z : filter->floor;
+}
+
+/* A z that at least k ids reach, and not many more: the k-th greatest of the blocks' best. */
+static float reached_by(struct sampler *s, uint32_t k)
+{
+    const struct sample_row *row = &s->row;
+
+    if (k > s->n_blocks)
+        return -INFINITY;
+    for (uint32_t block = 0; block < s->n_blocks; block++) {
+        float z = (logit_tame(s->block_max[block]) - row->greatest) / row->temperature;
+        s->key[block] = z;
+    }
+    return s->key[prefix_end(s, s->n_blocks, s->key, NULL, k)];
+}
+
+/* Leaves the survivors as candidates. False where there are not as many as k. */
+static bool keep_top_k(struct sampler *s, struct sample_filter *filter, uint32_t k)
+{
+    s->n = s->kernels->gather(&s->row, reached_by(s, k), s->ids, s->z);
+    if (k > s->n)
+        return false;
+    filter_end_at(s, filter, prefix_end(s, s->n, s->z, NULL, k));
+    candidates_keep(s, filter);
+    return true;
+}
+
+/* The share p of a sum of masses, at least 1. */
+static uint64_t mass_share(float p, uint64_t total)
+{
+    uint64_t need = (uint64_t)((double)p * (double)total);
+
+    need = need < total ? need : total;
+    return need > 0 ? need : 1;
+}
+
+/* Candidates are there. */
+static void keep_typical(struct sampler *s, struct sample_filter *filter, float typical_p)
+{
+    uint64_t total = s->kernels->masses(s->z, s->n, s->mass);
+    uint64_t weighted = 0;
+
+    /* p * -z is at most 2^40 / e: 2^23 of them fit. */
+    for (uint32_t i = 0; i < s->n; i++)
+        weighted += (uint64_t)((double)s->mass[i] * -(double)s->z[i]);
+    filter->need_mass = true;
+    filter->has_center = true;
+    filter->center = -(float)((double)weighted / (double)total);
+    for (uint32_t i = 0; i < s->n; i++)
+        s->key[i] = -fabsf(s->z[i] - filter->center);
+    uint32_t last = prefix_end(s, s->n, s->key, s->mass, mass_share(typical_p, total));
+    filter->last_distance = -s->key[last];
+    filter->last_distance_id = s->ids[last];
+    candidates_keep(s, filter);
+    filter->best_z = -INFINITY;
+    for (uint32_t i = 0; i < s->n; i++)
+        filter->best_z = s->z[i] > filter->best_z ? s->z[i] : filter->best_z;
+}
+
+/* With candidates, or among all ids. */
+static void keep_top_p(struct sampler *s, struct sample_filter *filter, float top_p, bool listed)
+{
+    uint64_t need;
+
+    filter->need_mass = true;
+    if (listed) {
+        need = mass_share(top_p, s->kernels->masses(s->z, s->n, s->mass));
+    } else {
+        need = mass_share(top_p, s->kernels->mass_sum(&s->row));
+        s->n = s->kernels->gather(&s->row, NEAR_Z, s->ids, s->z);
+        if (s->kernels->masses(s->z, s->n, s->mass) < need) {
+            s->n = s->kernels->gather(&s->row, SAMPLE_MASS_Z_MIN, s->ids, s->z);
+            (void)s->kernels->masses(s->z, s->n, s->mass);
         }
     }
-    return best;
+    filter_end_at(s, filter, prefix_end(s, s->n, s->z, s->mass, need));
 }
+
+static void keep_min_p(struct sample_filter *filter, float min_p)
+{
+    /* Far enough below for the rounding of both functions; the filter itself is exact. */
+    float floor = filter->best_z + nm_log(min_p) - 0.001f;
+
+    filter->min_p = min_p;
+    filter->floor = floor > filter->floor ? floor : filter->floor;
+}
+
+static struct sample_filter filters_apply(struct sampler *s, const struct sampling *p)
+{
+    struct sample_filter filter = {.floor = -INFINITY, .last_z = -INFINITY, .last_id = UINT32_MAX};
+    bool listed = false;
+
+    if (p->top_k > 0 && p->top_k < s->n_vocab)
+        listed = keep_top_k(s, &filter, p->top_k);
+    if (p->typical_p < 1.0f) {
+        if (!listed)
+            s->n = s->kernels->gather(&s->row, SAMPLE_MASS_Z_MIN, s->ids, s->z);
+        keep_typical(s, &filter, p->typical_p);
+        listed = true;
+    }
+    if (p->top_p < 1.0f)
+        keep_top_p(s, &filter, p->top_p, listed);
+    if (p->min_p > 0.0f)
+        keep_min_p(&filter, p->min_p);
+    return filter;
+}
+
+/* ---- the draw ------------------------------------------------------------------------------- */
 
 int32_t sampler_draw(struct sampler *s, const struct sampling *params, const float *logits,
                      const int32_t *history, size_t n_history, uint64_t position)
 {
-    uint32_t n = 0;
-
     CHECK(position <= UINT32_MAX);
-    logits_copy(s, logits);
+    row_begin(s, logits);
+    biases_apply(s, params);
     if (has_penalties(params))
         penalties_apply(s, params, history, n_history);
-    uint32_t best = best_id(s);
-    float greatest = s->value[best];
-    if (params->temperature == 0.0f || greatest == -INFINITY)
-        return (int32_t)best;
-    for (uint32_t id = 0; id < s->n_vocab; id++) {
-        float z = (s->value[id] - greatest) / params->temperature;
-        s->value[id] = z;
-        if (z != -INFINITY)
-            s->ids[n++] = id;
+    uint32_t greatest = row_best(s);
+    if (params->temperature == 0.0f || s->row.greatest == -INFINITY)
+        return (int32_t)greatest;
+    s->row.temperature = params->temperature;
+    struct sample_filter filter = filters_apply(s, params);
+    struct sample_best best = {.sum = -INFINITY, .id = UINT32_MAX};
+    /* The greatest is a good sum to beat, where it may be drawn: not always with `typical`. */
+    if (sample_filter_keeps(&filter, 0.0f, greatest))
+        best = (struct sample_best){
+            .sum = nm_token_gumbel(params->seed, (uint32_t)position, greatest), .id = greatest};
+    s->kernels->draw(&s->row, &filter, params->seed, (uint32_t)position, &best);
+    CHECK(best.id < s->n_vocab);
+    return (int32_t)best.id;
+}
+
+/* ---- logprobs ------------------------------------------------------------------------------- */
+
+static float logprob_of(float z, float log_total)
+{
+    float logprob = z - log_total;
+
+    /* A NaN, which has no probability either, fails the comparison. */
+    return logprob > SAMPLING_LOGPROB_MIN ? logprob : SAMPLING_LOGPROB_MIN;
+}
+
+static bool logprob_before(const struct sampling_logprob *a, const struct sampling_logprob *z)
+{
+    return a->logprob > z->logprob || (a->logprob == z->logprob && a->id < z->id);
+}
+
+/* The n_top best candidates, by insertion: candidates are few and so are these. Their logprob
+ * field holds z meanwhile. */
+static void logprobs_top(struct sampler *s, uint32_t n_top, struct sampling_logprobs *ret)
+{
+    for (uint32_t i = 0; i < s->n; i++) {
+        struct sampling_logprob one = {.id = (int32_t)s->ids[i], .logprob = s->z[i]};
+        uint32_t at = ret->n_top;
+        if (at == n_top && (at == 0 || !logprob_before(&one, &ret->top[at - 1])))
+            continue;
+        if (at < n_top)
+            ret->n_top++;
+        else
+            at--;
+        for (; at > 0 && logprob_before(&one, &ret->top[at - 1]); at--)
+            ret->top[at] = ret->top[at - 1];
+        ret->top[at] = one;
     }
-    if (params->top_k > 0 && params->top_k < n)
-        n = keep_best(s, n, false, params->top_k);
-    if (params->top_p < 1.0f)
-        n = keep_top_p(s, n, params->top_p);
-    if (params->min_p > 0.0f)
-        n = keep_min_p(s, n, params->min_p);
-    return (int32_t)draw_gumbel(s, n, params->seed, (uint32_t)position);
+}
+
+void sampler_logprobs(struct sampler *s, const float *logits, int32_t drawn, uint32_t n_top,
+                      struct sampling_logprobs *ret_logprobs)
+{
+    CHECK(n_top <= LIMIT_TOP_LOGPROBS && drawn >= 0 && (uint32_t)drawn < s->n_vocab);
+    *ret_logprobs =
+        (struct sampling_logprobs){.drawn = {.id = drawn, .logprob = SAMPLING_LOGPROB_MIN}};
+    row_begin(s, logits);
+    (void)row_best(s);
+    if (s->row.greatest == -INFINITY)
+        return;
+    s->row.temperature = 1.0f;
+    float log_total = nm_log((float)((double)s->kernels->mass_sum(&s->row) * 0x1p-40));
+    ret_logprobs->drawn.logprob =
+        logprob_of(logit_tame(logits[drawn]) - s->row.greatest, log_total);
+    if (n_top == 0)
+        return;
+    s->n = s->kernels->gather(&s->row, reached_by(s, n_top), s->ids, s->z);
+    logprobs_top(s, n_top, ret_logprobs);
+    for (uint32_t i = 0; i < ret_logprobs->n_top; i++)
+        ret_logprobs->top[i].logprob = logprob_of(ret_logprobs->top[i].logprob, log_total);
 }

@@ -1,8 +1,11 @@
 /* sampling: what is drawn is what the stated order says, by an oracle that sorts everything. */
 #include "common/check.h"
+#include "tests/unit/engine/sample_wide.h"
 #include "worker/engine/sampling.h"
 #include "worker/kernels/numerics.h"
 
+#include <float.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -23,8 +26,23 @@ static float uniform_at(uint32_t seed, uint32_t index)
     return (float)(word_at(seed, index) >> 8) * 0x1p-24f;
 }
 
+/* What this machine can run, the plain one first. */
+static size_t kernels_here(const struct sample_kernels *ret[4])
+{
+    static const enum backend_isa isas[3] = {BACKEND_ISA_SCALAR, BACKEND_ISA_AVX2,
+                                             BACKEND_ISA_AVX512};
+    size_t n = 0;
+
+    for (size_t i = 0; i < 3; i++)
+        if (sample_kernels_of(isas[i]) != NULL)
+            ret[n++] = sample_kernels_of(isas[i]);
+    ret[n++] = &sample_kernels_wide;
+    return n;
+}
+
 struct ranked {
     float z;
+    float key; /* what it is sorted by, descending */
     uint32_t id;
 };
 
@@ -32,44 +50,100 @@ static int ranked_compare(const void *va, const void *vb)
 {
     const struct ranked *a = va, *b = vb;
 
-    if (a->z != b->z)
-        return a->z > b->z ? -1 : 1;
+    if (a->key != b->key)
+        return a->key > b->key ? -1 : 1;
     return a->id < b->id ? -1 : 1;
 }
 
-/* The header's text word by word: a full sort, no shortcuts. Finite logits, no penalties. */
+static uint64_t oracle_mass(float z)
+{
+    return (uint64_t)((double)nm_exp(z) * 0x1p40);
+}
+
+/* The fewest, in the present order, that weigh the share p. Those without weight go. */
+static uint32_t oracle_share(struct ranked *r, uint32_t n, float p)
+{
+    uint64_t total = 0, sum = 0;
+    uint32_t with_mass = 0, kept = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        if (oracle_mass(r[i].z) > 0) {
+            total += oracle_mass(r[i].z);
+            r[with_mass++] = r[i];
+        }
+    uint64_t need = (uint64_t)((double)p * (double)total);
+    while (kept == 0 || sum < need)
+        sum += oracle_mass(r[kept++].z);
+    return kept;
+}
+
+static void oracle_sort_by_z(struct ranked *r, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        r[i].key = r[i].z;
+    qsort(r, n, sizeof r[0], ranked_compare);
+}
+
+static uint32_t oracle_typical(struct ranked *r, uint32_t n, float p)
+{
+    uint64_t total = 0, weighted = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        total += oracle_mass(r[i].z);
+        if (oracle_mass(r[i].z) > 0)
+            weighted += (uint64_t)((double)oracle_mass(r[i].z) * -(double)r[i].z);
+    }
+    float mean = -(float)((double)weighted / (double)total);
+    for (uint32_t i = 0; i < n; i++)
+        r[i].key = -fabsf(r[i].z - mean);
+    qsort(r, n, sizeof r[0], ranked_compare);
+    return oracle_share(r, n, p);
+}
+
+/* The header's text word by word: a full sort at each step, no shortcuts. No penalties. */
 static int32_t oracle_draw(const struct sampling *p, const float *logits, uint32_t n_vocab,
                            uint32_t position)
 {
     struct ranked r[N_MAX];
-    uint32_t n = n_vocab, best = 0;
-    float greatest = logits[0], best_sum = 0.0f;
+    float own[N_MAX], greatest = -INFINITY, best_sum = 0.0f;
+    uint32_t n = 0, best = 0;
 
     CHECK(n_vocab <= N_MAX);
-    for (uint32_t i = 0; i < n; i++)
-        greatest = logits[i] > greatest ? logits[i] : greatest;
-    for (uint32_t i = 0; i < n; i++)
-        r[i] = (struct ranked){(logits[i] - greatest) / p->temperature, i};
-    qsort(r, n, sizeof r[0], ranked_compare);
+    for (uint32_t i = 0; i < n_vocab; i++) {
+        own[i] = isnan(logits[i]) ? -INFINITY : fminf(logits[i], FLT_MAX);
+        for (size_t k = 0; k < p->n_biases; k++)
+            if ((uint32_t)p->biases[k].id == i)
+                own[i] += p->biases[k].bias;
+        greatest = fmaxf(greatest, own[i]);
+    }
+    if (greatest == -INFINITY)
+        return 0;
+    for (uint32_t i = 0; i < n_vocab; i++) {
+        float z = p->temperature == 0.0f ? (own[i] == greatest ? 0.0f : -INFINITY)
+                                         : (own[i] - greatest) / p->temperature;
+        if (z != -INFINITY)
+            r[n++] = (struct ranked){.z = z, .id = i};
+    }
+    oracle_sort_by_z(r, n);
+    if (p->temperature == 0.0f)
+        return (int32_t)r[0].id;
     if (p->top_k > 0 && p->top_k < n)
         n = p->top_k;
-    if (p->top_p < 1.0f) {
-        uint64_t total = 0, sum = 0;
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < n; i++)
-            total += (uint64_t)((double)nm_exp(r[i].z) * 0x1p40);
-        uint64_t need = (uint64_t)((double)p->top_p * (double)total);
-        while (kept == 0 || sum < need)
-            sum += (uint64_t)((double)nm_exp(r[kept++].z) * 0x1p40);
-        n = kept;
+    if (p->typical_p < 1.0f) {
+        n = oracle_typical(r, n, p->typical_p);
+        oracle_sort_by_z(r, n);
     }
+    if (p->top_p < 1.0f)
+        n = oracle_share(r, n, p->top_p);
     if (p->min_p > 0.0f) {
+        float best_z = r[0].z;
         uint32_t kept = 0;
         for (uint32_t i = 0; i < n; i++)
-            if (nm_exp(r[i].z) >= p->min_p)
+            if (nm_exp(r[i].z - best_z) >= p->min_p)
                 r[kept++] = r[i];
         n = kept;
     }
+    CHECK(n > 0);
     for (uint32_t i = 0; i < n; i++) {
         float sum = r[i].z + nm_token_gumbel(p->seed, position, r[i].id);
         if (i == 0 || sum > best_sum || (sum == best_sum && r[i].id < best)) {
@@ -80,39 +154,142 @@ static int32_t oracle_draw(const struct sampling *p, const float *logits, uint32
     return (int32_t)best;
 }
 
+/* Shapes of rows that filters and ties find hard. */
+static float hard_logit(uint32_t shape, uint32_t seed, uint32_t i)
+{
+    float u = uniform_at(seed, i);
+
+    switch (shape) {
+    case 0: /* every third is one of four values, so that ties are everywhere */
+        return i % 3 == 0 ? (float)(word_at(seed, i) % 4) : 16.0f * u - 12.0f;
+    case 1: /* all nearly the same */
+        return 3.0f + 1e-6f * (float)(word_at(seed, i) % 3);
+    case 2: /* some are no numbers, or no ordinary ones */
+        return word_at(seed, i) % 5 == 0    ? NAN
+               : word_at(seed, i) % 7 == 0  ? -INFINITY
+               : word_at(seed, i) % 97 == 0 ? INFINITY
+               : word_at(seed, i) % 89 == 0 ? FLT_MAX
+                                            : 8.0f * u;
+    default: /* far apart */
+        return 1e4f * (u - 0.5f);
+    }
+}
+
 static void draws_equal_the_sorted_oracle(void **state)
 {
-    static const uint32_t sizes[] = {1, 2, 3, 5, 17, 64, 509};
-    static const float temperatures[] = {1e-6f, 0.3f, 1.0f, 5.0f, 100.0f};
+    static const uint32_t sizes[] = {1, 2, 3, 5, 17, 64, 128, 509};
+    static const float temperatures[] = {0.0f, 1e-6f, 0.3f, 1.0f, 100.0f};
     static const uint32_t ks[] = {0, 1, 2, 7, 40, 508, 100000};
-    static const float ps[] = {1e-9f, 0.05f, 0.5f, 0.9f, 0.9999999f, 1.0f};
+    static const float typicals[] = {1e-9f, 0.2f, 0.9f, 1.0f};
+    static const float ps[] = {1e-9f, 0.05f, 0.9f, 0.9999999f, 1.0f};
     static const float min_ps[] = {0.0f, 1e-6f, 0.1f, 0.99f};
+#define PICK(list, i) list[(i) % (sizeof list / sizeof list[0])]
+    const struct sample_kernels *kernels[4];
+    size_t n_kernels = kernels_here(kernels);
     float logits[N_MAX];
-    uint32_t seed = 0;
 
     (void)state;
-    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
-        for (size_t t = 0; t < sizeof temperatures / sizeof temperatures[0]; t++)
-            for (size_t k = 0; k < sizeof ks / sizeof ks[0]; k++)
-                for (size_t p = 0; p < sizeof ps / sizeof ps[0]; p++)
-                    for (size_t m = 0; m < sizeof min_ps / sizeof min_ps[0]; m++) {
-                        struct sampler *sampler = sampler_new(sizes[s]);
-                        struct sampling params = sampling_default();
-                        params.temperature = temperatures[t];
-                        params.top_k = ks[k];
-                        params.top_p = ps[p];
-                        params.min_p = min_ps[m];
-                        params.seed = seed++;
-                        /* Every third logit is one of four values, so that ties are everywhere. */
-                        for (uint32_t i = 0; i < sizes[s]; i++)
-                            logits[i] = i % 3 == 0 ? (float)(word_at(seed, i) % 4)
-                                                   : 16.0f * uniform_at(seed, i) - 12.0f;
-                        for (uint32_t position = 0; position < 4; position++)
-                            assert_int_equal(
-                                sampler_draw(sampler, &params, logits, NULL, 0, position),
-                                oracle_draw(&params, logits, sizes[s], position));
-                        sampler_free(sampler);
-                    }
+    /* Steps that share no divisor with a list's length: all pairs come up, most triples too. */
+    for (uint32_t round = 0; round < 4000; round++) {
+        uint32_t n = PICK(sizes, round), shape = word_at(11, round) % 4;
+        struct sampling params = sampling_default();
+        params.temperature = PICK(temperatures, word_at(12, round));
+        params.top_k = PICK(ks, word_at(13, round));
+        params.typical_p = word_at(14, round) % 2 ? 1.0f : PICK(typicals, word_at(15, round));
+        params.top_p = PICK(ps, word_at(16, round));
+        params.min_p = PICK(min_ps, word_at(17, round));
+        params.seed = round;
+        struct sampling_bias biases[2] = {{(int32_t)(word_at(18, round) % n), 3.5f},
+                                          {(int32_t)n - 1, -100.0f}};
+        params.biases = biases;
+        params.n_biases = word_at(19, round) % 3;
+        if (params.n_biases == 2 && biases[0].id == biases[1].id)
+            params.n_biases = 1;
+        for (uint32_t i = 0; i < n; i++)
+            logits[i] = hard_logit(shape, round, i);
+        for (size_t k = 0; k < n_kernels; k++) {
+            struct sampler *sampler = sampler_new_on(n, kernels[k]);
+            for (uint32_t position = 0; position < 4; position++) {
+                int32_t expect = oracle_draw(&params, logits, n, position);
+                int32_t id = sampler_draw(sampler, &params, logits, NULL, 0, position);
+                if (id != expect)
+                    fail_msg("round %u position %u, %s: %d, not %d", round, position,
+                             kernels[k]->name, id, expect);
+            }
+            sampler_free(sampler);
+        }
+    }
+#undef PICK
+}
+
+/* A vocabulary as large as they come, where blocks are passed over and borders are searched in
+ * steps: every kernel draws what the plain one draws, and that is what survives a plain search. */
+static void large_vocabularies_draw_the_same_on_every_kernel(void **state)
+{
+    enum { N = 262144 - 3 };
+    static const struct sampling rows[] = {
+        {.temperature = 1, .typical_p = 1, .top_p = 1, .repetition_penalty = 1},
+        {.temperature = 1, .typical_p = 1, .top_p = 0.95f, .repetition_penalty = 1},
+        {.temperature = 4, .typical_p = 1, .top_p = 0.999f, .repetition_penalty = 1},
+        {.temperature = 1, .typical_p = 0.9f, .top_p = 0.9f, .repetition_penalty = 1},
+        {.temperature = 1, .top_k = 5000, .typical_p = 1, .top_p = 1, .repetition_penalty = 1},
+        {.temperature = 1, .top_k = 40, .typical_p = 1, .top_p = 0.9f, .repetition_penalty = 1},
+        {.temperature = 2, .typical_p = 1, .top_p = 1, .min_p = 0.01f, .repetition_penalty = 1.2f},
+    };
+    const struct sample_kernels *kernels[4];
+    size_t n_kernels = kernels_here(kernels);
+    float *logits = calloc(N, sizeof *logits);
+    int32_t history[100];
+    struct sampler *samplers[4];
+
+    (void)state;
+    for (uint32_t i = 0; i < N; i++)
+        logits[i] = 10.0f * uniform_at(5, i) * uniform_at(6, i);
+    for (uint32_t i = 0; i < 100; i++)
+        history[i] = (int32_t)(word_at(8, i) % N);
+    for (size_t k = 0; k < n_kernels; k++)
+        samplers[k] = sampler_new_on(N, kernels[k]);
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
+        for (uint32_t position = 0; position < 3; position++) {
+            int32_t first = sampler_draw(samplers[0], &rows[r], logits, history, 100, position);
+            for (size_t k = 1; k < n_kernels; k++) {
+                int32_t id = sampler_draw(samplers[k], &rows[r], logits, history, 100, position);
+                if (id != first)
+                    fail_msg("row %zu position %u: %s draws %d, %s %d", r, position,
+                             kernels[k]->name, id, kernels[0]->name, first);
+            }
+        }
+    /* Without filters: no id's sum is greater. */
+    for (uint32_t position = 0; position < 3; position++) {
+        int32_t best = 0;
+        float greatest = -INFINITY, best_sum = -INFINITY;
+        for (uint32_t i = 0; i < N; i++)
+            greatest = fmaxf(greatest, logits[i]);
+        for (uint32_t i = 0; i < N; i++) {
+            float sum = logits[i] - greatest + nm_token_gumbel(0, position, i);
+            if (sum > best_sum) {
+                best_sum = sum;
+                best = (int32_t)i;
+            }
+        }
+        assert_int_equal(sampler_draw(samplers[0], &rows[0], logits, NULL, 0, position), best);
+    }
+    for (size_t k = 0; k < n_kernels; k++)
+        sampler_free(samplers[k]);
+    free(logits);
+}
+
+/* The whole number by shifting bits is the one by multiplying doubles. */
+static void masses_are_what_they_say(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 2000000; i++) {
+        float z = -40.0f * uniform_at(1, i) * uniform_at(2, i);
+        assert_true(sample_mass(z) == oracle_mass(z));
+    }
+    assert_true(sample_mass(0.0f) == UINT64_C(1) << 40);
+    assert_true(sample_mass(-87.5f) == 0 && sample_mass(-104.0f) == 0);
+    assert_true(sample_mass(-INFINITY) == 0 && sample_mass(NAN) == 0);
 }
 
 /* Pinned: a change of any step's arithmetic moves one of them. */
@@ -149,30 +326,270 @@ static void known_draws_stay(void **state)
     sampler_free(s);
 }
 
-/* Pearson's statistic of 20,000 draws over 8 tokens: 7 degrees of freedom, and 29.9 is passed by
- * one in 10,000 fair samplers. The seed is fixed: this cannot flicker. */
-static void draws_follow_the_softmax(void **state)
+/* Probabilities after all filters, in doubles and by sorting, as the papers have them. */
+static void reference_probabilities(const struct sampling *p, const float *logits, uint32_t n,
+                                    double *ret_p)
+{
+    double surprise_mean = 0.0, total = 0.0;
+    bool gone[16] = {false};
+    uint32_t order[16];
+
+    CHECK(n <= 16);
+    for (uint32_t step = 0; step < 4; step++) {
+        /* Who is left, renormalized. */
+        total = 0.0;
+        for (uint32_t i = 0; i < n; i++) {
+            ret_p[i] = gone[i] ? 0.0 : exp((double)logits[i] / (double)p->temperature);
+            total += ret_p[i];
+        }
+        surprise_mean = 0.0;
+        for (uint32_t i = 0; i < n; i++) {
+            ret_p[i] /= total;
+            surprise_mean -= gone[i] ? 0.0 : ret_p[i] * log(ret_p[i]);
+        }
+        if (step == 3)
+            return;
+        double score[16], sum = 0.0;
+        uint32_t kept = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            score[i] = gone[i]     ? -1e300
+                       : step == 1 ? -fabs(-log(ret_p[i]) - surprise_mean)
+                                   : ret_p[i];
+            order[i] = i;
+        }
+        for (uint32_t i = 1; i < n; i++)
+            for (uint32_t j = i; j > 0 && score[order[j]] > score[order[j - 1]]; j--) {
+                uint32_t t = order[j];
+                order[j] = order[j - 1];
+                order[j - 1] = t;
+            }
+        for (uint32_t i = 0; i < n; i++) {
+            bool keep = step == 0   ? p->top_k == 0 || kept < p->top_k
+                        : step == 1 ? p->typical_p >= 1.0f || sum < (double)p->typical_p
+                                    : p->top_p >= 1.0f || sum < (double)p->top_p;
+            sum += ret_p[order[i]];
+            kept += keep;
+            gone[order[i]] = gone[order[i]] || !keep;
+        }
+        if (step < 2)
+            continue;
+        double likeliest = 0.0;
+        for (uint32_t i = 0; i < n; i++)
+            likeliest = gone[i] ? likeliest : fmax(likeliest, ret_p[i]);
+        for (uint32_t i = 0; i < n; i++)
+            gone[i] = gone[i] || ret_p[i] < (double)p->min_p * likeliest;
+    }
+}
+
+/* Pearson's statistic of 20,000 draws: with 7 degrees of freedom 29.9 is passed by one in 10,000
+ * fair samplers. The seed is fixed: this cannot flicker. */
+static void draws_follow_the_filtered_softmax(void **state)
 {
     static const float logits[8] = {0.0f, 1.0f, 2.0f, -1.0f, 0.5f, -3.0f, 1.5f, 0.25f};
+    static const struct {
+        const char *what;
+        float temperature;
+        uint32_t top_k;
+        float typical_p, top_p, min_p;
+    } rows[] = {
+        {"softmax", 1.25f, 0, 1, 1, 0},
+        {"hot", 5, 0, 1, 1, 0},
+        {"cold", 0.4f, 0, 1, 1, 0},
+        {"top-k", 1, 3, 1, 1, 0},
+        {"top-p", 1, 0, 1, 0.8f, 0},
+        {"min-p", 1, 0, 1, 1, 0.2f},
+        {"typical", 1, 0, 0.6f, 1, 0},
+        {"typical, wide", 2, 0, 0.95f, 1, 0},
+        {"top-k, top-p", 1.5f, 6, 1, 0.7f, 0},
+        {"all of them", 2, 7, 0.9f, 0.9f, 0.2f},
+    };
     const uint32_t n_draws = 20000;
     struct sampler *s = sampler_new(8);
-    struct sampling p = sampling_default();
-    uint32_t count[8] = {0};
-    double total = 0.0, statistic = 0.0;
 
     (void)state;
-    p.temperature = 1.25f;
-    p.seed = 99;
-    for (uint32_t i = 0; i < n_draws; i++)
-        count[sampler_draw(s, &p, logits, NULL, 0, i)]++;
-    for (uint32_t i = 0; i < 8; i++)
-        total += exp((double)logits[i] / 1.25);
-    for (uint32_t i = 0; i < 8; i++) {
-        double expect = n_draws * exp((double)logits[i] / 1.25) / total;
-        statistic += (count[i] - expect) * (count[i] - expect) / expect;
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        struct sampling p = sampling_default();
+        uint32_t count[8] = {0};
+        double expect[8], statistic = 0.0;
+        p.temperature = rows[r].temperature;
+        p.top_k = rows[r].top_k;
+        p.typical_p = rows[r].typical_p;
+        p.top_p = rows[r].top_p;
+        p.min_p = rows[r].min_p;
+        p.seed = 99 + r;
+        for (uint32_t i = 0; i < n_draws; i++)
+            count[sampler_draw(s, &p, logits, NULL, 0, i)]++;
+        reference_probabilities(&p, logits, 8, expect);
+        for (uint32_t i = 0; i < 8; i++) {
+            double e = n_draws * expect[i];
+            if ((e == 0.0 && count[i] > 0) || (e > 20.0 && count[i] == 0))
+                fail_msg("%s: token %u is drawn %u times, not %g", rows[r].what, i, count[i], e);
+            statistic += e == 0.0 ? 0.0 : (count[i] - e) * (count[i] - e) / fmax(e, 1.0);
+        }
+        if (statistic > 29.9)
+            fail_msg("%s: the statistic is %g", rows[r].what, statistic);
     }
-    assert_true(statistic < 29.9);
     sampler_free(s);
+}
+
+static void logprobs_are_the_log_softmax(void **state)
+{
+    static const uint32_t sizes[] = {1, 3, 64, 200, 512};
+    const struct sample_kernels *kernels[4];
+    size_t n_kernels = kernels_here(kernels);
+    float logits[N_MAX];
+
+    (void)state;
+    for (uint32_t round = 0; round < 200; round++) {
+        uint32_t n = sizes[round % 5], n_top = word_at(1, round) % (LIMIT_TOP_LOGPROBS + 1);
+        int32_t drawn = (int32_t)(word_at(2, round) % n);
+        double total = 0.0;
+        struct ranked r[N_MAX];
+        for (uint32_t i = 0; i < n; i++) {
+            logits[i] = round % 3 == 0 ? (float)(word_at(round, i) % 5) : 30 * uniform_at(round, i);
+            r[i] = (struct ranked){.z = logits[i], .key = logits[i], .id = i};
+            total += exp((double)logits[i]);
+        }
+        qsort(r, n, sizeof r[0], ranked_compare);
+        struct sampling_logprobs first;
+        for (size_t k = 0; k < n_kernels; k++) {
+            struct sampler *s = sampler_new_on(n, kernels[k]);
+            struct sampling_logprobs got;
+            sampler_logprobs(s, logits, drawn, n_top, &got);
+            assert_int_equal(got.drawn.id, drawn);
+            assert_true(fabs(got.drawn.logprob - ((double)logits[drawn] - log(total))) < 1e-5);
+            assert_int_equal(got.n_top, n_top < n ? n_top : n);
+            for (uint32_t i = 0; i < got.n_top; i++) {
+                assert_int_equal(got.top[i].id, r[i].id);
+                assert_true(fabs(got.top[i].logprob - ((double)r[i].z - log(total))) < 1e-5);
+            }
+            if (k == 0)
+                first = got;
+            assert_memory_equal(&got.drawn, &first.drawn, sizeof got.drawn);
+            assert_memory_equal(got.top, first.top, got.n_top * sizeof got.top[0]);
+            sampler_free(s);
+        }
+    }
+}
+
+/* They are said in JSON, which has no infinity. */
+static void logprobs_are_numbers_whatever_the_logits_are(void **state)
+{
+    static const struct {
+        const char *what;
+        float logits[4];
+        int32_t drawn;
+        float expect;
+        uint32_t n_top;
+    } rows[] = {
+        {"no probability", {0, -INFINITY, 0, 0}, 1, -9999, 3},
+        {"a NaN", {0, NAN, NAN, NAN}, 1, -9999, 1},
+        {"nothing has any", {-INFINITY, NAN, -INFINITY, -INFINITY}, 0, -9999, 0},
+        {"certain", {0, 0, INFINITY, 0}, 2, 0, 4},
+        {"far below", {FLT_MAX, -FLT_MAX, 0, 0}, 1, -9999, 3},
+    };
+    struct sampler *s = sampler_new(4);
+
+    (void)state;
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        struct sampling_logprobs got;
+        sampler_logprobs(s, rows[r].logits, rows[r].drawn, 4, &got);
+        if (got.drawn.logprob != rows[r].expect || got.n_top != rows[r].n_top)
+            fail_msg("%s: %g, and %u of the likeliest", rows[r].what, (double)got.drawn.logprob,
+                     got.n_top);
+        for (uint32_t i = 0; i < got.n_top; i++)
+            assert_true(got.top[i].logprob >= SAMPLING_LOGPROB_MIN && got.top[i].logprob <= 0.0f);
+    }
+    sampler_free(s);
+}
+
+static void biases_shift_their_ids(void **state)
+{
+    static const struct {
+        const char *what;
+        struct sampling_bias biases[3];
+        size_t n_biases;
+        float presence;
+        int32_t expect;
+    } rows[] = {
+        {"none", {{0, 0}}, 0, 0, 1},
+        {"lifted over all", {{3, 100}}, 1, 0, 3},
+        {"pushed below all", {{1, -100}}, 1, 0, 2},
+        {"two", {{1, -100}, {2, -100}}, 2, 0, 0},
+        {"before the penalty", {{0, 2.5f}}, 1, 2, 1},
+    };
+    static const float logits[70] = {[0] = 4, [1] = 6, [2] = 5};
+    static const int32_t history[1] = {0};
+    struct sampler *s = sampler_new(70);
+
+    (void)state;
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        struct sampling p = sampling_default();
+        p.biases = rows[r].biases;
+        p.n_biases = rows[r].n_biases;
+        p.presence_penalty = rows[r].presence;
+        int32_t id = sampler_draw(s, &p, logits, history, 1, 0);
+        if (id != rows[r].expect)
+            fail_msg("%s: %d, not %d", rows[r].what, id, rows[r].expect);
+    }
+    sampler_free(s);
+}
+
+static void biases_are_checked(void **state)
+{
+    static const struct {
+        const char *what;
+        struct sampling_bias biases[2];
+        const char *says; /* NULL: it is good */
+    } rows[] = {
+        {"good", {{0, -100}, {99, 100}}, NULL},
+        {"too great", {{0, 1}, {7, 100.5f}}, "logit_bias of token 7 is 100.5; it must be -100"},
+        {"too small", {{8, -101}, {7, 0}}, "logit_bias of token 8 is -101"},
+        {"no number", {{0, NAN}, {7, 0}}, "logit_bias of token 0 is nan"},
+        {"no id", {{-1, 1}, {7, 0}}, "token id -1"},
+        {"twice", {{7, 1}, {7, 2}}, "token 7 twice"},
+        {"beyond the vocabulary", {{7, 1}, {100, 2}}, "token 100; the model's ids are 0 to 99"},
+    };
+    static struct sampling_bias many[LIMIT_LOGIT_BIASES + 1];
+    struct sampling p = sampling_default();
+    struct errbuf eb = {{0}};
+
+    (void)state;
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        p.biases = rows[r].biases;
+        p.n_biases = 2;
+        enum err e = sampling_check(&p, &eb);
+        if (e == ERR_OK)
+            e = sampling_check_vocab(&p, 100, &eb);
+        if ((e == ERR_OK) != (rows[r].says == NULL) ||
+            (rows[r].says != NULL && strstr(eb.text, rows[r].says) == NULL))
+            fail_msg("%s: %s: %s", rows[r].what, err_name(e), eb.text);
+    }
+    for (int i = 0; i <= (int)LIMIT_LOGIT_BIASES; i++)
+        many[i].id = i;
+    p.biases = many;
+    p.n_biases = LIMIT_LOGIT_BIASES;
+    assert_int_equal(sampling_check(&p, &eb), ERR_OK);
+    p.n_biases++;
+    assert_int_equal(sampling_check(&p, &eb), ERR_INVALID);
+    assert_non_null(strstr(eb.text, "1025 ids; at most 1024"));
+}
+
+static void logprobs_asked_for_are_checked(void **state)
+{
+    struct sampling p = sampling_default();
+    struct errbuf eb = {{0}};
+
+    (void)state;
+    p.logprobs = true;
+    p.top_logprobs = LIMIT_TOP_LOGPROBS;
+    assert_int_equal(sampling_check(&p, &eb), ERR_OK);
+    p.top_logprobs++;
+    assert_int_equal(sampling_check(&p, &eb), ERR_INVALID);
+    assert_non_null(strstr(eb.text, "top_logprobs is 21; it must be 0 to 20"));
+    p.top_logprobs = 1;
+    p.logprobs = false;
+    assert_int_equal(sampling_check(&p, &eb), ERR_INVALID);
 }
 
 static void greedy_takes_the_greatest_and_the_lowest_of_equals(void **state)
@@ -335,6 +752,7 @@ static void parameters_out_of_range_are_named(void **state)
          offsetof(struct sampling, temperature),
          {-0.1f, NAN, INFINITY, 101},
          {0, 2}},
+        {"typical_p", offsetof(struct sampling, typical_p), {0, -1, 1.01f, NAN}, {1e-6f, 1}},
         {"top_p", offsetof(struct sampling, top_p), {0, -1, 1.01f, NAN}, {1e-6f, 1}},
         {"min_p", offsetof(struct sampling, min_p), {-0.1f, 1, NAN, INFINITY}, {0, 0.99f}},
         {"repetition_penalty",
@@ -371,8 +789,15 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(draws_equal_the_sorted_oracle),
+        cmocka_unit_test(large_vocabularies_draw_the_same_on_every_kernel),
+        cmocka_unit_test(masses_are_what_they_say),
         cmocka_unit_test(known_draws_stay),
-        cmocka_unit_test(draws_follow_the_softmax),
+        cmocka_unit_test(draws_follow_the_filtered_softmax),
+        cmocka_unit_test(logprobs_are_the_log_softmax),
+        cmocka_unit_test(logprobs_are_numbers_whatever_the_logits_are),
+        cmocka_unit_test(biases_shift_their_ids),
+        cmocka_unit_test(biases_are_checked),
+        cmocka_unit_test(logprobs_asked_for_are_checked),
         cmocka_unit_test(greedy_takes_the_greatest_and_the_lowest_of_equals),
         cmocka_unit_test(filters_leave_only_what_they_should),
         cmocka_unit_test(top_k_ties_go_to_the_lower_ids),
