@@ -57,6 +57,8 @@ void transport_server_close(struct transport_server *s);
 uint16_t transport_server_port(const struct transport_server *s);
 
 const void *transport_request_bytes(const struct transport_request *r, size_t *ret_size);
+/* The connection it came on: a number of this process, not 0, never used for another one. */
+uint64_t transport_request_connection(const struct transport_request *r);
 /* Sends and frees `r`; over the cap it sends nothing and says ERR_TOO_LARGE. Thread: any. */
 enum err transport_request_reply(struct transport_server *s, struct transport_request *r,
                                  const void *bytes, size_t size, struct errbuf *eb);

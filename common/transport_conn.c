@@ -43,6 +43,7 @@ enum {
 struct transport_conn {
     const struct transport_conn_ops *ops;
     void *arg;
+    uint64_t number;
     nng_stream *stream;
     nng_aio *rx, *tx;
     atomic_uint references;
@@ -107,6 +108,7 @@ void transport_frame_set_id(struct transport_frame *frame, uint32_t id)
 struct transport_conn *transport_conn_new(nng_stream *stream, const struct transport_conn_ops *ops,
                                           void *arg)
 {
+    static atomic_uint_fast64_t made;
     struct transport_conn *c = calloc(1, sizeof *c);
     if (c == NULL || nng_aio_alloc(&c->rx, rx_callback, c) != 0 ||
         nng_aio_alloc(&c->tx, tx_callback, c) != 0) {
@@ -123,9 +125,15 @@ struct transport_conn *transport_conn_new(nng_stream *stream, const struct trans
     c->arg = arg;
     c->tx_last = &c->tx_first;
     c->made_ms = clock_mono_ms();
+    c->number = atomic_fetch_add(&made, 1) + 1;
     atomic_init(&c->references, 2);
     CHECK(pthread_mutex_init(&c->lock, NULL) == 0);
     return c;
+}
+
+uint64_t transport_conn_number(const struct transport_conn *c)
+{
+    return c->number;
 }
 
 void transport_conn_hold(struct transport_conn *c)

@@ -58,6 +58,9 @@ void transport_conn_start(struct transport_conn *conn);
 void transport_conn_hold(struct transport_conn *conn);
 void transport_conn_release(struct transport_conn *conn);
 
+/* Not 0, and never again given to another connection of this process. */
+uint64_t transport_conn_number(const struct transport_conn *conn);
+
 /* Queues it. False, and the frame stays the caller's, when the connection is going down. Frames
  * that are queued then are lost. */
 bool transport_conn_send(struct transport_conn *conn, struct transport_frame *frame);

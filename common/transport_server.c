@@ -304,6 +304,11 @@ const void *transport_request_bytes(const struct transport_request *r, size_t *r
     return r->frame.payload;
 }
 
+uint64_t transport_request_connection(const struct transport_request *r)
+{
+    return transport_conn_number(r->conn);
+}
+
 void transport_request_free(struct transport_request *r)
 {
     if (r == NULL)

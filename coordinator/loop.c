@@ -214,6 +214,7 @@ static void request_step(struct loop *l, struct transport_request *request)
         return;
     }
     event.tag = (uint64_t)(uintptr_t)p;
+    event.connection = transport_request_connection(request);
     if (decoded->kind == WIRE_REQUEST_HELLO)
         crypto_random(event.random, sizeof event.random);
     event_step(l, &event);

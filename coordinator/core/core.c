@@ -190,9 +190,10 @@ static void request_step(struct core *c, const struct core_event *event, struct 
         session_hello(c, event, fx);
         return;
     }
-    struct core_session *s = session_find(c, event->request->session);
+    struct core_session *s = session_of(c, event);
     if (s == NULL || !s->established) {
-        reply_error(fx, event, ERR_STALE, 0, "this session is not known here: say Hello again");
+        reply_error(fx, event, ERR_STALE, 0,
+                    "this session is not known on this connection: say Hello again");
         return;
     }
     session_heard(c, s);

@@ -102,8 +102,10 @@ struct core_event {
     uint64_t wall_ns;
     uint64_t random[5]; /* fresh bits, with every Hello */
 
-    /* REQUEST. `tag` names the way back and returns in the one REPLY to it. */
+    /* REQUEST. `tag` names the way back and returns in the one REPLY to it; `connection` is what it
+     * came on: a session is good on the one that it was opened on. */
     uint64_t tag;
+    uint64_t connection;
     const struct wire_request *request;
     /* What only the caller can work out, because it takes cryptography or packing: */
     bool hello_verified;          /* Hello: the signature over our challenge is right */

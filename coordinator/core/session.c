@@ -38,6 +38,14 @@ struct core_session *session_find(const struct core *c, uint64_t id)
     return tree_entry(tree_find(&c->sessions, &probe.node), struct core_session, node);
 }
 
+/* A session's number is all that says who is asking, so it is worth nothing on another connection:
+ * who reads it on its way cannot use it beside its owner. Nor can he end it by trying. */
+struct core_session *session_of(const struct core *c, const struct core_event *event)
+{
+    struct core_session *s = session_find(c, event->request->session);
+    return s != NULL && s->connection == event->connection ? s : NULL;
+}
+
 bool core_session_challenge(const struct core *c, uint64_t session, uint8_t ret_challenge[32])
 {
     const struct core_session *s = session_find(c, session);
@@ -157,6 +165,7 @@ static void hello_first(struct core *c, const struct core_event *event, struct c
     s->id = event->random[0];
     while (s->id == 0 || session_find(c, s->id) != NULL)
         s->id++;
+    s->connection = event->connection;
     s->role = hello->role;
     s->node_name = text_copy(hello->node); /* of a stranger: not for the core's life */
     s->outbox_end = &s->outbox;
@@ -249,7 +258,7 @@ static enum err client_allowed(struct core *c, const struct wire_hello *hello,
 static void hello_second(struct core *c, const struct core_event *event, struct core_effects *fx)
 {
     const struct wire_hello *hello = &event->request->hello;
-    struct core_session *s = session_find(c, event->request->session);
+    struct core_session *s = session_of(c, event);
     struct errbuf eb = {{0}};
 
     if (s == NULL) {

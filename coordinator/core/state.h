@@ -234,6 +234,7 @@ struct core_session {
     struct tree_node node;
     struct tree_node opened; /* while it has said Hello once */
     uint64_t id;
+    uint64_t connection; /* it is good on this one alone */
     enum wire_role role;
     bool established;
     const char *node_name;
@@ -443,6 +444,8 @@ void lease_requeue(struct core *c, struct core_lease *l, bool died, const char *
 
 /* ---- session.c ---- */
 struct core_session *session_find(const struct core *c, uint64_t id);
+/* The request's, where it came on that session's connection; else NULL. */
+struct core_session *session_of(const struct core *c, const struct core_event *event);
 void session_hello(struct core *c, const struct core_event *event, struct core_effects *fx);
 void session_end(struct core *c, struct core_session *s, struct core_effects *fx);
 void session_heard(struct core *c, struct core_session *s);

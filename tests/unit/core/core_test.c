@@ -41,7 +41,10 @@ static void step(struct core_test *t, struct core_event *event)
 uint64_t core_test_step(struct core_test *t, struct wire_request *request)
 {
     static const uint8_t packed[4] = "job";
-    struct core_event event = {.kind = CORE_EVENT_REQUEST, .tag = ++t->tag, .request = request};
+    struct core_event event = {.kind = CORE_EVENT_REQUEST,
+                               .tag = ++t->tag,
+                               .connection = t->connection,
+                               .request = request};
     struct wire_request *kept = arena_alloc(&t->arena, sizeof *kept);
     assert_non_null(kept);
     *kept = *request;

@@ -26,6 +26,7 @@ struct core_test {
     uint64_t now_ms;
     uint64_t tag;
     uint64_t random;
+    uint64_t connection; /* that requests come on */
 };
 
 void core_test_init(struct core_test *t); /* defaults; change config, then open */

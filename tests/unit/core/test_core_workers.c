@@ -38,6 +38,43 @@ static void hello_wants_proof(void **state)
     core_test_fini(&t);
 }
 
+/* Who reads a session's number on its way can neither use it on a connection of his own, nor prove
+ * himself in it, nor end it. */
+static void a_session_is_good_on_its_own_connection(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    t.connection = 7;
+    uint64_t worker = core_test_ready_worker(&t, "w");
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    struct wire_request hello = {
+        .kind = WIRE_REQUEST_HELLO,
+        .hello = {.role = WIRE_ROLE_CLIENT, .node = "d", .tenant = "", .build = ""}};
+    hello.session = core_test_ask(&t, &hello)->session;
+    static const uint8_t signature[64] = {1};
+    hello.hello.signature = (struct wire_bytes){signature, sizeof signature};
+
+    struct wire_request foreign[] = {
+        {.kind = WIRE_REQUEST_STATUS, .session = client},
+        core_test_submit(client, 1, "m", 20),
+        {.kind = WIRE_REQUEST_PULL, .session = worker},
+        {.kind = WIRE_REQUEST_REPORT, .session = worker},
+        {.kind = WIRE_REQUEST_GOODBYE, .session = worker, .goodbye = {.reason = ""}},
+        hello,
+    };
+    t.connection = 8;
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
+        core_test_expect_error(core_test_ask(&t, &foreign[i]), ERR_STALE, "say Hello");
+    t.connection = 7;
+    assert_int_equal(core_test_ask(&t, &foreign[0])->kind, WIRE_REQUEST_STATUS);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    assert_int_equal(core_test_pull(&t, worker, 0).n_commands, 1);
+    assert_true(core_test_ask(&t, &hello)->hello.established);
+    core_test_fini(&t);
+}
+
 static void only_listed_keys_are_let_in(void **state)
 {
     struct core_key_config workers[] = {{.public_key = {1}, .name = "w", .tenant = ""}};
@@ -892,6 +929,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hello_wants_proof),
+        cmocka_unit_test(a_session_is_good_on_its_own_connection),
         cmocka_unit_test(jobs_are_found_by_their_short_form),
         cmocka_unit_test(a_page_looks_at_a_bounded_number_of_jobs),
         cmocka_unit_test(only_listed_keys_are_let_in),

@@ -111,6 +111,34 @@ static void threads_share_one_client(void **state)
     test_server_close(&server);
 }
 
+static void requests_name_their_connection(void **state)
+{
+    struct test_server server;
+    struct test_call calls[3];
+    uint64_t seen[3];
+    (void)state;
+
+    test_server_open(&server, 0, NULL, true);
+    struct transport_client *one = test_client_open(server.url, NULL);
+    struct transport_client *other = test_client_open(server.url, NULL);
+    for (size_t i = 0; i < 3; i++) {
+        test_call_start(&calls[i], i == 1 ? other : one, "x", 1, 10000);
+        test_server_wait_held(&server, i + 1);
+        seen[i] = transport_request_connection(server.held[i]);
+        assert_true(seen[i] != 0);
+    }
+    assert_true(seen[0] == seen[2]);
+    assert_true(seen[0] != seen[1]);
+    for (size_t i = 0; i < 3; i++) {
+        test_server_echo_held(&server, i);
+        assert_int_equal(test_call_wait(&calls[i]), ERR_OK);
+        test_call_end(&calls[i]);
+    }
+    transport_client_close(other);
+    transport_client_close(one);
+    test_server_close(&server);
+}
+
 /* ---- bounds ---- */
 
 static void oversize_request_is_not_sent(void **state)
@@ -471,6 +499,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(echo_any_size),
         cmocka_unit_test(parked_calls_are_answered_in_any_order),
         cmocka_unit_test(threads_share_one_client),
+        cmocka_unit_test(requests_name_their_connection),
         cmocka_unit_test(oversize_request_is_not_sent),
         cmocka_unit_test(oversize_reply_is_an_error_for_who_sends_it),
         cmocka_unit_test(garbage_harms_nobody),
