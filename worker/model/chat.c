@@ -373,15 +373,15 @@ static enum err find_system_default(struct chat_template *c, const struct buf *f
     for (const char *at = flat_find(flat, open); at != NULL;
          at = memmem(at, (size_t)(end - at), open, strlen(open))) {
         at += strlen(open);
-        const char *stop = memmem(at, (size_t)(end - at), close, strlen(close));
-        if (stop == NULL)
-            break;
-        size_t size = (size_t)(stop - at);
-        bool literal = size > 0 && memchr(at, '{', size) == NULL &&
-                       memchr(at, CONTENT[0], size) == NULL && memchr(at, '[', size) == NULL &&
-                       memmem(at, size, "<|im_", 5) == NULL;
+        /* Up to what no literal has: the next search goes on from there. */
+        const char *from = at;
+        while (at < end && *at != '{' && *at != CONTENT[0] && *at != '[' &&
+               !((size_t)(end - at) >= 5 && memcmp(at, "<|im_", 5) == 0))
+            at++;
+        bool literal = at > from && (size_t)(end - at) >= strlen(close) &&
+                       memcmp(at, close, strlen(close)) == 0;
         if (literal) {
-            c->system_default = copy_range(at, size);
+            c->system_default = copy_range(from, (size_t)(at - from));
             return c->system_default != NULL ? ERR_OK : ERR_NO_MEMORY;
         }
     }
@@ -397,13 +397,13 @@ static enum err find_date(struct chat_template *c, const struct buf *flat, struc
     for (const char *at = flat_find(flat, open); at != NULL;
          at = memmem(at, (size_t)(end - at), open, strlen(open))) {
         at += strlen(open);
+        if (at == end || *at < '0' || *at > '9')
+            continue;
         const char *stop = memmem(at, (size_t)(end - at), "%}", 2);
         if (stop == NULL)
             break;
-        if (at < stop && *at >= '0' && *at <= '9') {
-            c->date = copy_range(at, (size_t)(stop - at));
-            return c->date != NULL ? ERR_OK : err_set(eb, ERR_NO_MEMORY, "no memory");
-        }
+        c->date = copy_range(at, (size_t)(stop - at));
+        return c->date != NULL ? ERR_OK : err_set(eb, ERR_NO_MEMORY, "no memory");
     }
     return err_set(eb, ERR_UNSUPPORTED,
                    "key 'tokenizer.chat_template': it writes a date into every prompt and has none "

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -494,6 +495,44 @@ static const struct {
     {"{% {{ {# '", "none of the signs"},
 };
 
+/* What looks like the beginning of a default message or a date, again and again. */
+static void test_a_long_template_takes_a_moment(void **state)
+{
+    static const struct {
+        const char *unit;
+        const char *end;
+        const char *source;
+    } rows[] = {
+        {"<|im_start|>system\n", "<|im_end|>\n", chatml_source},
+        {"<|im_start|>system\n{", "<|im_end|>\n", chatml_source},
+        {"{% set date_string = x %}", "", llama31_source},
+        {"{%set date_string=", "%}", llama31_source},
+    };
+    enum { SIZE = 1000000 };
+    char *source = malloc(SIZE + 8192);
+    (void)state;
+
+    assert_non_null(source);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct opened o = {0};
+        struct errbuf eb = {{0}};
+        size_t at = 0, unit = strlen(rows[i].unit);
+        for (; at + unit <= SIZE; at += unit)
+            memcpy(source + at, rows[i].unit, unit);
+        strcpy(source + at, rows[i].end);
+        strcat(source, rows[i].source);
+        clock_t start = clock();
+        enum err e = open_all(source, N_CONTROLS, &o.t, &o.c, &eb);
+        double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+        if (e != ERR_OK && e != ERR_UNSUPPORTED)
+            fail_msg("row %zu: %s", i, eb.text);
+        if (seconds > 1.5)
+            fail_msg("row %zu took %.1f s", i, seconds);
+        close_source(o);
+    }
+    free(source);
+}
+
 static void test_says_why_a_template_is_refused(void **state)
 {
     (void)state;
@@ -616,6 +655,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_places_of_system_messages),
         cmocka_unit_test(test_trims_as_jinja_does),
         cmocka_unit_test(test_refuses_what_a_template_has_no_place_for),
+        cmocka_unit_test(test_a_long_template_takes_a_moment),
         cmocka_unit_test(test_says_why_a_template_is_refused),
         cmocka_unit_test(test_user_text_makes_no_control_token),
         cmocka_unit_test(test_bos_where_the_template_wants_it),
