@@ -37,6 +37,13 @@ static const char help[] =
     "   these two do:\n"
     "      --kv f16|q8_0           type of the KV cache\n"
     "      --context N             most tokens of prompt and answer\n"
+    "  estimate FILE               what it will hold: weights, KV pool, the rest\n"
+    "      --context N  --slots N  --sequences N  --kv f16|q8_0  --json\n"
+    "  bench FILE                  tokens a second: a prompt, an answer, answers of many jobs\n"
+    "      --prompt N (512)  --generate N (64)  --streams 1,8,32,64  --depth N\n"
+    "      --runs N (3)  --threads N  --isa I  --kv T  --json\n"
+    "  perplexity FILE TEXT        of a text file (- is standard input)\n"
+    "      --context N (512)  --threads N  --isa I  --kv T  --json\n"
     "  --version, --help\n"
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong command line.\n";
@@ -64,7 +71,8 @@ int main(int argc, char **argv)
     } commands[] = {
         {"info", tool_info},         {"digest", tool_digest},
         {"tokenize", tool_tokenize}, {"detokenize", tool_detokenize},
-        {"generate", tool_generate},
+        {"generate", tool_generate}, {"estimate", tool_estimate},
+        {"bench", tool_bench},       {"perplexity", tool_perplexity},
     };
 
     if (argc < 2)

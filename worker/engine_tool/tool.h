@@ -50,5 +50,8 @@ int tool_info(int argc, char **argv);
 int tool_tokenize(int argc, char **argv);
 int tool_detokenize(int argc, char **argv);
 int tool_generate(int argc, char **argv);
+int tool_estimate(int argc, char **argv);
+int tool_bench(int argc, char **argv);
+int tool_perplexity(int argc, char **argv);
 
 #endif

@@ -199,6 +199,42 @@ def prompts(model, folder):
     complaint(1, "generate", model, "--raw", "--prompt-file", folder)
 
 
+def measures(model, folder):
+    """estimate, perplexity, bench"""
+    shape = ["--context", "96", "--slots", "2", "--sequences", "4"]
+    e = json.loads(good("estimate", model, "--json", *shape))
+    check("estimate: whole", e["total_bytes"] == e["weights_bytes"] + e["kv_bytes"] +
+          e["scratch_bytes"] and e["kv_bytes"] == e["kv_pages"] * e["kv_page_bytes"], e)
+    check("estimate: pages", e["kv_pages"] == 6 and e["context_tokens"] == 96, e)
+    half = json.loads(good("estimate", model, "--json", "--kv", "q8_0", *shape))
+    check("estimate: q8_0 is smaller", half["kv_bytes"] < e["kv_bytes"], half)
+
+    path = os.path.join(folder, "text")
+    with open(path, "w") as f:
+        f.write("".join(random.Random(1).choice("etaoin shrdlu") for _ in range(700)))
+    want = good("perplexity", model, path, "--context", "64", "--json")
+    # Bytes are its tokens, and untrained it guesses: 10 pieces, of each positions 33 to 63.
+    got = json.loads(want)
+    check("perplexity", got["scored_tokens"] % 31 == 0 and 1 < got["perplexity"] < 1e4, got)
+    for other in (["--threads", "2"], ["--isa", "scalar"], ["--isa", "scalar", "--threads", "3"]):
+        check("perplexity " + " ".join(other),
+              good("perplexity", model, path, "--context", "64", "--json", *other) == want)
+    complaint(1, "perplexity", model, path, "--context", "4096", text="context")
+    complaint(1, "perplexity", model, "/nowhere", text="/nowhere")
+    complaint(2, "perplexity", model, text="TEXT")
+
+    bench = json.loads(good("bench", model, "--prompt", "40", "--generate", "5", "--depth", "33",
+                            "--streams", "2,3", "--runs", "2", "--json"))
+    check("bench", [(m["what"], m["streams"], m["prompt"], m["generate"])
+                    for m in bench["measurements"]] ==
+          [("prompt", 1, 40, 1), ("generate", 1, 1, 5), ("generate", 1, 33, 5),
+           ("streams", 2, 32, 5), ("streams", 3, 32, 5)], bench)
+    check("bench: rates", all(0 < m["lowest"] <= m["tokens_per_s"] <= m["highest"]
+                              for m in bench["measurements"]), bench)
+    complaint(2, "bench", model, "--streams", "1,x", text="streams")
+    complaint(1, "bench", model, "--depth", "9999", text="context")
+
+
 with tempfile.TemporaryDirectory() as tmp:
     tiny = os.path.join(tmp, "tiny.gguf")
     subprocess.run([os.path.join(BIN, "write_tiny_model"), tiny], check=True)
@@ -208,4 +244,5 @@ with tempfile.TemporaryDirectory() as tmp:
     tokens_there_and_back(tiny)
     answers(tiny)
     prompts(tiny, tmp)
+    measures(tiny, tmp)
 sys.exit(1 if failures else 0)

@@ -1,0 +1,310 @@
+/*
+ * cloister-engine bench: tokens a second of one model on this machine. A prompt, an answer, an
+ * answer behind a long text, answers of many jobs at once; each several times, the median printed.
+ */
+#include "worker/engine_tool/model_options.h"
+#include "worker/engine_tool/stepping.h"
+#include "worker/engine_tool/tool.h"
+
+#include "common/clock.h"
+#include "common/limits.h"
+#include "worker/kernels/philox.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define STREAMS_MAX       1024u
+#define RUNS_MAX          99u
+#define LISTED_MAX        16u
+#define STREAM_PROMPT_IDS 32u /* prompts of many streams: what is measured is their answers */
+
+struct bench_options {
+    struct model_options common;
+    uint32_t prompt, generate, depth, runs;
+    uint32_t streams[LISTED_MAX];
+    size_t n_streams;
+};
+
+/* What one measurement runs: `streams` jobs of `n_prompt` ids that draw `n_draw` tokens each. */
+struct measurement {
+    const char *name;
+    uint32_t streams, n_prompt, n_draw;
+    bool of_prompt;         /* the time until all prompts are computed, not that of the answers */
+    double rates[RUNS_MAX]; /* tokens/s, of all streams together */
+};
+
+enum {
+    OPTION_PROMPT = MODEL_OPTION_END,
+    OPTION_GENERATE,
+    OPTION_STREAMS,
+    OPTION_DEPTH,
+    OPTION_RUNS,
+};
+
+static const struct option long_options[] = {
+    MODEL_OPTION_ROWS,
+    {"prompt", required_argument, NULL, OPTION_PROMPT},
+    {"generate", required_argument, NULL, OPTION_GENERATE},
+    {"streams", required_argument, NULL, OPTION_STREAMS},
+    {"depth", required_argument, NULL, OPTION_DEPTH},
+    {"runs", required_argument, NULL, OPTION_RUNS},
+    {0},
+};
+
+static int take_streams(struct bench_options *o, const char *text)
+{
+    char list[256], *rest = list;
+
+    o->n_streams = 0;
+    if (strlen(text) >= sizeof list)
+        return tool_usage("bench: --streams: too long");
+    strcpy(list, text);
+    for (const char *item; (item = strsep(&rest, ",")) != NULL; o->n_streams++) {
+        if (o->n_streams == LISTED_MAX)
+            return tool_usage("bench: --streams %s: at most %u numbers", text, LISTED_MAX);
+        if (!tool_parse_u32(item, 1, STREAMS_MAX, &o->streams[o->n_streams]))
+            return tool_usage("bench: --streams %s: whole numbers from 1 to %u, with commas", text,
+                              STREAMS_MAX);
+    }
+    return TOOL_EXIT_OK;
+}
+
+static int take_option(struct bench_options *o, int id, const char *text)
+{
+    static const struct {
+        const char *name;
+        size_t offset;
+        uint32_t min, max;
+    } numbers[] = {
+        {"prompt", offsetof(struct bench_options, prompt), 0, LIMIT_CONTEXT_TOKENS / 2},
+        {"generate", offsetof(struct bench_options, generate), 1, 65536},
+        {"depth", offsetof(struct bench_options, depth), 0, LIMIT_CONTEXT_TOKENS / 2},
+        {"runs", offsetof(struct bench_options, runs), 1, RUNS_MAX},
+    };
+    static const int ids[] = {OPTION_PROMPT, OPTION_GENERATE, OPTION_DEPTH, OPTION_RUNS};
+
+    if (id < MODEL_OPTION_END)
+        return model_options_take(&o->common, "bench", id, text);
+    if (id == OPTION_STREAMS)
+        return take_streams(o, text);
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        uint32_t *value = (uint32_t *)(void *)((char *)o + numbers[i].offset);
+        if (ids[i] != id)
+            continue;
+        if (tool_parse_u32(text, numbers[i].min, numbers[i].max, value))
+            return TOOL_EXIT_OK;
+        return tool_usage("bench: --%s %s: a whole number from %u to %u", numbers[i].name, text,
+                          numbers[i].min, numbers[i].max);
+    }
+    return TOOL_EXIT_USAGE;
+}
+
+static int parse_options(struct bench_options *o, int argc, char **argv)
+{
+    int id, result = TOOL_EXIT_OK;
+
+    *o = (struct bench_options){.prompt = 512, .generate = 64, .runs = 3, .streams = {8, 32, 64}};
+    o->n_streams = 3;
+    opterr = 0;
+    while (result == TOOL_EXIT_OK && (id = getopt_long(argc, argv, ":", long_options, NULL)) != -1)
+        result =
+            id == '?' || id == ':' ? tool_usage_option(argc, argv, id) : take_option(o, id, optarg);
+    if (result == TOOL_EXIT_OK && optind + 1 != argc)
+        result = tool_usage("bench: one FILE is needed");
+    o->common.model.path = argv[optind];
+    return result;
+}
+
+/* ---- measuring -------------------------------------------------------------------------- */
+
+static enum err add_streams(struct stepping *s, const struct measurement *m,
+                            struct batch_seq **ret_seqs, struct errbuf *eb)
+{
+    uint32_t n_vocab = s->runtime->hparams.vocab_size;
+    int32_t *ids = calloc(m->n_prompt, sizeof *ids);
+    enum err err = ERR_OK;
+
+    if (ids == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for %u ids", m->n_prompt);
+    for (uint32_t i = 0; i < m->streams && err == ERR_OK; i++) {
+        for (uint32_t k = 0; k < m->n_prompt; k++)
+            ids[k] = (int32_t)(philox_token_word(i, 0, k) % n_vocab);
+        struct batch_job job = {
+            .ids = ids,
+            .n_ids = m->n_prompt,
+            .n_limit = m->n_prompt + m->n_draw,
+            .logits_from = m->n_prompt - 1,
+        };
+        err = batch_add(s->batch, &job, &ret_seqs[i], eb);
+    }
+    free(ids);
+    return err;
+}
+
+/* Prompts first, then answers: while any prompt is left, the steps count as its. */
+static enum err measure_once(struct stepping *s, const struct measurement *m, double *ret_rate,
+                             struct errbuf *eb)
+{
+    struct batch_seq *seqs[STREAMS_MAX];
+    uint32_t drawn = 0, all = m->streams * m->n_draw;
+    uint64_t began_ns, prompts_ns = 0, tokens = 0;
+    struct batch_plan plan;
+    enum err err = add_streams(s, m, seqs, eb);
+
+    if (err != ERR_OK)
+        return err;
+    began_ns = clock_mono_ns();
+    while (drawn < all && stepping_step(s, &plan)) {
+        bool answers = plan.n_prompt == 0;
+        for (uint32_t i = 0; i < plan.n_logits; i++) {
+            drawn += plan.draw[i];
+            tokens += plan.draw[i] && answers;
+            if (plan.draw[i] && batch_full(plan.logits_seq[i]))
+                batch_remove(s->batch, plan.logits_seq[i]);
+        }
+        /* The last id of a prompt counts as a decode; a prompt of one id is all decode. */
+        if (!answers || (m->n_prompt == 1 && m->of_prompt))
+            prompts_ns = clock_mono_ns() - began_ns;
+    }
+    uint64_t all_ns = clock_mono_ns() - began_ns;
+    if (m->of_prompt)
+        *ret_rate = (double)m->streams * m->n_prompt * 1e9 / (double)all_ns;
+    else
+        *ret_rate = (double)tokens * 1e9 / (double)(all_ns - prompts_ns);
+    return ERR_OK;
+}
+
+static int compare_doubles(const void *a, const void *z)
+{
+    double x = *(const double *)a, y = *(const double *)z;
+
+    return (x > y) - (x < y);
+}
+
+static enum err measure(struct stepping *s, struct measurement *m, uint32_t runs, struct errbuf *eb)
+{
+    double warm_up;
+    enum err err = measure_once(s, m, &warm_up, eb);
+
+    for (uint32_t i = 0; i < runs && err == ERR_OK; i++)
+        err = measure_once(s, m, &m->rates[i], eb);
+    qsort(m->rates, runs, sizeof m->rates[0], compare_doubles);
+    return err;
+}
+
+/* ---- what is measured ------------------------------------------------------------------- */
+
+static size_t measurements_of(const struct bench_options *o, struct measurement *ret)
+{
+    size_t n = 0;
+
+    if (o->prompt > 0)
+        ret[n++] = (struct measurement){
+            .name = "prompt", .streams = 1, .n_prompt = o->prompt, .n_draw = 1, .of_prompt = true};
+    ret[n++] = (struct measurement){
+        .name = "generate", .streams = 1, .n_prompt = 1, .n_draw = o->generate};
+    if (o->depth > 0)
+        ret[n++] = (struct measurement){
+            .name = "generate", .streams = 1, .n_prompt = o->depth, .n_draw = o->generate};
+    for (size_t i = 0; i < o->n_streams; i++)
+        if (o->streams[i] > 1)
+            ret[n++] = (struct measurement){.name = "streams",
+                                            .streams = o->streams[i],
+                                            .n_prompt = STREAM_PROMPT_IDS,
+                                            .n_draw = o->generate};
+    return n;
+}
+
+static uint32_t pages_of(uint32_t tokens)
+{
+    return (tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+}
+
+/* A context for the longest job, which is returned, and a pool for the greatest crowd. */
+static uint32_t size_model(struct bench_options *o, const struct measurement *m, size_t n)
+{
+    uint32_t context = 2, pages = 1, sequences = 1;
+
+    for (size_t i = 0; i < n; i++) {
+        uint32_t tokens = m[i].n_prompt + m[i].n_draw;
+        context = tokens > context ? tokens : context;
+        sequences = m[i].streams > sequences ? m[i].streams : sequences;
+        pages = m[i].streams * pages_of(tokens) > pages ? m[i].streams * pages_of(tokens) : pages;
+    }
+    o->common.engine.sequences = sequences;
+    if (o->common.model.context_tokens == 0)
+        o->common.model.context_tokens = context;
+    if (o->common.model.slots == 0)
+        o->common.model.slots = (pages + pages_of(o->common.model.context_tokens) - 1) /
+                                pages_of(o->common.model.context_tokens);
+    return context;
+}
+
+static void print_text(const struct measurement *m, uint32_t runs)
+{
+    char what[96];
+
+    if (m->of_prompt)
+        (void)snprintf(what, sizeof what, "prompt of %u", m->n_prompt);
+    else if (m->streams > 1)
+        (void)snprintf(what, sizeof what, "%u tokens in %u streams", m->n_draw, m->streams);
+    else
+        (void)snprintf(what, sizeof what, "%u tokens behind %u", m->n_draw, m->n_prompt);
+    printf("%-28s %9.1f tokens/s  (%.1f to %.1f in %u runs)\n", what, m->rates[runs / 2],
+           m->rates[0], m->rates[runs - 1], runs);
+}
+
+static json_t *measurement_json(const struct measurement *m, uint32_t runs)
+{
+    return json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:f}", "what", m->name, "streams",
+                     (json_int_t)m->streams, "prompt", (json_int_t)m->n_prompt, "generate",
+                     (json_int_t)m->n_draw, "tokens_per_s", m->rates[runs / 2], "lowest",
+                     m->rates[0], "highest", m->rates[runs - 1]);
+}
+
+int tool_bench(int argc, char **argv)
+{
+    struct measurement m[LISTED_MAX + 3];
+    struct bench_options o;
+    struct stepping s = {0};
+    struct errbuf eb = {{0}};
+    json_t *list;
+    int result = parse_options(&o, argc, argv);
+
+    if (result != TOOL_EXIT_OK)
+        return result;
+    size_t n = measurements_of(&o, m);
+    uint32_t context = size_model(&o, m, n);
+    uint64_t began_ms = clock_mono_ms();
+    if (stepping_open(&s, &o.common.engine, &o.common.model, &eb) != ERR_OK)
+        return tool_fail("%s: %s", o.common.model.path, eb.text);
+    if (s.runtime->context_tokens < context) {
+        result = tool_fail("%s: a context of %u tokens; the longest job of this bench has %u",
+                           o.common.model.path, s.runtime->context_tokens, context);
+        stepping_close(&s);
+        return result;
+    }
+    uint64_t load_ms = clock_mono_ms() - began_ms;
+    const char *isa = s.runtime->backend->ops->name;
+    list = json_array();
+    if (!o.common.json)
+        printf("%s: %s, loaded in %llu ms\n", o.common.model.path, isa,
+               (unsigned long long)load_ms);
+    for (size_t i = 0; i < n && result == TOOL_EXIT_OK; i++) {
+        if (measure(&s, &m[i], o.runs, &eb) != ERR_OK)
+            result = tool_fail("%s: %s", o.common.model.path, eb.text);
+        else if (!o.common.json)
+            print_text(&m[i], o.runs);
+        else
+            json_array_append_new(list, measurement_json(&m[i], o.runs));
+        fflush(stdout);
+    }
+    stepping_close(&s);
+    if (result != TOOL_EXIT_OK || !o.common.json) {
+        json_decref(list);
+        return result != TOOL_EXIT_OK ? result : tool_finish_output();
+    }
+    return tool_json_print(json_pack("{s:s, s:I, s:o}", "isa", isa, "load_ms", (json_int_t)load_ms,
+                                     "measurements", list),
+                           true);
+}

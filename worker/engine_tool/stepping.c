@@ -1,0 +1,75 @@
+#include "worker/engine_tool/stepping.h"
+
+#include "worker/engine/forward.h"
+
+#include <stdlib.h>
+
+enum err stepping_open(struct stepping *ret_stepping, const struct engine_config *engine,
+                       const struct engine_model_config *model, struct errbuf *eb)
+{
+    struct stepping s = {0};
+    struct engine_config config;
+    enum err err = runtime_config_complete(engine, &config, eb);
+
+    if (err == ERR_OK)
+        err = runtime_open(&s.runtime, &config, model, NULL, eb);
+    if (err != ERR_OK)
+        return err;
+    s.config = (struct batch_config){
+        .slots = config.sequences,
+        .waiting_max = config.sequences,
+        .pages = s.runtime->kv_pages,
+        .page_tokens = KV_PAGE_TOKENS,
+        .context_tokens = s.runtime->context_tokens,
+        .step_tokens = config.step_tokens,
+        .chunk_tokens = config.chunk_tokens,
+        .beside_tokens = config.beside_tokens,
+        .logits_rows = s.runtime->logits_rows,
+        .headroom_pages = 0,
+        .pass_max = 1,
+    };
+    err = batch_new(&s.batch, &s.config, eb);
+    if (err == ERR_OK) {
+        s.drawn = calloc(s.runtime->logits_rows, sizeof *s.drawn);
+        if (s.drawn == NULL)
+            err = err_set(eb, ERR_NO_MEMORY, "no memory for drawn tokens");
+    }
+    if (err != ERR_OK) {
+        stepping_close(&s);
+        return err;
+    }
+    *ret_stepping = s;
+    return ERR_OK;
+}
+
+void stepping_close(struct stepping *s)
+{
+    batch_free(s->batch);
+    runtime_close(s->runtime);
+    free(s->drawn);
+    *s = (struct stepping){0};
+}
+
+static int32_t likeliest(const float *logits, uint32_t count)
+{
+    uint32_t best = 0;
+
+    for (uint32_t i = 1; i < count; i++)
+        if (logits[i] > logits[best])
+            best = i;
+    return (int32_t)best;
+}
+
+bool stepping_step(struct stepping *s, struct batch_plan *ret_plan)
+{
+    while (batch_admit(s->batch) != NULL)
+        continue;
+    if (!batch_plan_step(s->batch, ret_plan))
+        return false;
+    forward_step(s->runtime, ret_plan);
+    for (uint32_t i = 0; i < ret_plan->n_logits; i++)
+        if (ret_plan->draw[i])
+            s->drawn[i] = likeliest(forward_logits(s->runtime, i), s->runtime->hparams.vocab_size);
+    batch_commit(s->batch, s->drawn);
+    return true;
+}

@@ -1,0 +1,31 @@
+/*
+ * stepping.h - a model stepped by hand: the batch and the forward pass of the engine without its
+ * threads and events, for commands that look at every step (bench) or every logit (perplexity).
+ *
+ * Ownership: stepping_close frees everything. Thread: one owner; the backend has its own threads.
+ */
+#ifndef CLOISTER_WORKER_ENGINE_TOOL_STEPPING_H
+#define CLOISTER_WORKER_ENGINE_TOOL_STEPPING_H
+
+#include "worker/engine/batch.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/runtime.h"
+
+struct stepping {
+    struct runtime *runtime;
+    struct batch *batch;
+    struct batch_config config;
+    int32_t *drawn; /* [logits_rows] */
+};
+
+/* `sequences` of the engine's configuration run at once; logits of `logits_rows` rows of a step may
+ * be wanted, 0: as many as sequences. */
+enum err stepping_open(struct stepping *ret_stepping, const struct engine_config *engine,
+                       const struct engine_model_config *model, struct errbuf *eb);
+void stepping_close(struct stepping *s);
+
+/* One step: admits, plans, computes, draws the likeliest token. *ret_plan is valid until the next
+ * one. False where no job runs. */
+bool stepping_step(struct stepping *s, struct batch_plan *ret_plan);
+
+#endif
