@@ -340,6 +340,7 @@ struct cloister_jobs_query {
     const char *prefix; /* ids that begin with these hex digits; NULL: all */
     bool newest_first;
     const char *short_prefix; /* ids whose short form begins with these; NULL: all */
+    const char *ending;       /* ids that end with these; NULL: all */
 };
 
 #define CLOISTER_JOBS_QUERY_INIT                                                                   \
@@ -353,8 +354,8 @@ cloister_list_jobs(struct cloister *c, const struct cloister_jobs_query *query,
                    size_t *ret_n_jobs, bool *ret_more, struct cloister_problem *problem);
 
 /* The one job that `digits` (2 to 32 hex digits) stand for: the beginning of its short form; where
- * there is none, the beginning of its id, or its end (9 and more digits). CONFLICT lists the jobs
- * there are. A whole id is not looked for. */
+ * there is none, the beginning of its id; where there is none, the end of it. CONFLICT lists the
+ * jobs there are. A whole id is not looked for. */
 CLOISTER_API enum cloister_error cloister_find_job(struct cloister *c, const char *digits,
                                                    char ret_id[CLOISTER_ID_BYTES],
                                                    struct cloister_problem *problem);

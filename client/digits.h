@@ -14,10 +14,11 @@
 struct digits {
     char text[CLOISTER_ID_BYTES]; /* lower case */
     size_t count;
-    uint8_t bytes[ID_BYTES]; /* count / 2 whole ones: an odd last digit is in the text alone */
+    uint8_t bytes[ID_BYTES]; /* count / 2 whole ones: an odd digit is in the text alone */
 };
 
-/* False where they are none, or more than `most`. */
-bool digits_parse(const char *text, size_t most, struct digits *ret_digits);
+/* False where they are none, or more than `most`. Of an odd number the last digit stays out of the
+ * bytes; with `from_end` the first. */
+bool digits_parse(const char *text, size_t most, bool from_end, struct digits *ret_digits);
 
 #endif

@@ -12,8 +12,7 @@
 
 struct finding {
     struct cloister *connection;
-    const char *ending; /* digits that its id ends with; NULL: any */
-    bool lists_short;   /* names short forms, not ids */
+    bool lists_short; /* names short forms, not ids */
     size_t found;
     bool more; /* than were counted */
     char id[CLOISTER_ID_BYTES];
@@ -24,8 +23,6 @@ static void find_note(struct finding *f, const char *id)
 {
     char name[CLOISTER_ID_BYTES];
     size_t used = strlen(f->listed);
-    if (f->ending && strcmp(id + strlen(id) - strlen(f->ending), f->ending) != 0)
-        return;
     f->found++;
     snprintf(f->id, sizeof f->id, "%s", id);
     if (f->lists_short)
@@ -68,12 +65,9 @@ enum cloister_error cloister_find_job(struct cloister *c, const char *digits,
                                       struct cloister_problem *problem)
 {
     enum { SHORT = CLOISTER_SHORT_ID_BYTES - 1 };
-    struct cloister_jobs_query by_short = CLOISTER_JOBS_QUERY_INIT;
-    struct cloister_jobs_query by_prefix = CLOISTER_JOBS_QUERY_INIT;
     struct finding f = {.connection = c};
     struct digits d;
-    enum cloister_error err = CLOISTER_OK;
-    if (!digits_parse(digits, 2 * ID_BYTES, &d) || d.count < FIND_DIGITS_LEAST)
+    if (!digits_parse(digits, 2 * ID_BYTES, false, &d) || d.count < FIND_DIGITS_LEAST)
         return (enum cloister_error)problem_set(
             problem, ERR_INVALID, "\"%.40s\" is not a job id: give %u to 32 of its hex digits",
             digits, FIND_DIGITS_LEAST);
@@ -81,19 +75,17 @@ enum cloister_error cloister_find_job(struct cloister *c, const char *digits,
         memcpy(ret_id, d.text, CLOISTER_ID_BYTES);
         return CLOISTER_OK;
     }
-    by_prefix.prefix = d.text;
-    by_short.short_prefix = d.count <= SHORT ? d.text : d.text + d.count - SHORT;
-    /* What the tables show goes first. Of a whole short form only ids can tell two jobs apart. */
-    f.lists_short = d.count < SHORT;
-    if (d.count <= SHORT)
-        err = find_count(&f, &by_short, problem);
-    if (err == CLOISTER_OK && f.found == 0) {
-        f.lists_short = false;
-        err = find_count(&f, &by_prefix, problem);
-    }
-    if (err == CLOISTER_OK && f.found == 0 && d.count > SHORT) {
-        f.ending = d.text;
-        err = find_count(&f, &by_short, problem);
+    /* What the tables show goes first. */
+    struct cloister_jobs_query queries[3] = {CLOISTER_JOBS_QUERY_INIT, CLOISTER_JOBS_QUERY_INIT,
+                                             CLOISTER_JOBS_QUERY_INIT};
+    queries[0].short_prefix = d.text;
+    queries[1].prefix = d.text;
+    queries[2].ending = d.text;
+    enum cloister_error err = CLOISTER_OK;
+    for (size_t i = d.count <= SHORT ? 0 : 1; i < 3 && err == CLOISTER_OK && f.found == 0; i++) {
+        /* Of a whole short form only ids can tell two jobs apart. */
+        f.lists_short = i == 0 && d.count < SHORT;
+        err = find_count(&f, &queries[i], problem);
     }
     if (err != CLOISTER_OK)
         return err;

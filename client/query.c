@@ -88,44 +88,55 @@ static struct wire_bytes digits_bytes(const struct digits *d)
     return (struct wire_bytes){.data = d->bytes, .size = d->count / 2};
 }
 
-/* What the query asks for, as the wire says it; points into the digits and `after`. */
-static enum err jobs_query_to_wire(const struct cloister_jobs_query *query, struct digits *prefix,
-                                   struct digits *short_prefix, struct id *after,
+/* What a query says of ids. */
+struct jobs_ids {
+    struct digits prefix, short_prefix, ending;
+    struct id after;
+};
+
+/* What the query asks for, as the wire says it; points into `ids`. */
+static enum err jobs_query_to_wire(const struct cloister_jobs_query *query, struct jobs_ids *ids,
                                    struct wire_list_jobs *ret_list,
                                    struct cloister_problem *problem)
 {
     const size_t short_digits = CLOISTER_SHORT_ID_BYTES - 1;
-    *prefix = *short_prefix = (struct digits){0};
+    *ids = (struct jobs_ids){0};
     if (query->limit == 0 || query->limit > LIMIT_LIST_ROWS)
         return problem_set(problem, ERR_INVALID, "%u rows a page; it may be 1 to %u", query->limit,
                            LIMIT_LIST_ROWS);
-    if (query->prefix && !digits_parse(query->prefix, 2 * ID_BYTES, prefix))
+    if (query->prefix && !digits_parse(query->prefix, 2 * ID_BYTES, false, &ids->prefix))
         return problem_set(problem, ERR_INVALID, "\"%.40s\" does not begin a job id (hex digits)",
                            query->prefix);
-    if (query->short_prefix && !digits_parse(query->short_prefix, short_digits, short_prefix))
+    if (query->short_prefix &&
+        !digits_parse(query->short_prefix, short_digits, false, &ids->short_prefix))
         return problem_set(problem, ERR_INVALID,
                            "\"%.40s\" does not begin a short job id (up to %zu hex digits)",
                            query->short_prefix, short_digits);
-    if (query->after && argument_id(query->after, after, problem) != ERR_OK)
+    if (query->ending && !digits_parse(query->ending, 2 * ID_BYTES, true, &ids->ending))
+        return problem_set(problem, ERR_INVALID, "\"%.40s\" does not end a job id (hex digits)",
+                           query->ending);
+    if (query->after && argument_id(query->after, &ids->after, problem) != ERR_OK)
         return ERR_INVALID;
     *ret_list = (struct wire_list_jobs){.tenant = query->tenant ? query->tenant : "",
                                         .model = query->model ? query->model : "",
                                         .states = query->states,
                                         .limit = query->limit,
-                                        .id_prefix = digits_bytes(prefix),
-                                        .id_short = digits_bytes(short_prefix),
+                                        .id_prefix = digits_bytes(&ids->prefix),
+                                        .id_short = digits_bytes(&ids->short_prefix),
+                                        .id_end = digits_bytes(&ids->ending),
                                         .newest_first = query->newest_first};
     if (query->after)
-        ret_list->after = (struct wire_bytes){.data = after->bytes, .size = ID_BYTES};
+        ret_list->after = (struct wire_bytes){.data = ids->after.bytes, .size = ID_BYTES};
     return ERR_OK;
 }
 
-static bool job_fits(const struct cloister_job_info *job, const struct digits *prefix,
-                     const struct digits *short_prefix)
+static bool job_fits(const struct cloister_job_info *job, const struct jobs_ids *ids)
 {
+    const char *end = job->id + CLOISTER_ID_BYTES - 1;
     const char *short_id = job->id + CLOISTER_ID_BYTES - CLOISTER_SHORT_ID_BYTES;
-    return memcmp(job->id, prefix->text, prefix->count) == 0 &&
-           memcmp(short_id, short_prefix->text, short_prefix->count) == 0;
+    return memcmp(job->id, ids->prefix.text, ids->prefix.count) == 0 &&
+           memcmp(short_id, ids->short_prefix.text, ids->short_prefix.count) == 0 &&
+           memcmp(end - ids->ending.count, ids->ending.text, ids->ending.count) == 0;
 }
 
 enum cloister_error cloister_list_jobs(struct cloister *c, const struct cloister_jobs_query *query,
@@ -136,16 +147,14 @@ enum cloister_error cloister_list_jobs(struct cloister *c, const struct cloister
 {
     struct cloister_jobs_query q = {0};
     struct wire_request request = {.kind = WIRE_REQUEST_LIST_JOBS};
-    struct digits prefix, short_prefix;
-    struct id after;
+    struct jobs_ids ids;
     /* Programs built with an older header have a shorter query. */
     if (query->size < offsetof(struct cloister_jobs_query, short_prefix))
         return (enum cloister_error)problem_set(
             problem, ERR_INVALID,
             "the query's size is not set; begin with CLOISTER_JOBS_QUERY_INIT");
     memcpy(&q, query, query->size < sizeof q ? query->size : sizeof q);
-    enum err err =
-        jobs_query_to_wire(&q, &prefix, &short_prefix, &after, &request.list_jobs, problem);
+    enum err err = jobs_query_to_wire(&q, &ids, &request.list_jobs, problem);
     /* Pages may come empty, when the coordinator looked at many jobs and none was it. */
     while (err == ERR_OK) {
         struct cloister_result *result = NULL;
@@ -158,7 +167,7 @@ enum cloister_error cloister_list_jobs(struct cloister *c, const struct cloister
         struct cloister_job_info *jobs = query_rows(result, r->n_jobs, sizeof *jobs, &err, problem);
         for (size_t i = 0; err == ERR_OK && i < r->n_jobs; i++) {
             job_info_from_wire(&r->jobs[i], &jobs[n]);
-            n += job_fits(&jobs[n], &prefix, &short_prefix);
+            n += job_fits(&jobs[n], &ids);
         }
         bool goes_on = r->more && !id_is_zero(&r->next);
         if (err == ERR_OK && (n > 0 || !goes_on)) {
@@ -168,8 +177,8 @@ enum cloister_error cloister_list_jobs(struct cloister *c, const struct cloister
             *ret_more = goes_on;
             return CLOISTER_OK;
         }
-        after = r->next;
-        request.list_jobs.after = (struct wire_bytes){.data = after.bytes, .size = ID_BYTES};
+        ids.after = r->next;
+        request.list_jobs.after = (struct wire_bytes){.data = ids.after.bytes, .size = ID_BYTES};
         cloister_result_free(result);
     }
     return (enum cloister_error)err;

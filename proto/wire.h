@@ -394,6 +394,7 @@ struct wire_list_jobs {
     struct wire_bytes id_prefix; /* up to 16 bytes, whole bytes */
     bool newest_first;
     struct wire_bytes id_short; /* the last ID_SHORT_BYTES of the id begin with these */
+    struct wire_bytes id_end;   /* the id ends with these */
 };
 
 struct wire_list_jobs_reply {

@@ -280,6 +280,7 @@ static const struct convert_field list_jobs_fields[] = {
     FIELD_BYTES(P(ListJobs), W(list_jobs), id_prefix, ID_BYTES, 0),
     FIELD_BOOL(P(ListJobs), W(list_jobs), newest_first),
     FIELD_BYTES(P(ListJobs), W(list_jobs), id_short, ID_SHORT_BYTES, 0),
+    FIELD_BYTES(P(ListJobs), W(list_jobs), id_end, ID_BYTES, 0),
 };
 
 static const struct convert_message list_jobs_table = {

@@ -45,10 +45,14 @@ static bool job_matches(const struct core_job *j, const struct core_session *s,
            (want->model[0] == '\0' || strcmp(want->model, j->model->name) == 0);
 }
 
-static bool short_matches(const struct core_job *j, struct wire_bytes want)
+/* What people type is not the beginning of the id, which is the time. */
+static bool end_matches(const struct core_job *j, const struct wire_list_jobs *want)
 {
-    return want.size == 0 ||
-           memcmp(j->id.bytes + ID_BYTES - ID_SHORT_BYTES, want.data, want.size) == 0;
+    const uint8_t *end = j->id.bytes + ID_BYTES;
+    return (want->id_short.size == 0 ||
+            memcmp(end - ID_SHORT_BYTES, want->id_short.data, want->id_short.size) == 0) &&
+           (want->id_end.size == 0 ||
+            memcmp(end - want->id_end.size, want->id_end.data, want->id_end.size) == 0);
 }
 
 static bool prefix_matches(const struct core_job *j, struct wire_bytes prefix)
@@ -97,7 +101,7 @@ void list_jobs_step(struct core *c, const struct core_event *event, struct core_
             r->more = true;
             break;
         }
-        if (short_matches(j, want->id_short) && job_matches(j, s, want)) {
+        if (end_matches(j, want) && job_matches(j, s, want)) {
             if (r->n_jobs == limit) {
                 r->more = true;
                 break;

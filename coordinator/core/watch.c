@@ -74,8 +74,9 @@ void watch_step(struct core *c, const struct core_event *event, struct core_sess
         return;
     }
     if (watch->first > j->tokens) {
-        reply_error(fx, event, ERR_INVALID, 0, "watch.first is %u, but the job has %u tokens",
-                    watch->first, j->tokens);
+        reply_error(fx, event, ERR_INVALID, 0,
+                    "the job has %u tokens: it cannot be watched from token %u on", j->tokens,
+                    watch->first);
         return;
     }
     j->watched_ms = c->now_ms;

@@ -48,7 +48,7 @@ def a_detached_job_is_watched_later(c):
     job = c.json("submit", "--model", "m", "--detach", "--max-tokens", "32", "Count to ten.")["id"]
     got = c.json("watch", job)
     check_equal("watched text", got["text"], want["text"])
-    for digits in (job[-8:], job[-8:-4], job[:31], job[8:]):
+    for digits in (job[-8:], job[-8:-4], job[:31], job[8:], job[-5:]):
         check_equal("watched as " + digits, c.json("watch", digits)["text"], want["text"])
     info = c.json("job", job)
     check_equal("state", info["state"], "done")

@@ -222,6 +222,9 @@ static void fake_list_jobs(struct fake_coordinator *f, const struct wire_list_jo
             if (list->id_short.size > 0 && memcmp(job->id.bytes + ID_BYTES - ID_SHORT_BYTES,
                                                   list->id_short.data, list->id_short.size) != 0)
                 continue;
+            if (list->id_end.size > 0 && memcmp(job->id.bytes + ID_BYTES - list->id_end.size,
+                                                list->id_end.data, list->id_end.size) != 0)
+                continue;
             if ((any && id_compare(&job->id, &last) <= 0) ||
                 (best && id_compare(&job->id, &best->id) >= 0))
                 continue;

@@ -434,7 +434,8 @@ static void watchers_hear_tokens_and_the_end(void **state)
     assert_int_equal(e->reply.reply.watch.usage.prompt_tokens, 10);
 
     watch.watch.first = 5;
-    core_test_expect_error(core_test_ask(&t, &watch), ERR_INVALID, "5, but the job has 4 tokens");
+    core_test_expect_error(core_test_ask(&t, &watch), ERR_INVALID,
+                           "4 tokens: it cannot be watched from token 5");
     watch.watch.first = 4;
     assert_null(core_test_ask(&t, &watch));
     tag = t.tag;

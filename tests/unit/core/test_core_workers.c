@@ -850,15 +850,19 @@ static void lists_page_both_ways(void **state)
     core_test_fini(&t);
 }
 
-/* Ids end in their number here: 1 .. 7, and what the short form begins with is their 13th byte. */
-static void jobs_are_found_by_their_short_form(void **state)
+/* Ids end in their number here, 1 .. 7, behind zeroes. */
+static void jobs_are_found_by_their_end(void **state)
 {
     static const struct {
-        const char *bytes;
-        size_t size;
+        struct wire_bytes id_short, id_end;
         unsigned found;
     } table[] = {
-        {"\0\0\0\5", 4, 1}, {"\0\0\0", 3, 7}, {"\0", 1, 7}, {"\0\0\0\10", 4, 0}, {"\1", 1, 0},
+#define B(text) {(const uint8_t *)(text), sizeof(text) - 1}
+        {B("\0\0\0\5"), B(""), 1},  {B("\0\0\0"), B(""), 7},     {B("\0"), B(""), 7},
+        {B("\0\0\0\10"), B(""), 0}, {B("\1"), B(""), 0},         {B(""), B("\5"), 1},
+        {B(""), B("\0\5"), 1},      {B(""), B("\1\5"), 0},       {B(""), B("\10"), 0},
+        {B("\0"), B("\5"), 1},      {B("\0\0\0\4"), B("\5"), 0},
+#undef B
     };
     struct core_test t;
     (void)state;
@@ -869,17 +873,17 @@ static void jobs_are_found_by_their_short_form(void **state)
     for (uint8_t i = 1; i <= 7; i++)
         assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        struct wire_request list = {
-            .kind = WIRE_REQUEST_LIST_JOBS,
-            .session = client,
-            .list_jobs = {.tenant = "",
-                          .model = "",
-                          .id_short = {(const uint8_t *)table[i].bytes, table[i].size}}};
+        struct wire_request list = {.kind = WIRE_REQUEST_LIST_JOBS,
+                                    .session = client,
+                                    .list_jobs = {.tenant = "",
+                                                  .model = "",
+                                                  .id_short = table[i].id_short,
+                                                  .id_end = table[i].id_end}};
         const struct wire_list_jobs_reply *r = &core_test_ask(&t, &list)->list_jobs;
         assert_int_equal(r->n_jobs, table[i].found);
         assert_false(r->more);
         assert_true(id_is_zero(&r->next));
-        if (table[i].size == 4 && table[i].found == 1)
+        if (table[i].found == 1)
             assert_int_equal(r->jobs[0].job_id.bytes[15], 5);
     }
     core_test_fini(&t);
@@ -930,7 +934,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hello_wants_proof),
         cmocka_unit_test(a_session_is_good_on_its_own_connection),
-        cmocka_unit_test(jobs_are_found_by_their_short_form),
+        cmocka_unit_test(jobs_are_found_by_their_end),
         cmocka_unit_test(a_page_looks_at_a_bounded_number_of_jobs),
         cmocka_unit_test(only_listed_keys_are_let_in),
         cmocka_unit_test(a_name_belongs_to_who_is_connected),
