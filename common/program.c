@@ -4,6 +4,7 @@
 #include "common/version.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -80,6 +81,17 @@ static void signals_block(void)
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
 }
 
+void program_hold_standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        /* open takes the lowest number, which is this one. The wrong way round, so that using it is
+         * the error that it was. */
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            _exit(PROGRAM_STATUS_FAILED);
+    }
+}
+
 int program_begin(const struct program *p, int argc, char **argv, void *values,
                   struct program_options *ret_options)
 {
@@ -90,6 +102,7 @@ int program_begin(const struct program *p, int argc, char **argv, void *values,
     int n_operands;
 
     *ret_options = (struct program_options){0};
+    program_hold_standard_files();
     signals_block();
     if (flags_parse(argv + 1, argc > 0 ? argc - 1 : 0, targets, 2, false, &n_operands, &eb) !=
         ERR_OK)

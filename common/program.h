@@ -49,6 +49,11 @@ struct program_options {
 int program_begin(const struct program *p, int argc, char **argv, void *values,
                   struct program_options *ret_options);
 
+/* Where standard input, output or error is closed, puts something there that can be neither read
+ * nor written, so that no file or connection opened later gets its number and with it what is
+ * printed. The first thing of a main. */
+void program_hold_standard_files(void);
+
 /* Opens the log again, now that the configuration is known: --log-level goes before it. */
 void program_log(const struct program *p, const struct program_options *options,
                  enum log_level configured);

@@ -486,7 +486,8 @@ void batch_line_write_invalid(const char *id, const char *custom_id, const char 
               out);
 }
 
-bool batch_line_read_id(const char *text, size_t size, char ret_id[CLOISTER_ID_BYTES])
+bool batch_line_read(const char *text, size_t size, char ret_id[CLOISTER_ID_BYTES],
+                     bool *ret_failed)
 {
     json_error_t error;
     /* A model may have written a NUL. */
@@ -496,8 +497,11 @@ bool batch_line_read_id(const char *text, size_t size, char ret_id[CLOISTER_ID_B
     bool good = id && strncmp(id, BATCH_ID_PREFIX, prefix) == 0 &&
                 strlen(id) == prefix + CLOISTER_ID_BYTES - 1 &&
                 strspn(id + prefix, "0123456789abcdef") == CLOISTER_ID_BYTES - 1;
-    if (good)
+    if (good) {
+        json_t *status = json_object_get(json_object_get(root, "response"), "status_code");
         memcpy(ret_id, id + prefix, CLOISTER_ID_BYTES);
+        *ret_failed = json_integer_value(status) != 200;
+    }
     json_decref(root);
     return good;
 }

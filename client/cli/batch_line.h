@@ -64,7 +64,9 @@ void batch_line_write(const struct batch_answer *answer, struct buf *out);
 void batch_line_write_invalid(const char *id, const char *custom_id, const char *message,
                               struct buf *out);
 
-/* The job id in a line of output; false where the line is not one of ours. */
-bool batch_line_read_id(const char *text, size_t size, char ret_id[CLOISTER_ID_BYTES]);
+/* The job id in a line of output, and whether it holds an error instead of an answer; false where
+ * the line is not one of ours. */
+bool batch_line_read(const char *text, size_t size, char ret_id[CLOISTER_ID_BYTES],
+                     bool *ret_failed);
 
 #endif

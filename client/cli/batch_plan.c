@@ -408,7 +408,7 @@ static enum err plan_read_input(struct batch_plan *plan, const struct batch_plan
 struct plan_output {
     const struct batch_plan_config *config;
     uint8_t (*ids)[ID_BYTES];
-    size_t n_ids, capacity;
+    size_t n_ids, n_failed, capacity;
     uint64_t whole_bytes; /* up to the last line feed */
     uint64_t number;
 };
@@ -422,13 +422,15 @@ static enum err plan_on_output(void *arg, uint64_t offset, const char *text, siz
     out->number++;
     if (!whole)
         return ERR_OK; /* torn by an interruption: cut off below */
-    if (!batch_line_read_id(text, size, id_text) || !id_parse(id_text, &id))
+    bool failed = false;
+    if (!batch_line_read(text, size, id_text, &failed) || !id_parse(id_text, &id))
         return err_set(eb, ERR_CONFLICT,
                        "%s:%" PRIu64 ": not a line of this program; the file is left alone",
                        out->config->output, out->number);
     if (!plan_grow((void **)&out->ids, out->n_ids, &out->capacity, sizeof *out->ids))
         return err_set(eb, ERR_NO_MEMORY, "no memory");
     memcpy(out->ids[out->n_ids++], id.bytes, ID_BYTES);
+    out->n_failed += failed;
     out->whole_bytes = offset + size + 1;
     return ERR_OK;
 }
@@ -449,6 +451,7 @@ static enum err plan_read_output(struct batch_plan *plan, const struct batch_pla
         err = err_set_errno(eb, errno, "%s", config->output);
         goto out;
     }
+    plan->n_failed = out.n_failed;
     if (out.n_ids == 0)
         goto out;
     qsort(out.ids, out.n_ids, sizeof *out.ids, plan_compare_ids);
@@ -475,10 +478,15 @@ enum err batch_plan_open(struct batch_plan *plan, const struct batch_plan_config
                          struct errbuf *eb)
 {
     bool to_file = !batch_plan_is_standard(config->output);
+    struct stat in, out;
     *plan = (struct batch_plan){.in = -1, .out = -1, .state = -1};
     enum err err = to_file ? plan_check_file(config->output, eb) : ERR_OK;
     if (err == ERR_OK)
         err = plan_open_input(plan, config, eb);
+    /* Before --restart empties it. */
+    if (err == ERR_OK && to_file && fstat(plan->in, &in) == 0 && stat(config->output, &out) == 0 &&
+        in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+        err = err_set(eb, ERR_CONFLICT, "%s is input and output", config->output);
     if (err == ERR_OK && to_file) {
         err = plan_state_open(plan, config, eb);
     } else if (err == ERR_OK) {

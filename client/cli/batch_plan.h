@@ -44,7 +44,7 @@ struct batch_plan {
     char base_id[CLOISTER_ID_BYTES];
     struct batch_plan_line *lines;
     size_t n_lines, capacity;
-    size_t n_done; /* found in the output at the start */
+    size_t n_done, n_failed; /* found in the output at the start; errors among them */
     bool resumed;
 };
 

@@ -430,6 +430,7 @@ int command_batch(struct cli *cli, void *values, char **operands, int n_operands
     pthread_mutex_init(&b.mutex, NULL);
     pthread_cond_init(&b.ended, NULL);
     b.done = b.plan.n_done;
+    b.failed = b.plan.n_failed;
     b.interrupt = &interrupt;
     batch_tell_invalid(&b, v);
     interrupt_start(&interrupt, cli, false);

@@ -70,10 +70,10 @@ static int ledger_export_page(struct ledger_export *x, const struct cloister_led
     struct errbuf eb = {0};
     struct buf lines;
     buf_init(&lines);
+    int code = CLI_EXIT_OK;
     if (!x->headed)
         ledger_export_header(&lines, page->origin, page->public_key);
     x->headed = true;
-    int code = CLI_EXIT_OK;
     if (page->n_records > 0 && page->first != x->next)
         code = cli_fail(CLI_EXIT_FAILED,
                         "the coordinator sent records from %" PRIu64 " instead of %" PRIu64,
@@ -85,6 +85,10 @@ static int ledger_export_page(struct ledger_export *x, const struct cloister_led
                             x->next, eb.text);
         x->next++;
     }
+    if (x->next > page->ledger_size)
+        code =
+            cli_fail(CLI_EXIT_USAGE, "the ledger has %" PRIu64 " records, none from %" PRIu64 " on",
+                     page->ledger_size, x->next);
     *ret_last = page->n_records == 0 || x->next >= page->ledger_size;
     /* The note covers no more than ledger_size, all of which is out now. */
     if (code == CLI_EXIT_OK && *ret_last && page->checkpoint[0])
@@ -111,6 +115,19 @@ static int ledger_export_all(struct ledger_export *x)
         code = ledger_export_page(x, page, &last);
         cloister_result_free(result);
     }
+    return code;
+}
+
+/* A device or a pipe is written to; renaming a file to its name would put the file in its place. */
+static int ledger_export_special(struct ledger_export *x, const char *path)
+{
+    x->name = path;
+    x->out = fopen(path, "we");
+    if (!x->out)
+        return cli_fail(CLI_EXIT_FAILED, "%s: %s", path, strerror(errno));
+    int code = ledger_export_all(x);
+    if (fclose(x->out) != 0 && code == CLI_EXIT_OK)
+        code = cli_fail(CLI_EXIT_FAILED, "%s: %s", path, strerror(errno));
     return code;
 }
 
@@ -157,7 +174,11 @@ int command_ledger_export(struct cli *cli, void *values, char **operands, int n_
     if (code != CLI_EXIT_OK)
         return code;
     bool to_stdout = !v->output || strcmp(v->output, "-") == 0;
-    code = to_stdout ? ledger_export_all(&x) : ledger_export_file(&x, v->output);
+    struct stat st;
+    bool special = !to_stdout && stat(v->output, &st) == 0 && !S_ISREG(st.st_mode);
+    code = to_stdout ? ledger_export_all(&x)
+           : special ? ledger_export_special(&x, v->output)
+                     : ledger_export_file(&x, v->output);
     if (code == CLI_EXIT_OK && to_stdout)
         return cli_finish_output();
     if (code == CLI_EXIT_OK && cli->globals.json)

@@ -230,6 +230,15 @@ const struct cli_command *cli_command_find(char **words, int n_words, int *ret_w
     return NULL;
 }
 
+bool cli_command_is_half(const char *word)
+{
+    size_t size = strlen(word);
+    for (const struct cli_command *c = cli_commands; c->name; c++)
+        if (strncmp(c->name, word, size) == 0 && c->name[size] == ' ')
+            return true;
+    return false;
+}
+
 const char *cli_command_nearest(const char *word)
 {
     const char *best = "help";

@@ -2,6 +2,7 @@
 #include "client/cli/cli.h"
 
 #include "common/config.h"
+#include "common/program.h"
 #include "common/version.h"
 
 #include <signal.h>
@@ -52,6 +53,11 @@ static int main_run(struct cli *cli, int argc, char **argv)
     const struct cli_command *command = cli_command_find(words, n_words, &n_named);
     if (n_words == 0)
         return main_is_answered(cli, NULL, &code) ? code : main_no_command();
+    if (!command && cli_command_is_half(words[0]))
+        return cli_fail(CLI_EXIT_USAGE,
+                        "%s needs a second word, and \"%s\" is none of them; see "
+                        "cloister help %s",
+                        words[0], n_words > 1 ? words[1] : "", words[0]);
     if (!command)
         return cli_fail(CLI_EXIT_USAGE,
                         "there is no command \"%s\"; the nearest one is \"%s\" (see cloister "
@@ -88,6 +94,7 @@ out:
 
 int main(int argc, char **argv)
 {
+    program_hold_standard_files();
     struct cli cli = {.stdout_is_terminal = isatty(STDOUT_FILENO) == 1,
                       .stderr_is_terminal = isatty(STDERR_FILENO) == 1};
     /* A closed pipe is an error of write, which says where; not a silent end. */

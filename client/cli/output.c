@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "common/crypto.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -150,10 +151,11 @@ int output_print(json_t *document, bool pretty)
     if (!document)
         return cli_fail(CLI_EXIT_FAILED, "no memory to print the result");
     size_t flags = JSON_REAL_PRECISION(7) | (pretty ? JSON_INDENT(2) : JSON_COMPACT);
+    errno = 0;
     int failed = json_dumpf(document, stdout, flags);
     json_decref(document);
-    if (failed)
-        return cli_fail(CLI_EXIT_FAILED, "the result could not be written");
+    if (failed && !ferror(stdout))
+        return cli_fail(CLI_EXIT_FAILED, "no memory to print the result");
     putchar('\n');
     return cli_finish_output();
 }

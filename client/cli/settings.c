@@ -207,6 +207,8 @@ int cli_settings_load(struct cli *cli)
         if (config_check_name(&s->tenant, &eb) != ERR_OK)
             return cli_fail(CLI_EXIT_USAGE, "--tenant: %s", eb.text);
     }
+    if (cli->globals.identity && !cli->globals.identity[0])
+        return cli_fail(CLI_EXIT_USAGE, "--identity: the path is empty");
     if (cli->globals.identity)
         s->identity = cli->globals.identity;
     if (cli->globals.has_wait)
@@ -262,7 +264,11 @@ int cli_connect(struct cli *cli)
     options.on_notice = settings_notice;
     options.notice_arg = cli;
     struct cloister_problem problem;
-    if (cloister_connect(&cli->cluster, &options, &problem) != CLOISTER_OK)
+    enum cloister_error err = cloister_connect(&cli->cluster, &options, &problem);
+    /* The only thing that connecting looks for is the folder of our key. */
+    if (err == CLOISTER_ERROR_NOT_FOUND)
+        return cli_fail(CLI_EXIT_USAGE, "%s", problem.text);
+    if (err != CLOISTER_OK)
         return cli_fail_problem(&problem);
     return CLI_EXIT_OK;
 }

@@ -17,9 +17,10 @@ static const char id[] = "0190abcdef0123456789abcdef012345";
 static void check_written(const struct buf *out)
 {
     char again[CLOISTER_ID_BYTES];
+    bool failed;
     CHECK(!out->failed && out->size > 0 && out->data[out->size - 1] == '\n');
     CHECK(!memchr(out->data, '\n', out->size - 1));
-    CHECK(batch_line_read_id(buf_str(out), out->size, again) && strcmp(again, id) == 0);
+    CHECK(batch_line_read(buf_str(out), out->size, again, &failed) && strcmp(again, id) == 0);
 }
 
 static void check_job(const struct cloister_job *job)
@@ -46,6 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct errbuf eb = {0};
     struct buf out;
     char unused[CLOISTER_ID_BYTES];
+    bool failed;
     buf_init(&out);
     enum err err = batch_line_parse((const char *)data, size, &defaults, &line, &eb);
     if (err != ERR_OK) {
@@ -64,7 +66,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         batch_line_write(&answer, &out);
     }
     check_written(&out);
-    batch_line_read_id((const char *)data, size, unused);
+    batch_line_read((const char *)data, size, unused, &failed);
     batch_line_fini(&line);
     buf_fini(&out);
     return 0;

@@ -3,6 +3,7 @@ programs that were not at fault go on."""
 
 import os
 import signal
+import stat
 import subprocess
 import time
 
@@ -107,6 +108,20 @@ def a_model_too_big_for_any_worker():
         refused("a job whose model fits nowhere", c.run("submit", "-m", "m", "hi"), 4, "bytes")
 
 
+def an_export_into_a_pipe(c):
+    """It is written to. A file beside it that is renamed would take its place."""
+    pipe = os.path.join(c.dir, "pipe")
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+    c.cli("ledger", "export", "-o", pipe)
+    exported = reader.communicate(timeout=60)[0]
+    check("the pipe is one still", stat.S_ISFIFO(os.stat(pipe).st_mode))
+    check_equal("what came through", exported.split(b"\n")[0],
+                c.cli("ledger", "export").split(b"\n")[0])
+    refused("an export from behind the end", c.run("ledger", "export", "--from", "99999"), 2,
+            "records, none from 99999 on")
+
+
 def a_worker_that_hangs(c):
     c.worker("two")
     c.wait_workers(2)
@@ -130,6 +145,7 @@ with Cluster() as c:
     c.wait_workers(1)
     jobs_that_cannot_be(c)
     garbage_on_the_port(c)
+    an_export_into_a_pipe(c)
     a_worker_that_hangs(c)
 a_model_too_big_for_any_worker()
 print("ok")

@@ -37,8 +37,11 @@ void run_start(struct run *r, const char *home, const char *url, const char *inp
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_addopen(&files, 0, in, O_RDONLY, 0);
     run_path(r, "out", path);
-    posix_spawn_file_actions_addopen(&files, 1, out_path ? out_path : path, O_CREAT | O_WRONLY,
-                                     0600);
+    if (out_path && !out_path[0])
+        posix_spawn_file_actions_addclose(&files, 1);
+    else
+        posix_spawn_file_actions_addopen(&files, 1, out_path ? out_path : path, O_CREAT | O_WRONLY,
+                                         0600);
     run_path(r, "err", path);
     posix_spawn_file_actions_addopen(&files, 2, path, O_CREAT | O_WRONLY, 0600);
 

@@ -18,7 +18,8 @@ struct run {
 };
 
 /* `words` end with NULL, without the program's name. input: bytes on stdin, NULL: none. `home` is
- * where client.key and client.cfg are. out_path: stdout goes there; NULL: it is kept. */
+ * where client.key and client.cfg are. out_path: stdout goes there; "": it is closed;
+ * NULL: it is kept. */
 void run_start(struct run *r, const char *home, const char *url, const char *input,
                const char *out_path, const char *const *words);
 void run_wait(struct run *r);

@@ -197,7 +197,9 @@ static json_t *written(const struct batch_answer *answer)
     json_t *value = json_loadb(buf_str(&out), out.size, JSON_ALLOW_NUL, &error);
     assert_non_null(value);
     char id[CLOISTER_ID_BYTES];
-    assert_true(batch_line_read_id(buf_str(&out), out.size, id));
+    bool failed;
+    assert_true(batch_line_read(buf_str(&out), out.size, id, &failed));
+    assert_int_equal(failed, answer->error != CLOISTER_OK || answer->state != CLOISTER_STATE_DONE);
     assert_string_equal(id, answer->id);
     buf_fini(&out);
     return value;
@@ -295,7 +297,9 @@ static void test_an_invalid_line(void **state)
     assert_true(json_is_null(at(v, "custom_id")));
     assert_true(json_is_null(at(v, "response")));
     assert_string_equal(json_string_value(at(v, "error.code")), "invalid_line");
-    assert_true(batch_line_read_id(buf_str(&out), out.size, id));
+    bool failed = false;
+    assert_true(batch_line_read(buf_str(&out), out.size, id, &failed));
+    assert_true(failed);
     json_decref(v);
     buf_fini(&out);
 }
@@ -315,7 +319,8 @@ static void test_lines_that_are_not_ours(void **state)
     };
     for (size_t i = 0; i < COUNT(table); i++) {
         char id[CLOISTER_ID_BYTES];
-        assert_false(batch_line_read_id(table[i], strlen(table[i]), id));
+        bool failed;
+        assert_false(batch_line_read(table[i], strlen(table[i]), id, &failed));
     }
 }
 

@@ -242,6 +242,10 @@ static void test_exit_codes(void **state)
          2,
          "--from is after --to"},
         {{0}, WORDS("ledger", "verify", "/nonexistent"), 2, "/nonexistent: No such file"},
+        {{0}, WORDS("ledger"), 2, "ledger needs a second word, and \"\" is none of them"},
+        {{0}, WORDS("ledger", "exprot"), 2, "\"exprot\" is none of them; see cloister help ledger"},
+        {{0}, WORDS("--identity", "/nonexistent/key", "status"), 2, "/nonexistent/key: No such"},
+        {{0}, WORDS("--identity", "", "status"), 2, "--identity: the path is empty\n"},
         {{0}, WORDS("--url", "nonsense", "status"), 2, "--url: \"nonsense\" is not an address"},
         {{0}, WORDS("--url", "tls+tcp://a:1", "status"), 2, "needs the group tls"},
         {{0}, WORDS("--config", "/nonexistent", "status"), 2, "/nonexistent: No such file"},
@@ -292,6 +296,15 @@ static void test_standard_output_that_is_full(void **state)
     run_wait(&run);
     check_exit(&run, 1);
     run_fini(&run);
+    /* A closed one must not become the number of a connection, which the answer would go to. */
+    const char *const *closed[] = {WORDS("submit", "x"), WORDS("jobs", "--json"), WORDS("--help")};
+    for (size_t i = 0; i < COUNT(closed); i++) {
+        run_start(&run, r.home, r.fake.url, NULL, "", closed[i]);
+        run_wait(&run);
+        check_exit(&run, 1);
+        assert_non_null(strstr(buf_str(&run.err), "standard output: Bad file descriptor"));
+        run_fini(&run);
+    }
     rig_close(&r);
 }
 
