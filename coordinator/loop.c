@@ -59,6 +59,7 @@ struct loop {
     struct turn *committing; /* NULL: none */
     struct pending pending;  /* head of the ring of those unanswered */
 
+    uint64_t commit_ms;   /* when the one under way began */
     bool more;            /* the last turn was full before the inbox was empty */
     struct id unreadable; /* a job whose RUN could not be filled; zero: none */
     struct errbuf unreadable_why;
@@ -176,6 +177,8 @@ static void turn_reply(struct loop *l, struct turn *turn)
 static void event_step(struct loop *l, struct core_event *event)
 {
     event->mono_ns = clock_mono_ns();
+    event->held_back = committer_busy(l->committer) &&
+                       event->mono_ns / 1000000u - l->commit_ms > l->config->core.lease_ms / 8;
     event->wall_ns = clock_wall_ns();
     core_step(l->core, event, &l->gathering->effects);
     l->gathering->n_events++;
@@ -358,6 +361,7 @@ static void turn_commit(struct loop *l)
 {
     l->committing = l->gathering;
     const struct core_effects *effects = &l->committing->effects;
+    l->commit_ms = clock_mono_ms();
     committer_start(l->committer, l->store, l->ledger, effects->n_persist > 0 ? effects : NULL,
                     turn_wants_checkpoint(l->committing));
 }
@@ -447,8 +451,10 @@ static void checkpoint_look(struct loop *l)
         return;
     l->look_ms = now_ms + LOOK_EVERY_MS;
     if (!committer_busy(l->committer) && !core_frozen(l->core) &&
-        ledger_checkpoint_read(l->ledger, note) != ledger_size(l->ledger))
+        ledger_checkpoint_read(l->ledger, note) != ledger_size(l->ledger)) {
+        l->commit_ms = now_ms;
         committer_start(l->committer, l->store, l->ledger, NULL, false);
+    }
 }
 
 static bool is_over(const struct loop *l)

@@ -205,23 +205,15 @@ static void request_step(struct core *c, const struct core_event *event, struct 
 
 /* ---- time ---- */
 
-static uint64_t moved_on(const struct core *c, uint64_t at_ms, uint64_t gap_ms)
-{
-    return at_ms + gap_ms < c->now_ms ? at_ms + gap_ms : c->now_ms;
-}
-
-/* Nobody could be heard while we were held up ourselves (a slow disk, a stopped machine): that
- * time counts against no worker. */
-static void held_up(struct core *c, uint64_t gap_ms)
+/* Nobody could be heard: all begin anew. */
+static void workers_hear_all(struct core *c)
 {
     for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n)) {
         struct core_worker *w = tree_entry(n, struct core_worker, node);
-        w->heard_ms = moved_on(c, w->heard_ms, gap_ms);
-        for (struct tree_node *k = tree_first(&w->leases); k != NULL;
-             k = tree_above(&w->leases, k)) {
-            struct core_lease *l = tree_entry(k, struct core_lease, node);
-            l->heard_ms = moved_on(c, l->heard_ms, gap_ms);
-        }
+        w->heard_ms = c->now_ms;
+        w->heard_held_ms = c->held_ms;
+        for (struct tree_node *k = tree_first(&w->leases); k != NULL; k = tree_above(&w->leases, k))
+            lease_heard(c, tree_entry(k, struct core_lease, node));
     }
 }
 
@@ -361,7 +353,7 @@ static void freeze_step(struct core *c, const char *reason)
 static void unfreeze_step(struct core *c)
 {
     c->frozen = false;
-    held_up(c, UINT32_MAX); /* while nothing could be stored nobody could be taken back */
+    workers_hear_all(c); /* while nothing could be stored nobody could be taken back */
     for (struct tree_node *n = tree_first(&c->models); n != NULL; n = tree_above(&c->models, n))
         model_touch(c, tree_entry(n, struct core_model, node));
 }
@@ -384,8 +376,10 @@ void core_step(struct core *c, const struct core_event *event, struct core_effec
     c->now_ms = event->mono_ns / 1000000u;
     CHECK(c->now_ms >= c->heard_ms);
     uint64_t gap_ms = c->now_ms - c->heard_ms;
-    if (gap_ms > c->config->lease_ms / 4)
-        held_up(c, gap_ms);
+    /* Nobody could be heard while we were held up ourselves (a stopped machine), and who waits for
+     * a reply that a slow disk holds back may have nothing to say. */
+    if (event->held_back || gap_ms > c->config->lease_ms / 4)
+        c->held_ms += gap_ms;
     c->heard_ms = c->now_ms;
 
     switch (event->kind) {

@@ -98,6 +98,9 @@ enum core_event_kind {
 
 struct core_event {
     enum core_event_kind kind;
+    /* Replies have been held back for long (a slow commit): who is silent may be waiting for one.
+     * The time since the last event counts against no worker. */
+    bool held_back;
     uint64_t mono_ns;
     uint64_t wall_ns;
     uint64_t random[5]; /* fresh bits, with every Hello */

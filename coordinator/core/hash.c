@@ -35,7 +35,7 @@ static uint64_t mix_job(uint64_t h, const struct core_job *j)
         j->prompt_tokens,   j->max_tokens,        j->tokens,
         j->state,           j->job_class,         j->priority,
         j->finish,          j->error_code,        j->attempts,
-        j->deaths,          queue_ahead(j),
+        j->deaths,          queue_ahead(j),       j->returns,
     };
     h = mix_bytes(h, j->id.bytes, sizeof j->id.bytes);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
@@ -55,6 +55,7 @@ static uint64_t mix_worker(uint64_t h, const struct core_worker *w)
 {
     h = mix_text(h, w->name);
     h = mix(mix(mix(h, w->state), w->heard_ms), w->lease_tokens);
+    h = mix(mix(mix(h, w->heard_held_ms), w->returns), w->back_until_ms);
     h = mix(mix(h, w->session != NULL ? w->session->id : 0), w->memory.free_bytes);
     for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
         const struct core_hosting *m = tree_entry(n, const struct core_hosting, by_worker);
@@ -75,7 +76,7 @@ static uint64_t mix_session(uint64_t h, const struct core_session *s)
 
 uint64_t core_state_hash(const struct core *c)
 {
-    uint64_t h = mix(mix(c->now_ms, c->ledger_size), c->next_order);
+    uint64_t h = mix(mix(mix(c->now_ms, c->held_ms), c->ledger_size), c->next_order);
     for (struct tree_node *n = tree_first(&c->jobs); n != NULL; n = tree_above(&c->jobs, n))
         h = mix_job(h, tree_entry(n, const struct core_job, by_id));
     for (struct tree_node *n = tree_first(&c->tenants); n != NULL; n = tree_above(&c->tenants, n)) {

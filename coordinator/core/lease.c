@@ -22,7 +22,8 @@ struct core_lease *lease_new(struct core *c, struct core_job *j, struct core_wor
     l->job = j;
     l->worker = w;
     l->epoch = j->lease_epoch;
-    l->moved_ms = l->heard_ms = c->now_ms;
+    l->moved_ms = c->now_ms;
+    lease_heard(c, l);
     tree_insert(&w->leases, &l->node);
     j->lease = l;
     j->model->leased++;
@@ -80,12 +81,43 @@ void lease_stop(struct core *c, struct core_lease *l)
     cmd->epoch = l->epoch;
 }
 
-void lease_requeue(struct core *c, struct core_lease *l, bool died, const char *why,
+void lease_heard(const struct core *c, struct core_lease *l)
+{
+    l->heard_ms = c->now_ms;
+    l->heard_held_ms = c->held_ms;
+}
+
+uint64_t lease_silent_ms(const struct core *c, const struct core_lease *l)
+{
+    return c->now_ms - l->heard_ms - (c->held_ms - l->heard_held_ms);
+}
+
+bool lease_was_held_up(const struct core *c, const struct core_lease *l)
+{
+    return c->held_ms - l->heard_held_ms > c->config->lease_ms / 4;
+}
+
+static bool fault_counts(const struct core_worker *w, enum lease_fault fault)
+{
+    return fault == LEASE_FAULT_RETURN || (fault == LEASE_FAULT_FULL && w->returns > 1);
+}
+
+void lease_requeue(struct core *c, struct core_lease *l, enum lease_fault fault, const char *why,
                    struct core_effects *fx)
 {
     struct core_job *j = l->job;
+    struct core_worker *w = l->worker;
     lease_end(c, l);
-    if (died)
+    if (fault == LEASE_FAULT_RETURN || fault == LEASE_FAULT_FULL)
+        worker_gave_back(c, w);
+    if (fault_counts(w, fault) && ++j->returns >= CORE_RETURNS_MAX) {
+        const char *text =
+            effect_printf(fx, "given back %u times without a token, the last time by %s: %s",
+                          (unsigned)j->returns, w->name, why);
+        job_end(c, j, WIRE_JOB_STATE_FAILED, WIRE_FINISH_ERROR, ERR_UNAVAILABLE, text, fx);
+        return;
+    }
+    if (fault == LEASE_FAULT_DEATH)
         j->deaths++;
     if (j->deaths >= LIMIT_ATTEMPTS) {
         const char *text =

@@ -75,6 +75,9 @@ static bool has_slot(const struct core *c, const struct core_job *j, const struc
         return fails(row, "%u of %u leases are out", leases, c->config->worker_leases_max);
     if (w->making_room != NULL && w->making_room != j->model)
         return fails(row, "it is being emptied for %.100s", w->making_room->name);
+    if (c->now_ms < w->back_until_ms && w->returns > 1)
+        return fails(row, "it gave jobs back %u times without a token, next try in %llu ms",
+                     w->returns, (unsigned long long)(w->back_until_ms - c->now_ms));
     if (c->now_ms < h->busy_until_ms)
         return fails(row, "it turned a job away, next try in %llu ms",
                      (unsigned long long)(h->busy_until_ms - c->now_ms));

@@ -68,6 +68,8 @@ static void tokens_take(struct core *c, struct core_lease *l, const struct wire_
     j->text_bytes += p->text.size;
     l->moved_ms = c->now_ms;
     l->worker->tokens += p->n_ids;
+    l->worker->returns = 0;
+    j->returns = 0;
     job_touch(c, j, CORE_JOB_DIRTY | CORE_JOB_NEWS);
 }
 
@@ -92,10 +94,10 @@ static void error_take(struct core *c, struct core_lease *l, const struct wire_e
     case ERR_CANCELLED:
         if (l->hosting != NULL)
             l->hosting->busy_until_ms = c->now_ms + BUSY_WAIT_MS;
-        lease_requeue(c, l, false, text, fx);
+        lease_requeue(c, l, code == ERR_BUSY ? LEASE_FAULT_FULL : LEASE_FAULT_RETURN, text, fx);
         break;
     default:
-        lease_requeue(c, l, true, text, fx);
+        lease_requeue(c, l, LEASE_FAULT_DEATH, text, fx);
         break;
     }
 }
@@ -113,7 +115,7 @@ static void finish_take(struct core *c, struct core_lease *l, const struct wire_
     case WIRE_FINISH_CANCELLED: /* not by us, or the lease would be over */
         if (l->hosting != NULL)
             l->hosting->busy_until_ms = c->now_ms + BUSY_WAIT_MS;
-        lease_requeue(c, l, false, "the worker gave it back", fx);
+        lease_requeue(c, l, LEASE_FAULT_RETURN, "the worker gave it back", fx);
         break;
     case WIRE_FINISH_ERROR:
         error_take(c, l, &p->error, fx);
@@ -136,7 +138,7 @@ static void progress_step(struct core *c, struct core_session *s,
         c->stale_reports += again ? 0 : 1;
         return;
     }
-    l->heard_ms = c->now_ms;
+    lease_heard(c, l);
     if (j->state == WIRE_JOB_STATE_LEASED)
         job_move(c, j, WIRE_JOB_STATE_RUNNING);
     if (p->usage.prompt_tokens > j->prompt_bound) {
@@ -150,7 +152,7 @@ static void progress_step(struct core *c, struct core_session *s,
     const char *fault = usage_fault(j, &p->usage);
     if (fault != NULL) {
         ack->fenced = true;
-        lease_requeue(c, l, true, fault, fx);
+        lease_requeue(c, l, LEASE_FAULT_DEATH, fault, fx);
         return;
     }
     usage_take(l, &p->usage);
@@ -162,7 +164,7 @@ static void progress_step(struct core *c, struct core_session *s,
     if (p->first == j->tokens && (end > j->max_tokens || (p->n_ids == 0 && p->text.size > 0 &&
                                                           p->finish == WIRE_FINISH_UNSPECIFIED))) {
         ack->fenced = true;
-        lease_requeue(c, l, true,
+        lease_requeue(c, l, LEASE_FAULT_DEATH,
                       end > j->max_tokens ? "it sent more tokens than were asked for"
                                           : "it sent text without tokens",
                       fx);
@@ -188,10 +190,10 @@ static void leases_forgotten(struct core *c, struct core_worker *w, struct core_
     for (struct tree_node *n = tree_first(&w->leases), *next; n != NULL; n = next) {
         struct core_lease *l = tree_entry(n, struct core_lease, node);
         next = tree_above(&w->leases, n);
-        if (c->now_ms < l->heard_ms + c->config->lease_ms)
+        if (lease_silent_ms(c, l) < c->config->lease_ms)
             continue;
         lease_stop(c, l);
-        lease_requeue(c, l, false, "it did not mention the job any more", fx);
+        lease_requeue(c, l, LEASE_FAULT_RETURN, "it did not mention the job any more", fx);
     }
 }
 

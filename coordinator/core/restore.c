@@ -204,7 +204,7 @@ enum err core_restore_end(struct core *c, uint64_t mono_ns, uint64_t wall_ns, ui
         if (j->state == WIRE_JOB_STATE_QUEUED)
             queue_insert(c, j);
         else
-            j->lease->moved_ms = j->lease->heard_ms = c->now_ms;
+            j->lease->moved_ms = j->lease->heard_ms = c->now_ms; /* held_ms is 0 */
         job_timer_set(c, j);
     }
     for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n)) {

@@ -130,7 +130,10 @@ struct core_job {
     uint8_t attempts;
     uint8_t deaths;
     uint8_t flags;
+    uint8_t returns; /* times that workers gave it back since its last token */
 };
+
+#define CORE_RETURNS_MAX 16u /* then the job fails: nobody will do it */
 
 _Static_assert(sizeof(struct core_job) <= 448, "a million stored jobs take 448 MB");
 
@@ -197,6 +200,9 @@ struct core_worker {
     struct core_session *session;
     struct core_timer timer;
     uint64_t heard_ms;
+    uint64_t heard_held_ms; /* core.held_ms then */
+    uint32_t returns;       /* times in a row that it gave jobs back, no token in between */
+    uint64_t back_until_ms; /* it gave jobs back again: gets no other before */
     const char *device, *isa, *build;
     uint32_t threads;
     struct wire_memory memory;
@@ -216,6 +222,7 @@ struct core_lease {
     uint64_t load_tokens;         /* what it adds to lease_tokens now */
     uint64_t moved_ms;            /* last token, or the start */
     uint64_t heard_ms;            /* when the worker last spoke of it, or the start */
+    uint64_t heard_held_ms;       /* core.held_ms then */
     struct wire_work_usage usage; /* of this attempt */
 };
 
@@ -280,6 +287,7 @@ struct core {
     uint64_t boot_epoch;
     uint64_t ledger_size;
     uint64_t heard_ms; /* time of the last event: a gap means that we were held up */
+    uint64_t held_ms;  /* time in all that we were: it counts against nobody */
 
     bool frozen;
     char *frozen_text; /* why */
@@ -418,6 +426,11 @@ struct core_worker *worker_get(struct core *c, const char *name);
 void worker_hello(struct core *c, const struct core_event *event, struct core_session *s,
                   struct core_effects *fx);
 void worker_heard(struct core *c, struct core_worker *w);
+/* For how long, without the time in which we could not have heard. */
+uint64_t worker_silent_ms(const struct core *c, const struct core_worker *w);
+/* Jobs came back from it: it gets others only after a while, the longer the more often this happens
+ * without a token in between. */
+void worker_gave_back(struct core *c, struct core_worker *w);
 void worker_timer_fire(struct core *c, struct core_worker *w, struct core_effects *fx);
 void worker_lost(struct core *c, struct core_worker *w, bool died, struct core_effects *fx);
 void worker_memory(struct core_worker *w, const struct wire_memory *memory);
@@ -438,8 +451,18 @@ void lease_reload(struct core *c, struct core_lease *l); /* its load_tokens may 
 void lease_bind(struct core *c, struct core_lease *l, struct core_hosting *h);
 /* Tells the worker to stop; the lease itself stays until it is ended. */
 void lease_stop(struct core *c, struct core_lease *l);
-/* Back to the queue with the tokens it has; `died` counts towards quarantine. */
-void lease_requeue(struct core *c, struct core_lease *l, bool died, const char *why,
+void lease_heard(const struct core *c, struct core_lease *l);
+uint64_t lease_silent_ms(const struct core *c, const struct core_lease *l);
+/* We were held up since its worker last spoke of it: the worker may have given it up for that. */
+bool lease_was_held_up(const struct core *c, const struct core_lease *l);
+/* Back to the queue with the tokens it has. */
+enum lease_fault {
+    LEASE_FAULT_NONE,   /* nobody's: it never began, or we were away */
+    LEASE_FAULT_DEATH,  /* worker or engine ended with it: counts towards quarantine */
+    LEASE_FAULT_RETURN, /* the worker gave it back: counts, until a token comes */
+    LEASE_FAULT_FULL,   /* likewise for want of room: counts where the worker does nothing else */
+};
+void lease_requeue(struct core *c, struct core_lease *l, enum lease_fault fault, const char *why,
                    struct core_effects *fx);
 
 /* ---- session.c ---- */

@@ -101,9 +101,27 @@ uint64_t worker_stranger_bytes(const struct core_worker *w)
     return m->total_bytes > known ? m->total_bytes - known : 0;
 }
 
+uint64_t worker_silent_ms(const struct core *c, const struct core_worker *w)
+{
+    return c->now_ms - w->heard_ms - (c->held_ms - w->heard_held_ms);
+}
+
+#define BACK_WAIT_MS     1000u
+#define BACK_DOUBLED_MAX 8u /* 256 s */
+
+void worker_gave_back(struct core *c, struct core_worker *w)
+{
+    if (c->now_ms < w->back_until_ms)
+        return; /* of the same burst */
+    uint32_t doubled = w->returns < BACK_DOUBLED_MAX ? w->returns : BACK_DOUBLED_MAX;
+    w->returns++;
+    w->back_until_ms = c->now_ms + ((uint64_t)BACK_WAIT_MS << doubled);
+}
+
 void worker_heard(struct core *c, struct core_worker *w)
 {
     w->heard_ms = c->now_ms;
+    w->heard_held_ms = c->held_ms;
     if (w->state != WIRE_WORKER_STATE_ALIVE) {
         w->state = WIRE_WORKER_STATE_ALIVE;
         workers_touch_models(c, w);
@@ -113,24 +131,28 @@ void worker_heard(struct core *c, struct core_worker *w)
 }
 
 /* Every lease goes back to the queue. */
-static void leases_requeue(struct core *c, struct core_worker *w, bool died, const char *why,
-                           struct core_effects *fx)
+static void leases_requeue(struct core *c, struct core_worker *w, bool died, bool left,
+                           const char *why, struct core_effects *fx)
 {
     struct tree_node *n;
     while ((n = tree_first(&w->leases)) != NULL) {
         struct core_lease *l = tree_entry(n, struct core_lease, node);
         /* A run that the worker never took cannot have ended it. */
         bool taken = l->job->state == WIRE_JOB_STATE_RUNNING;
-        lease_requeue(c, l, died && taken, why, fx);
+        enum lease_fault fault = died && taken ? LEASE_FAULT_DEATH
+                                 : left        ? LEASE_FAULT_FULL
+                                               : LEASE_FAULT_NONE;
+        lease_requeue(c, l, fault, why, fx);
     }
 }
 
 void worker_lost(struct core *c, struct core_worker *w, bool died, struct core_effects *fx)
 {
+    bool left = !died && !w->awaited;
     w->state = WIRE_WORKER_STATE_GONE;
     w->awaited = false;
     timer_clear(c, &w->timer);
-    leases_requeue(c, w, died, died ? "it was lost" : "it left", fx);
+    leases_requeue(c, w, died, left, died ? "it was lost" : "it left", fx);
     struct tree_node *n;
     while ((n = tree_first(&w->hosting)) != NULL)
         hosting_remove(c, tree_entry(n, struct core_hosting, by_worker));
@@ -140,17 +162,16 @@ void worker_lost(struct core *c, struct core_worker *w, bool died, struct core_e
 void worker_timer_fire(struct core *c, struct core_worker *w, struct core_effects *fx)
 {
     uint64_t limit = w->awaited ? c->config->grace_ms : c->config->lease_ms;
-    uint64_t gone_ms = w->heard_ms + limit;
-    uint64_t suspect_ms = w->heard_ms + c->config->lease_ms / 2;
+    uint64_t silent_ms = worker_silent_ms(c, w), suspect_ms = c->config->lease_ms / 2;
     /* The timer is not moved by every message; it finds out here. */
-    if (c->now_ms < suspect_ms) {
-        timer_set(c, &w->timer, CORE_TIMER_WORKER, suspect_ms);
+    if (silent_ms < suspect_ms) {
+        timer_set(c, &w->timer, CORE_TIMER_WORKER, c->now_ms + suspect_ms - silent_ms);
         return;
     }
-    if (c->now_ms < gone_ms) {
+    if (silent_ms < limit) {
         w->state = WIRE_WORKER_STATE_SUSPECT;
         workers_touch_models(c, w);
-        timer_set(c, &w->timer, CORE_TIMER_WORKER, gone_ms);
+        timer_set(c, &w->timer, CORE_TIMER_WORKER, c->now_ms + limit - silent_ms);
         return;
     }
     /* Nothing can be stored: leases stay where they are until it can. */
@@ -186,7 +207,7 @@ static void leases_reconcile(struct core *c, struct core_worker *w, struct core_
             continue; /* named twice */
         tree_remove(&kept, &l->node);
         tree_insert(&w->leases, &l->node);
-        l->heard_ms = c->now_ms;
+        lease_heard(c, l);
         if (j->state == WIRE_JOB_STATE_LEASED)
             job_move(c, j, WIRE_JOB_STATE_RUNNING);
     }
@@ -196,7 +217,10 @@ static void leases_reconcile(struct core *c, struct core_worker *w, struct core_
         bool taken = l->job->state == WIRE_JOB_STATE_RUNNING;
         tree_remove(&kept, n);
         tree_insert(&w->leases, n);
-        lease_requeue(c, l, died && taken, "it came back without the job", fx);
+        /* One that has not heard us for a lease's time stops its jobs, as it should. */
+        bool at_fault = died && taken && !lease_was_held_up(c, l);
+        lease_requeue(c, l, at_fault ? LEASE_FAULT_DEATH : LEASE_FAULT_NONE,
+                      "it came back without the job", fx);
     }
 }
 

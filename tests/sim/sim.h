@@ -37,7 +37,7 @@ struct sim_actor;
 struct sim_faults {
     uint32_t lost, doubled;                            /* a message, either way */
     uint32_t crash_before, crash_after;                /* the coordinator, around a commit */
-    uint32_t no_space;                                 /* a commit */
+    uint32_t no_space, slow;                           /* a commit */
     uint32_t worker_dies, worker_hangs, worker_leaves; /* in a step of 20 ms */
     uint32_t engine_fails, forgets;                    /* a job, in a step */
 };
@@ -155,6 +155,7 @@ struct sim {
     struct sim_turn turns[2], shadow_turn;
     struct sim_turn *gathering, *committing;
     bool turn_set;
+    uint64_t commit_ns; /* when the one under way began */
     uint64_t commits, crashes, freezes, restores;
     struct sim_pending {
         bool used;

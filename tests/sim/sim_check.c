@@ -12,10 +12,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* No moment at which more is promised than there is. */
+/* Where no worker and no message is ever lost, nothing can have ended a worker: however long a
+ * commit takes, and however often the coordinator dies. */
+static bool workers_are_well(const struct sim_faults *f)
+{
+    return f->lost == 0 && f->worker_dies == 0 && f->worker_hangs == 0 && f->engine_fails == 0 &&
+           f->forgets == 0;
+}
+
+/* No moment at which more is promised than there is, or somebody is blamed who did nothing. */
 void check_effects(struct sim *s, const struct core_effects *effects)
 {
+    bool well = workers_are_well(&s->faults);
     for (const struct core_effect *e = effects->first; e != NULL; e = e->next) {
+        if (well && e->kind == CORE_EFFECT_PUT_JOB && e->job.deaths > 0)
+            sim_fail(s, "a job is said to have ended a worker, but none ended");
         if (e->kind != CORE_EFFECT_PUT_BALANCE || strcmp(e->balance.tenant, "tight") != 0)
             continue;
         uint64_t used = e->balance.reserved_tokens + e->balance.settled_tokens;

@@ -195,6 +195,7 @@ static void shadow_step(struct sim *s, const struct core_event *event, const voi
                               &eb) == ERR_OK);
         again.mono_ns = event->mono_ns;
         again.wall_ns = event->wall_ns;
+        again.held_back = event->held_back;
         again.tag = event->tag;
         memcpy(again.random, event->random, sizeof again.random);
     }
@@ -204,6 +205,8 @@ static void shadow_step(struct sim *s, const struct core_event *event, const voi
 static void step(struct sim *s, struct core_event *event, const void *bytes, size_t size)
 {
     event->mono_ns = s->now_ns;
+    event->held_back =
+        s->committing != NULL && s->now_ns - s->commit_ns > s->config.lease_ms * SIM_MS / 8;
     event->wall_ns = s->wall_base_ns + s->now_ns;
     core_step(s->core, event, &s->gathering->effects);
     s->gathering->n_events++;
@@ -305,7 +308,10 @@ void coordinator_turn(struct sim *s)
     }
     s->committing = turn;
     s->gathering = turn == &s->turns[0] ? &s->turns[1] : &s->turns[0];
-    sim_post(s, SIM_MS + sim_below(s, 15 * SIM_MS),
+    /* Now and then for longer than a lease. */
+    uint64_t takes_ms = sim_chance(s, s->faults.slow) ? sim_below(s, 3 * s->config.lease_ms) : 1;
+    s->commit_ns = s->now_ns;
+    sim_post(s, takes_ms * SIM_MS + sim_below(s, 15 * SIM_MS),
              (struct sim_event){.kind = SIM_COMMITTED, .number = s->incarnation});
 }
 

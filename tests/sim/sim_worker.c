@@ -41,6 +41,7 @@ struct sim_worker {
     uint64_t ready_ns[SIM_MODELS];
     uint64_t reported_ns;
     uint64_t retry_ns;
+    uint64_t heard_ns; /* the coordinator */
     bool leaving;
 };
 
@@ -345,8 +346,10 @@ static void worker_wake(struct sim *s, struct sim_actor *a)
         if (w->models[i] == WIRE_MODEL_STATE_LOADING && s->now_ns >= w->ready_ns[i])
             w->models[i] = WIRE_MODEL_STATE_READY;
     }
+    /* Its jobs go on elsewhere by now, for all it knows. */
+    bool cut_off = s->now_ns - w->heard_ns > s->config.lease_ms * SIM_MS;
     for (uint32_t i = 0; i < SIM_LEASES; i++) {
-        if (w->leases[i].used && sim_chance(s, s->faults.forgets))
+        if (w->leases[i].used && (cut_off || sim_chance(s, s->faults.forgets)))
             w->leases[i].used = false;
         if (w->leases[i].used)
             lease_step(s, &w->leases[i]);
@@ -370,10 +373,21 @@ static void worker_wake(struct sim *s, struct sim_actor *a)
         report(s, a);
 }
 
+/* An answer to what was asked in an old session is none. */
+static void session_forget(struct sim_actor *a)
+{
+    struct sim_worker *w = a->own;
+    w->acked_command = 0;
+    a->peer = (struct sim_peer){0};
+    a->calls[SLOT_PULL].under_way = a->calls[SLOT_REPORT].under_way = false;
+}
+
 static void worker_answered(struct sim *s, struct sim_actor *a, uint32_t slot,
                             const struct wire_reply *reply)
 {
     struct sim_worker *w = a->own;
+    if (reply != NULL)
+        w->heard_ns = s->now_ns;
     if (slot == SLOT_GOODBYE) {
         worker_reset(w);
         calls_forget(a);
@@ -381,15 +395,13 @@ static void worker_answered(struct sim *s, struct sim_actor *a, uint32_t slot,
         return;
     }
     if (reply == NULL) {
-        if (slot == SLOT_HELLO)
-            a->peer = (struct sim_peer){0};
+        if (slot == SLOT_HELLO || s->now_ns - w->heard_ns > s->config.lease_ms * SIM_MS)
+            session_forget(a);
         return;
     }
     if (reply->kind == WIRE_REPLY_ERROR) {
         if (reply->error.code == ERR_STALE || slot == SLOT_HELLO) {
-            w->acked_command = 0;
-            a->peer = (struct sim_peer){0};
-            a->calls[SLOT_PULL].under_way = a->calls[SLOT_REPORT].under_way = false;
+            session_forget(a);
             w->retry_ns = s->now_ns + 100 * SIM_MS;
         }
         return;
