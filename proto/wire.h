@@ -236,6 +236,7 @@ struct wire_command_run {
     const int32_t *resume_ids; /* completion tokens already metered */
     size_t n_resume_ids;
     uint32_t resume_text_bytes; /* of the text they stand for, already delivered */
+    const char *tenant;         /* whose job it is */
 };
 
 struct wire_command_cancel {

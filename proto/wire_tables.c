@@ -412,6 +412,7 @@ static const struct convert_field command_run_fields[] = {
     FIELD_MESSAGE(P(CommandRun), W(command_run), job, W(job), &wire_job_table, MUST),
     FIELD_IDS(P(CommandRun), W(command_run), resume_ids, LIMIT_MAX_TOKENS),
     FIELD_U32(P(CommandRun), W(command_run), resume_text_bytes),
+    FIELD_NAME(P(CommandRun), W(command_run), tenant, 0),
 };
 
 static const struct convert_message command_run_table = {

@@ -9,6 +9,7 @@
 #include "worker/memory.h"
 #include "worker/run_job.h"
 #include "worker/session.h"
+#include "worker/spaces.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -32,6 +33,7 @@ struct agent {
     struct engine *engine;
     struct session *session;
     struct lease_table leases;
+    struct spaces spaces;
     int epoll_fd, wake_fd, signal_fd, timer_fd;
     bool models_changed;
     bool stopping;
@@ -61,7 +63,7 @@ static void lease_start(struct agent *a, struct lease *l)
     }
     if (m->state != WIRE_MODEL_STATE_READY)
         return; /* waits for MODEL_READY */
-    enum err e = run_job_submit(a->engine, l, &eb);
+    enum err e = run_job_submit(a->engine, l, spaces_of(&a->spaces, l->run.tenant), &eb);
     if (e == ERR_BUSY)
         return; /* the engine is full: the next tick tries again */
     if (e != ERR_OK) {
@@ -491,6 +493,7 @@ enum err agent_run(const struct agent_config *config, struct errbuf *eb)
     struct engine_config engine_config = config->engine;
 
     lease_table_init(&a.leases);
+    spaces_init(&a.spaces, config->prefix_cache);
     enum err e = fds_open(&a, eb);
     if (e != ERR_OK)
         goto out;
@@ -518,6 +521,7 @@ out:
     session_close(a.session);
     engine_close(a.engine);
     lease_table_fini(&a.leases);
+    spaces_fini(&a.spaces);
     const int fds[] = {a.epoll_fd, a.wake_fd, a.signal_fd, a.timer_fd};
     for (size_t i = 0; i < 4; i++) {
         if (fds[i] >= 0)

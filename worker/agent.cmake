@@ -6,6 +6,7 @@ add_library(cloister_agent STATIC
   memory.c
   run_job.c
   session.c
+  spaces.c
   worker_config.c)
 target_link_libraries(cloister_agent PUBLIC cloister_engine cloister_model cloister_proto
   cloister_transport cloister_config cloister_version cloister_common)

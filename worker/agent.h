@@ -13,6 +13,7 @@
 #include "common/transport.h"
 #include "worker/catalogue.h"
 #include "worker/engine/engine.h"
+#include "worker/spaces.h"
 
 #include <stdint.h>
 
@@ -23,6 +24,7 @@ struct agent_config {
     const uint8_t *coordinator_key; /* 32 bytes, or NULL: any */
     struct engine_config engine;    /* notify is the agent's own */
     struct catalogue *catalogue;
+    enum prefix_cache prefix_cache;
     uint64_t memory_budget_bytes; /* 0: all of the machine, or of its cgroup where that is less */
 };
 

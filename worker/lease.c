@@ -75,6 +75,11 @@ static enum err run_copy(struct lease *l, const struct wire_command_run *run, st
     if (run->n_resume_ids > 0)
         memcpy(ids, run->resume_ids, run->n_resume_ids * sizeof *ids);
     l->run.resume_ids = ids;
+    l->run.tenant = arena_copy(&l->content, run->tenant, strlen(run->tenant));
+    if (l->run.tenant == NULL) {
+        e = err_set(eb, ERR_NO_MEMORY, "no memory for a job");
+        goto out;
+    }
     e = wire_job_decode(bytes, packed.size, &l->content, &l->run.job, eb);
 out:
     buf_fini(&packed);

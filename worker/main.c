@@ -195,6 +195,7 @@ static int worker_run(struct worker_config *c, const struct sources *sources,
                    .step_tokens = (uint32_t)c->engine.step_tokens,
                    .sequences = (uint32_t)c->engine.sequences},
         .catalogue = &catalogue,
+        .prefix_cache = (enum prefix_cache)c->engine.prefix_cache,
         .memory_budget_bytes = c->engine.memory_bytes,
     };
 

@@ -19,7 +19,23 @@ static struct sampling sampling_of(const struct wire_sampling *w)
     return s;
 }
 
-enum err run_job_submit(struct engine *engine, const struct lease *lease, struct errbuf *eb)
+/* The engine's best class is 0. */
+static uint32_t class_rank(enum wire_job_class job_class)
+{
+    switch (job_class) {
+    case WIRE_JOB_CLASS_INTERACTIVE:
+        return 0;
+    case WIRE_JOB_CLASS_STANDARD:
+        return 1;
+    case WIRE_JOB_CLASS_BATCH:
+    case WIRE_JOB_CLASS_UNSPECIFIED: /* wire.c lets no unspecified class through */
+        break;
+    }
+    return 2;
+}
+
+enum err run_job_submit(struct engine *engine, const struct lease *lease, uint64_t space,
+                        struct errbuf *eb)
 {
     const struct wire_job *w = &lease->run.job;
     struct sampling_stop stops[LIMIT_STOP_STRINGS];
@@ -33,6 +49,8 @@ enum err run_job_submit(struct engine *engine, const struct lease *lease, struct
         .sampling = sampling_of(&w->sampling),
         .stops = stops,
         .n_stops = w->n_stops,
+        .job_class = class_rank(w->job_class),
+        .space = space,
     };
 
     for (size_t i = 0; i < w->n_stops; i++)

@@ -9,7 +9,9 @@
 #include "worker/engine/engine.h"
 #include "worker/lease.h"
 
-/* ERR_BUSY: the engine is full, try again later. Anything else is the job's own error. */
-enum err run_job_submit(struct engine *engine, const struct lease *lease, struct errbuf *eb);
+/* `space` as spaces_of gives it. ERR_BUSY: the engine is full, try again later. Anything else is
+ * the job's own error. */
+enum err run_job_submit(struct engine *engine, const struct lease *lease, uint64_t space,
+                        struct errbuf *eb);
 
 #endif

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 static const char *const kv_names[] = {"f16", "q8_0", NULL};
+/* By enum prefix_cache. */
+static const char *const prefix_cache_names[] = {"tenant", "shared", "off", NULL};
 const char *const worker_config_isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
 
 #define MODEL(field)  offsetof(struct worker_config_model, field)
@@ -107,6 +109,14 @@ static const struct config_key engine_keys[] = {
      .min = 1,
      .max = LIMIT_LEASES_PER_WORKER,
      .help = "Most jobs computed at once, per model."},
+    {.name = "prefix_cache",
+     .type = CONFIG_ENUM,
+     .offset = ENGINE(prefix_cache),
+     .fallback = "tenant",
+     .names = prefix_cache_names,
+     .help = "Whose jobs share what they begin with, so that it is computed once: those of one "
+             "tenant, all jobs (shared: a tenant can then tell by the time an answer takes what "
+             "others have asked), or none (off)."},
     {.name = "memory",
      .type = CONFIG_SIZE,
      .offset = ENGINE(memory_bytes),

@@ -44,6 +44,7 @@ struct worker_config {
         int64_t threads;
         int64_t step_tokens;
         int64_t sequences;
+        int prefix_cache;
         uint64_t memory_bytes;
     } engine;
     int log_level;

@@ -215,7 +215,8 @@ static const struct wire_command pull_commands[] = {
                      .job_class = WIRE_JOB_CLASS_BATCH},
              .resume_ids = run_resume_ids,
              .n_resume_ids = COUNT(run_resume_ids),
-             .resume_text_bytes = 5}},
+             .resume_text_bytes = 5,
+             .tenant = "radiology"}},
     {.seq = 9, .kind = WIRE_COMMAND_CANCEL, .cancel = {.job_id = JOB_ID, .epoch = 4}},
 };
 

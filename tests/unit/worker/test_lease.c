@@ -31,7 +31,7 @@ static struct wire_command_run run_of(uint8_t job, uint64_t epoch, const int32_t
     run.job.sampling = (struct wire_sampling){.top_p = 1, .repetition_penalty = 1};
     run.job.max_tokens = 100;
     run.job.job_class = WIRE_JOB_CLASS_STANDARD;
-    run.job.project = run.job.cost_center = "";
+    run.job.project = run.job.cost_center = run.tenant = "";
     return run;
 }
 
