@@ -1,0 +1,201 @@
+/* What is kept and listed: pages, short ids, removal, and a disk that is full. */
+#include "tests/unit/core/core_test.h"
+
+#include <string.h>
+
+static void freeze(struct core_test *t, enum core_event_kind kind)
+{
+    struct core_event event = {.kind = kind,
+                               .mono_ns = t->now_ms * 1000000,
+                               .wall_ns = 1800000000000000000u,
+                               .reason = "the disk is full"};
+    core_test_begin(t);
+    core_step(t->core, &event, &t->effects);
+    core_test_end(t);
+}
+
+static void a_full_disk_refuses_writes_and_answers_reads(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    uint64_t worker = core_test_ready_worker(&t, "w");
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    freeze(&t, CORE_EVENT_FREEZE);
+    assert_true(core_frozen(t.core));
+
+    struct wire_request submit = core_test_submit(client, 2, "m", 20);
+    core_test_expect_error(core_test_ask(&t, &submit), ERR_NO_SPACE, "the disk is full");
+    struct wire_request again = core_test_submit(client, 1, "m", 20);
+    assert_true(core_test_ask(&t, &again)->submit.duplicate);
+    struct wire_request cancel = {.kind = WIRE_REQUEST_CANCEL,
+                                  .session = client,
+                                  .cancel = {.job_id = core_test_id(1), .reason = ""}};
+    core_test_expect_error(core_test_ask(&t, &cancel), ERR_NO_SPACE, "full");
+    struct wire_request report = {.kind = WIRE_REQUEST_REPORT, .session = worker};
+    core_test_expect_error(core_test_ask(&t, &report), ERR_NO_SPACE, "full");
+    assert_int_equal(core_test_ready_worker(&t, "v"), 0);
+    struct wire_request status = {.kind = WIRE_REQUEST_STATUS, .session = client};
+    const struct wire_status_reply *s = &core_test_ask(&t, &status)->status;
+    assert_false(s->admission_open);
+    assert_false(s->healthy);
+    assert_non_null(strstr(s->reasons[0], "the disk is full"));
+    /* However long it takes, nothing is decided that could not be stored. */
+    core_test_wait(&t, 10 * t.config.lease_ms);
+    assert_int_equal(t.effects.n_persist, 0);
+    freeze(&t, CORE_EVENT_UNFREEZE);
+    core_test_wait(&t, t.config.lease_ms / 4);
+    assert_int_equal(core_test_job(&t, client, 1).state, WIRE_JOB_STATE_LEASED);
+    assert_int_equal(core_test_submit_ask(&t, client, 2, "m", 20), ERR_OK);
+    core_test_fini(&t);
+}
+
+static void old_jobs_are_removed_the_oldest_first(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.config.retain_ended_jobs = 2;
+    core_test_open(&t);
+    uint64_t worker = core_test_ready_worker(&t, "w");
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    for (uint8_t i = 1; i <= 4; i++) {
+        assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
+        (void)core_test_report(&t, worker, i, 1, 0, 4, WIRE_FINISH_STOP, ERR_OK);
+        size_t removed = core_test_count(&t, CORE_EFFECT_DELETE_JOB);
+        assert_int_equal(removed, i > 2 ? 1 : 0);
+        if (removed > 0)
+            assert_int_equal(core_test_find(&t, CORE_EFFECT_DELETE_JOB)->job_id.bytes[15], i - 2);
+    }
+    struct wire_request list = {.kind = WIRE_REQUEST_LIST_JOBS,
+                                .session = client,
+                                .list_jobs = {.tenant = "", .model = ""}};
+    assert_int_equal(core_test_ask(&t, &list)->list_jobs.n_jobs, 2);
+    core_test_fini(&t);
+}
+
+static void lists_page_both_ways(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    (void)core_test_ready_worker(&t, "w");
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    for (uint8_t i = 1; i <= 7; i++)
+        assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
+    for (int newest = 0; newest < 2; newest++) {
+        struct id after;
+        struct wire_request list = {
+            .kind = WIRE_REQUEST_LIST_JOBS,
+            .session = client,
+            .list_jobs = {.tenant = "", .model = "", .limit = 3, .newest_first = newest == 1}};
+        unsigned seen = 0;
+        bool more = true;
+        while (more) {
+            const struct wire_list_jobs_reply *r = &core_test_ask(&t, &list)->list_jobs;
+            for (size_t i = 0; i < r->n_jobs; i++) {
+                seen++;
+                assert_int_equal(r->jobs[i].job_id.bytes[15], newest ? 8 - seen : seen);
+                after = r->jobs[i].job_id;
+            }
+            more = r->more;
+            list.list_jobs.after = (struct wire_bytes){.data = after.bytes, .size = ID_BYTES};
+        }
+        assert_int_equal(seen, 7);
+    }
+    core_test_fini(&t);
+}
+
+/* Ids end in their number here, 1 .. 7, behind zeroes. */
+static void jobs_are_found_by_their_end(void **state)
+{
+    static const struct {
+        struct wire_bytes id_short, id_end;
+        unsigned found;
+    } table[] = {
+#define B(text) {(const uint8_t *)(text), sizeof(text) - 1}
+        {B("\0\0\0\5"), B(""), 1},  {B("\0\0\0"), B(""), 7},     {B("\0"), B(""), 7},
+        {B("\0\0\0\10"), B(""), 0}, {B("\1"), B(""), 0},         {B(""), B("\5"), 1},
+        {B(""), B("\0\5"), 1},      {B(""), B("\1\5"), 0},       {B(""), B("\10"), 0},
+        {B("\0"), B("\5"), 1},      {B("\0\0\0\4"), B("\5"), 0},
+#undef B
+    };
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    (void)core_test_ready_worker(&t, "w");
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    for (uint8_t i = 1; i <= 7; i++)
+        assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct wire_request list = {.kind = WIRE_REQUEST_LIST_JOBS,
+                                    .session = client,
+                                    .list_jobs = {.tenant = "",
+                                                  .model = "",
+                                                  .id_short = table[i].id_short,
+                                                  .id_end = table[i].id_end}};
+        const struct wire_list_jobs_reply *r = &core_test_ask(&t, &list)->list_jobs;
+        assert_int_equal(r->n_jobs, table[i].found);
+        assert_false(r->more);
+        assert_true(id_is_zero(&r->next));
+        if (table[i].found == 1)
+            assert_int_equal(r->jobs[0].job_id.bytes[15], 5);
+    }
+    core_test_fini(&t);
+}
+
+/* A filter that nothing fits is not looked for among all jobs in one turn: pages come empty, and
+ * say where to go on. */
+static void a_page_looks_at_a_bounded_number_of_jobs(void **state)
+{
+    enum { JOBS = 40000 };
+    struct core_test t;
+    unsigned pages = 0, found = 0;
+    struct id after;
+    (void)state;
+    core_test_init(&t);
+    t.config.queue_jobs_max = t.config.queue_tokens_max = UINT32_MAX;
+    core_test_open(&t);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    (void)core_test_ready_worker(&t, "w");
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    for (uint32_t i = 0; i < JOBS; i++) {
+        struct wire_request submit = core_test_submit(client, 0, "m", 20);
+        submit.submit.job_id =
+            (struct id){{9, (uint8_t)(i >> 16), (uint8_t)(i >> 8), (uint8_t)i, [12] = 1}};
+        assert_int_equal(core_test_ask(&t, &submit)->kind, WIRE_REQUEST_SUBMIT);
+    }
+    struct wire_request list = {.kind = WIRE_REQUEST_LIST_JOBS,
+                                .session = client,
+                                .list_jobs = {.tenant = "",
+                                              .model = "",
+                                              .newest_first = true,
+                                              .id_short = {(const uint8_t *)"\0\0\0\1", 4}}};
+    for (bool more = true; more; pages++) {
+        const struct wire_list_jobs_reply *r = &core_test_ask(&t, &list)->list_jobs;
+        more = r->more;
+        found += (unsigned)r->n_jobs;
+        assert_true(more == !id_is_zero(&r->next));
+        after = r->next;
+        list.list_jobs.after = (struct wire_bytes){.data = after.bytes, .size = ID_BYTES};
+    }
+    assert_int_equal(found, 1);
+    assert_in_range(pages, 3, 4);
+    core_test_fini(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_full_disk_refuses_writes_and_answers_reads),
+        cmocka_unit_test(old_jobs_are_removed_the_oldest_first),
+        cmocka_unit_test(lists_page_both_ways),
+        cmocka_unit_test(jobs_are_found_by_their_end),
+        cmocka_unit_test(a_page_looks_at_a_bounded_number_of_jobs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

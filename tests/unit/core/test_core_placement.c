@@ -1,0 +1,282 @@
+/* Which worker gets a job: time, memory, loads, files. */
+#include "tests/unit/core/core_test.h"
+
+#include <string.h>
+
+static void the_worker_that_answers_first_is_chosen(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    struct core_test_worker cold = {.name = "a-cold",
+                                    .key = 1,
+                                    .total_bytes = 8 * CORE_TEST_GB,
+                                    .free_bytes = 8 * CORE_TEST_GB,
+                                    .models = {"m"},
+                                    .weights_bytes = {CORE_TEST_GB}};
+    (void)core_test_worker(&t, &cold);
+    (void)core_test_ready_worker(&t, "b-warm");
+    (void)core_test_ready_worker(&t, "c-warm");
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    static const char *const want[] = {"b-warm", "c-warm", "b-warm", "c-warm"};
+    for (uint8_t i = 0; i < 4; i++) {
+        assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
+        assert_string_equal(core_test_job(&t, client, i).worker, want[i]);
+    }
+    struct wire_request explain = {
+        .kind = WIRE_REQUEST_EXPLAIN, .session = client, .explain = {.job_id = core_test_id(2)}};
+    const struct wire_explain_reply *e = &core_test_ask(&t, &explain)->explain;
+    assert_int_equal(e->n_candidates, 3);
+    assert_string_equal(e->candidates[0].worker, "b-warm");
+    assert_true(e->candidates[0].chosen);
+    assert_int_equal(e->candidates[0].queued_tokens, 30);
+    assert_int_equal(e->candidates[0].tokens_per_s, 100);
+    assert_int_equal(e->candidates[0].cost_ms, 300);
+    assert_string_equal(e->candidates[1].worker, "a-cold");
+    assert_string_equal(e->candidates[1].detail, "fits, not loaded yet");
+    core_test_fini(&t);
+}
+
+static void a_model_is_loaded_once_and_waited_for(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    struct core_test_worker cold = {.name = "w",
+                                    .key = 1,
+                                    .total_bytes = 8 * CORE_TEST_GB,
+                                    .free_bytes = 8 * CORE_TEST_GB,
+                                    .models = {"m"},
+                                    .weights_bytes = {CORE_TEST_GB}};
+    uint64_t worker = core_test_worker(&t, &cold);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    for (uint8_t i = 0; i < 5; i++)
+        assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
+    struct wire_pull_reply pull = core_test_pull(&t, worker, 0);
+    assert_int_equal(pull.n_commands, 1);
+    assert_int_equal(pull.commands[0].kind, WIRE_COMMAND_LOAD);
+    struct wire_request explain = {
+        .kind = WIRE_REQUEST_EXPLAIN, .session = client, .explain = {.job_id = core_test_id(0)}};
+    assert_non_null(strstr(core_test_ask(&t, &explain)->explain.summary, "to be loaded on w"));
+
+    struct wire_model_status status = {
+        .name = "m", .state = WIRE_MODEL_STATE_READY, .error = "", .weights_bytes = CORE_TEST_GB};
+    struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
+                                  .session = worker,
+                                  .report = {.models = &status, .n_models = 1}};
+    (void)core_test_ask(&t, &report);
+    assert_int_equal(core_test_pull(&t, worker, 1).n_commands, 5);
+    core_test_fini(&t);
+}
+
+static void memory_must_be_free_and_unclaimed(void **state)
+{
+    static const struct {
+        const char *what;
+        uint64_t total, free, weights;
+        bool loads;
+        const char *part; /* of the explanation */
+    } table[] = {
+        {"there is room", 8, 8, 4, true, "loading"},
+        {"a stranger holds it", 8, 3, 4, false, "needs 4294967296 bytes; free 3221225472"},
+        {"just enough", 8, 4, 4, true, "loading"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct core_test t;
+        core_test_init(&t);
+        core_test_open(&t);
+        struct core_test_worker w = {.name = "w",
+                                     .key = 1,
+                                     .total_bytes = table[i].total * CORE_TEST_GB,
+                                     .free_bytes = table[i].free * CORE_TEST_GB,
+                                     .models = {"m"},
+                                     .weights_bytes = {table[i].weights * CORE_TEST_GB}};
+        uint64_t worker = core_test_worker(&t, &w);
+        uint64_t client = core_test_client(&t, "c", "", 2);
+        assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+        assert_int_equal(core_test_pull(&t, worker, 0).n_commands, table[i].loads ? 1 : 0);
+        struct wire_request explain = {.kind = WIRE_REQUEST_EXPLAIN,
+                                       .session = client,
+                                       .explain = {.job_id = core_test_id(1)}};
+        const struct wire_explain_reply *e = &core_test_ask(&t, &explain)->explain;
+        if (strstr(e->candidates[0].detail, table[i].part) == NULL)
+            fail_msg("%s: %s", table[i].what, e->candidates[0].detail);
+        assert_string_equal(e->candidates[0].predicate, table[i].loads ? "" : "memory");
+        core_test_fini(&t);
+    }
+}
+
+static void status_report(struct core_test *t, uint64_t worker, const char *model,
+                          enum wire_model_state model_state, uint64_t free_gb)
+{
+    struct wire_model_status status = {.name = model, .state = model_state, .error = "no"};
+    struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
+                                  .session = worker,
+                                  .report = {.models = &status,
+                                             .n_models = 1,
+                                             .memory = {.total_bytes = 8 * CORE_TEST_GB,
+                                                        .free_bytes = free_gb * CORE_TEST_GB}}};
+    assert_int_equal(core_test_ask(t, &report)->kind, WIRE_REQUEST_REPORT);
+}
+
+/* Keeps the worker alive while time passes. */
+static void wait_alive(struct core_test *t, uint64_t worker, uint64_t ms)
+{
+    struct wire_request beat = {.kind = WIRE_REQUEST_REPORT, .session = worker};
+    for (uint64_t passed = 0; passed < ms; passed += 1000) {
+        core_test_wait(t, 1000);
+        (void)core_test_ask(t, &beat);
+    }
+}
+
+static void an_idle_model_makes_room_a_busy_one_is_let_finish(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.config.residency_ms = 5000;
+    core_test_open(&t);
+    struct core_test_worker w = {.name = "w",
+                                 .key = 1,
+                                 .total_bytes = 8 * CORE_TEST_GB,
+                                 .free_bytes = 3 * CORE_TEST_GB,
+                                 .models = {"a", "b"},
+                                 .weights_bytes = {5 * CORE_TEST_GB, 5 * CORE_TEST_GB},
+                                 .ready = {true, false}};
+    uint64_t worker = core_test_worker(&t, &w);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "a", 20), ERR_OK);
+    assert_int_equal(core_test_submit_ask(&t, client, 2, "b", 20), ERR_OK);
+    assert_int_equal(core_test_pull(&t, worker, 0).n_commands, 1); /* only the job of a */
+    /* b has waited for a whole residency: a gets nothing new, and is unloaded when it is idle. */
+    wait_alive(&t, worker, 6000);
+    assert_int_equal(core_test_submit_ask(&t, client, 3, "a", 20), ERR_OK);
+    struct wire_request explain = {
+        .kind = WIRE_REQUEST_EXPLAIN, .session = client, .explain = {.job_id = core_test_id(3)}};
+    assert_non_null(
+        strstr(core_test_ask(&t, &explain)->explain.candidates[0].detail, "emptied for b"));
+    (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_STOP, ERR_OK);
+    struct wire_pull_reply pull = core_test_pull(&t, worker, 1);
+    assert_int_equal(pull.n_commands, 1);
+    assert_int_equal(pull.commands[0].kind, WIRE_COMMAND_UNLOAD);
+    assert_string_equal(pull.commands[0].unload.model, "a");
+    status_report(&t, worker, "a", WIRE_MODEL_STATE_AVAILABLE, 8);
+    pull = core_test_pull(&t, worker, 2);
+    assert_int_equal(pull.commands[0].kind, WIRE_COMMAND_LOAD);
+    assert_string_equal(pull.commands[0].load.model, "b");
+    status_report(&t, worker, "b", WIRE_MODEL_STATE_READY, 3);
+    assert_int_equal(core_test_job(&t, client, 2).state, WIRE_JOB_STATE_LEASED);
+    core_test_fini(&t);
+}
+
+/* The worker that was being emptied for b comes back without the file of b. */
+static void room_is_made_only_for_what_is_there(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.config.residency_ms = 5000;
+    core_test_open(&t);
+    struct core_test_worker w = {.name = "w",
+                                 .key = 1,
+                                 .total_bytes = 8 * CORE_TEST_GB,
+                                 .free_bytes = 3 * CORE_TEST_GB,
+                                 .models = {"a", "b"},
+                                 .weights_bytes = {5 * CORE_TEST_GB, 5 * CORE_TEST_GB},
+                                 .ready = {true, false}};
+    uint64_t worker = core_test_worker(&t, &w);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "a", 20), ERR_OK);
+    assert_int_equal(core_test_submit_ask(&t, client, 2, "b", 20), ERR_OK);
+    wait_alive(&t, worker, 6000);
+    assert_int_equal(core_test_submit_ask(&t, client, 3, "a", 20), ERR_OK);
+    assert_int_equal(core_test_job(&t, client, 3).state, WIRE_JOB_STATE_QUEUED);
+    w.models[1] = NULL;
+    (void)core_test_worker(&t, &w);
+    assert_int_equal(core_test_job(&t, client, 3).state, WIRE_JOB_STATE_LEASED);
+    core_test_fini(&t);
+}
+
+static void a_model_that_never_loads_fails_its_jobs(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.config.load_retry_ms = 2000;
+    core_test_open(&t);
+    struct core_test_worker w = {.name = "w",
+                                 .key = 1,
+                                 .total_bytes = 8 * CORE_TEST_GB,
+                                 .free_bytes = 8 * CORE_TEST_GB,
+                                 .models = {"m"},
+                                 .weights_bytes = {CORE_TEST_GB}};
+    uint64_t worker = core_test_worker(&t, &w), acked = 0;
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(core_test_job(&t, client, 1).state, WIRE_JOB_STATE_QUEUED);
+        assert_int_equal(core_test_pull(&t, worker, acked++).n_commands, 1);
+        status_report(&t, worker, "m", WIRE_MODEL_STATE_LOADING, 8);
+        status_report(&t, worker, "m", WIRE_MODEL_STATE_FAILED, 8);
+        wait_alive(&t, worker, 3000);
+    }
+    struct wire_job_info info = core_test_job(&t, client, 1);
+    assert_int_equal(info.state, WIRE_JOB_STATE_FAILED);
+    assert_non_null(strstr(info.error.text, "no worker can load model m; w: no"));
+    core_test_fini(&t);
+}
+
+static void one_name_is_one_file(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    (void)core_test_ready_worker(&t, "w");
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    struct wire_model_offer offer = {.name = "m",
+                                     .weights_digest = {99},
+                                     .architecture = "",
+                                     .quantization = "",
+                                     .context_tokens = 1000,
+                                     .chat_template = ""};
+    struct wire_request hello = {
+        .kind = WIRE_REQUEST_HELLO,
+        .hello = {.role = WIRE_ROLE_WORKER,
+                  .node = "v",
+                  .tenant = "",
+                  .build = "",
+                  .worker = {.models = &offer, .n_models = 1, .device = "", .isa = ""}}};
+    hello.session = core_test_ask(&t, &hello)->session;
+    hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
+    assert_true(core_test_ask(&t, &hello)->hello.established);
+    t.config.worker_leases_max = 1;
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    assert_int_equal(core_test_submit_ask(&t, client, 2, "m", 20), ERR_OK);
+    struct wire_request explain = {
+        .kind = WIRE_REQUEST_EXPLAIN, .session = client, .explain = {.job_id = core_test_id(2)}};
+    const struct wire_explain_reply *e = &core_test_ask(&t, &explain)->explain;
+    assert_int_equal(e->n_candidates, 2);
+    assert_string_equal(e->candidates[0].predicate, "model"); /* v */
+    assert_non_null(strstr(e->candidates[0].detail, "another digest"));
+    assert_string_equal(e->candidates[1].predicate, "slots"); /* w */
+    assert_string_equal(e->candidates[1].detail, "1 of 1 leases are out");
+    core_test_fini(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_worker_that_answers_first_is_chosen),
+        cmocka_unit_test(a_model_is_loaded_once_and_waited_for),
+        cmocka_unit_test(memory_must_be_free_and_unclaimed),
+        cmocka_unit_test(an_idle_model_makes_room_a_busy_one_is_let_finish),
+        cmocka_unit_test(room_is_made_only_for_what_is_there),
+        cmocka_unit_test(a_model_that_never_loads_fails_its_jobs),
+        cmocka_unit_test(one_name_is_one_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
