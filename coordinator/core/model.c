@@ -142,6 +142,7 @@ void hosting_offer(struct core *c, struct core_worker *w, const struct wire_mode
     h->load_asked = h->unload_asked = false;
     h->failures = 0;
     h->status = (struct wire_model_status){.name = m->name, .state = h->state, .error = ""};
+    h->measured = h->learned_from = (struct core_measure){0};
     free(h->error);
     h->error = NULL;
     h->same_file = false;
@@ -164,40 +165,131 @@ void hosting_remove(struct core *c, struct core_hosting *h)
     free(h);
 }
 
-/* Rates wander; only a change of an eighth is worth a write. */
-static bool rate_moved(uint32_t was, uint32_t now)
+/* ---- what was measured ----
+ *
+ * A worker's own numbers decide about that worker, where they can be true at all. What is learned
+ * for a model, and used for workers that have measured nothing yet, is the middle one of what its
+ * workers say: one that is broken, or lies, moves nothing as soon as there are three.
+ */
+
+#define MEASURES_MAX      63u    /* of so many workers; more make the middle no better */
+#define LOAD_MS_LEAST_MAX 60000u /* and what 10 MB/s take */
+#define LOAD_BYTES_PER_MS 10000u
+#define TOKENS_PER_S_MAX  10000000u
+#define BYTES_EXTRA_MAX   (256ull << 20) /* what a device takes beside the model */
+
+static uint64_t predicted_bytes(const struct wire_model_offer *o)
 {
-    uint32_t low = was < now ? was : now, high = was < now ? now : was;
+    return o->weights_bytes + o->kv_bytes + o->scratch_bytes;
+}
+
+/* The header of the file says how much a model takes; a loaded one takes half to twice of it. */
+static bool bytes_are_plausible(const struct core_hosting *h, uint64_t bytes)
+{
+    uint64_t predicted = predicted_bytes(&h->offer);
+    return bytes >= predicted / 2 && bytes / 2 <= predicted + BYTES_EXTRA_MAX;
+}
+
+static void hosting_measure(struct core_hosting *h)
+{
+    const struct wire_model_status *s = &h->status;
+    struct core_measure *m = &h->measured;
+    uint64_t bytes = s->weights_bytes + s->kv_bytes + s->scratch_bytes;
+    if (h->state != WIRE_MODEL_STATE_READY)
+        return;
+    if (bytes != 0 && bytes_are_plausible(h, bytes))
+        m->bytes = bytes;
+    if (s->load_ms != 0 &&
+        s->load_ms <= LOAD_MS_LEAST_MAX + h->offer.weights_bytes / LOAD_BYTES_PER_MS)
+        m->load_ms = s->load_ms;
+    if (s->prefill_tokens_per_s != 0 && s->prefill_tokens_per_s <= TOKENS_PER_S_MAX)
+        m->prefill_tokens_per_s = s->prefill_tokens_per_s;
+    if (s->decode_tokens_per_s != 0 && s->decode_tokens_per_s <= TOKENS_PER_S_MAX)
+        m->decode_tokens_per_s = s->decode_tokens_per_s;
+}
+
+struct measures {
+    uint64_t values[MEASURES_MAX];
+    size_t n;
+};
+
+static void measures_add(struct measures *m, uint64_t value)
+{
+    if (value == 0 || m->n == MEASURES_MAX)
+        return;
+    size_t i = m->n++;
+    for (; i > 0 && m->values[i - 1] > value; i--)
+        m->values[i] = m->values[i - 1];
+    m->values[i] = value;
+}
+
+/* Of two in the middle the lower or the higher one. 0: nobody has measured. */
+static uint64_t measures_middle(const struct measures *m, bool higher)
+{
+    return m->n > 0 ? m->values[higher ? m->n / 2 : (m->n - 1) / 2] : 0;
+}
+
+/* Measured numbers wander; only a change of an eighth is worth a write. */
+static bool has_moved(uint64_t was, uint64_t now)
+{
+    uint64_t low = was < now ? was : now, high = was < now ? now : was;
     return now != 0 && high - low > high / 8;
 }
 
-static void learn_status(struct core *c, const struct core_hosting *h)
+static bool measure_has_moved(const struct core_measure *was, const struct core_measure *now)
 {
-    struct record_learned *l = &h->model->learned;
-    const struct wire_model_status *s = &h->status;
-    uint64_t measured = s->weights_bytes + s->kv_bytes + s->scratch_bytes;
+    return was->bytes != now->bytes || has_moved(was->load_ms, now->load_ms) ||
+           has_moved(was->prefill_tokens_per_s, now->prefill_tokens_per_s) ||
+           has_moved(was->decode_tokens_per_s, now->decode_tokens_per_s);
+}
+
+static void learn_measures(struct core *c, struct core_model *m)
+{
+    struct measures bytes = {.n = 0}, load = {.n = 0}, prefill = {.n = 0}, decode = {.n = 0};
+    struct record_learned *l = &m->learned;
     bool changed = false;
 
-    if (!h->same_file || h->state != WIRE_MODEL_STATE_READY)
-        return;
-    if (measured != 0 && measured != l->measured_bytes) {
-        l->measured_bytes = measured;
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
+        if (!h->same_file)
+            continue;
+        /* Bytes belong to what was predicted for that context. */
+        if (predicted_bytes(&h->offer) == l->predicted_bytes)
+            measures_add(&bytes, h->measured.bytes);
+        measures_add(&load, h->measured.load_ms);
+        measures_add(&prefill, h->measured.prefill_tokens_per_s);
+        measures_add(&decode, h->measured.decode_tokens_per_s);
+    }
+    /* In doubt a model is larger and slower than it is said to be. */
+    uint64_t now[4] = {measures_middle(&bytes, true), measures_middle(&load, true),
+                       measures_middle(&prefill, false), measures_middle(&decode, false)};
+    if (now[0] != 0 && now[0] != l->measured_bytes) {
+        l->measured_bytes = now[0];
         changed = true;
     }
-    if (s->load_ms != 0 && s->load_ms != l->load_ms) {
-        l->load_ms = s->load_ms;
+    if (has_moved(l->load_ms, now[1])) {
+        l->load_ms = now[1];
         changed = true;
     }
-    if (rate_moved(l->prefill_tokens_per_s, s->prefill_tokens_per_s)) {
-        l->prefill_tokens_per_s = s->prefill_tokens_per_s;
+    if (has_moved(l->prefill_tokens_per_s, now[2])) {
+        l->prefill_tokens_per_s = (uint32_t)now[2];
         changed = true;
     }
-    if (rate_moved(l->decode_tokens_per_s, s->decode_tokens_per_s)) {
-        l->decode_tokens_per_s = s->decode_tokens_per_s;
+    if (has_moved(l->decode_tokens_per_s, now[3])) {
+        l->decode_tokens_per_s = (uint32_t)now[3];
         changed = true;
     }
     if (changed)
-        model_learned_touch(c, h->model);
+        model_learned_touch(c, m);
+}
+
+static void learn_status(struct core *c, struct core_hosting *h)
+{
+    hosting_measure(h);
+    if (!h->same_file || !measure_has_moved(&h->learned_from, &h->measured))
+        return;
+    h->learned_from = h->measured;
+    learn_measures(c, h->model);
 }
 
 void hosting_status(struct core *c, struct core_worker *w, const struct wire_model_status *status)
@@ -240,18 +332,30 @@ void hosting_status(struct core *c, struct core_worker *w, const struct wire_mod
     model_touch(c, h->model);
 }
 
-/* What it takes when loaded: as measured where that is known, else as predicted. */
+/* What it takes when loaded: as measured there, or by others of the same size, else as predicted.
+ */
 uint64_t hosting_need_bytes(const struct core_hosting *h)
 {
-    const struct wire_model_status *s = &h->status;
-    uint64_t measured = s->weights_bytes + s->kv_bytes + s->scratch_bytes;
-    uint64_t predicted = h->offer.weights_bytes + h->offer.kv_bytes + h->offer.scratch_bytes;
-    if (h->state == WIRE_MODEL_STATE_READY && measured != 0)
-        return measured;
     const struct record_learned *l = &h->model->learned;
-    if (h->same_file && l->measured_bytes != 0 && l->predicted_bytes == predicted)
+    if (h->measured.bytes != 0)
+        return h->measured.bytes;
+    if (h->same_file && l->measured_bytes != 0 && l->predicted_bytes == predicted_bytes(&h->offer))
         return l->measured_bytes;
-    return predicted;
+    return predicted_bytes(&h->offer);
+}
+
+uint64_t hosting_load_ms(const struct core_hosting *h)
+{
+    if (h->measured.load_ms != 0)
+        return h->measured.load_ms;
+    return h->same_file ? h->model->learned.load_ms : 0;
+}
+
+uint32_t hosting_tokens_per_s(const struct core_hosting *h)
+{
+    if (h->measured.decode_tokens_per_s != 0)
+        return h->measured.decode_tokens_per_s;
+    return h->same_file ? h->model->learned.decode_tokens_per_s : 0;
 }
 
 bool hosting_holds_memory(const struct core_hosting *h)

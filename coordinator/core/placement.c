@@ -135,7 +135,7 @@ static const struct {
 
 static uint64_t load_time_ms(const struct core_hosting *h)
 {
-    uint64_t ms = h->model->learned.load_ms;
+    uint64_t ms = hosting_load_ms(h);
     return ms > 0 ? ms : h->offer.weights_bytes / LOAD_BYTES_PER_MS + 100u;
 }
 
@@ -154,9 +154,7 @@ void placement_judge(const struct core *c, const struct core_job *j, struct core
         .ready = h->state == WIRE_MODEL_STATE_READY,
         .loading = h->state == WIRE_MODEL_STATE_LOADING || h->load_asked,
     };
-    row.tokens_per_s = h->status.decode_tokens_per_s;
-    if (row.tokens_per_s == 0)
-        row.tokens_per_s = h->model->learned.decode_tokens_per_s;
+    row.tokens_per_s = hosting_tokens_per_s(h);
     if (row.tokens_per_s == 0)
         row.tokens_per_s = RATE_UNKNOWN;
 

@@ -149,6 +149,13 @@ struct core_watch {
 
 /* ---- workers and models ---- */
 
+/* Each 0 until it was measured. */
+struct core_measure {
+    uint64_t bytes; /* of the loaded model */
+    uint64_t load_ms;
+    uint32_t prefill_tokens_per_s, decode_tokens_per_s;
+};
+
 /* One model on one worker. */
 struct core_hosting {
     struct tree_node by_model;  /* among the workers of its model, by worker name */
@@ -167,6 +174,8 @@ struct core_hosting {
     uint64_t ready_ms;
     uint64_t used_ms; /* when its last lease ended */
     struct wire_model_status status;
+    struct core_measure measured;     /* by this worker, the last that can be true */
+    struct core_measure learned_from; /* as it was when the model learned from it */
     uint32_t leases;
     uint64_t lease_tokens; /* still to come from them, prompts included */
 };
@@ -416,6 +425,8 @@ void hosting_offer(struct core *c, struct core_worker *w, const struct wire_mode
 void hosting_status(struct core *c, struct core_worker *w, const struct wire_model_status *status);
 void hosting_remove(struct core *c, struct core_hosting *h);
 uint64_t hosting_need_bytes(const struct core_hosting *h);
+uint64_t hosting_load_ms(const struct core_hosting *h);      /* 0: not known */
+uint32_t hosting_tokens_per_s(const struct core_hosting *h); /* 0: not known */
 bool hosting_holds_memory(const struct core_hosting *h);
 void models_init(struct core *c);
 void models_free(struct core *c);
