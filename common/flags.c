@@ -282,6 +282,31 @@ enum err flags_parse(char **words, int n_words, const struct flag_target *target
     return ERR_OK;
 }
 
+/* How much of the text fits a line: up to a blank, or the first word where that alone is longer. */
+static size_t line_size(const char *text, size_t columns)
+{
+    size_t size = strlen(text);
+    if (size <= columns)
+        return size;
+    for (size = columns; size > 0 && text[size] != ' ';)
+        size--;
+    return size > 0 ? size : strcspn(text, " ");
+}
+
+void flags_wrap(const char *text, size_t indent, size_t columns, size_t at, struct buf *out)
+{
+    while (*text) {
+        for (; at < indent; at++)
+            buf_append_byte(out, ' ');
+        size_t size = line_size(text, columns - indent);
+        buf_append(out, text, size);
+        buf_append_byte(out, '\n');
+        text += size;
+        text += strspn(text, " ");
+        at = 0;
+    }
+}
+
 void flags_describe(const struct flag_set *sets, unsigned columns, struct buf *out)
 {
     enum { INDENT = 30 };
@@ -299,24 +324,7 @@ void flags_describe(const struct flag_set *sets, unsigned columns, struct buf *o
                 buf_append_byte(out, '\n');
                 at = 0;
             }
-            const char *text = f->help;
-            size_t room = columns > INDENT + 20 ? columns - INDENT : 50;
-            while (*text) {
-                for (; at < INDENT; at++)
-                    buf_append_byte(out, ' ');
-                size_t take = strlen(text);
-                if (take > room) {
-                    for (take = room; take > 0 && text[take] != ' ';)
-                        take--;
-                    if (take == 0)
-                        take = strcspn(text, " ");
-                }
-                buf_append(out, text, take);
-                buf_append_byte(out, '\n');
-                text += take;
-                text += strspn(text, " ");
-                at = 0;
-            }
+            flags_wrap(f->help, INDENT, columns > INDENT + 20 ? columns : INDENT + 50, at, out);
         }
     }
 }

@@ -69,6 +69,10 @@ enum err flags_parse(char **words, int n_words, const struct flag_target *target
 struct buf;
 void flags_describe(const struct flag_set *sets, unsigned columns, struct buf *out);
 
+/* The text in lines of at most `columns`, each `indent` blanks in, the first one where `at` columns
+ * are written already. */
+void flags_wrap(const char *text, size_t indent, size_t columns, size_t at, struct buf *out);
+
 /* yyyy-mm-dd, a day that exists, as yyyymmdd. */
 bool flag_day_parse(const char *text, uint32_t *ret_day);
 

@@ -255,23 +255,6 @@ const char *cli_command_nearest(const char *word)
     return best;
 }
 
-static void help_wrap(struct buf *out, const char *text)
-{
-    while (*text) {
-        size_t n = strlen(text);
-        if (n > HELP_COLUMNS) {
-            for (n = HELP_COLUMNS; n > 0 && text[n] != ' ';)
-                n--;
-            if (n == 0)
-                n = strcspn(text, " ");
-        }
-        buf_append(out, text, n);
-        buf_append_byte(out, '\n');
-        text += n;
-        text += strspn(text, " ");
-    }
-}
-
 static void help_put(struct buf *text, FILE *out)
 {
     fputs(buf_str(text), out);
@@ -307,7 +290,7 @@ void cli_print_command_help(const struct cli_command *command, FILE *out)
                command->operands[0] ? " " : "", command->operands, command->summary);
     if (command->description[0]) {
         buf_append_byte(&text, '\n');
-        help_wrap(&text, command->description);
+        flags_wrap(command->description, 0, HELP_COLUMNS, 0, &text);
     }
     if (command->sets) {
         buf_append_str(&text, "\nFlags:\n");

@@ -6,23 +6,26 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static void text_append_replacement(struct buf *out)
+enum text_controls { TEXT_CONTROLS_KEEP, TEXT_CONTROLS_KEEP_LINES, TEXT_CONTROLS_ESCAPE };
+
+static bool text_is_kept(uint32_t code, enum text_controls controls)
 {
-    buf_append(out, "\xEF\xBF\xBD", 3);
+    return controls == TEXT_CONTROLS_KEEP || !utf8_is_control(code) ||
+           (controls == TEXT_CONTROLS_KEEP_LINES && (code == '\n' || code == '\t'));
 }
 
-void text_append_safe(struct buf *out, const void *bytes, size_t size, bool keep_lines)
+/* What is not UTF-8 becomes U+FFFD, one for each broken part. */
+static void text_append(struct buf *out, const char *p, size_t size, enum text_controls controls)
 {
-    const char *p = bytes;
     for (size_t i = 0; i < size;) {
         uint32_t code;
         size_t n = utf8_decode(p + i, size - i, &code);
         if (n == 0) {
-            text_append_replacement(out);
+            buf_append(out, "\xEF\xBF\xBD", 3);
             i += utf8_bad_length(p + i, size - i);
             continue;
         }
-        if (!utf8_is_control(code) || (keep_lines && (code == '\n' || code == '\t')))
+        if (text_is_kept(code, controls))
             buf_append(out, p + i, n);
         else
             buf_printf(out, code < 0x100 ? "\\x%02x" : "\\u%04x", (unsigned)code);
@@ -30,20 +33,14 @@ void text_append_safe(struct buf *out, const void *bytes, size_t size, bool keep
     }
 }
 
+void text_append_safe(struct buf *out, const void *bytes, size_t size, bool keep_lines)
+{
+    text_append(out, bytes, size, keep_lines ? TEXT_CONTROLS_KEEP_LINES : TEXT_CONTROLS_ESCAPE);
+}
+
 void text_append_utf8(struct buf *out, const void *bytes, size_t size)
 {
-    const char *p = bytes;
-    for (size_t i = 0; i < size;) {
-        uint32_t code;
-        size_t n = utf8_decode(p + i, size - i, &code);
-        if (n == 0) {
-            text_append_replacement(out);
-            i += utf8_bad_length(p + i, size - i);
-        } else {
-            buf_append(out, p + i, n);
-            i += n;
-        }
-    }
+    text_append(out, bytes, size, TEXT_CONTROLS_KEEP);
 }
 
 struct text_range {
