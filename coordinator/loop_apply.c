@@ -53,11 +53,9 @@ struct chunk_keys {
     size_t n;
 };
 
-static bool chunk_key_visit(void *arg, const uint8_t *key, size_t key_size,
-                            struct store_value value)
+static bool chunk_key_visit(void *arg, const uint8_t *key, size_t key_size)
 {
     struct chunk_keys *k = arg;
-    (void)value;
     if (key_size != APPLY_CHUNK_KEY_BYTES || memcmp(key, k->job_id.bytes, ID_BYTES) != 0)
         return false;
     memcpy(k->keys[k->n++], key, key_size);
@@ -75,7 +73,7 @@ static enum err job_delete(struct apply *a, const struct id *job_id, struct errb
     apply_chunk_key(job_id, 0, from);
     do {
         k->n = 0;
-        err = store_scan(a->txn, STORE_TABLE_CHUNK, from, sizeof from, chunk_key_visit, k, eb);
+        err = store_scan_keys(a->txn, STORE_TABLE_CHUNK, from, sizeof from, chunk_key_visit, k, eb);
         for (size_t i = 0; i < k->n && err == ERR_OK; i++)
             err = store_delete(a->txn, STORE_TABLE_CHUNK, k->keys[i], APPLY_CHUNK_KEY_BYTES, eb);
     } while (err == ERR_OK && k->n == KEYS_PER_SCAN);

@@ -370,6 +370,33 @@ enum err store_scan(struct store_txn *txn, enum store_table table, const void *f
     return e == ERR_OK ? scan.err : e;
 }
 
+struct scan_keys {
+    store_visit_key_fn *visit;
+    void *arg;
+};
+
+static bool scan_keys_visit(void *arg, struct store_value key, struct store_value sealed)
+{
+    const struct scan_keys *scan = arg;
+    (void)sealed;
+    return scan->visit(scan->arg, key.data, key.size);
+}
+
+enum err store_scan_keys(struct store_txn *txn, enum store_table table, const void *from,
+                         size_t from_size, store_visit_key_fn *visit, void *arg, struct errbuf *eb)
+{
+    struct scan_keys scan = {visit, arg};
+
+    CHECK(table >= 0 && table < STORE_TABLE_COUNT && from_size <= LIMIT_STORE_KEY_BYTES);
+    if (txn->failed != ERR_OK)
+        return err_set(eb, txn->failed, "%s", txn->why.text);
+    txn->scans++;
+    enum err e = txn->store->ops->scan(txn, table, (struct store_value){from, from_size},
+                                       scan_keys_visit, &scan, eb);
+    txn->scans--;
+    return e;
+}
+
 enum err store_last_key(struct store_txn *txn, enum store_table table, uint8_t *ret_key,
                         size_t *ret_key_size, struct errbuf *eb)
 {

@@ -101,6 +101,10 @@ typedef bool store_visit_fn(void *arg, const uint8_t *key, size_t key_size,
                             struct store_value value);
 enum err store_scan(struct store_txn *txn, enum store_table table, const void *from,
                     size_t from_size, store_visit_fn *visit, void *arg, struct errbuf *eb);
+/* As scan, of keys alone: values are not looked at, so that what is damaged can be removed. */
+typedef bool store_visit_key_fn(void *arg, const uint8_t *key, size_t key_size);
+enum err store_scan_keys(struct store_txn *txn, enum store_table table, const void *from,
+                         size_t from_size, store_visit_key_fn *visit, void *arg, struct errbuf *eb);
 /* The last key of a table: ERR_NOT_FOUND where it is empty. `ret_key` has LIMIT_STORE_KEY_BYTES. */
 enum err store_last_key(struct store_txn *txn, enum store_table table, uint8_t *ret_key,
                         size_t *ret_key_size, struct errbuf *eb);
