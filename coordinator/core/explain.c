@@ -1,7 +1,8 @@
 /*
  * explain.c - why a job waits, or why it went where it went: each candidate with its numbers and
  * the predicate that it failed. A waiting job is judged again now; for the others the decision
- * was kept, the newest CORE_DECISIONS of them.
+ * was kept, the newest CORE_DECISIONS of them since the start. Where it is not, that is said, with
+ * what is stored of the job, and for one that runs the workers are judged as they are now.
  */
 #include "coordinator/core/state.h"
 
@@ -72,6 +73,48 @@ void explain_keep(struct core *c, struct core_job *j, const struct placement_row
     j->decision = slot + 1;
 }
 
+/* All workers with the model, as they are now. */
+static struct wire_candidate *candidates_now(const struct core *c, const struct core_job *j,
+                                             struct core_effects *fx, size_t *ret_n)
+{
+    const struct core_model *m = j->model;
+    size_t n_hosts = tree_count(&m->hosts), n = 0;
+    struct wire_candidate *out = effect_alloc(fx, n_hosts, sizeof(struct wire_candidate));
+    for (struct tree_node *t = tree_first(&m->hosts); t != NULL && n < LIMIT_CANDIDATES;
+         t = tree_above(&m->hosts, t)) {
+        struct placement_row row;
+        placement_judge(c, j, tree_entry(t, struct core_hosting, by_model), &row);
+        out[n] = candidate_of(&row, effect_text(fx, row_detail(&row)));
+        out[n].chosen = j->lease != NULL && j->lease->hosting == row.hosting;
+        n++;
+    }
+    *ret_n = n;
+    return out;
+}
+
+/* Decisions are not stored, and only so many are kept. */
+static void explain_forgotten(const struct core *c, const struct core_job *j,
+                              struct wire_explain_reply *r, struct core_effects *fx)
+{
+    const char *state = wire_job_state_name((enum wire_job_state)j->state);
+    const char *why =
+        j->decision == 0
+            ? effect_printf(fx,
+                            "it was decided before the coordinator started, %llu s ago, and "
+                            "decisions are not stored",
+                            (unsigned long long)((c->now_ms - c->started_ms) / 1000))
+            : effect_printf(fx, "the newest %u decisions are kept, and it is older",
+                            CORE_DECISIONS);
+    const char *now = "";
+    if (j->lease != NULL) {
+        r->candidates = candidates_now(c, j, fx, &r->n_candidates);
+        now = "; the workers are shown as they are now";
+    }
+    r->summary = effect_printf(
+        fx, "%s on %s, attempt %u, %u of at most %u tokens; why there is not known any more: %s%s",
+        state, j->worker, (unsigned)j->attempts, j->tokens, j->max_tokens, why, now);
+}
+
 static void explain_queued(struct core *c, const struct core_job *j, struct wire_explain_reply *r,
                            struct core_effects *fx)
 {
@@ -126,11 +169,12 @@ static void explain_placed(const struct core *c, const struct core_job *j,
     const char *state = wire_job_state_name((enum wire_job_state)j->state);
     if (d != NULL && id_compare(&d->job_id, &j->id) != 0)
         d = NULL;
+    if (j->worker[0] == '\0') {
+        r->summary = effect_printf(fx, "%s; it was never given to a worker", state);
+        return;
+    }
     if (d == NULL) {
-        r->summary =
-            j->worker[0] == '\0'
-                ? effect_printf(fx, "%s; it was never given to a worker", state)
-                : effect_printf(fx, "%s on %s; the decision is no longer kept", state, j->worker);
+        explain_forgotten(c, j, r, fx);
         return;
     }
     struct wire_candidate *out = effect_alloc(fx, d->n_candidates, sizeof(struct wire_candidate));
