@@ -27,9 +27,13 @@ find_package(Python3 COMPONENTS Interpreter REQUIRED)
 add_test(NAME engine_cli
   COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_cli.py
           ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
+set(short)
+if(CLOISTER_SANITIZE)
+  set(short --short)
+endif()
 # The model comes in the environment (CLOISTER_TEST_MODEL); without one the test is skipped.
 add_test(NAME engine_model
   COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_model.py
-          ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_CURRENT_SOURCE_DIR}/vectors)
+          ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_CURRENT_SOURCE_DIR}/vectors ${short})
 set_tests_properties(engine_cli engine_model PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77
   ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
