@@ -23,6 +23,7 @@
 #define LIMIT_COMMANDS_PER_PULL  64u
 #define LIMIT_PROGRESS_PER_FRAME 1024u  /* leases reported in one Report */
 #define LIMIT_TOKENS_PER_FRAME   65536u /* tokens of one lease in one Report, or of one Watch */
+#define LIMIT_TOKENS_PER_KIB     8192u  /* that 1024 bytes of a prompt can become */
 #define LIMIT_LIST_ROWS          1000u  /* jobs, ledger records a page */
 #define LIMIT_CANDIDATES         4096u  /* rows of one explanation */
 #define LIMIT_MODELS             4096u  /* different ones in a cluster */

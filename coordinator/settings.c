@@ -254,7 +254,9 @@ static const struct config_key settings_keys[] = {
      .fallback = "30s",
      .min = 1000,
      .max = 24ll * 3600 * 1000,
-     .help = "A worker that failed to load a model is asked again after this; three times in all."},
+     .help =
+         "A worker that failed to load a model is asked again after this. After three times its "
+         "jobs end with the reason, and it is asked again after twenty times as long."},
     {.name = "stall",
      .type = CONFIG_DURATION,
      .offset = FIELD(stall_ms),

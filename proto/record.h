@@ -132,6 +132,9 @@ struct record_learned {
     uint64_t kv_bytes;
     uint64_t scratch_bytes;
     const char *chat_template;
+    uint32_t prompt_tokens_per_job;
+    uint32_t prompt_tokens_per_message;
+    uint32_t prompt_tokens_per_kib;
 };
 
 /* Canonical: fields ascending, no unknown ones, default values left out: what protobuf-c packs.

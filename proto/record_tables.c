@@ -124,6 +124,9 @@ static const struct convert_field learned_fields[] = {
     FIELD_U64(P(LearnedRecord), W(learned), kv_bytes),
     FIELD_U64(P(LearnedRecord), W(learned), scratch_bytes),
     FIELD_NAME(P(LearnedRecord), W(learned), chat_template, 0),
+    FIELD_U32(P(LearnedRecord), W(learned), prompt_tokens_per_job),
+    FIELD_U32(P(LearnedRecord), W(learned), prompt_tokens_per_message),
+    FIELD_U32(P(LearnedRecord), W(learned), prompt_tokens_per_kib),
 };
 
 const struct convert_message record_learned_table = {TABLE(learned)};

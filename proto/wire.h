@@ -108,6 +108,12 @@ struct wire_model_offer {
     uint64_t kv_bytes;
     uint64_t scratch_bytes;
     const char *chat_template; /* its name, or empty: chat jobs are refused */
+    /* The most tokens that a prompt can become, worked out from the file's tokenizer and template:
+     * per_job + per_message * messages + per_kib * bytes / 1024, rounded up. per_kib 0: not known.
+     */
+    uint32_t prompt_tokens_per_job;     /* BOS, a system message that the template brings, ... */
+    uint32_t prompt_tokens_per_message; /* its role and what stands around it */
+    uint32_t prompt_tokens_per_kib;     /* for 1024 bytes of text or of messages' contents */
 };
 
 struct wire_memory {
@@ -138,6 +144,7 @@ struct wire_model_status {
     uint32_t decode_tokens_per_s;
     uint32_t kv_pages_free;
     uint32_t kv_pages;
+    uint32_t failures; /* loads that failed since it was last ready */
 };
 
 struct wire_worker_hello {

@@ -41,6 +41,9 @@ static const struct convert_field model_offer_fields[] = {
     FIELD_U64(P(ModelOffer), W(model_offer), kv_bytes),
     FIELD_U64(P(ModelOffer), W(model_offer), scratch_bytes),
     FIELD_NAME(P(ModelOffer), W(model_offer), chat_template, 0),
+    FIELD_U32_MAX(P(ModelOffer), W(model_offer), prompt_tokens_per_job, LIMIT_CONTEXT_TOKENS),
+    FIELD_U32_MAX(P(ModelOffer), W(model_offer), prompt_tokens_per_message, LIMIT_CONTEXT_TOKENS),
+    FIELD_U32_MAX(P(ModelOffer), W(model_offer), prompt_tokens_per_kib, LIMIT_TOKENS_PER_KIB),
 };
 
 static const struct convert_message model_offer_table = {
@@ -83,6 +86,7 @@ static const struct convert_field model_status_fields[] = {
     FIELD_U32(P(ModelStatus), W(model_status), decode_tokens_per_s),
     FIELD_U32(P(ModelStatus), W(model_status), kv_pages_free),
     FIELD_U32(P(ModelStatus), W(model_status), kv_pages),
+    FIELD_U32(P(ModelStatus), W(model_status), failures),
 };
 
 static const struct convert_message model_status_table = {

@@ -18,6 +18,8 @@ endforeach()
 cloister_unit_test(model_tokenizer SOURCES unit/model/test_tokenizer.c
                    LIBS cloister_gguf_build cloister_model)
 
+cloister_unit_test(model_prompt_bound SOURCES unit/model/test_prompt_bound.c
+                   LIBS cloister_gguf_build cloister_model)
 cloister_unit_test(model_chat SOURCES unit/model/test_chat.c LIBS cloister_test_vectors)
 add_test(NAME model_chat_smollm2 COMMAND test_model_chat smollm2
          WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})

@@ -7,6 +7,7 @@
 #include "common/notify.h"
 #include "worker/lease.h"
 #include "worker/memory.h"
+#include "worker/residency.h"
 #include "worker/run_job.h"
 #include "worker/session.h"
 #include "worker/spaces.h"
@@ -61,6 +62,11 @@ static void lease_start(struct agent *a, struct lease *l)
         lease_end(l, WIRE_FINISH_ERROR, ERR_UNAVAILABLE, eb.text);
         return;
     }
+    if (m->state == WIRE_MODEL_STATE_AVAILABLE) {
+        (void)err_set(&eb, ERR_UNAVAILABLE, "model %s was unloaded", m->name);
+        lease_end(l, WIRE_FINISH_ERROR, ERR_UNAVAILABLE, eb.text);
+        return;
+    }
     if (m->state != WIRE_MODEL_STATE_READY)
         return; /* waits for MODEL_READY */
     enum err e = run_job_submit(a->engine, l, spaces_of(&a->spaces, l->run.tenant), &eb);
@@ -89,38 +95,27 @@ static void lease_drop(struct agent *a, struct lease *l)
     lease_remove(&a->leases, l);
 }
 
-static void model_load(struct agent *a, const char *name)
+static struct catalogue_model *model_of_command(struct agent *a, const char *name, const char *what)
 {
     struct catalogue_model *m = catalogue_find(a->config->catalogue, name);
-    struct errbuf eb = {{0}};
-
-    if (m == NULL) {
-        log_warn("asked to load model %s, which is not served here", name);
-        return;
-    }
-    if (m->state == WIRE_MODEL_STATE_LOADING || m->state == WIRE_MODEL_STATE_READY)
-        return;
-    uint32_t id = (uint32_t)(m - a->config->catalogue->models);
+    if (m == NULL)
+        log_warn("asked to %s model %s, which is not served here", what, name);
     a->models_changed = true;
-    if (engine_load(a->engine, id, &m->config, &eb) != ERR_OK) {
-        m->state = WIRE_MODEL_STATE_FAILED;
-        (void)snprintf(m->error, sizeof m->error, "%s", eb.text);
-        log_error("model %s: %s", name, eb.text);
-        return;
-    }
-    m->state = WIRE_MODEL_STATE_LOADING;
-    log_info("loading model %s", name);
+    return m;
+}
+
+static void model_load(struct agent *a, const char *name)
+{
+    struct catalogue_model *m = model_of_command(a, name, "load");
+    if (m != NULL)
+        residency_load(a->engine, a->config->catalogue, m);
 }
 
 static void model_unload(struct agent *a, const char *name)
 {
-    struct catalogue_model *m = catalogue_find(a->config->catalogue, name);
-    struct errbuf eb = {{0}};
-
-    if (m == NULL || m->state != WIRE_MODEL_STATE_READY)
-        return;
-    if (engine_unload(a->engine, (uint32_t)(m - a->config->catalogue->models), &eb) != ERR_OK)
-        log_warn("model %s: %s", name, eb.text);
+    struct catalogue_model *m = model_of_command(a, name, "unload");
+    if (m != NULL)
+        residency_unload(a->engine, a->config->catalogue, m);
 }
 
 static void job_run(struct agent *a, const struct wire_command_run *run)
@@ -219,47 +214,17 @@ static void job_event(struct agent *a, const struct engine_event *ev)
     }
 }
 
-static void model_event(struct agent *a, const struct engine_event *ev)
-{
-    struct catalogue_model *m = &a->config->catalogue->models[ev->model_id];
-
-    a->models_changed = true;
-    switch (ev->kind) {
-    case ENGINE_EVENT_MODEL_READY:
-        m->state = WIRE_MODEL_STATE_READY;
-        m->weights_bytes = ev->weights_bytes;
-        m->kv_bytes = ev->kv_bytes;
-        m->scratch_bytes = ev->scratch_bytes;
-        m->load_ms = ev->load_ms;
-        log_info("model %s ready after %" PRIu64
-                 " ms: weights %.1f MB, KV %.1f MB, scratch %.1f MB",
-                 m->name, ev->load_ms, (double)ev->weights_bytes / 1e6, (double)ev->kv_bytes / 1e6,
-                 (double)ev->scratch_bytes / 1e6);
-        break;
-    case ENGINE_EVENT_MODEL_FAILED:
-        m->state = WIRE_MODEL_STATE_FAILED;
-        (void)snprintf(m->error, sizeof m->error, "%s", ev->error_text);
-        log_error("model %s: %s", m->name, ev->error_text);
-        break;
-    case ENGINE_EVENT_MODEL_GONE:
-        m->state = WIRE_MODEL_STATE_AVAILABLE;
-        m->weights_bytes = m->kv_bytes = m->scratch_bytes = 0;
-        log_info("model %s unloaded", m->name);
-        break;
-    default:
-        break;
-    }
-}
-
 static void engine_events_take(struct agent *a)
 {
     struct engine_event ev;
     while (engine_poll(a->engine, &ev)) {
         if (ev.kind == ENGINE_EVENT_STARTED || ev.kind == ENGINE_EVENT_TOKENS ||
-            ev.kind == ENGINE_EVENT_FINISHED)
+            ev.kind == ENGINE_EVENT_FINISHED) {
             job_event(a, &ev);
-        else
-            model_event(a, &ev);
+            continue;
+        }
+        a->models_changed = true;
+        residency_event(a->engine, a->config->catalogue, &ev);
     }
 }
 
@@ -309,6 +274,7 @@ static enum err models_fill(const struct agent *a, struct arena *arena,
             .decode_tokens_per_s = load.decode_tokens_per_s,
             .kv_pages_free = load.kv_pages_free,
             .kv_pages = load.kv_pages,
+            .failures = m->failures,
         };
     }
     *ret_status = status;

@@ -4,6 +4,7 @@ add_library(cloister_agent STATIC
   catalogue.c
   lease.c
   memory.c
+  residency.c
   run_job.c
   session.c
   spaces.c

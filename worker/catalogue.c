@@ -6,120 +6,87 @@
 #include "common/log.h"
 #include "worker/model/chat.h"
 #include "worker/model/gguf.h"
+#include "worker/model/hparams.h"
 #include "worker/model/tokenizer.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- digests ---- */
 
-/* "<state_dir>/digest-<dev>-<inode>": one line, size, time of change and digest. */
-static void digest_cache_path(const char *state_dir, const struct stat *st, struct buf *out)
+/* "<state_dir>/digest-<of the path>": one line, the file's identity and its digest. */
+static void digest_cache_path(const char *state_dir, const char *path, struct buf *out)
 {
-    buf_printf(out, "%s/digest-%" PRIx64 "-%" PRIx64, state_dir, (uint64_t)st->st_dev,
-               (uint64_t)st->st_ino);
+    uint8_t name[SHA256_BYTES];
+    char hex[SHA256_HEX_BYTES];
+    sha256(path, strlen(path), name);
+    hex_encode(name, sizeof name, hex);
+    buf_printf(out, "%s/digest-%.32s", state_dir, hex);
 }
 
-static void digest_cache_key(const struct stat *st, char ret_key[96])
+static bool digest_cache_read(const char *cache, const uint8_t identity[GGUF_IDENTITY_BYTES],
+                              uint8_t ret_digest[SHA256_BYTES])
 {
-    (void)snprintf(ret_key, 96, "%" PRIu64 " %" PRId64 ".%09ld ", (uint64_t)st->st_size,
-                   (int64_t)st->st_ctim.tv_sec, (long)st->st_ctim.tv_nsec);
-}
-
-static bool digest_cache_read(const char *path, const char *key, uint8_t ret_digest[SHA256_BYTES])
-{
-    char line[256] = "";
-    FILE *f = fopen(path, "re");
+    char line[4 * SHA256_HEX_BYTES] = "", key[SHA256_HEX_BYTES];
+    FILE *f = fopen(cache, "re");
     if (f == NULL)
         return false;
     char *got = fgets(line, sizeof line, f);
     fclose(f);
+    hex_encode(identity, GGUF_IDENTITY_BYTES, key);
     size_t n = strlen(key);
-    if (got == NULL || strncmp(line, key, n) != 0)
+    if (got == NULL || strncmp(line, key, n) != 0 || line[n] != ' ')
         return false;
     line[n + strcspn(line + n, "\n")] = '\0';
-    return hex_decode(line + n, ret_digest, SHA256_BYTES);
+    return hex_decode(line + n + 1, ret_digest, SHA256_BYTES);
 }
 
-static void digest_cache_write(const char *path, const char *key,
+static void digest_cache_write(const char *cache, const uint8_t identity[GGUF_IDENTITY_BYTES],
                                const uint8_t digest[SHA256_BYTES])
 {
-    char hex[SHA256_HEX_BYTES];
-    FILE *f = fopen(path, "we");
+    char key[SHA256_HEX_BYTES], hex[SHA256_HEX_BYTES];
+    FILE *f = fopen(cache, "we");
     if (f == NULL) {
-        log_warn("cannot remember a model's digest in %s: %s", path, strerror(errno));
+        log_warn("cannot remember a model's digest in %s: %s", cache, strerror(errno));
         return;
     }
+    hex_encode(identity, GGUF_IDENTITY_BYTES, key);
     hex_encode(digest, SHA256_BYTES, hex);
-    fprintf(f, "%s%s\n", key, hex);
+    fprintf(f, "%s %s\n", key, hex);
     if (fclose(f) != 0)
-        unlink(path);
+        unlink(cache);
 }
 
-static enum err digest_compute(int fd, const char *path, uint8_t ret_digest[SHA256_BYTES],
-                               struct errbuf *eb)
+/* The digest of the file that was described under `identity`. */
+static enum err file_digest(const char *path, const uint8_t identity[GGUF_IDENTITY_BYTES],
+                            uint64_t bytes, const char *state_dir, uint8_t ret_digest[SHA256_BYTES],
+                            struct errbuf *eb)
 {
-    enum err e = ERR_OK;
-    size_t size = 1u << 20;
-    uint8_t *block = malloc(size);
-    struct sha256_stream *s = sha256_new();
-
-    if (block == NULL) {
-        e = err_set(eb, ERR_NO_MEMORY, "%s: no memory to read it", path);
-        goto out;
-    }
-    for (;;) {
-        ssize_t n = read(fd, block, size);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            e = err_set_errno(eb, errno, "%s", path);
-            goto out;
-        }
-        if (n == 0)
-            break;
-        sha256_update(s, block, (size_t)n);
-    }
-    sha256_finish(s, ret_digest);
-    s = NULL;
-out:
-    if (s != NULL)
-        sha256_free(s);
-    free(block);
-    return e;
-}
-
-static enum err file_digest(const char *path, const char *state_dir,
-                            uint8_t ret_digest[SHA256_BYTES], struct errbuf *eb)
-{
-    struct stat st;
+    uint8_t after[GGUF_IDENTITY_BYTES];
+    struct gguf *g = NULL;
     struct buf cache;
-    char key[96];
     enum err e = ERR_OK;
 
     buf_init(&cache);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        e = err_set_errno(eb, errno, "%s", path);
+    digest_cache_path(state_dir, path, &cache);
+    if (digest_cache_read(buf_str(&cache), identity, ret_digest))
         goto out;
-    }
-    digest_cache_path(state_dir, &st, &cache);
-    digest_cache_key(&st, key);
-    if (digest_cache_read(buf_str(&cache), key, ret_digest))
-        goto out;
-    log_info("reading %s (%.1f GB) for its digest", path, (double)st.st_size / 1e9);
-    e = digest_compute(fd, path, ret_digest, eb);
+    log_info("reading %s (%.1f GB) for its digest", path, (double)bytes / 1e9);
+    e = model_file_digest(path, ret_digest, eb);
     if (e == ERR_OK)
-        digest_cache_write(buf_str(&cache), key, ret_digest);
+        e = gguf_open_file(&g, path, true, eb);
+    if (e != ERR_OK)
+        goto out;
+    gguf_identity(g, after);
+    gguf_close(g);
+    if (memcmp(after, identity, sizeof after) != 0)
+        e = err_set(eb, ERR_CONFLICT, "%s: was replaced or written to while it was read", path);
+    else
+        digest_cache_write(buf_str(&cache), identity, ret_digest);
 out:
-    if (fd >= 0)
-        close(fd);
     buf_fini(&cache);
     return e;
 }
@@ -160,6 +127,7 @@ static enum err model_describe(struct catalogue_model *m, struct errbuf *eb)
     struct tokenizer *t = NULL;
     struct chat_template *chat = NULL;
     struct gguf_string architecture;
+    struct prompt_bound bound;
     struct errbuf why = {{0}};
 
     enum err e = gguf_open_file(&g, m->path, true, eb);
@@ -177,10 +145,17 @@ static enum err model_describe(struct catalogue_model *m, struct errbuf *eb)
         m->chat_template = strdup(chat_template_name(chat));
     else
         log_warn("model %s serves raw text only: %s", m->name, why.text);
+    e = chat_prompt_bound(chat, t, &bound, eb);
+    if (e != ERR_OK)
+        goto out;
+    m->offer.prompt_tokens_per_job = bound.per_job;
+    m->offer.prompt_tokens_per_message = bound.per_message;
+    m->offer.prompt_tokens_per_kib = bound.per_kib;
     m->architecture = strndup(architecture.bytes, architecture.size);
     m->quantization = strdup(quantization_name(g));
     m->offer.parameters = parameter_count(g);
     m->offer.file_bytes = gguf_file_size(g);
+    gguf_identity(g, m->config.identity);
     if (m->chat_template == NULL)
         m->chat_template = strdup("");
     if (m->architecture == NULL || m->quantization == NULL || m->chat_template == NULL)
@@ -210,9 +185,12 @@ static enum err model_open(struct catalogue_model *m, const struct catalogue_sou
     if (e == ERR_OK)
         e = engine_estimate_file(engine, &m->config, &estimate, eb);
     if (e == ERR_OK)
-        e = file_digest(m->path, state_dir, m->offer.weights_digest, eb);
+        e = file_digest(m->path, m->config.identity, m->offer.file_bytes, state_dir,
+                        m->offer.weights_digest, eb);
     if (e != ERR_OK)
         return err_prefix(eb, e, "model %s", source->name);
+    m->config.is_bound = true;
+    memcpy(m->config.digest, m->offer.weights_digest, sizeof m->config.digest);
     m->offer.name = m->name;
     m->offer.architecture = m->architecture;
     m->offer.quantization = m->quantization;

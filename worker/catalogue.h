@@ -3,8 +3,9 @@
  * and where each one stands now.
  *
  * Opening reads each file's header (refusing what this build cannot run, with the reason) and its
- * SHA-256. The digest of a large file takes seconds, so it is remembered in `state_dir` under the
- * file's device, inode, size and time of last change.
+ * SHA-256, of a split model all its files'. The digest of a large file takes seconds, so it is
+ * remembered in `state_dir` with the files' devices, inodes, sizes and times of last change. A file
+ * that is another one by the time it is loaded is refused then.
  *
  * Ownership: the catalogue owns all strings. Thread: one owner.
  */
@@ -15,6 +16,7 @@
 #include "proto/wire.h"
 #include "worker/engine/engine.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,6 +35,9 @@ struct catalogue_model {
     struct wire_model_offer offer;
     enum wire_model_state state;
     char error[ERRBUF_BYTES];
+    bool unloading;    /* LOADING or READY, but to go: residency.h */
+    bool load_again;   /* asked for meanwhile */
+    uint32_t failures; /* loads that failed since it was last READY */
     uint64_t weights_bytes, kv_bytes, scratch_bytes, load_ms; /* measured, once READY */
 };
 

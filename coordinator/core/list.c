@@ -183,7 +183,10 @@ static void model_info(const struct core_model *m, struct wire_model_info *ret_i
                                           .weights_bytes = l->weights_bytes,
                                           .kv_bytes = l->kv_bytes,
                                           .scratch_bytes = l->scratch_bytes,
-                                          .chat_template = l->chat_template},
+                                          .chat_template = l->chat_template,
+                                          .prompt_tokens_per_job = l->prompt_tokens_per_job,
+                                          .prompt_tokens_per_message = l->prompt_tokens_per_message,
+                                          .prompt_tokens_per_kib = l->prompt_tokens_per_kib},
                                 .running = m->leased,
                                 .waiting = tree_count(&m->queue)};
     memcpy(r.offer.weights_digest, l->weights_digest, sizeof r.offer.weights_digest);

@@ -100,7 +100,10 @@ static void learn_offer(struct core *c, struct core_model *m, const struct wire_
         l->measured_bytes = l->load_ms = 0;
         l->prefill_tokens_per_s = l->decode_tokens_per_s = 0;
     } else if (l->predicted_bytes == predicted && l->context_tokens == o->context_tokens &&
-               strcmp(l->chat_template, o->chat_template) == 0) {
+               strcmp(l->chat_template, o->chat_template) == 0 &&
+               l->prompt_tokens_per_job == o->prompt_tokens_per_job &&
+               l->prompt_tokens_per_message == o->prompt_tokens_per_message &&
+               l->prompt_tokens_per_kib == o->prompt_tokens_per_kib) {
         return;
     }
     memcpy(l->weights_digest, o->weights_digest, sizeof l->weights_digest);
@@ -114,12 +117,50 @@ static void learn_offer(struct core *c, struct core_model *m, const struct wire_
     l->weights_bytes = o->weights_bytes;
     l->kv_bytes = o->kv_bytes;
     l->scratch_bytes = o->scratch_bytes;
+    l->prompt_tokens_per_job = o->prompt_tokens_per_job;
+    l->prompt_tokens_per_message = o->prompt_tokens_per_message;
+    l->prompt_tokens_per_kib = o->prompt_tokens_per_kib;
     /* What was measured belongs to what was predicted then. */
     if (l->predicted_bytes != predicted)
         l->measured_bytes = 0;
     l->predicted_bytes = predicted;
     m->known = true;
     model_learned_touch(c, m);
+}
+
+/* A vocabulary in which a space is three tokens and any byte may have a special token's prefix
+ * behind it: as many as there can be. */
+#define UNKNOWN_PER_JOB     4096u
+#define UNKNOWN_PER_MESSAGE 64u
+#define UNKNOWN_PER_KIB     3584u
+
+static void prompt_rate_raise(struct prompt_rate *r, uint32_t per_job, uint32_t per_message,
+                              uint32_t per_kib)
+{
+    if (per_kib == 0) { /* it does not say */
+        per_job = UNKNOWN_PER_JOB;
+        per_message = UNKNOWN_PER_MESSAGE;
+        per_kib = UNKNOWN_PER_KIB;
+    }
+    r->per_job = per_job > r->per_job ? per_job : r->per_job;
+    r->per_message = per_message > r->per_message ? per_message : r->per_message;
+    r->per_kib = per_kib > r->per_kib ? per_kib : r->per_kib;
+}
+
+struct prompt_rate model_prompt_rate(const struct core_model *m)
+{
+    const struct record_learned *l = &m->learned;
+    struct prompt_rate r = {0};
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
+        if (h->same_file)
+            prompt_rate_raise(&r, h->offer.prompt_tokens_per_job,
+                              h->offer.prompt_tokens_per_message, h->offer.prompt_tokens_per_kib);
+    }
+    if (r.per_kib == 0)
+        prompt_rate_raise(&r, l->prompt_tokens_per_job, l->prompt_tokens_per_message,
+                          l->prompt_tokens_per_kib);
+    return r;
 }
 
 void hosting_offer(struct core *c, struct core_worker *w, const struct wire_model_offer *offer)
@@ -298,6 +339,12 @@ void hosting_status(struct core *c, struct core_worker *w, const struct wire_mod
     if (h == NULL) /* a file that was not offered is nothing we could have asked for */
         return;
     enum wire_model_state was = h->state;
+    uint32_t failures = status->failures;
+    if (status->state == WIRE_MODEL_STATE_FAILED && failures == 0)
+        failures = 1;
+    /* It says how often: a load may fail between two reports, with FAILED before it and behind. */
+    bool failed_again = status->state == WIRE_MODEL_STATE_FAILED && failures != h->failures;
+    h->failures = failures;
     h->status = *status;
     h->status.name = h->model->name;
     h->status.error = "";
@@ -313,21 +360,19 @@ void hosting_status(struct core *c, struct core_worker *w, const struct wire_mod
     /* A status that was sent before our command was taken changes nothing; one that still says so
      * after a whole lease time means that the worker did not do it. */
     bool late = c->now_ms >= h->asked_ms + c->config->lease_ms;
-    if (h->load_asked && (late || h->state != WIRE_MODEL_STATE_AVAILABLE))
+    bool tried = h->state == WIRE_MODEL_STATE_LOADING || h->state == WIRE_MODEL_STATE_READY;
+    if (h->load_asked && (late || tried || failed_again))
         h->load_asked = false;
     if (h->unload_asked && (late || h->state != WIRE_MODEL_STATE_READY))
         h->unload_asked = false;
     if (h->state != was) {
         if (h->state == WIRE_MODEL_STATE_READY) {
             h->ready_ms = h->used_ms = c->now_ms;
-            h->failures = 0;
-        }
-        if (h->state == WIRE_MODEL_STATE_FAILED) {
-            h->failures++;
-            h->failed_ms = c->now_ms;
         }
         workers_touch_models(c, w);
     }
+    if (failed_again)
+        h->failed_ms = c->now_ms;
     learn_status(c, h);
     model_touch(c, h->model);
 }

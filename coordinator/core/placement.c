@@ -15,6 +15,7 @@
 #define RATE_UNKNOWN      20u     /* tokens/s, before anything was measured */
 #define LOAD_BYTES_PER_MS 200000u /* likewise, for reading weights */
 #define LOAD_FAILURES_MAX 3u
+#define LOAD_GIVEN_UP     20u /* load_retry_ms: then what stood in its way may be gone */
 #define LOOK_AGAIN_MS     500u
 #define LAST_WORKER_MS    10000u /* dislike of the worker on which it ended badly */
 #define ROWS_MAX          LIMIT_CANDIDATES
@@ -43,6 +44,13 @@ static bool is_alive(const struct core *c, const struct core_job *j, const struc
                  (unsigned long long)(c->now_ms - w->heard_ms));
 }
 
+/* It failed so often that jobs are not kept waiting for the next try. */
+static bool load_is_given_up(const struct core *c, const struct core_hosting *h)
+{
+    return h->state == WIRE_MODEL_STATE_FAILED && h->failures >= LOAD_FAILURES_MAX &&
+           !h->load_asked && c->now_ms < h->failed_ms + LOAD_GIVEN_UP * c->config->load_retry_ms;
+}
+
 static bool is_usable(const struct core *c, const struct core_job *j, const struct core_hosting *h,
                       struct placement_row *row)
 {
@@ -52,7 +60,7 @@ static bool is_usable(const struct core *c, const struct core_job *j, const stru
         return fails(row, "it is being unloaded there");
     if (h->state == WIRE_MODEL_STATE_FAILED) {
         const char *why = h->error != NULL ? h->error : "no reason given";
-        if (h->failures >= LOAD_FAILURES_MAX)
+        if (load_is_given_up(c, h))
             return fails(row, "it failed to load %u times: %.100s", h->failures, why);
         uint64_t again_ms = h->failed_ms + c->config->load_retry_ms;
         if (c->now_ms < again_ms)
@@ -259,13 +267,16 @@ static void room_release(struct core *c, const struct core_model *m)
     }
 }
 
-/* True where every worker that is here has given up on the model. */
-static bool model_is_hopeless(const struct core_model *m, const struct core_hosting **ret_last)
+/* True where none of the workers that have the model's file can load it. */
+static bool model_is_hopeless(const struct core *c, const struct core_model *m,
+                              const struct core_hosting **ret_last)
 {
     *ret_last = NULL;
     for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
         const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
-        if (h->state != WIRE_MODEL_STATE_FAILED || h->failures < LOAD_FAILURES_MAX)
+        if (!h->same_file)
+            continue;
+        if (!load_is_given_up(c, h))
             return false;
         *ret_last = h;
     }
@@ -313,7 +324,7 @@ void placement_run(struct core *c, struct core_model *m, struct core_effects *fx
     timer_clear(c, &m->timer);
     if (c->frozen || c->stopping)
         return;
-    if (model_is_hopeless(m, &last))
+    if (model_is_hopeless(c, m, &last))
         queue_fail(c, m, last, fx);
     if (tree_count(&m->queue) == 0)
         return;

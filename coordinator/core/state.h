@@ -409,7 +409,7 @@ void rate_count(struct core *c, uint64_t tokens);
 uint64_t rate_retry_after_ms(const struct core *c, uint64_t tokens);
 
 /* ---- submit.c ---- */
-uint32_t prompt_tokens_bound(const struct wire_job *job);
+uint32_t prompt_tokens_bound(const struct core_model *m, const struct wire_job *job);
 void submit_step(struct core *c, const struct core_event *event, struct core_session *s,
                  struct core_effects *fx);
 void cancel_step(struct core *c, const struct core_event *event, struct core_session *s,
@@ -424,6 +424,13 @@ struct core_hosting *hosting_find(const struct core_worker *w, const char *model
 void hosting_offer(struct core *c, struct core_worker *w, const struct wire_model_offer *offer);
 void hosting_status(struct core *c, struct core_worker *w, const struct wire_model_status *status);
 void hosting_remove(struct core *c, struct core_hosting *h);
+/* The greatest of what the workers that have the model's file say of its prompts; where none is
+ * here, what the last of them said; where nobody said, a rate that is enough for any vocabulary and
+ * for a template that brings no more than a few thousand tokens of its own. */
+struct prompt_rate {
+    uint32_t per_job, per_message, per_kib;
+};
+struct prompt_rate model_prompt_rate(const struct core_model *m);
 uint64_t hosting_need_bytes(const struct core_hosting *h);
 uint64_t hosting_load_ms(const struct core_hosting *h);      /* 0: not known */
 uint32_t hosting_tokens_per_s(const struct core_hosting *h); /* 0: not known */

@@ -7,29 +7,19 @@
 
 #include <stdio.h>
 
-#define TEMPLATE_TOKENS_PER_MESSAGE 16u
-#define TEMPLATE_TOKENS             64u
-
-/* A token stands for at least one byte in every tokenizer we load (byte-level BPE, and SPM with
- * byte fallback), so that bytes and what a chat template puts around them are a bound. */
-uint32_t prompt_tokens_bound(const struct wire_job *job)
+/* The most tokens that the prompt can become by what the model's workers say of its tokenizer and
+ * template. No prompt is longer than the longest context there can be. */
+uint32_t prompt_tokens_bound(const struct core_model *m, const struct wire_job *job)
 {
-    uint64_t n = 0;
-    switch (job->prompt_kind) {
-    case WIRE_PROMPT_KIND_IDS:
+    if (job->prompt_kind == WIRE_PROMPT_KIND_IDS)
         return (uint32_t)job->n_prompt_ids;
-    case WIRE_PROMPT_KIND_TEXT:
-        return (uint32_t)job->text.size + TEMPLATE_TOKENS;
-    case WIRE_PROMPT_KIND_CHAT:
-        n = TEMPLATE_TOKENS;
-        for (size_t i = 0; i < job->n_messages; i++)
-            n += TEMPLATE_TOKENS_PER_MESSAGE + strlen(job->messages[i].role) +
-                 job->messages[i].content.size;
-        return (uint32_t)n;
-    case WIRE_PROMPT_KIND_UNSPECIFIED:
-        break;
-    }
-    return 0;
+    const struct prompt_rate rate = model_prompt_rate(m);
+    uint64_t bytes = job->text.size;
+    for (size_t i = 0; i < job->n_messages; i++)
+        bytes += job->messages[i].content.size;
+    uint64_t n = rate.per_job + (uint64_t)rate.per_message * job->n_messages +
+                 (bytes * rate.per_kib + 1023) / 1024;
+    return n < LIMIT_CONTEXT_TOKENS ? (uint32_t)n : LIMIT_CONTEXT_TOKENS;
 }
 
 static unsigned least(unsigned a, unsigned b)
@@ -278,7 +268,7 @@ void submit_step(struct core *c, const struct core_event *event, struct core_ses
     if (!job_is_possible(event, m, &reach, fx))
         return;
 
-    uint32_t bound = prompt_tokens_bound(job);
+    uint32_t bound = prompt_tokens_bound(m, job);
     uint32_t max_tokens = job->max_tokens;
     if (max_tokens == 0) {
         uint32_t ids = job->prompt_kind == WIRE_PROMPT_KIND_IDS ? bound : 1;

@@ -104,7 +104,10 @@ static void hello(struct sim *s, struct sim_actor *a, const uint8_t *challenge)
                                               .file_bytes = WEIGHTS,
                                               .context_tokens = 512,
                                               .weights_bytes = WEIGHTS,
-                                              .chat_template = ""};
+                                              .chat_template = "",
+                                              .prompt_tokens_per_job = 64,
+                                              .prompt_tokens_per_message = 16,
+                                              .prompt_tokens_per_kib = 1024};
         memset(offers[i].weights_digest, (int)i + 1, sizeof offers[i].weights_digest);
         memset(offers[i].tokenizer_digest, (int)i + 1, sizeof offers[i].tokenizer_digest);
     }

@@ -23,6 +23,7 @@
 #include "worker/engine/sampling.h"
 #include "worker/kernels/backend.h"
 #include "worker/model/chat.h"
+#include "worker/model/gguf.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -59,6 +60,11 @@ struct engine_model_config {
     uint32_t context_tokens; /* most positions of one job; 0: the file's own, at most 8192 */
     uint32_t slots;          /* the KV pool holds this many full contexts' worth; 0: 4 */
     enum kv_type kv_type;
+    /* The file that is meant: its gguf_identity when it was described, and model_file_digest of it.
+     * Where the identity is another by now and the digest, too, loading fails with ERR_CONFLICT. */
+    bool is_bound;
+    uint8_t identity[GGUF_IDENTITY_BYTES];
+    uint8_t digest[32];
 };
 
 enum err engine_estimate_file(const struct engine_config *config,

@@ -262,6 +262,34 @@ static enum err load_all(struct loading *l, const struct engine_config *config)
     return e;
 }
 
+/* What is loaded is what was described and offered, not what lies at its path by now. */
+static enum err check_bound(const struct engine_model_config *model, const struct gguf *g,
+                            struct errbuf *eb)
+{
+    uint8_t opened[GGUF_IDENTITY_BYTES], again[GGUF_IDENTITY_BYTES], digest[32];
+    struct gguf *later = NULL;
+    enum err e;
+
+    gguf_identity(g, opened);
+    if (!model->is_bound || memcmp(opened, model->identity, sizeof opened) == 0)
+        return ERR_OK;
+    /* Perhaps only its time or a link changed. */
+    e = model_file_digest(model->path, digest, eb);
+    if (e == ERR_OK)
+        e = gguf_open_file(&later, model->path, true, eb);
+    if (e != ERR_OK)
+        return e;
+    gguf_identity(later, again);
+    gguf_close(later);
+    if (memcmp(opened, again, sizeof opened) != 0 ||
+        memcmp(digest, model->digest, sizeof digest) != 0)
+        return err_set(eb, ERR_CONFLICT,
+                       "%s: was replaced or written to since it was offered; what is there now is "
+                       "served after a restart",
+                       model->path);
+    return ERR_OK;
+}
+
 enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *given,
                       const struct engine_model_config *model, const atomic_bool *stop,
                       struct errbuf *eb)
@@ -277,6 +305,9 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
         e = gguf_open_file(&g, model->path, false, eb);
     if (e != ERR_OK)
         return e;
+    e = check_bound(model, g, eb);
+    if (e != ERR_OK)
+        goto out;
     r = calloc(1, sizeof *r);
     if (r == NULL) {
         e = err_set(eb, ERR_NO_MEMORY, "no memory for a model");

@@ -37,6 +37,19 @@ enum err chat_template_open(struct chat_template **ret_template, const struct gg
 void chat_template_close(struct chat_template *c);
 const char *chat_template_name(const struct chat_template *c); /* "chatml", "llama3", ... */
 
+/* The most tokens that a prompt for this model can become:
+ *   per_job + per_message * messages + per_kib * bytes / 1024, rounded up,
+ * where the bytes are those of the text, or of the messages' contents. Each is at most its bound on
+ * the wire (LIMIT_CONTEXT_TOKENS, LIMIT_TOKENS_PER_KIB). `c` is NULL where the model takes
+ * raw text only. ERR_NO_MEMORY. */
+struct prompt_bound {
+    uint32_t per_job;     /* BOS, a system message that the template brings, the answer's header */
+    uint32_t per_message; /* its role and what stands around it */
+    uint32_t per_kib;
+};
+enum err chat_prompt_bound(const struct chat_template *c, const struct tokenizer *t,
+                           struct prompt_bound *ret_bound, struct errbuf *eb);
+
 /* The rendered text, for people and tests (control tokens as their text, BOS left out). */
 enum err chat_template_render(const struct chat_template *c, const struct chat_message *messages,
                               size_t n_messages, bool add_generation_prompt, struct buf *ret_text,

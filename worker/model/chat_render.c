@@ -4,6 +4,8 @@
  */
 #include "worker/model/chat_internal.h"
 
+#include "common/limits.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -256,6 +258,71 @@ static void prompt_fini(struct prompt *p)
 {
     buf_fini(&p->text);
     free(p->spans);
+}
+
+/* What the template itself puts into a prompt, in bytes: measured on conversations of empty
+ * messages. */
+struct template_bytes {
+    const struct chat_template *c;
+    struct chat_message messages[3];
+    size_t first; /* the most that a conversation of one message has */
+    size_t each;  /* the most that one more adds */
+};
+
+/* All conversations that begin with the `n` messages, which make `before` bytes. What a message
+ * adds depends on its role and on whether it is the first, so three messages say what is to be
+ * known of more. */
+static enum err template_measure(struct template_bytes *b, size_t n, size_t before,
+                                 struct errbuf *eb)
+{
+    static const char *const roles[] = {"system", "user", "assistant"};
+    enum err e = ERR_OK;
+    for (size_t i = 0; i < 3 && e != ERR_NO_MEMORY; i++) {
+        struct prompt p = {0};
+        b->messages[n] =
+            (struct chat_message){.role = roles[i], .role_size = strlen(roles[i]), .content = ""};
+        e = render(&p, b->c, b->messages, n + 1, true, eb);
+        size_t size = p.text.size;
+        size_t *most = n == 0 ? &b->first : &b->each;
+        prompt_fini(&p);
+        if (e != ERR_OK)
+            continue; /* not an order that the template has */
+        if (size > before && size - before > *most)
+            *most = size - before;
+        if (n + 1 < sizeof b->messages / sizeof b->messages[0])
+            e = template_measure(b, n + 1, size, eb);
+    }
+    return e == ERR_NO_MEMORY ? e : ERR_OK;
+}
+
+static uint32_t tokens_of_bytes(size_t bytes, uint32_t per_kib)
+{
+    size_t tokens = bytes / 1024 * per_kib + (bytes % 1024 * per_kib + 1023) / 1024;
+    return tokens < LIMIT_CONTEXT_TOKENS ? (uint32_t)tokens : LIMIT_CONTEXT_TOKENS;
+}
+
+enum err chat_prompt_bound(const struct chat_template *c, const struct tokenizer *t,
+                           struct prompt_bound *ret_bound, struct errbuf *eb)
+{
+    struct tokenizer_bound text;
+    struct prompt_bound bound;
+    struct template_bytes bytes = {.c = c};
+    tokenizer_bound(t, &text);
+    if (c != NULL) {
+        enum err e = template_measure(&bytes, 0, 0, eb);
+        if (e != ERR_OK)
+            return e;
+    }
+    /* A conversation has one message at least. */
+    size_t fixed = bytes.first > bytes.each ? bytes.first - bytes.each : 0;
+    bound.per_job = tokens_of_bytes(fixed, text.per_kib_template);
+    if (bound.per_job > LIMIT_CONTEXT_TOKENS - text.fixed)
+        bound.per_job = LIMIT_CONTEXT_TOKENS - text.fixed;
+    bound.per_job += text.fixed;
+    bound.per_message = tokens_of_bytes(bytes.each, text.per_kib_template);
+    bound.per_kib = text.per_kib_user;
+    *ret_bound = bound;
+    return ERR_OK;
 }
 
 enum err chat_template_render(const struct chat_template *c, const struct chat_message *messages,

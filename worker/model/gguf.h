@@ -94,6 +94,12 @@ enum err gguf_tensor_read(const struct gguf *g, const struct gguf_tensor *t, uin
  * the one and half of the other. Of files that are open still. */
 enum err gguf_check_unchanged(const struct gguf *g, struct errbuf *eb);
 
+/* Names the files as they were when they were opened, by device, inode, size and times of change:
+ * the same again means that nobody wrote to them or put others in their place. Memory has none: all
+ * zero. */
+#define GGUF_IDENTITY_BYTES 32
+void gguf_identity(const struct gguf *g, uint8_t ret_identity[GGUF_IDENTITY_BYTES]);
+
 /* The files of the model that `path` is of: all its parts in order, or only itself, which need be
  * no GGUF file. ERR_INVALID, ERR_CORRUPT for a part with a name or keys that cannot be.
  * Ownership: gguf_files_fini frees; a zeroed one is empty. */

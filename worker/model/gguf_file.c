@@ -5,6 +5,7 @@
 #include "worker/model/gguf.h"
 
 #include "common/check.h"
+#include "common/crypto.h"
 #include "worker/model/gguf_internal.h"
 
 #include <errno.h>
@@ -359,6 +360,25 @@ enum err gguf_tensor_read(const struct gguf *g, const struct gguf_tensor *t, uin
     const struct gguf *file = file_at(g, t->file);
     CHECK(file->fd >= 0);
     return file_read(file, t->offset + at, to, size, eb);
+}
+
+void gguf_identity(const struct gguf *g, uint8_t ret_identity[GGUF_IDENTITY_BYTES])
+{
+    memset(ret_identity, 0, GGUF_IDENTITY_BYTES);
+    if (g->path == NULL)
+        return;
+    struct sha256_stream *s = sha256_new();
+    for (uint32_t i = 0; i <= g->n_others; i++) {
+        const struct stat *st = &file_at(g, i)->opened;
+        const uint64_t parts[] = {
+            (uint64_t)st->st_dev,          (uint64_t)st->st_ino,
+            (uint64_t)st->st_size,         (uint64_t)st->st_mtim.tv_sec,
+            (uint64_t)st->st_mtim.tv_nsec, (uint64_t)st->st_ctim.tv_sec,
+            (uint64_t)st->st_ctim.tv_nsec,
+        };
+        sha256_update(s, parts, sizeof parts);
+    }
+    sha256_finish(s, ret_identity);
 }
 
 enum err gguf_check_unchanged(const struct gguf *g, struct errbuf *eb)

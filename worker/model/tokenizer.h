@@ -95,9 +95,17 @@ const char *tokenizer_kind(const struct tokenizer *t); /* "bpe smollm", "spm" */
 /* The version of Unicode that libpcre2 splits words by, "14.0.0". Letters that are newer than it
  * can split otherwise on a machine with a newer library. */
 void tokenizer_unicode_version(char ret_text[32]);
-/* Most tokens that `size` bytes of text can become, BOS not counted; what admission reserves
- * before a worker has counted. Every token takes a byte at least, but for SPM's space prefix, which
- * stands at the start and behind every special token. */
-size_t tokenizer_tokens_max(size_t size);
+/* How many tokens a text can become at most: `fixed` and so many for 1024 bytes of it, of a
+ * prompt's parts by whose they are. In byte-level BPE a token takes a byte at least. SPM knows two
+ * ways to more: a space prefix stands at the start and behind each special token, and a space
+ * becomes three byte tokens where the vocabulary does not let text become U+2581. */
+struct tokenizer_bound {
+    uint32_t fixed; /* BOS, and the prefix at the start */
+    uint32_t per_kib_user;
+    uint32_t per_kib_template; /* no less: control tokens come out of it, too */
+};
+void tokenizer_bound(const struct tokenizer *t, struct tokenizer_bound *ret_bound);
+/* Of one text, at most TOKENIZER_TEXT_MAX bytes of it. */
+size_t tokenizer_tokens_max(const struct tokenizer *t, size_t size, enum tokenizer_special special);
 
 #endif

@@ -396,9 +396,3 @@ enum err tokenizer_encode(const struct tokenizer *t, const void *bytes, size_t s
     const struct tokenizer_span span = {.size = size, .special = special};
     return tokenizer_encode_spans(t, bytes, &span, 1, at_start, tokens, eb);
 }
-
-size_t tokenizer_tokens_max(size_t size)
-{
-    size_t half = size / 2;
-    return size > SIZE_MAX - half - 2 ? SIZE_MAX : size + half + 2;
-}

@@ -2,6 +2,7 @@
  * tokenizer_internal.h - the parts of a tokenizer, private to tokenizer*.c.
  *
  *   tokenizer.c          opening and checking, decoding, accessors
+ *   tokenizer_bound.c    how many tokens a text can become
  *   tokenizer_vocab.c    text of a token to its id; pairs of ids to their merge
  *   tokenizer_special.c  special tokens in a text
  *   tokenizer_patterns.c the patterns of each named split

@@ -162,7 +162,10 @@ uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *wo
                                               .quantization = "Q4_1",
                                               .context_tokens = 1000,
                                               .weights_bytes = worker->weights_bytes[n],
-                                              .chat_template = ""};
+                                              .chat_template = "",
+                                              .prompt_tokens_per_job = 64,
+                                              .prompt_tokens_per_message = 16,
+                                              .prompt_tokens_per_kib = 1024};
         memcpy(offers[n].weights_digest, worker->models[n], 1);
         status[n] = (struct wire_model_status){
             .name = worker->models[n],

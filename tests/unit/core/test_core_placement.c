@@ -122,6 +122,17 @@ static void status_report(struct core_test *t, uint64_t worker, const char *mode
     assert_int_equal(core_test_ask(t, &report)->kind, WIRE_REQUEST_REPORT);
 }
 
+static void failures_report(struct core_test *t, uint64_t worker, const char *model,
+                            uint32_t failures)
+{
+    struct wire_model_status status = {
+        .name = model, .state = WIRE_MODEL_STATE_FAILED, .error = "no", .failures = failures};
+    struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
+                                  .session = worker,
+                                  .report = {.models = &status, .n_models = 1}};
+    assert_int_equal(core_test_ask(t, &report)->kind, WIRE_REQUEST_REPORT);
+}
+
 /* Keeps the worker alive while time passes. */
 static void wait_alive(struct core_test *t, uint64_t worker, uint64_t ms)
 {
@@ -216,16 +227,59 @@ static void a_model_that_never_loads_fails_its_jobs(void **state)
     uint64_t worker = core_test_worker(&t, &w), acked = 0;
     uint64_t client = core_test_client(&t, "c", "", 2);
     assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
-    for (int i = 0; i < 3; i++) {
+    for (uint32_t i = 1; i <= 3; i++) {
         assert_int_equal(core_test_job(&t, client, 1).state, WIRE_JOB_STATE_QUEUED);
         assert_int_equal(core_test_pull(&t, worker, acked++).n_commands, 1);
         status_report(&t, worker, "m", WIRE_MODEL_STATE_LOADING, 8);
-        status_report(&t, worker, "m", WIRE_MODEL_STATE_FAILED, 8);
+        failures_report(&t, worker, "m", i);
         wait_alive(&t, worker, 3000);
     }
     struct wire_job_info info = core_test_job(&t, client, 1);
     assert_int_equal(info.state, WIRE_JOB_STATE_FAILED);
     assert_non_null(strstr(info.error.text, "no worker can load model m; w: no"));
+    core_test_fini(&t);
+}
+
+/* Between two reports the load was tried again: only the count says so. A worker that comes back
+ * with a new session has not forgotten how often. */
+static void a_load_that_fails_between_reports_counts(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.config.load_retry_ms = 2000;
+    core_test_open(&t);
+    struct core_test_worker w = {.name = "w",
+                                 .key = 1,
+                                 .total_bytes = 8 * CORE_TEST_GB,
+                                 .free_bytes = 8 * CORE_TEST_GB,
+                                 .models = {"m"},
+                                 .weights_bytes = {CORE_TEST_GB}};
+    uint64_t worker = core_test_worker(&t, &w), acked = 0;
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    for (uint32_t i = 1; i <= 3; i++) {
+        assert_int_equal(core_test_job(&t, client, 1).state, WIRE_JOB_STATE_QUEUED);
+        struct wire_pull_reply pull = core_test_pull(&t, worker, acked++);
+        assert_int_equal(pull.n_commands, 1);
+        assert_int_equal(pull.commands[0].kind, WIRE_COMMAND_LOAD);
+        failures_report(&t, worker, "m", i);
+        if (i < 3)
+            wait_alive(&t, worker, 3000);
+    }
+    struct wire_job_info info = core_test_job(&t, client, 1);
+    assert_int_equal(info.state, WIRE_JOB_STATE_FAILED);
+    assert_non_null(strstr(info.error.text, "no worker can load model m; w: no"));
+    /* Nor is the next job kept waiting. */
+    assert_int_equal(core_test_submit_ask(&t, client, 2, "m", 20), ERR_OK);
+    assert_int_equal(core_test_job(&t, client, 2).state, WIRE_JOB_STATE_FAILED);
+    assert_int_equal(core_test_pull(&t, worker, acked).n_commands, 0);
+    /* Much later it is tried once more. */
+    wait_alive(&t, worker, 41000);
+    assert_int_equal(core_test_submit_ask(&t, client, 3, "m", 20), ERR_OK);
+    assert_int_equal(core_test_job(&t, client, 3).state, WIRE_JOB_STATE_QUEUED);
+    failures_report(&t, worker, "m", 4);
+    assert_int_equal(core_test_job(&t, client, 3).state, WIRE_JOB_STATE_FAILED);
     core_test_fini(&t);
 }
 
@@ -276,6 +330,7 @@ int main(void)
         cmocka_unit_test(an_idle_model_makes_room_a_busy_one_is_let_finish),
         cmocka_unit_test(room_is_made_only_for_what_is_there),
         cmocka_unit_test(a_model_that_never_loads_fails_its_jobs),
+        cmocka_unit_test(a_load_that_fails_between_reports_counts),
         cmocka_unit_test(one_name_is_one_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -165,23 +165,72 @@ static void days_are_those_of_the_calendar(void **state)
         assert_int_equal(day_of_wall(table[i].seconds * 1000000000u), table[i].day);
 }
 
-static void a_prompt_is_never_longer_than_its_bound(void **state)
+/* What workers say of the file, the greatest where they differ; what the last of them said where
+ * none is here; and what is enough for anything where nobody said. */
+static void a_prompt_is_bounded_by_what_is_known_of_its_model(void **state)
 {
+    struct offer {
+        bool other_file;
+        uint32_t per_job, per_message, per_kib;
+    };
+    static const struct {
+        struct offer learned;
+        struct offer hosts[3];
+        size_t n_hosts;
+        uint32_t text, chat; /* of 100 bytes; in two messages */
+    } rows[] = {
+        {{0}, {{0}}, 0, 4096 + 350, 4096 + 2 * 64 + 350},
+        {{false, 5, 7, 1024}, {{0}}, 0, 105, 119},
+        {{false, 5, 7, 1536}, {{0}}, 0, 155, 169},
+        {{false, 5, 7, 1536}, {{false, 6, 8, 1024}}, 1, 106, 122},
+        {{0}, {{false, 6, 8, 1025}, {false, 9, 2, 1024}}, 2, 9 + 101, 9 + 16 + 101},
+        {{0}, {{false, 6, 8, 1024}, {true, 900, 900, 4096}}, 2, 106, 122},
+        {{false, 5, 7, 1024}, {{true, 900, 900, 4096}}, 1, 105, 119},
+        {{0}, {{false, 6, 8, 1024}, {false, 0, 0, 0}}, 2, 4096 + 350, 4096 + 2 * 64 + 350},
+        {{0}, {{false, 1u << 20, 8, 1024}}, 1, 1u << 20, 1u << 20},
+    };
     static const int32_t ids[3];
     static const uint8_t bytes[100];
-    struct wire_chat_message messages[2] = {
-        {.role = "user", .content = {.data = bytes, .size = 100}},
-        {.role = "assistant", .content = {.data = bytes, .size = 0}}};
-    struct wire_job job = {
+    const struct wire_chat_message messages[2] = {
+        {.role = "user", .content = {.data = bytes, .size = 60}},
+        {.role = "assistant", .content = {.data = bytes, .size = 40}}};
+    const struct wire_job of_ids = {
         .prompt_kind = WIRE_PROMPT_KIND_IDS, .prompt_ids = ids, .n_prompt_ids = 3};
-    (void)state;
-    assert_int_equal(prompt_tokens_bound(&job), 3);
-    job = (struct wire_job){.prompt_kind = WIRE_PROMPT_KIND_TEXT,
-                            .text = {.data = bytes, .size = 100}};
-    assert_int_equal(prompt_tokens_bound(&job), 164);
-    job = (struct wire_job){
+    const struct wire_job of_text = {.prompt_kind = WIRE_PROMPT_KIND_TEXT,
+                                     .text = {.data = bytes, .size = 100}};
+    const struct wire_job of_chat = {
         .prompt_kind = WIRE_PROMPT_KIND_CHAT, .messages = messages, .n_messages = 2};
-    assert_int_equal(prompt_tokens_bound(&job), 64 + 2 * 16 + 4 + 9 + 100);
+    static const char *const names[] = {"a", "b", "c"};
+    struct core_test t;
+    (void)state;
+
+    core_test_init(&t);
+    core_test_open(&t);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct core_model *m = model_get(t.core, "m");
+        struct core_worker workers[3] = {0};
+        struct core_hosting hosts[3] = {0};
+        m->learned.prompt_tokens_per_job = rows[i].learned.per_job;
+        m->learned.prompt_tokens_per_message = rows[i].learned.per_message;
+        m->learned.prompt_tokens_per_kib = rows[i].learned.per_kib;
+        for (size_t k = 0; k < rows[i].n_hosts; k++) {
+            const struct offer *o = &rows[i].hosts[k];
+            workers[k].name = names[k];
+            hosts[k] = (struct core_hosting){.worker = &workers[k],
+                                             .model = m,
+                                             .same_file = !o->other_file,
+                                             .offer = {.prompt_tokens_per_job = o->per_job,
+                                                       .prompt_tokens_per_message = o->per_message,
+                                                       .prompt_tokens_per_kib = o->per_kib}};
+            tree_insert(&m->hosts, &hosts[k].by_model);
+        }
+        assert_int_equal(prompt_tokens_bound(m, &of_ids), 3);
+        assert_int_equal(prompt_tokens_bound(m, &of_text), rows[i].text);
+        assert_int_equal(prompt_tokens_bound(m, &of_chat), rows[i].chat);
+        for (size_t k = 0; k < rows[i].n_hosts; k++)
+            tree_remove(&m->hosts, &hosts[k].by_model);
+    }
+    core_test_fini(&t);
 }
 
 int main(void)
@@ -192,7 +241,7 @@ int main(void)
         cmocka_unit_test(the_queue_is_in_order),
         cmocka_unit_test(the_tree_is_a_sorted_set),
         cmocka_unit_test(days_are_those_of_the_calendar),
-        cmocka_unit_test(a_prompt_is_never_longer_than_its_bound),
+        cmocka_unit_test(a_prompt_is_bounded_by_what_is_known_of_its_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

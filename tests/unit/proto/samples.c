@@ -40,6 +40,9 @@ static const struct wire_model_offer hello_models[] = {
         .kv_bytes = 47185920,
         .scratch_bytes = 3000000,
         .chat_template = "chatml",
+        .prompt_tokens_per_job = 23,
+        .prompt_tokens_per_message = 28,
+        .prompt_tokens_per_kib = 1536,
     },
     {.name = "other"},
 };
@@ -64,6 +67,7 @@ static const struct wire_model_status hello_status[] = {
         .decode_tokens_per_s = 9,
         .kv_pages_free = 10,
         .kv_pages = 11,
+        .failures = 12,
     },
 };
 
@@ -520,6 +524,9 @@ const struct record_learned sample_record_learned = {
     .load_ms = 3,
     .prefill_tokens_per_s = 4,
     .decode_tokens_per_s = 5,
+    .prompt_tokens_per_job = 6,
+    .prompt_tokens_per_message = 7,
+    .prompt_tokens_per_kib = 8,
 };
 
 const struct record_ledger sample_record_ledger = {
