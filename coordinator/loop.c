@@ -338,14 +338,11 @@ static void unreadable_end(struct loop *l)
 
 /* ---- turns ---- */
 
-/* Who reads the ledger is given it signed up to the last record. */
-static bool turn_wants_checkpoint(const struct turn *turn)
+static bool turn_wants_checkpoint(const struct loop *l, const struct turn *turn)
 {
-    for (const struct core_effect *e = turn->effects.first; e != NULL; e = e->next) {
-        if (e->kind == CORE_EFFECT_REPLY && e->reply.fill == CORE_FILL_LEDGER)
-            return true;
-    }
-    return false;
+    char note[LEDGER_NOTE_BYTES];
+    return fill_wants_checkpoint(&turn->effects, ledger_size(l->ledger),
+                                 ledger_checkpoint_read(l->ledger, note));
 }
 
 /* Ends the gathering turn. True where it has work for the commit thread. */
@@ -354,7 +351,7 @@ static bool turn_end(struct loop *l)
     if (clock_mono_ms() >= core_next_ms(l->core))
         event_plain(l, CORE_EVENT_TICK, NULL);
     event_plain(l, CORE_EVENT_TURN_END, NULL);
-    return l->gathering->effects.n_persist > 0 || turn_wants_checkpoint(l->gathering);
+    return l->gathering->effects.n_persist > 0 || turn_wants_checkpoint(l, l->gathering);
 }
 
 static void turn_commit(struct loop *l)
@@ -363,7 +360,7 @@ static void turn_commit(struct loop *l)
     const struct core_effects *effects = &l->committing->effects;
     l->commit_ms = clock_mono_ms();
     committer_start(l->committer, l->store, l->ledger, effects->n_persist > 0 ? effects : NULL,
-                    turn_wants_checkpoint(l->committing));
+                    turn_wants_checkpoint(l, l->committing));
 }
 
 static struct turn *turn_other(struct loop *l, const struct turn *turn)

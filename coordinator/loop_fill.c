@@ -228,18 +228,36 @@ static enum err commands_fill(struct fill_context *context, struct store_txn *tx
 
 /* ---- ledger ---- */
 
+static uint32_t range_limit(const struct wire_ledger_range *want)
+{
+    return want->limit == 0 || want->limit > LIMIT_LIST_ROWS ? LIMIT_LIST_ROWS : want->limit;
+}
+
+bool fill_wants_checkpoint(const struct core_effects *effects, uint64_t size, uint64_t signed_size)
+{
+    uint64_t furthest = 0; /* record that a page may bring, and one */
+    for (const struct core_effect *e = effects->first; e != NULL; e = e->next) {
+        if (e->kind == CORE_EFFECT_LEDGER)
+            size++;
+        if (e->kind != CORE_EFFECT_REPLY || e->reply.fill != CORE_FILL_LEDGER)
+            continue;
+        uint64_t first = e->reply.range.first, limit = range_limit(&e->reply.range);
+        uint64_t end = first < UINT64_MAX - limit ? first + limit : UINT64_MAX;
+        furthest = end > furthest ? end : furthest;
+    }
+    return furthest > 0 && furthest >= size && size != signed_size;
+}
+
 static enum err ledger_fill(const struct fill_context *context, struct core_effect *e,
                             struct arena *arena, struct errbuf *eb)
 {
     const struct wire_ledger_range *want = &e->reply.range;
     struct wire_ledger_range_reply *reply = &e->reply.reply.ledger_range;
     struct ledger_range *range = arena_alloc(arena, sizeof *range);
-    uint32_t limit =
-        want->limit == 0 || want->limit > LIMIT_LIST_ROWS ? LIMIT_LIST_ROWS : want->limit;
     if (range == NULL)
         return err_set(eb, ERR_NO_MEMORY, "no memory for ledger records");
-    enum err err =
-        ledger_read_range(context->ledger, want->first, limit, FILL_BYTES_MAX, arena, range, eb);
+    enum err err = ledger_read_range(context->ledger, want->first, range_limit(want),
+                                     FILL_BYTES_MAX, arena, range, eb);
     if (err != ERR_OK)
         return err;
     struct wire_bytes *records =

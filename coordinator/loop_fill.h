@@ -25,6 +25,11 @@ struct fill_context {
     struct id unreadable;
 };
 
+/* Who reads the ledger to its end is given it signed up to the last record. True where a reply of
+ * this turn does, the log having `size` records before it and `signed_size` under a checkpoint:
+ * pages that end before, and a log that is signed already, cost no signature. */
+bool fill_wants_checkpoint(const struct core_effects *effects, uint64_t size, uint64_t signed_size);
+
 /* Completes effect->reply.reply; allocations come from `arena`. On error the caller answers with
  * the error instead. `txn` is a reader begun after the turn's commit. */
 enum err fill_reply(struct fill_context *context, struct store_txn *txn, struct core_effect *effect,

@@ -78,6 +78,12 @@ static int coordinator_run(struct settings *s, const struct program_options *opt
     }
     config.key = key;
     crypto_key_public(key, config.core.public_key);
+    const char *place = settings_checkpoint_place(s);
+    if (place != NULL)
+        log_warn(
+            "the ledger's last checkpoint, %s, lies %s: what takes the store takes with it what "
+            "shows that it was set back (checkpoint_file; docs/ledger.md)",
+            s->checkpoint_file, place);
     store_fault_install();
     err = loop_open(&loop, &config, &eb);
     if (err == ERR_OK) {

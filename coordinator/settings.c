@@ -6,10 +6,12 @@
 #include "common/log.h"
 
 #include <errno.h>
+#include <libgen.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define FIELD(field) offsetof(struct settings, field)
@@ -172,8 +174,11 @@ static const struct config_key settings_keys[] = {
      .offset = FIELD(checkpoint_file),
      .check = config_check_absolute_path,
      .example = "/srv/other-disk/cloister.checkpoint",
-     .help = "The last signed checkpoint; best on another disk than the store, since it is what "
-             "shows that the store was set back. Unset: ledger.checkpoint in the data directory."},
+     .help =
+         "The last signed checkpoint: what shows that the store was set back to an older state. "
+         "On another disk, best of another administrator, what takes the store does not take "
+         "it too; while it lies beside the store, each start says so. Unset: ledger.checkpoint "
+         "in the data directory."},
     {.name = "origin",
      .type = CONFIG_STRING,
      .offset = FIELD(origin),
@@ -544,6 +549,18 @@ void settings_loop_config(struct settings *s, const char *build, struct loop_con
         .n_expected_models = s->expected_models.count,
     };
     *ret_config = k;
+}
+
+const char *settings_checkpoint_place(const struct settings *s)
+{
+    char folder[sizeof s->checkpoint_default];
+    struct stat data, checkpoint;
+    (void)snprintf(folder, sizeof folder, "%s", s->checkpoint_file);
+    if (stat(s->data, &data) != 0 || stat(dirname(folder), &checkpoint) != 0 ||
+        data.st_dev != checkpoint.st_dev)
+        return NULL;
+    return data.st_ino == checkpoint.st_ino ? "in the data directory"
+                                            : "on the file system of the data directory";
 }
 
 void settings_print_example(struct buf *out)

@@ -81,6 +81,9 @@ enum err settings_read(struct settings *ret_settings, const char *path, const ch
 void settings_fini(struct settings *s);
 /* All of it but the key; borrows from `s`. `build` lives as long. */
 void settings_loop_config(struct settings *s, const char *build, struct loop_config *ret_config);
+/* What the operator should know about where the last checkpoint is kept: NULL where it lies on
+ * another file system than the store, as it should. Both places must be there. */
+const char *settings_checkpoint_place(const struct settings *s);
 void settings_print_example(struct buf *out);
 
 #endif

@@ -294,6 +294,43 @@ static void an_answer_longer_than_a_frame_goes_on_elsewhere(void **state)
     cluster_close(&k);
 }
 
+/* ---- the ledger ---- */
+
+/* Pages of a log of 5000 records. */
+static void a_checkpoint_is_signed_for_who_reads_to_the_end(void **state)
+{
+    static const struct {
+        uint64_t first;
+        uint32_t limit;
+        unsigned new_records; /* of the same turn */
+        uint64_t signed_size;
+        bool wanted;
+    } table[] = {
+        {0, 0, 0, 0, false}, /* a page has at most 1000 */
+        {0, 5000, 0, 4000, false},   {3999, 1000, 0, 4000, false},
+        {4000, 1000, 0, 4000, true}, {4000, 999, 0, 4000, false},
+        {4000, 0, 0, 5000, false}, /* it is signed */
+        {4000, 0, 1, 5000, false}, /* the next page is the last */
+        {4001, 0, 1, 5000, true},    {5000, 1, 0, 4999, true},
+        {5000, 1, 0, 5000, false},   {UINT64_MAX, 1000, 0, 4999, true},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct core_effect records[2] = {{.kind = CORE_EFFECT_LEDGER}};
+        struct core_effect page = {
+            .kind = CORE_EFFECT_REPLY,
+            .next = table[i].new_records > 0 ? records : NULL,
+            .reply = {.fill = CORE_FILL_LEDGER,
+                      .range = {.first = table[i].first, .limit = table[i].limit}}};
+        struct core_effects effects = {.first = &page};
+        if (fill_wants_checkpoint(&effects, 5000, table[i].signed_size) != table[i].wanted)
+            fail_msg("row %zu", i);
+        /* Nobody reads. */
+        effects.first = table[i].new_records > 0 ? records : NULL;
+        assert_false(fill_wants_checkpoint(&effects, 5000, table[i].signed_size));
+    }
+}
+
 /* ---- damage ---- */
 
 /* Flips a bit of the stored tokens of a job, wherever its chunk lies. The store is closed. */
@@ -434,6 +471,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_answer_longer_than_a_frame_goes_on_elsewhere),
+        cmocka_unit_test(a_checkpoint_is_signed_for_who_reads_to_the_end),
         cmocka_unit_test(damaged_tokens_end_their_job_and_no_other),
         cmocka_unit_test(damaged_tokens_can_be_removed),
     };

@@ -11,20 +11,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define KEY "a7c1f0e2d4b5968778695a4b3c2d1e0ff0e1d2c3b4a5968778695a4b3c2d1e0f"
 
-static enum err read_text(struct settings *s, const char *text, struct errbuf *eb)
+static enum err read_text_at(struct settings *s, const char *text, const char *data,
+                             struct errbuf *eb)
 {
     char path[] = "/tmp/cloister-settings-XXXXXX";
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
     close(fd);
-    enum err err = settings_read(s, path, NULL, "/tmp/data", NULL, eb);
+    enum err err = settings_read(s, path, NULL, data, NULL, eb);
     (void)unlink(path);
     return err;
+}
+
+static enum err read_text(struct settings *s, const char *text, struct errbuf *eb)
+{
+    return read_text_at(s, text, "/tmp/data", eb);
 }
 
 static void files_that_contradict_themselves_are_refused(void **state)
@@ -90,11 +97,50 @@ static void what_is_left_open_follows(void **state)
     settings_fini(&s);
 }
 
+/* Beside the store, elsewhere on its disk, on another file system. */
+static void the_place_of_the_checkpoint_is_looked_at(void **state)
+{
+    static struct settings s;
+    struct errbuf eb = {{0}};
+    char root[] = "/tmp/cloister-settings-XXXXXX", data[64], other[64];
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    (void)snprintf(data, sizeof data, "%s/data", root);
+    (void)snprintf(other, sizeof other, "%s/other", root);
+    assert_int_equal(mkdir(data, 0700), 0);
+    assert_int_equal(mkdir(other, 0700), 0);
+    const struct {
+        const char *folder, *found;
+    } table[] = {
+        {NULL, "in the data directory"},
+        {data, "in the data directory"},
+        {other, "on the file system of the data directory"},
+        {"/proc", NULL},
+        {"/none", NULL}, /* is found when it cannot be written */
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        char text[200] = "";
+        if (table[i].folder != NULL)
+            (void)snprintf(text, sizeof text, "checkpoint_file = \"%s/c\";", table[i].folder);
+        assert_int_equal(read_text_at(&s, text, data, &eb), ERR_OK);
+        const char *found = settings_checkpoint_place(&s);
+        if (table[i].found == NULL)
+            assert_null(found);
+        else
+            assert_string_equal(found, table[i].found);
+        settings_fini(&s);
+    }
+    (void)rmdir(data);
+    (void)rmdir(other);
+    (void)rmdir(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(files_that_contradict_themselves_are_refused),
         cmocka_unit_test(what_is_left_open_follows),
+        cmocka_unit_test(the_place_of_the_checkpoint_is_looked_at),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
