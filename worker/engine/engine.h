@@ -67,6 +67,8 @@ struct engine_model_config {
     uint8_t digest[32];
 };
 
+/* Refuses what loading would refuse, but for damage in the matrices and memory that is not there.
+ */
 enum err engine_estimate_file(const struct engine_config *config,
                               const struct engine_model_config *model,
                               struct engine_estimate *ret_estimate, struct errbuf *eb);

@@ -245,9 +245,6 @@ static enum err load_all(struct loading *l, const struct engine_config *config)
 
     if (e != ERR_OK)
         return e;
-    if ((uint32_t)tokenizer_vocab_size(r->tokenizer) != r->hparams.vocab_size)
-        return err_set(l->eb, ERR_INVALID, "the tokenizer has %d tokens, the embedding %u rows",
-                       tokenizer_vocab_size(r->tokenizer), r->hparams.vocab_size);
     open_chat(l);
     e = backend_cpu_open(&r->backend, &cpu, l->eb);
     for (uint32_t i = 0; e == ERR_OK && i < MODEL_ROPES; i++)

@@ -67,8 +67,24 @@ static enum err kv_shapes_set(struct runtime_shape_kv *ret, const struct model_h
         kv.cache_of[i] = (uint8_t)c;
         kv.layer_of[i] = (uint16_t)kv.cache[c].n_layers++;
     }
+    for (uint32_t i = 0; i < kv.n_caches; i++) {
+        enum err e = backend_kv_check(&kv.cache[i], eb);
+        if (e != ERR_OK)
+            return e;
+    }
     *ret = kv;
     return ERR_OK;
+}
+
+static enum err vocabulary_check(const struct model_hparams *h, const struct gguf *g,
+                                 struct errbuf *eb)
+{
+    uint64_t count;
+    enum err e = gguf_get_array(g, "tokenizer.ggml.tokens", GGUF_VALUE_STRING, &count, eb);
+    if (e == ERR_OK && count != h->vocab_size)
+        e = err_set(eb, ERR_INVALID, "the tokenizer has %llu tokens, the embedding %u rows",
+                    (unsigned long long)count, h->vocab_size);
+    return e;
 }
 
 enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine_config *config,
@@ -96,6 +112,8 @@ enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine
                        slots, s.context_tokens);
     s.n_pages = (uint32_t)pages;
     e = kv_shapes_set(&s.kv, &s.hparams, model->kv_type, s.n_pages, eb);
+    if (e == ERR_OK)
+        e = vocabulary_check(&s.hparams, g, eb);
     if (e == ERR_OK)
         *ret_shape = s;
     return e;
@@ -255,7 +273,7 @@ enum err engine_estimate_file(const struct engine_config *given,
     enum err e = runtime_config_complete(given, &config, eb);
 
     if (e == ERR_OK)
-        e = gguf_open_file(&g, model->path, true, eb);
+        e = gguf_open_file(&g, model->path, false, eb);
     if (e != ERR_OK)
         return e;
     e = runtime_shape_read(&shape, &config, model, g, eb);

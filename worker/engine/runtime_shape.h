@@ -34,7 +34,9 @@ struct runtime_shape {
 };
 
 /* `config` is complete (runtime_config_complete). Errors are those of model_hparams_read, and
- * ERR_INVALID, ERR_TOO_LARGE for a context or pool that cannot be. */
+ * ERR_INVALID, ERR_TOO_LARGE, ERR_UNSUPPORTED for a context, pool or vocabulary that cannot be.
+ * With model_tensors_find that is all that a file's shapes can be refused for: loading finds
+ * nothing more of that kind. */
 enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine_config *config,
                             const struct engine_model_config *model, const struct gguf *g,
                             struct errbuf *eb);

@@ -118,6 +118,11 @@ enum err shape_kv_check(const struct kv_shape *shape, struct errbuf *eb)
     return ERR_OK;
 }
 
+enum err backend_kv_check(const struct kv_shape *shape, struct errbuf *eb)
+{
+    return shape_kv_check(shape, eb);
+}
+
 uint64_t backend_kv_page_bytes(const struct kv_shape *shape)
 {
     struct shape_kv layout;

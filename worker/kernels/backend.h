@@ -224,6 +224,8 @@ bool backend_isa_available(enum backend_isa isa);
  * scalar holds the file's own bytes, which are never more. */
 uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols);
 uint64_t backend_kv_page_bytes(const struct kv_shape *shape); /* one page id over all layers */
+/* What kv_new refuses of a shape, on any backend, without asking for memory. */
+enum err backend_kv_check(const struct kv_shape *shape, struct errbuf *eb);
 
 /* How many groups a matrix that may be split along K is summed in: from its shape alone. */
 uint32_t backend_groups(uint32_t cols, uint32_t n_kv_heads_or_0);

@@ -90,6 +90,8 @@ void gguf_close(struct gguf *g);
  * file, which was not opened header-only. ERR_CORRUPT where the file has become shorter, ERR_IO. */
 enum err gguf_tensor_read(const struct gguf *g, const struct gguf_tensor *t, uint64_t at, void *to,
                           size_t size, struct errbuf *eb);
+/* The tensors can be read: of memory, and of files that are open still. */
+bool gguf_is_readable(const struct gguf *g);
 /* ERR_CORRUPT where a file was written to since it was opened: what was read from it may be half of
  * the one and half of the other. Of files that are open still. */
 enum err gguf_check_unchanged(const struct gguf *g, struct errbuf *eb);

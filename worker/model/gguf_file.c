@@ -362,6 +362,11 @@ enum err gguf_tensor_read(const struct gguf *g, const struct gguf_tensor *t, uin
     return file_read(file, t->offset + at, to, size, eb);
 }
 
+bool gguf_is_readable(const struct gguf *g)
+{
+    return g->path == NULL || g->fd >= 0;
+}
+
 void gguf_identity(const struct gguf *g, uint8_t ret_identity[GGUF_IDENTITY_BYTES])
 {
     memset(ret_identity, 0, GGUF_IDENTITY_BYTES);

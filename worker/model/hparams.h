@@ -35,6 +35,9 @@ struct model_arch; /* arch.h */
 #define MODEL_HEAD_DIM_MAX 1024u
 #define MODEL_CONTEXT_MAX  (1u << 27)
 #define MODEL_VOCAB_MAX    (1u << 21)
+/* rope_freqs, as the kernels' rope table takes them. */
+#define MODEL_ROPE_FREQ_MIN (1.0f / 1024)
+#define MODEL_ROPE_FREQ_MAX 1e6f
 
 /* How positions become angles: pair i of position p turns by p * base^(-2i / rope_dim) / factor. */
 struct model_rope {

@@ -46,7 +46,10 @@ enum err model_vector_check(enum model_part part, struct gguf_string name, const
                             uint64_t count, struct errbuf *eb)
 {
     for (uint64_t i = 0; i < count; i++) {
-        if (!isfinite(values[i]) || (part == MODEL_PART_ROPE_FREQS && values[i] <= 0.0f)) {
+        /* What the rope table can compute. */
+        bool in_range = part != MODEL_PART_ROPE_FREQS ||
+                        (values[i] >= MODEL_ROPE_FREQ_MIN && values[i] <= MODEL_ROPE_FREQ_MAX);
+        if (!isfinite(values[i]) || !in_range) {
             char text[NAME_BYTES];
             gguf_string_print(name, text, sizeof text);
             return err_set(eb, ERR_INVALID, "tensor '%s': element %" PRIu64 " is %g", text, i,
@@ -57,8 +60,8 @@ enum err model_vector_check(enum model_part part, struct gguf_string name, const
 }
 
 static enum err tensor_check(const struct model_hparams *h, const struct model_layer_hparams *l,
-                             enum model_part part, const char *name, const struct gguf_tensor *t,
-                             struct errbuf *eb)
+                             enum model_part part, const char *name, const struct gguf *g,
+                             const struct gguf_tensor *t, struct errbuf *eb)
 {
     const struct arch_part *a = &arch_parts[part];
     const struct quant_type_info *info = quant_type_info((uint32_t)t->type);
@@ -77,15 +80,14 @@ static enum err tensor_check(const struct model_hparams *h, const struct model_l
         return err_set(eb, ERR_UNSUPPORTED,
                        "tensor '%s' has type %s (id %d); a vector of this kind is F32", name,
                        info->name, (int)t->type);
-    if (a->class != ARCH_CLASS_VECTOR || t->data == NULL)
+    if (a->class != ARCH_CLASS_VECTOR || !gguf_is_readable(g))
         return ERR_OK;
-    /* The file need not align it. */
-    enum err e = ERR_OK;
     float *values = malloc(t->size);
     if (values == NULL)
         return err_set(eb, ERR_NO_MEMORY, "no memory for tensor '%s'", name);
-    memcpy(values, t->data, t->size);
-    e = model_vector_check(part, t->name, values, want[0], eb);
+    enum err e = gguf_tensor_read(g, t, 0, values, t->size, eb);
+    if (e == ERR_OK)
+        e = model_vector_check(part, t->name, values, want[0], eb);
     free(values);
     return e;
 }
@@ -103,7 +105,7 @@ static enum err part_find(struct model_parts *parts, const struct model_hparams 
         return ERR_OK;
     if (t == NULL)
         return err_set(eb, ERR_NOT_FOUND, "tensor '%s' is missing", name);
-    enum err e = tensor_check(h, l, part, name, t, eb);
+    enum err e = tensor_check(h, l, part, name, g, t, eb);
     if (e != ERR_OK)
         return e;
     parts->at[part] = t;

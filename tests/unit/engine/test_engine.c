@@ -749,6 +749,51 @@ static void estimates_are_what_loading_then_holds(void **state)
     }
 }
 
+/* What the worker's catalogue offers, it can load: a model is refused at the start and not by every
+ * job that asks for it. */
+static void an_estimate_refuses_what_loading_would_refuse(void **state)
+{
+    static const struct {
+        uint32_t head_dim;
+        enum kv_type kv_type;
+        const char *says; /* NULL: it loads */
+    } rows[] = {
+        {32, KV_TYPE_F16, NULL},           {32, KV_TYPE_Q8_0, NULL},
+        {48, KV_TYPE_F16, NULL},           {48, KV_TYPE_Q8_0, "multiple of 32"},
+        {512, KV_TYPE_F16, NULL},          {512, KV_TYPE_Q8_0, NULL},
+        {514, KV_TYPE_F16, "at most 512"}, {1024, KV_TYPE_Q8_0, "at most 512"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct tiny_model m = tiny_model_default();
+        struct engine_config config = {.threads = 1, .sequences = 4};
+        char path[64];
+        struct engine_model_config model = {.path = path, .kv_type = rows[i].kv_type};
+        struct engine_estimate estimate;
+        struct errbuf eb = {{0}};
+        struct rig rig;
+        m.head_dim = rows[i].head_dim;
+        m.n_embd = 64;
+        m.n_layers = 1;
+        m.layer_type = m.embd_type = QUANT_TYPE_F32;
+        tiny_model_write(&m, path);
+        enum err e = engine_estimate_file(&config, &model, &estimate, &eb);
+        if ((e == ERR_OK) != (rows[i].says == NULL) ||
+            (rows[i].says != NULL && strstr(eb.text, rows[i].says) == NULL))
+            fail_msg("row %zu: %s", i, eb.text);
+        rig_open(&rig, &config);
+        assert_int_equal(engine_load(rig.engine, MODEL, &model, NULL), ERR_OK);
+        rig_until_model_event(&rig);
+        assert_int_equal(rig.model_event.kind, rows[i].says == NULL ? ENGINE_EVENT_MODEL_READY
+                                                                    : ENGINE_EVENT_MODEL_FAILED);
+        if (rows[i].says != NULL)
+            assert_string_equal(rig.model_event.error_text, eb.text);
+        rig_close(&rig);
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
 static int write_default(void **state)
 {
     struct tiny_model m = tiny_model_default();
@@ -786,6 +831,7 @@ int main(void)
         cmocka_unit_test(closing_in_the_middle_loses_nothing_but_the_jobs),
         cmocka_unit_test(events_that_wait_are_joined),
         cmocka_unit_test(estimates_are_what_loading_then_holds),
+        cmocka_unit_test(an_estimate_refuses_what_loading_would_refuse),
     };
     return cmocka_run_group_tests(tests, write_default, remove_default);
 }
