@@ -7,7 +7,8 @@ add_executable(test_sim
   sim/sim_coordinator.c
   sim/sim_worker.c
   sim/test_sim.c)
-target_link_libraries(test_sim PRIVATE cloister_coordinator cloister_ledger cloister_store)
+target_link_libraries(test_sim PRIVATE cloister_coordinator cloister_ledger cloister_store
+                      cloister_engine_core)
 cloister_target(test_sim)
 add_test(NAME coordinator_sim COMMAND test_sim)
 set_tests_properties(coordinator_sim PROPERTIES TIMEOUT 300)

@@ -1,10 +1,12 @@
 /*
  * sim_worker.c - a worker as the protocol sees one: loads models, makes tokens, reports what is not
- * acknowledged, dies, hangs past its lease, gives jobs back.
+ * acknowledged, dies, hangs past its lease, gives jobs back. Which job gets its next token when is
+ * for the engine's own batching core to say, with a cache so small that it preempts.
  */
 #include "tests/sim/sim.h"
 
 #include "common/check.h"
+#include "worker/engine/batch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +19,24 @@ enum { SLOT_HELLO, SLOT_PULL, SLOT_REPORT, SLOT_GOODBYE };
 #define CAPACITY (8 * GB) /* one model of two fits at a time */
 #define WEIGHTS  (5 * GB)
 
+/* Two steps of the batch in a wake at most. */
+static const struct batch_config batch_config = {
+    .slots = 6,
+    .waiting_max = 12,
+    .pages = 32,
+    .page_tokens = 8,
+    .context_tokens = 256,
+    .step_tokens = 48,
+    .chunk_tokens = 32,
+    .beside_tokens = 24,
+    .logits_rows = 6,
+    .headroom_pages = 0,
+    .pass_max = 4,
+};
+
 struct sim_lease {
     bool used;
+    struct batch_seq *seq; /* NULL: all its tokens are made, or it cannot have any */
     struct id job_id;
     uint64_t epoch;
     uint64_t seed;
@@ -43,13 +61,16 @@ struct sim_worker {
     uint64_t retry_ns;
     uint64_t heard_ns; /* the coordinator */
     bool leaving;
+    struct batch *batch;
 };
 
 static const char *const model_names[SIM_MODELS] = {"alpha", "beta"};
 
 static void worker_reset(struct sim_worker *w)
 {
+    batch_free(w->batch);
     *w = (struct sim_worker){.alive = true};
+    CHECK(batch_new(&w->batch, &batch_config, NULL) == ERR_OK);
     for (uint32_t i = 0; i < SIM_MODELS; i++)
         w->models[i] = WIRE_MODEL_STATE_AVAILABLE;
 }
@@ -65,7 +86,9 @@ void worker_open(struct sim *s, struct sim_actor *a)
 
 void worker_close(struct sim_actor *a)
 {
-    free(a->own);
+    struct sim_worker *w = a->own;
+    batch_free(w->batch);
+    free(w);
 }
 
 static struct wire_memory memory_now(const struct sim_worker *w)
@@ -143,6 +166,53 @@ static struct sim_lease *lease_find(struct sim_worker *w, const struct id *job_i
     return NULL;
 }
 
+static void lease_end(struct sim_worker *w, struct sim_lease *l)
+{
+    if (l->seq != NULL)
+        batch_remove(w->batch, l->seq);
+    l->seq = NULL;
+}
+
+static void lease_forget(struct sim_worker *w, struct sim_lease *l)
+{
+    lease_end(w, l);
+    l->used = false;
+}
+
+/* The line may be full: then the job goes back. */
+static void lease_begin(struct sim_worker *w, struct sim_lease *l)
+{
+    int32_t ids[256];
+    enum wire_finish finish;
+    uint32_t n_prompt = prompt_count(l->seed), n_ids = n_prompt + l->made;
+    uint32_t end = token_count(l->seed, l->max_tokens, &finish);
+    struct batch_job job = {
+        .owner = l,
+        .ids = ids,
+        .n_ids = n_ids,
+        .n_limit = n_prompt + end,
+        .logits_from = n_ids - 1,
+        .job_class = (uint32_t)(l->seed % 3),
+        .space = 1 + l->seed % 2,
+    };
+
+    if (l->made >= end) {
+        l->over = true;
+        l->finish = finish;
+        return;
+    }
+    CHECK(n_ids <= sizeof ids / sizeof ids[0]);
+    for (uint32_t i = 0; i < n_prompt; i++)
+        ids[i] = (int32_t)(l->seed % 5); /* of five texts */
+    for (uint32_t i = 0; i < l->made; i++)
+        ids[n_prompt + i] = token_id(l->seed, i);
+    if (batch_add(w->batch, &job, &l->seq, NULL) != ERR_OK) {
+        l->over = true;
+        l->finish = WIRE_FINISH_ERROR;
+        l->error = ERR_BUSY;
+    }
+}
+
 static void run_take(struct sim *s, struct sim_worker *w, const struct wire_command_run *run)
 {
     struct sim_lease *l = lease_find(w, &run->job_id);
@@ -151,6 +221,7 @@ static void run_take(struct sim *s, struct sim_worker *w, const struct wire_comm
     for (uint32_t i = 0; i < SIM_LEASES && l == NULL; i++)
         l = w->leases[i].used ? NULL : &w->leases[i];
     CHECK(l != NULL);
+    lease_end(w, l);
     *l = (struct sim_lease){.used = true,
                             .job_id = run->job_id,
                             .epoch = run->epoch,
@@ -169,6 +240,7 @@ static void run_take(struct sim *s, struct sim_worker *w, const struct wire_comm
     if (text != run->resume_text_bytes)
         sim_fail(s, "a job goes on behind %u bytes of text, it has %u", run->resume_text_bytes,
                  text);
+    lease_begin(w, l);
 }
 
 static void command_take(struct sim *s, struct sim_actor *a, const struct wire_command *c)
@@ -199,30 +271,55 @@ static void command_take(struct sim *s, struct sim_actor *a, const struct wire_c
     case WIRE_COMMAND_CANCEL:
         l = lease_find(w, &c->cancel.job_id);
         if (l != NULL && l->epoch == c->cancel.epoch)
-            l->used = false;
+            lease_forget(w, l);
         break;
     }
 }
 
 /* ---- work ---- */
 
-static void lease_step(struct sim *s, struct sim_lease *l)
+static void lease_trouble(struct sim *s, struct sim_worker *w, struct sim_lease *l)
 {
-    enum wire_finish finish;
-    uint32_t end = token_count(l->seed, l->max_tokens, &finish);
-    if (l->over)
+    if (l->over || !sim_chance(s, s->faults.engine_fails))
         return;
-    if (sim_chance(s, s->faults.engine_fails)) {
-        l->over = true;
-        l->finish = WIRE_FINISH_ERROR;
-        l->error = sim_below(s, 2) ? ERR_INTERNAL : ERR_BUSY;
+    lease_end(w, l);
+    l->over = true;
+    l->finish = WIRE_FINISH_ERROR;
+    l->error = sim_below(s, 2) ? ERR_INTERNAL : ERR_BUSY;
+}
+
+static void batch_step(struct sim *s, struct sim_worker *w)
+{
+    struct batch_plan plan;
+    int32_t drawn[16];
+    struct sim_lease *done[16];
+    uint32_t n_done = 0;
+
+    while (batch_admit(w->batch) != NULL)
+        continue;
+    if (!batch_plan_step(w->batch, &plan))
         return;
+    CHECK(plan.n_logits <= 16);
+    for (uint32_t i = 0; i < plan.n_logits; i++) {
+        struct sim_lease *l = batch_owner(plan.logits_seq[i]);
+        uint32_t n_ids;
+        (void)batch_ids(l->seq, &n_ids);
+        if (!plan.draw[i])
+            continue;
+        if (n_ids != prompt_count(l->seed) + l->made)
+            sim_fail(s, "a batch draws token %u of a job that has %u",
+                     n_ids - prompt_count(l->seed), l->made);
+        drawn[i] = token_id(l->seed, l->made++);
+        done[n_done++] = l;
     }
-    l->made += (uint32_t)sim_below(s, 3);
-    if (l->made >= end) {
-        l->made = end;
+    batch_commit(w->batch, drawn);
+    for (uint32_t i = 0; i < n_done; i++) {
+        struct sim_lease *l = done[i];
+        if (!batch_full(l->seq))
+            continue;
+        (void)token_count(l->seed, l->max_tokens, &l->finish);
         l->over = true;
-        l->finish = finish;
+        lease_end(w, l);
     }
 }
 
@@ -283,7 +380,7 @@ static void report_acked(struct sim *s, struct sim_worker *w, const struct wire_
         if (l == NULL || l->epoch != r->leases[i].epoch)
             continue;
         if (r->leases[i].fenced) {
-            l->used = false;
+            lease_forget(w, l);
             continue;
         }
         if (r->leases[i].next > l->made) {
@@ -293,7 +390,7 @@ static void report_acked(struct sim *s, struct sim_worker *w, const struct wire_
         if (r->leases[i].next > l->acked)
             l->acked = r->leases[i].next;
         if (l->over_sent && l->acked == l->made)
-            l->used = false;
+            lease_forget(w, l);
     }
 }
 
@@ -336,7 +433,7 @@ static void leave(struct sim *s, struct sim_actor *a)
         return;
     sim_call(s, a, SLOT_GOODBYE, &request, 500);
     for (uint32_t i = 0; i < SIM_LEASES; i++)
-        w->leases[i].used = false;
+        lease_forget(w, &w->leases[i]);
 }
 
 static void worker_wake(struct sim *s, struct sim_actor *a)
@@ -353,10 +450,12 @@ static void worker_wake(struct sim *s, struct sim_actor *a)
     bool cut_off = s->now_ns - w->heard_ns > s->config.lease_ms * SIM_MS;
     for (uint32_t i = 0; i < SIM_LEASES; i++) {
         if (w->leases[i].used && (cut_off || sim_chance(s, s->faults.forgets)))
-            w->leases[i].used = false;
+            lease_forget(w, &w->leases[i]);
         if (w->leases[i].used)
-            lease_step(s, &w->leases[i]);
+            lease_trouble(s, w, &w->leases[i]);
     }
+    for (uint64_t n = sim_below(s, 3); n > 0; n--)
+        batch_step(s, w);
     if (!a->peer.established) {
         if (!a->calls[SLOT_HELLO].under_way)
             hello(s, a, NULL);
