@@ -56,7 +56,8 @@ enum err chat_template_render(const struct chat_template *c, const struct chat_m
                               struct errbuf *eb);
 /* Appends the prompt's ids, BOS included where the template or file wants it. `t` is the tokenizer
  * the template was opened with. ERR_INVALID names
- * the message where a role or the order of roles is one the template has no place for. */
+ * the message where a role or the order of roles is one the template has no place for, and message
+ * and byte where the vocabulary has no token for what is there. */
 enum err chat_template_encode(const struct chat_template *c, const struct tokenizer *t,
                               const struct chat_message *messages, size_t n_messages,
                               bool add_generation_prompt, struct tokens *tokens, struct errbuf *eb);

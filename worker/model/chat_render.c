@@ -340,6 +340,23 @@ enum err chat_template_render(const struct chat_template *c, const struct chat_m
     return e;
 }
 
+/* The vocabulary cannot express a byte of the prompt. Its place there is nothing to whoever sent
+ * messages: it is looked for in each of them. */
+static enum err name_message(const struct tokenizer *t, const struct chat_message *m, size_t n,
+                             struct errbuf *eb)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct tokens ids = {0};
+        struct errbuf own = {{0}};
+        enum err e = tokenizer_encode(t, m[i].content, m[i].content_size, TOKENIZER_SPECIAL_PLAIN,
+                                      false, &ids, &own);
+        tokens_fini(&ids);
+        if (e != ERR_OK)
+            return err_set(eb, e, "message %zu: %s", i, own.text);
+    }
+    return err_prefix(eb, ERR_INVALID, "the chat template's own text");
+}
+
 enum err chat_template_encode(const struct chat_template *c, const struct tokenizer *t,
                               const struct chat_message *messages, size_t n_messages,
                               bool add_generation_prompt, struct tokens *tokens, struct errbuf *eb)
@@ -349,8 +366,11 @@ enum err chat_template_encode(const struct chat_template *c, const struct tokeni
     enum err e = render(&p, c, messages, n_messages, add_generation_prompt, eb);
     if (e == ERR_OK && c->bos)
         e = tokens_append(tokens, tokenizer_bos(t));
-    if (e == ERR_OK)
+    if (e == ERR_OK) {
         e = tokenizer_encode_spans(t, p.text.data, p.spans, p.n_spans, true, tokens, eb);
+        if (e == ERR_INVALID)
+            e = name_message(t, messages, n_messages, eb);
+    }
     if (e != ERR_OK)
         tokens->count = count_before;
     prompt_fini(&p);

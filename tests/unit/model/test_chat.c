@@ -641,6 +641,13 @@ static void test_smollm2_prompts(void **state)
     }
     vectors_close(&v);
     assert_int_equal(n_chats, 10);
+    /* Where a byte has no token, its place is told in the message that was sent. */
+    const struct chat_message odd[] = {MESSAGE("user", "Hi"), MESSAGE("assistant", "Ho"),
+                                       MESSAGE("user", " ab\xff")};
+    struct tokens ids = {0};
+    assert_int_equal(chat_template_encode(c, t, odd, 3, true, &ids, &eb), ERR_INVALID);
+    assert_non_null(strstr(eb.text, "message 2: byte 3 of the text is 0xff"));
+    assert_int_equal(ids.count, 0);
     chat_template_close(c);
     tokenizer_close(t);
     gguf_close(g);
