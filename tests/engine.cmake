@@ -19,6 +19,12 @@ cloister_unit_test(engine_events
   LIBS cloister_engine)
 target_link_options(test_engine_events PRIVATE -Wl,--wrap=realloc)
 
+cloister_unit_test(engine_arch
+  SOURCES unit/engine/test_arch.c unit/engine/tiny_model.c
+  LIBS cloister_test_vectors cloister_engine)
+set_tests_properties(engine_arch PROPERTIES TIMEOUT 900
+  WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+
 add_executable(write_tiny_model unit/engine/write_tiny_model.c unit/engine/tiny_model.c)
 target_link_libraries(write_tiny_model PRIVATE cloister_common m)
 cloister_target(write_tiny_model)

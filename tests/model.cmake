@@ -3,6 +3,9 @@
 cloister_unit_test(model_gguf SOURCES unit/model/test_gguf.c LIBS cloister_gguf_build cloister_model)
 cloister_unit_test(model_hparams SOURCES unit/model/test_hparams.c
                    LIBS cloister_gguf_build cloister_model)
+cloister_unit_test(model_arch SOURCES unit/model/test_arch.c LIBS cloister_gguf_build cloister_model)
+cloister_unit_test(model_split SOURCES unit/model/test_split.c
+                   LIBS cloister_gguf_build cloister_model)
 
 add_library(cloister_test_vectors STATIC unit/model/vectors.c)
 target_link_libraries(cloister_test_vectors PUBLIC cloister_gguf_build cloister_model

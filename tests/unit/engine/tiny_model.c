@@ -35,6 +35,81 @@ struct tiny_model tiny_model_default(void)
     };
 }
 
+/* --- shapes --- */
+
+/* Layers, heads, KV heads and their size; then what is special. */
+#define SHAPE(shape_name, arch_name, layers, heads, kv_heads, dim, ...)                            \
+    {                                                                                              \
+        .name = (shape_name), .model = {                                                           \
+            .arch = (arch_name),                                                                   \
+            .n_layers = (layers),                                                                  \
+            .n_embd = 64,                                                                          \
+            .n_heads = (heads),                                                                    \
+            .n_kv_heads = (kv_heads),                                                              \
+            .head_dim = (dim),                                                                     \
+            .n_ff = 96,                                                                            \
+            .context = 256,                                                                        \
+            .layer_type = QUANT_TYPE_F32,                                                          \
+            .embd_type = QUANT_TYPE_F32,                                                           \
+            .seed = 3,                                                                             \
+            __VA_ARGS__                                                                            \
+        }                                                                                          \
+    }
+#define GEMMA3 .head_norms = true, .post_norms = true, .rope_base = 1e6f
+
+/* clang-format off */
+static const struct {
+    const char *name;
+    struct tiny_model model;
+} shapes[] = {
+    SHAPE("llama", "llama", 3, 4, 2, 32, .rope_base = 5e4f),
+    SHAPE("llama-3.1", "llama", 3, 4, 2, 32, .rope_freqs = true, .own_head = true,
+          .rope_base = 5e5f),
+    SHAPE("llama-biases", "llama", 3, 4, 2, 32, .qkv_bias = true, .other_bias = true),
+    SHAPE("llama-linear", "llama", 3, 4, 2, 32, .rope_scaling = "linear", .rope_factor = 4.0f),
+    SHAPE("llama-yarn", "llama", 3, 4, 2, 32, .rope_scaling = "yarn", .rope_factor = 4.0f,
+          .rope_context = 64),
+    SHAPE("llama-layers", "llama", 3, 4, 2, 32, .heads_of = {4, 2, 6}, .kv_heads_of = {2, 1, 2},
+          .ff_of = {96, 64, 160}),
+    SHAPE("qwen2", "qwen2", 3, 4, 2, 16, .qkv_bias = true, .rope_base = 1e6f, .own_head = true),
+    SHAPE("qwen2-yarn", "qwen2", 3, 4, 2, 16, .qkv_bias = true, .rope_base = 1e6f,
+          .rope_scaling = "yarn", .rope_factor = 8.0f, .rope_context = 128,
+          .rope_magnitude = 0.9f),
+    SHAPE("qwen3", "qwen3", 3, 4, 2, 32, .head_norms = true, .rope_base = 1e6f),
+    SHAPE("gemma3", "gemma3", 7, 4, 2, 32, GEMMA3, .window = 24),
+    SHAPE("gemma3-4b", "gemma3", 7, 4, 2, 32, GEMMA3, .window = 24, .window_period = 3,
+          .local_base = 2e4f, .rope_scaling = "linear", .rope_factor = 8.0f,
+          .logit_softcap = 5.0f),
+    SHAPE("gemma3-27b", "gemma3", 62, 4, 2, 32, GEMMA3, .window = 24),
+    SHAPE("gemma3-pattern", "gemma3", 3, 4, 2, 32, GEMMA3, .window = 40, .window_of = "101"),
+    SHAPE("gemma3-no-window", "gemma3", 3, 4, 1, 32, GEMMA3),
+    SHAPE("gemma3-softcap", "gemma3", 3, 4, 2, 32, GEMMA3, .window = 24, .window_period = 2,
+          .attention_scale = 0.25f, .attention_softcap = 3.0f),
+};
+/* clang-format on */
+
+size_t tiny_model_shape_count(void)
+{
+    return sizeof shapes / sizeof shapes[0];
+}
+
+const char *tiny_model_shape_name(size_t index)
+{
+    return shapes[index].name;
+}
+
+bool tiny_model_shape(const char *name, struct tiny_model *ret_model)
+{
+    for (size_t i = 0; i < tiny_model_shape_count(); i++)
+        if (strcmp(shapes[i].name, name) == 0) {
+            *ret_model = shapes[i].model;
+            return true;
+        }
+    return false;
+}
+
+/* --- the file --- */
+
 struct writer {
     struct buf header, data;
     uint64_t n_keys, n_tensors;
@@ -187,8 +262,9 @@ static void put_elements(struct writer *w, enum quant_type type, uint64_t count,
     }
 }
 
-static void put_tensor(struct writer *w, const char *name, enum quant_type type, uint32_t cols,
-                       uint32_t rows)
+/* Vectors (no rows) are `middle`, give or take `size`. */
+static void put_tensor_like(struct writer *w, const char *name, enum quant_type type, uint32_t cols,
+                            uint32_t rows, float middle, float size)
 {
     uint32_t n_dims = rows == 0 ? 1 : 2;
 
@@ -204,7 +280,7 @@ static void put_tensor(struct writer *w, const char *name, enum quant_type type,
     w->n_tensors++;
     if (rows == 0) {
         for (uint32_t i = 0; i < cols; i++) {
-            float gain = 1.0f + 0.2f * draw(w);
+            float gain = middle + size * draw(w);
             buf_append(&w->data, &gain, sizeof gain);
         }
     } else {
@@ -212,31 +288,142 @@ static void put_tensor(struct writer *w, const char *name, enum quant_type type,
     }
 }
 
-static void put_tensors(struct writer *w, const struct tiny_model *m)
+static void put_tensor(struct writer *w, const char *name, enum quant_type type, uint32_t cols,
+                       uint32_t rows)
+{
+    put_tensor_like(w, name, type, cols, rows, 1.0f, 0.2f);
+}
+
+static uint32_t of_layer(const uint32_t *list, uint32_t layer, uint32_t otherwise)
+{
+    return layer < TINY_MODEL_LAYERS_MAX && list[layer] != 0 ? list[layer] : otherwise;
+}
+
+static void put_layer(struct writer *w, const struct tiny_model *m, uint32_t layer)
 {
     char name[64];
-    uint32_t q = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
-    struct {
+    uint32_t q = of_layer(m->heads_of, layer, m->n_heads) * m->head_dim;
+    uint32_t kv = of_layer(m->kv_heads_of, layer, m->n_kv_heads) * m->head_dim;
+    uint32_t ff = of_layer(m->ff_of, layer, m->n_ff);
+    const struct {
         const char *name;
         uint32_t cols, rows;
-    } layer[] = {
-        {"attn_norm", m->n_embd, 0},      {"attn_q", m->n_embd, q},
-        {"attn_k", m->n_embd, kv},        {"attn_v", m->n_embd, kv},
-        {"attn_output", q, m->n_embd},    {"ffn_norm", m->n_embd, 0},
-        {"ffn_gate", m->n_embd, m->n_ff}, {"ffn_up", m->n_embd, m->n_ff},
-        {"ffn_down", m->n_ff, m->n_embd},
+        bool is_there, bias;
+    } parts[] = {
+        {"attn_norm.weight", m->n_embd, 0, true, false},
+        {"attn_q.weight", m->n_embd, q, true, false},
+        {"attn_k.weight", m->n_embd, kv, true, false},
+        {"attn_v.weight", m->n_embd, kv, true, false},
+        {"attn_output.weight", q, m->n_embd, true, false},
+        {"ffn_norm.weight", m->n_embd, 0, true, false},
+        {"ffn_gate.weight", m->n_embd, ff, true, false},
+        {"ffn_up.weight", m->n_embd, ff, true, false},
+        {"ffn_down.weight", ff, m->n_embd, true, false},
+        {"attn_q.bias", q, 0, m->qkv_bias, true},
+        {"attn_k.bias", kv, 0, m->qkv_bias, true},
+        {"attn_v.bias", kv, 0, m->qkv_bias, true},
+        {"attn_output.bias", m->n_embd, 0, m->other_bias, true},
+        {"ffn_gate.bias", ff, 0, m->other_bias, true},
+        {"ffn_up.bias", ff, 0, m->other_bias, true},
+        {"ffn_down.bias", m->n_embd, 0, m->other_bias, true},
+        {"attn_q_norm.weight", m->head_dim, 0, m->head_norms, false},
+        {"attn_k_norm.weight", m->head_dim, 0, m->head_norms, false},
+        {"post_attention_norm.weight", m->n_embd, 0, m->post_norms, false},
+        {"post_ffw_norm.weight", m->n_embd, 0, m->post_norms, false},
     };
 
+    for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++) {
+        if (!parts[k].is_there)
+            continue;
+        (void)snprintf(name, sizeof name, "blk.%u.%s", layer, parts[k].name);
+        put_tensor_like(w, name, parts[k].rows == 0 ? QUANT_TYPE_F32 : m->layer_type, parts[k].cols,
+                        parts[k].rows, parts[k].bias ? 0.0f : 1.0f, parts[k].bias ? 0.3f : 0.2f);
+    }
+}
+
+static void put_tensors(struct writer *w, const struct tiny_model *m)
+{
     put_tensor(w, "token_embd.weight", m->embd_type, m->n_embd, TINY_MODEL_VOCAB);
     put_tensor(w, "output_norm.weight", QUANT_TYPE_F32, m->n_embd, 0);
     if (m->own_head)
         put_tensor(w, "output.weight", m->layer_type, m->n_embd, TINY_MODEL_VOCAB);
     for (uint32_t i = 0; i < m->n_layers; i++)
-        for (size_t k = 0; k < sizeof layer / sizeof layer[0]; k++) {
-            (void)snprintf(name, sizeof name, "blk.%u.%s.weight", i, layer[k].name);
-            put_tensor(w, name, layer[k].rows == 0 ? QUANT_TYPE_F32 : m->layer_type, layer[k].cols,
-                       layer[k].rows);
-        }
+        put_layer(w, m, i);
+    if (m->rope_freqs)
+        put_tensor_like(w, "rope_freqs.weight", QUANT_TYPE_F32, m->head_dim / 2, 0, 2.5f, 1.5f);
+}
+
+/* A key of the architecture: "llama.block_count". */
+static const char *of_arch(const struct tiny_model *m, const char *name, char ret[96])
+{
+    (void)snprintf(ret, 96, "%s.%s", m->arch == NULL ? "llama" : m->arch, name);
+    return ret;
+}
+
+static void arch_u32(struct writer *w, struct buf *keys, const struct tiny_model *m,
+                     const char *name, uint32_t value)
+{
+    char key[96];
+    key_u32(w, keys, of_arch(m, name, key), value);
+}
+
+static void arch_f32(struct writer *w, struct buf *keys, const struct tiny_model *m,
+                     const char *name, float value)
+{
+    char key[96];
+    if (value != 0.0f)
+        key_f32(w, keys, of_arch(m, name, key), value);
+}
+
+static void arch_layers(struct writer *w, struct buf *keys, const struct tiny_model *m,
+                        const char *name, const uint32_t *list, uint32_t otherwise)
+{
+    char key[96];
+
+    if (list[0] == 0) {
+        arch_u32(w, keys, m, name, otherwise);
+        return;
+    }
+    key_array(w, keys, of_arch(m, name, key), 4, m->n_layers);
+    for (uint32_t i = 0; i < m->n_layers; i++)
+        put_u32(keys, list[i]);
+}
+
+static void put_arch_keys(struct writer *w, struct buf *keys, const struct tiny_model *m)
+{
+    char key[96];
+
+    arch_u32(w, keys, m, "block_count", m->n_layers);
+    arch_u32(w, keys, m, "context_length", m->context);
+    arch_u32(w, keys, m, "embedding_length", m->n_embd);
+    arch_layers(w, keys, m, "feed_forward_length", m->ff_of, m->n_ff);
+    arch_layers(w, keys, m, "attention.head_count", m->heads_of, m->n_heads);
+    arch_layers(w, keys, m, "attention.head_count_kv", m->kv_heads_of, m->n_kv_heads);
+    arch_u32(w, keys, m, "attention.key_length", m->head_dim);
+    arch_u32(w, keys, m, "attention.value_length", m->head_dim);
+    arch_u32(w, keys, m, "rope.dimension_count", m->head_dim);
+    arch_f32(w, keys, m, "attention.layer_norm_rms_epsilon", 1e-5f);
+    if (m->window != 0)
+        arch_u32(w, keys, m, "attention.sliding_window", m->window);
+    if (m->window_period != 0)
+        arch_u32(w, keys, m, "attention.sliding_window_pattern", m->window_period);
+    if (m->window_of != NULL) {
+        key_array(w, keys, of_arch(m, "attention.sliding_window_pattern", key), 7,
+                  strlen(m->window_of));
+        for (const char *c = m->window_of; *c != 0; c++)
+            buf_append_byte(keys, *c == '1');
+    }
+    arch_f32(w, keys, m, "rope.freq_base", m->rope_base);
+    arch_f32(w, keys, m, "rope.freq_base_swa", m->local_base);
+    if (m->rope_scaling != NULL)
+        key_string(w, keys, of_arch(m, "rope.scaling.type", key), m->rope_scaling);
+    arch_f32(w, keys, m, "rope.scaling.factor", m->rope_factor);
+    arch_f32(w, keys, m, "rope.scaling.attn_factor", m->rope_magnitude);
+    if (m->rope_context != 0)
+        arch_u32(w, keys, m, "rope.scaling.original_context_length", m->rope_context);
+    arch_f32(w, keys, m, "attention.scale", m->attention_scale);
+    arch_f32(w, keys, m, "attn_logit_softcapping", m->attention_softcap);
+    arch_f32(w, keys, m, "final_logit_softcapping", m->logit_softcap);
 }
 
 void tiny_model_write(const struct tiny_model *m, char *ret_path)
@@ -248,18 +435,9 @@ void tiny_model_write(const struct tiny_model *m, char *ret_path)
     buf_init(&w.data);
     buf_init(&keys);
     buf_init(&file);
-    key_string(&w, &keys, "general.architecture", "llama");
+    key_string(&w, &keys, "general.architecture", m->arch == NULL ? "llama" : m->arch);
     key_string(&w, &keys, "general.name", "tiny");
-    key_u32(&w, &keys, "llama.block_count", m->n_layers);
-    key_u32(&w, &keys, "llama.context_length", m->context);
-    key_u32(&w, &keys, "llama.embedding_length", m->n_embd);
-    key_u32(&w, &keys, "llama.feed_forward_length", m->n_ff);
-    key_u32(&w, &keys, "llama.attention.head_count", m->n_heads);
-    key_u32(&w, &keys, "llama.attention.head_count_kv", m->n_kv_heads);
-    key_u32(&w, &keys, "llama.attention.key_length", m->head_dim);
-    key_u32(&w, &keys, "llama.attention.value_length", m->head_dim);
-    key_u32(&w, &keys, "llama.rope.dimension_count", m->head_dim);
-    key_f32(&w, &keys, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    put_arch_keys(&w, &keys, m);
     put_tokenizer(&w, &keys);
     if (m->chat_template != NULL)
         key_string(&w, &keys, "tokenizer.chat_template", m->chat_template);
