@@ -46,7 +46,8 @@
  *
  * VERSIONS. The numbers below are the header's; cloister_library_version() is the library's.
  * Structs that callers fill begin with `size` and grow at their end, so that a program built with
- * an older header keeps working with a newer library of the same soname.
+ * an older header keeps working with a newer library of the same soname. All other structs keep
+ * their layout as long as the soname does.
  */
 #ifndef CLOISTER_H
 #define CLOISTER_H
@@ -258,7 +259,7 @@ CLOISTER_API bool cloister_class_parse(const char *name, enum cloister_class *re
 struct cloister_usage {
     uint32_t prompt_tokens;
     uint32_t prompt_cached;   /* of them, taken from a cache */
-    uint32_t prompt_computed; /* of them, computed */
+    uint32_t prompt_computed; /* by all attempts together: may be more than prompt_tokens */
     uint32_t resumed_tokens;  /* computed before and read again after a worker was lost */
     uint32_t completion_tokens;
     uint64_t queue_us, prefill_us, decode_us;
@@ -378,6 +379,7 @@ struct cloister_candidate {
     uint64_t load_ms, cost_ms;
 };
 
+/* Why a job is where it is: the decision that placed it, with every worker that was looked at. */
 struct cloister_explanation {
     enum cloister_state state;
     const char *summary;
@@ -387,6 +389,7 @@ struct cloister_explanation {
     size_t n_candidates;
 };
 
+/* NOT_FOUND: no such job, or not one that this key may see. */
 CLOISTER_API enum cloister_error
 cloister_explain(struct cloister *c, const char *id, struct cloister_result **ret_result,
                  const struct cloister_explanation **ret_explanation,
@@ -422,6 +425,7 @@ struct cloister_worker {
     uint8_t key_fingerprint[32];
 };
 
+/* Every worker that is known, gone ones as long as they are remembered, by name. Anybody. */
 CLOISTER_API enum cloister_error cloister_list_workers(struct cloister *c,
                                                        struct cloister_result **ret_result,
                                                        const struct cloister_worker **ret_workers,
@@ -437,6 +441,7 @@ struct cloister_model {
     uint32_t workers, loading, ready, running, waiting;
 };
 
+/* Every model that a worker offers, by name, each once. Anybody. */
 CLOISTER_API enum cloister_error cloister_list_models(struct cloister *c,
                                                       struct cloister_result **ret_result,
                                                       const struct cloister_model **ret_models,
@@ -480,6 +485,9 @@ struct cloister_ledger_page {
     uint8_t public_key[32];
 };
 
+/* Records from number `first` on, at most `limit` (0 or above 1000: 1000) and as many as fit a
+ * reply; none where `first` is the ledger's end. Operators only (REFUSED). `cloister ledger export`
+ * makes of them the file that `cloister ledger verify` checks. */
 CLOISTER_API enum cloister_error cloister_get_ledger(struct cloister *c, uint64_t first,
                                                      uint32_t limit,
                                                      struct cloister_result **ret_result,
@@ -502,6 +510,7 @@ struct cloister_status {
     uint64_t requests, parked, stale_reports;
 };
 
+/* How the coordinator is. Anybody. */
 CLOISTER_API enum cloister_error cloister_get_status(struct cloister *c,
                                                      struct cloister_result **ret_result,
                                                      const struct cloister_status **ret_status,

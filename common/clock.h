@@ -1,6 +1,7 @@
 /*
- * clock.h - the two clocks. Durations and deadlines use the monotonic one; the wall clock is only
- * ever recorded, never compared. Thread: any.
+ * clock.h - the two clocks. Durations and deadlines use the monotonic one, which begins anew with
+ * the machine; the wall clock is recorded, and compared only where a restart turns recorded moments
+ * into monotonic ones. Thread: any.
  */
 #ifndef CLOISTER_COMMON_CLOCK_H
 #define CLOISTER_COMMON_CLOCK_H

@@ -2,8 +2,8 @@
  * log.h - one line an event, to stderr, for people and journald.
  *
  * "2026-01-31T12:00:00.123Z info coordinator: listening on tcp://127.0.0.1:7420". With
- * LOG_JOURNAL the time and level become journald's own "<6>" prefix. User text (prompts,
- * completions) never goes into a log line.
+ * JOURNAL_STREAM (systemd sets it) the time and level become journald's own "<6>" prefix. User text
+ * (prompts, completions) never goes into a log line.
  *
  * Thread: log_open once before threads start; log_write from any thread.
  */

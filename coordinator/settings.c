@@ -320,8 +320,8 @@ static const struct config_key settings_keys[] = {
      .element_bytes = sizeof(struct settings_worker),
      .unique = "key",
      .max = LIMIT_WORKERS,
-     .help = "Workers that are let in (`cloister-worker --print-key`). None listed: any, on "
-             "loopback."},
+     .help = "Workers that are let in (`cloister-worker --print-key`), and no others. None listed: "
+             "any, on loopback. Says nothing about clients."},
     {.name = "clients",
      .type = CONFIG_GROUPS,
      .offset = FIELD(clients),
@@ -329,8 +329,8 @@ static const struct config_key settings_keys[] = {
      .element_bytes = sizeof(struct settings_client),
      .unique = "key",
      .max = LIMIT_TENANTS,
-     .help = "Clients that are let in. None listed: any, as any tenant and as operator, on "
-             "loopback."},
+     .help = "Clients that are let in, and no others. None listed: any, as any tenant and as "
+             "operator, on loopback. Says nothing about workers."},
     {.name = "expected_models",
      .type = CONFIG_STRINGS,
      .offset = FIELD(expected_models),

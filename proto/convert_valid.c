@@ -1,3 +1,7 @@
+/*
+ * convert_valid.c - the checks that a table can state (lengths, ranges, enums, UTF-8), and how a
+ * refusal names its place.
+ */
 #include "proto/convert_internal.h"
 
 #include "common/check.h"

@@ -220,7 +220,7 @@ struct wire_job {
     const struct wire_bytes *stops;
     size_t n_stops;
     enum wire_job_class job_class;
-    uint32_t priority;         /* 0 .. 9, 9 first, within a tenant and class */
+    uint32_t priority;         /* 0 .. 9, 9 first, within a class */
     uint64_t deadline_ms;      /* after submission; 0: none */
     bool cancel_on_disconnect; /* else it runs on when nobody watches */
     const char *project;

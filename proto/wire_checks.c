@@ -1,3 +1,7 @@
+/*
+ * wire_checks.c - the checks that no table can state: those that look at several fields of a
+ * message.
+ */
 #include "proto/wire_tables.h"
 
 #include "common/crypto.h"

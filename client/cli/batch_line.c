@@ -260,9 +260,9 @@ static enum err batch_field(struct batch_reader *r, const char *name, const json
     if (strcmp(name, "repetition_penalty") == 0)
         return batch_float(r, name, value, 0.01, 100, &s->repetition_penalty);
     if (strcmp(name, "presence_penalty") == 0)
-        return batch_float(r, name, value, -100, 100, &s->presence_penalty);
+        return batch_float(r, name, value, -2, 2, &s->presence_penalty);
     if (strcmp(name, "frequency_penalty") == 0)
-        return batch_float(r, name, value, -100, 100, &s->frequency_penalty);
+        return batch_float(r, name, value, -2, 2, &s->frequency_penalty);
     if (strcmp(name, "stop") == 0)
         return batch_stop(r, value);
     if (strcmp(name, "top_k") == 0) {

@@ -4,8 +4,8 @@
  *
  * In:  {"custom_id": "...", "method": "POST", "url": "/v1/chat/completions", "body": {...}} or
  *      "/v1/completions". Fields that cannot change the answer here are passed over (user,
- *      metadata, store, service_tier, stream); those that would and that the cluster does not do
- *      (n > 1, tools, logprobs, ...) are errors, as is any field nobody knows.
+ *      metadata, store, service_tier); those that would and that the cluster does not do (n > 1,
+ *      stream or logprobs other than false, tools, ...) are errors, as is any field nobody knows.
  * Out: {"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}.
  *
  * Source: OpenAI's Batch API reference, chat.completion and text_completion objects.

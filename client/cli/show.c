@@ -38,6 +38,10 @@ static int show_on_event(void *arg, const struct cloister_event *event)
         show->output_failed = !text_sink_write(&show->sink, event->text.data, event->text.size);
     }
     show->last = *event;
+    /* They end with the call. */
+    show->last.ids = NULL;
+    show->last.text = (struct cloister_bytes){0};
+    show->last.error_text = show->error_text;
     snprintf(show->error_text, sizeof show->error_text, "%s", event->error_text);
     show->ended = event->end;
     return show->output_failed;
@@ -64,7 +68,8 @@ static json_t *show_document(const struct show *show, bool has_seed, uint64_t se
                      "error", error);
 }
 
-/* "42 + 97 tokens; first after 0.3 s, then 101 tokens/s; seed 7; job ..." */
+/* "42 prompt tokens (32 cached), 97 answer tokens; first after 300 ms, 101.0 tokens/s; finish:
+ * stop; seed 7; job ..." */
 static void show_usage_line(const struct show *show, bool has_seed, uint64_t seed)
 {
     const struct cloister_usage *u = &show->last.usage;

@@ -19,7 +19,7 @@ struct show {
     struct buf text;               /* collected for --json */
     struct buf ids;                /* int32_t each */
     uint64_t started_ms, first_ms; /* monotonic; 0: no token yet */
-    struct cloister_event last;    /* without its pointers */
+    struct cloister_event last;    /* without what it carried: its text and ids are gone */
     char error_text[CLOISTER_PROBLEM_BYTES];
     bool ended, output_failed;
 };

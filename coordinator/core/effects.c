@@ -1,3 +1,7 @@
+/*
+ * effects.c - what a step asks for, in the order in which it asked: the list that the loop
+ * carries out.
+ */
 #include "coordinator/core/state.h"
 
 #include <stdarg.h>

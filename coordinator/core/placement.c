@@ -4,8 +4,10 @@
  * first token wins, then the lowest name. Loading and making room are things a job can wait for,
  * so they are part of that time.
  *
- * All jobs of a model's queue need the same of a worker, or less than the first: when the first
- * cannot be placed the others are not looked at, and nobody overtakes for ever.
+ * When the first job of a model's queue cannot be placed the others are not looked at, though a
+ * shorter one might fit where the first does not: one that waits for room is never overtaken, and a
+ * turn looks at as many jobs as it places, however many wait. What it costs is head-of-line
+ * blocking: a job that few workers can take holds up its model's queue until one of them has room.
  */
 #include "coordinator/core/state.h"
 

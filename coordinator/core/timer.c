@@ -1,3 +1,6 @@
+/*
+ * timer.c - what is due when, as a tree by time.
+ */
 #include "coordinator/core/state.h"
 
 int timer_compare(const struct tree_node *a, const struct tree_node *b)

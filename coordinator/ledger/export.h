@@ -65,7 +65,8 @@ struct ledger_verify_report {
  * ended at most once and by a record that fits it, totals, leaf hashes, root, signature.
  * ERR_CORRUPT names line, seq and reason. The report is filled either way; after an error it says
  * what was read up to there and nothing in it is proven. Memory: a bit a record, about 100 bytes an
- * open reservation, 32 bytes for each of the last LEDGER_EXPORT_UNSIGNED_MAX records. */
+ * open reservation, 48 bytes a KEY record, 32 bytes for each of the last LEDGER_EXPORT_UNSIGNED_MAX
+ * records. */
 enum err ledger_verify_jsonl(FILE *in, const struct ledger_verify_options *options,
                              struct ledger_verify_report *ret_report, struct errbuf *eb);
 

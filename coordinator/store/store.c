@@ -24,7 +24,7 @@ const char *store_table_name(enum store_table table)
     return names[table];
 }
 
-/* ---- seal ---- */
+/* ---- seal: schema version and checksum in front of every value ---- */
 
 static uint32_t read_u32(const uint8_t *p)
 {
@@ -78,10 +78,11 @@ static enum err unseal(const struct store *s, enum store_table table, struct sto
     uint8_t expect[STORE_SEAL_BYTES];
 
     if (sealed.size < STORE_SEAL_BYTES || key.size > LIMIT_STORE_KEY_BYTES)
-        return err_set(eb, ERR_CORRUPT,
-                       "store %s: table %s, key %s: a value of %zu bytes has no seal", s->place,
-                       store_table_name(table), key_text(table, key, text, sizeof text),
-                       sealed.size);
+        return err_set(
+            eb, ERR_CORRUPT,
+            "store %s: table %s, key %s: a value of %zu bytes has no room for its checksum",
+            s->place, store_table_name(table), key_text(table, key, text, sizeof text),
+            sealed.size);
     uint32_t schema = read_u32(sealed.data);
     struct store_value value = {sealed.data + STORE_SEAL_BYTES, sealed.size - STORE_SEAL_BYTES};
     store_seal(expect, schema, table, key, value);

@@ -1,5 +1,5 @@
 /*
- * store_backend.h - what a kind of store implements, under the sealing that all of them share.
+ * store_backend.h - what a kind of store implements, under the checksums that all of them share.
  *
  * store.c checks arguments, seals values and verifies seals; a backend moves bytes. A backend's
  * own store and transaction begin with `struct store` and `struct store_txn`.

@@ -277,7 +277,7 @@ int tool_bench(int argc, char **argv)
     uint32_t context = size_model(&o, m, n);
     uint64_t began_ms = clock_mono_ms();
     if (stepping_open(&s, &o.common.engine, &o.common.model, &eb) != ERR_OK)
-        return tool_fail("%s: %s", o.common.model.path, eb.text);
+        return tool_fail_file(o.common.model.path, &eb);
     if (s.runtime->context_tokens < context) {
         result = tool_fail("%s: a context of %u tokens; the longest job of this bench has %u",
                            o.common.model.path, s.runtime->context_tokens, context);
@@ -292,7 +292,7 @@ int tool_bench(int argc, char **argv)
                (unsigned long long)load_ms);
     for (size_t i = 0; i < n && result == TOOL_EXIT_OK; i++) {
         if (measure(&s, &m[i], o.runs, &eb) != ERR_OK)
-            result = tool_fail("%s: %s", o.common.model.path, eb.text);
+            result = tool_fail_file(o.common.model.path, &eb);
         else if (!o.common.json)
             print_text(&m[i], o.runs);
         else

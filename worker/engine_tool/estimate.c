@@ -51,7 +51,7 @@ int tool_estimate(int argc, char **argv)
         return tool_usage("estimate: one FILE is needed");
     o.model.path = argv[optind];
     if (engine_estimate_file(&o.engine, &o.model, &e, &eb) != ERR_OK)
-        return tool_fail("%s: %s", o.model.path, eb.text);
+        return tool_fail_file(o.model.path, &eb);
     if (o.json)
         return tool_json_print(estimate_json(&e), true);
     char more[96];

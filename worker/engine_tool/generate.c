@@ -58,7 +58,7 @@ static int choose_mode(struct generate_options *o)
     if (o->mode != GENERATE_MODE_AUTO)
         return TOOL_EXIT_OK;
     if (gguf_open_file(&g, o->path, true, &eb) != ERR_OK || tokenizer_open(&t, g, &eb) != ERR_OK) {
-        result = tool_fail("%s: %s", o->path, eb.text);
+        result = tool_fail_file(o->path, &eb);
     } else if (chat_template_open(&c, g, t, &eb) == ERR_OK) {
         o->mode = GENERATE_MODE_CHAT;
         fprintf(stderr,
@@ -266,7 +266,7 @@ static int run(struct generating *g)
     if (err == ERR_OK)
         err = wait_for_model(g, &eb);
     if (err != ERR_OK)
-        return tool_fail("%s: %s", g->options.path, eb.text);
+        return tool_fail_file(g->options.path, &eb);
     err = submit_neighbours(g, &eb);
     if (err == ERR_OK)
         err = submit(g, &eb);

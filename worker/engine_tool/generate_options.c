@@ -117,7 +117,7 @@ static int read_prompt_file(struct parsing *p, const char *path)
     err = tool_read_all(file, LIMIT_PROMPT_BYTES, &p->o->prompt, &eb);
     if (file != stdin)
         (void)fclose(file);
-    return err == ERR_OK ? TOOL_EXIT_OK : tool_fail("%s: %s", path, eb.text);
+    return err == ERR_OK ? TOOL_EXIT_OK : tool_fail_file(path, &eb);
 }
 
 static int take_prompt(struct parsing *p, int id, const char *text)

@@ -364,7 +364,7 @@ int tool_info(int argc, char **argv)
     if (optind + 1 != argc)
         return tool_usage("info: one FILE is needed");
     if (gguf_open_file(&g, argv[optind], true, &eb) != ERR_OK)
-        return tool_fail("%s: %s", argv[optind], eb.text);
+        return tool_fail_file(argv[optind], &eb);
     info.g = g;
     look(&info, argv[optind]);
     result = json ? print_json(&info, argv[optind]) : print_text(&info, argv[optind]);

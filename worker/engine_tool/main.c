@@ -57,7 +57,7 @@ static int tool_digest(int argc, char **argv)
     if (argc != 2 || argv[1][0] == '-')
         return tool_usage("digest: one FILE is needed");
     if (model_file_digest(argv[1], digest, &eb) != ERR_OK)
-        return tool_fail("%s: %s", argv[1], eb.text);
+        return tool_fail_file(argv[1], &eb);
     hex_encode(digest, sizeof digest, text);
     printf("%s  %s\n", text, argv[1]);
     return tool_finish_output();

@@ -171,7 +171,7 @@ int tool_perplexity(int argc, char **argv)
         err = tokenize(&s, &text, &ids, &eb);
     if (err == ERR_OK)
         err = score_text(&s, &o, &ids, &score, &eb);
-    result = err == ERR_OK ? print_score(&o, &score) : tool_fail("%s: %s", o.model.path, eb.text);
+    result = err == ERR_OK ? print_score(&o, &score) : tool_fail_file(o.model.path, &eb);
     stepping_close(&s);
     tokens_fini(&ids);
     buf_fini(&text);

@@ -178,7 +178,7 @@ int tool_tokenize(int argc, char **argv)
     if (result != TOOL_EXIT_OK)
         return result;
     if (open_tokenizer(o.path, &t, &eb) != ERR_OK)
-        return tool_fail("%s: %s", o.path, eb.text);
+        return tool_fail_file(o.path, &eb);
     buf_init(&text);
     if (o.jsonl)
         result = each_line(&o, t, tokenize_line);
@@ -208,7 +208,7 @@ int tool_detokenize(int argc, char **argv)
     if (result != TOOL_EXIT_OK)
         return result;
     if (open_tokenizer(o.path, &t, &eb) != ERR_OK)
-        return tool_fail("%s: %s", o.path, eb.text);
+        return tool_fail_file(o.path, &eb);
     buf_init(&text);
     buf_init(&bytes);
     if (o.jsonl)

@@ -26,6 +26,12 @@ int tool_fail(const char *fmt, ...)
     return TOOL_EXIT_FAILED;
 }
 
+int tool_fail_file(const char *path, const struct errbuf *eb)
+{
+    bool named = strncmp(eb->text, path, strlen(path)) == 0;
+    return named ? tool_fail("%s", eb->text) : tool_fail("%s: %s", path, eb->text);
+}
+
 int tool_usage(const char *fmt, ...)
 {
     va_list ap;

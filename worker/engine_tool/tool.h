@@ -22,6 +22,8 @@ enum tool_exit {
 
 /* "cloister-engine: <text>" on stderr; return the exit code. */
 int tool_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* What went wrong with a file. Most errors begin with its path, and it is not said twice. */
+int tool_fail_file(const char *path, const struct errbuf *eb);
 int tool_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* What getopt_long refused ('?' or ':'), as a usage error of the command argv[0]. */

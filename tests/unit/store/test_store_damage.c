@@ -394,7 +394,7 @@ static void another_schema_is_refused_with_both_numbers(void **state)
     assert_err(store_get(txn, STORE_TABLE_JOB, "j", 1, &v, &eb), ERR_UNSUPPORTED, &eb);
     assert_non_null(strstr(eb.text, "table job, key 6a: written by schema 7, this build reads 1"));
     assert_err(store_get(txn, STORE_TABLE_JOB, "k", 1, &v, &eb), ERR_CORRUPT, &eb);
-    assert_non_null(strstr(eb.text, "a value of 5 bytes has no seal"));
+    assert_non_null(strstr(eb.text, "a value of 5 bytes has no room for its checksum"));
     store_abort(txn);
     store_test_close(&t);
 }
