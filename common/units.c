@@ -80,6 +80,24 @@ bool units_float_parse(const char *text, double *ret_value)
     return true;
 }
 
+bool units_bias_parse(const char *text, int32_t *ret_id, float *ret_bias)
+{
+    const char *colon = strchr(text, ':');
+    char id_text[16];
+    uint64_t id;
+    double bias;
+
+    if (colon == NULL || (size_t)(colon - text) >= sizeof id_text)
+        return false;
+    memcpy(id_text, text, (size_t)(colon - text));
+    id_text[colon - text] = '\0';
+    if (!units_uint_parse(id_text, &id) || id > INT32_MAX || !units_float_parse(colon + 1, &bias))
+        return false;
+    *ret_id = (int32_t)id;
+    *ret_bias = (float)bias;
+    return true;
+}
+
 static bool units_parse(const char *text, const struct unit *units, size_t n_units,
                         uint64_t *ret_value)
 {

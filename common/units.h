@@ -14,6 +14,8 @@ bool units_int_parse(const char *text, int64_t *ret_value);
 bool units_uint_parse(const char *text, uint64_t *ret_value);
 /* Decimal or exponent form, finite; "inf", "nan" and hexadecimal are refused. */
 bool units_float_parse(const char *text, double *ret_value);
+/* A token id and what is added to its logit, from "50256:-100". */
+bool units_bias_parse(const char *text, int32_t *ret_id, float *ret_bias);
 
 /* "500ms", "30s", "5m", "2h", "1d": a whole number and its unit. "0" needs none. */
 bool units_duration_parse(const char *text, uint64_t *ret_ms);

@@ -14,6 +14,9 @@ cloister_target(bench_sampling)
 cloister_unit_test(engine_threads
   SOURCES unit/engine/test_engine.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
+cloister_unit_test(engine_draws
+  SOURCES unit/engine/test_draws.c unit/engine/rig.c unit/engine/tiny_model.c
+  LIBS cloister_engine)
 cloister_unit_test(engine_events
   SOURCES unit/engine/test_events.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
@@ -24,6 +27,9 @@ cloister_unit_test(engine_arch
   LIBS cloister_test_vectors cloister_engine)
 set_tests_properties(engine_arch PROPERTIES TIMEOUT 900
   WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+
+cloister_unit_test(engine_loading
+  SOURCES unit/engine/test_loading.c unit/engine/tiny_model.c LIBS cloister_engine)
 
 add_executable(write_tiny_model unit/engine/write_tiny_model.c unit/engine/tiny_model.c)
 target_link_libraries(write_tiny_model PRIVATE cloister_common m)

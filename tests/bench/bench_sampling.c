@@ -100,7 +100,7 @@ int main(int argc, char **argv)
     }
     const struct sample_kernels *kernels = sample_kernels_of(isa);
     for (uint32_t i = 0; i < pool_threads(all); i++)
-        if ((b.samplers[i] = sampler_new_on(ROWS_VOCAB, kernels)) == NULL)
+        if ((b.samplers[i] = sampler_new(ROWS_VOCAB, kernels)) == NULL)
             return 1;
     float *rows[2] = {rows_make(false), rows_make(true)};
     printf("%s, %u threads; us a draw\n%-40s %9s %9s", kernels->name, pool_threads(all), "",

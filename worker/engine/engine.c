@@ -9,7 +9,8 @@
 #include <string.h>
 
 /* The request's copies: all text, and ids up to a full context twice. */
-#define JOB_ARENA_BYTES (LIMIT_PROMPT_BYTES + (24u << 20))
+#define JOB_ARENA_BYTES   (LIMIT_PROMPT_BYTES + (24u << 20))
+#define JOB_LASTING_BYTES (64u << 10)
 
 void engine_lock(struct engine *e)
 {
@@ -64,6 +65,9 @@ void job_free(struct engine_job_state *job)
     if (job == NULL)
         return;
     arena_fini(&job->arena);
+    arena_fini(&job->lasting);
+    logprob_list_fini(&job->held_logprobs);
+    logprob_list_fini(&job->out_logprobs);
     tokens_fini(&job->ids);
     tokens_fini(&job->started_ids);
     tokens_fini(&job->out_ids);
@@ -159,6 +163,7 @@ void engine_close(struct engine *e)
         model_free(e->models[i]);
     }
     tokens_fini(&e->polled_ids);
+    logprob_list_fini(&e->polled_logprobs);
     tokens_fini(&e->polled_text_sizes);
     buf_fini(&e->polled_text);
     pthread_cond_destroy(&e->load_wake);
@@ -271,6 +276,9 @@ static enum err check_request(const struct engine_job *job, struct errbuf *eb)
     }
     if (text > LIMIT_PROMPT_BYTES)
         return err_set(eb, ERR_TOO_LARGE, "the prompt is longer than %u bytes", LIMIT_PROMPT_BYTES);
+    if (job->n_stop_tokens > LIMIT_STOP_TOKENS)
+        return err_set(eb, ERR_TOO_LARGE, "%zu stop tokens; at most %u are allowed",
+                       job->n_stop_tokens, LIMIT_STOP_TOKENS);
     return sampling_check(&job->sampling, eb);
 }
 
@@ -289,6 +297,17 @@ static bool copy_request(struct engine_job_state *job, const struct engine_job *
     to->text = arena_copy(&job->arena, from->text, from->text_size);
     messages = arena_alloc_array(&job->arena, from->n_messages, sizeof *messages);
     ok = to->prompt_ids != NULL && to->resume_ids != NULL && to->text != NULL && messages != NULL;
+    if (from->n_stop_tokens > 0) {
+        to->stop_tokens = (void *)arena_copy(&job->lasting, from->stop_tokens,
+                                             from->n_stop_tokens * sizeof(int32_t));
+        ok = ok && to->stop_tokens != NULL;
+    }
+    if (from->sampling.n_biases > 0) {
+        to->sampling.biases =
+            (void *)arena_copy(&job->lasting, from->sampling.biases,
+                               from->sampling.n_biases * sizeof *from->sampling.biases);
+        ok = ok && to->sampling.biases != NULL;
+    }
     for (size_t i = 0; ok && i < from->n_messages; i++) {
         messages[i] = from->messages[i];
         messages[i].role =
@@ -315,6 +334,7 @@ static enum err job_new(struct engine_job_state **ret_job, const struct engine_j
         return err_set(eb, ERR_NO_MEMORY, "no memory for a job");
     job->source.kind = SOURCE_KIND_JOB;
     arena_init(&job->arena, JOB_ARENA_BYTES);
+    arena_init(&job->lasting, JOB_LASTING_BYTES);
     buf_init(&job->out_text);
     err = stream_init(&job->stream, request->stops, request->n_stops, eb);
     if (err == ERR_OK && !copy_request(job, request))

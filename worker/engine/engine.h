@@ -111,6 +111,8 @@ struct engine_job {
     struct sampling sampling;
     const struct sampling_stop *stops; /* [n_stops] */
     size_t n_stops;
+    const int32_t *stop_tokens; /* [n_stop_tokens] end the answer, as an end-of-generation token */
+    size_t n_stop_tokens;       /* does, whatever ignore_end says; at most LIMIT_STOP_TOKENS */
     uint32_t job_class; /* 0 is the best: it is admitted first, and others make room for it */
     /* Jobs of one space share the pages of the KV cache that hold the same beginning of a text, and
      * so can tell by the time it takes what others of it have asked. 0: shares with nobody. */
@@ -136,7 +138,7 @@ enum engine_event_kind {
 
 enum engine_finish {
     ENGINE_FINISH_NONE,
-    ENGINE_FINISH_STOP,   /* end-of-generation token or stop string */
+    ENGINE_FINISH_STOP,   /* end-of-generation or stop token, or stop string */
     ENGINE_FINISH_LENGTH, /* max_tokens or the context is used up */
     ENGINE_FINISH_CANCELLED,
     ENGINE_FINISH_ERROR,
@@ -149,6 +151,13 @@ struct engine_usage {
     uint32_t resumed_tokens;    /* resume ids replayed by this attempt */
     uint32_t completion_tokens; /* sampled so far, resume ids and a final end token included */
     uint64_t queue_us, prefill_us, decode_us;
+};
+
+/* One token's logprob, and how many bytes it is written with; control tokens have bytes too. */
+struct engine_logprob {
+    struct sampling_logprob of;
+    uint32_t n_top; /* of a drawn token: so many of the likeliest follow it; 0 in those */
+    uint32_t n_bytes;
 };
 
 struct engine_event {
@@ -166,6 +175,11 @@ struct engine_event {
     const char *text;
     size_t text_size;
     const int32_t *text_sizes; /* [n_ids] bytes of text that each id adds; not with STARTED */
+    /* TOKENS, FINISHED of a job that wants logprobs: of each id the drawn token and the likeliest,
+     * in order, and behind one another the bytes of all of them. */
+    const struct engine_logprob *logprobs;
+    size_t n_logprobs;
+    const char *logprob_bytes;
     enum engine_finish finish;
     enum err error; /* MODEL_FAILED, and FINISHED with ENGINE_FINISH_ERROR */
     char error_text[ERRBUF_BYTES];

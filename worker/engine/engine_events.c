@@ -73,6 +73,11 @@ enum err events_job_piece(struct engine *e, struct engine_job_state *job, const 
         }
         at = end;
     }
+    if (job->request.sampling.logprobs &&
+        !logprob_list_move(&job->held_logprobs, &job->out_logprobs, piece->n_tokens)) {
+        job->out_ids.count = job->out_text_sizes.count = before;
+        return ERR_NO_MEMORY;
+    }
     buf_append(&job->out_text, piece->text, piece->text_size);
     job->out_usage = job->usage;
     job->has_tokens = true;
@@ -113,6 +118,11 @@ static void poll_tokens(struct engine *e, struct engine_job_state *job, struct e
     ev->first = job->out_first;
     if (!job->has_tokens)
         return;
+    struct logprob_list logprobs = job->out_logprobs;
+    job->out_logprobs = e->polled_logprobs;
+    job->out_logprobs.count = 0;
+    buf_clear(&job->out_logprobs.bytes);
+    e->polled_logprobs = logprobs;
     swap_ids(&e->polled_ids, &job->out_ids);
     swap_ids(&e->polled_text_sizes, &job->out_text_sizes);
     job->out_text = e->polled_text;
@@ -123,6 +133,9 @@ static void poll_tokens(struct engine *e, struct engine_job_state *job, struct e
     ev->text = buf_str(&e->polled_text);
     ev->text_size = e->polled_text.size;
     ev->text_sizes = e->polled_text_sizes.ids;
+    ev->logprobs = e->polled_logprobs.at;
+    ev->n_logprobs = e->polled_logprobs.count;
+    ev->logprob_bytes = buf_str(&e->polled_logprobs.bytes);
     job->has_tokens = false;
 }
 

@@ -19,6 +19,7 @@
 #include "worker/engine/batch.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/runtime.h"
+#include "worker/engine/runtime_shape.h"
 #include "worker/engine/stream.h"
 
 #include <pthread.h>
@@ -42,11 +43,19 @@ struct job_list {
     struct engine_job_state *first, **last;
 };
 
+/* As in struct engine_event. */
+struct logprob_list {
+    struct engine_logprob *at;
+    size_t count, capacity;
+    struct buf bytes;
+};
+
 struct engine_job_state {
     struct source source;          /* [lock] */
     struct engine_job_state *next; /* in the list it is on */
     struct arena arena;            /* the request's copies */
-    struct engine_job request;     /* pointers into the arena */
+    struct arena lasting;          /* of these, what is needed to the end: biases, stop tokens */
+    struct engine_job request;     /* pointers into the two */
     struct engine_model_state *model;
     atomic_bool cancelled;
 
@@ -54,8 +63,9 @@ struct engine_job_state {
     struct tokens ids; /* prompt and behind it the resume ids */
     uint32_t n_prompt;
     struct stream stream;
-    struct sha256_stream *digest; /* NULL unless wanted */
-    bool redraw;                  /* the last resume id is drawn once more, for its logits */
+    struct logprob_list held_logprobs; /* of the tokens that wait in the stream */
+    struct sha256_stream *digest;      /* NULL unless wanted */
+    bool redraw;                       /* the last resume id is drawn once more, for its logits */
     int32_t redraw_id;
     bool in_batch; /* in line or running */
     bool running;  /* was admitted: what has preempted it since does not show */
@@ -74,6 +84,7 @@ struct engine_job_state {
     struct tokens out_ids;
     struct tokens out_text_sizes; /* one for each of out_ids */
     struct buf out_text;
+    struct logprob_list out_logprobs;
     uint32_t out_first;
     struct engine_usage out_usage;
     uint8_t out_sha256[SHA256_BYTES];
@@ -104,8 +115,9 @@ struct engine_model_state {
     /* loader, then stepper; the preparer reads tokenizer and chat */
     struct runtime *runtime;
     struct batch *batch;
-    struct sampler *sampler;
-    int32_t *drawn; /* [runtime->logits_rows] */
+    struct sampler *samplers[RUNTIME_DRAWERS_MAX]; /* [runtime->drawers] */
+    int32_t *drawn;                                /* [runtime->logits_rows] */
+    struct sampling_logprobs *logprobs;            /* [runtime->logits_rows] */
     struct rate prefill, decode;
 
     bool has_ready, has_failed, has_gone; /* [lock] */
@@ -143,6 +155,7 @@ struct engine {
     struct tokens polled_ids; /* what the last polled event points to */
     struct tokens polled_text_sizes;
     struct buf polled_text;
+    struct logprob_list polled_logprobs;
 };
 
 /* engine.c */
@@ -167,6 +180,20 @@ void events_model(struct engine *e, struct engine_model_state *model, bool *has_
 
 void job_free(struct engine_job_state *job);
 void model_free(struct engine_model_state *model);
+
+/* engine_prepare.c: the answer ends with this token. */
+bool job_is_end(const struct engine_job_state *job, int32_t id);
+
+/* engine_draw.c: fills model->drawn, and model->logprobs where they are wanted, for every row of
+ * logits that is drawn from; digests those that are digested. */
+void model_draw(struct engine_model_state *model, const struct batch_plan *plan);
+
+/* engine_logprobs.c: appends a token's. False when memory is refused: the list is as it was. */
+bool logprob_list_add(struct logprob_list *list, const struct tokenizer *t,
+                      const struct sampling_logprobs *logprobs);
+/* Moves those of the first n_tokens tokens to the end of another list. False as above. */
+bool logprob_list_move(struct logprob_list *from, struct logprob_list *to, size_t n_tokens);
+void logprob_list_fini(struct logprob_list *list);
 
 /* engine_load.c: closes runtime, batch and sampler; the runtime's owner */
 void model_close_stepping(struct engine_model_state *model);

@@ -17,6 +17,16 @@ static enum err check_ids(const struct engine_job_state *job, const int32_t *ids
     return ERR_OK;
 }
 
+bool job_is_end(const struct engine_job_state *job, int32_t id)
+{
+    const struct engine_job *q = &job->request;
+
+    for (size_t i = 0; i < q->n_stop_tokens; i++)
+        if (q->stop_tokens[i] == id)
+            return true;
+    return tokenizer_is_end(job->model->runtime->tokenizer, id) && !q->ignore_end;
+}
+
 static enum err append_ids(struct engine_job_state *job, const int32_t *ids, size_t count,
                            struct errbuf *eb)
 {
@@ -99,7 +109,7 @@ static enum err replay_resume(struct engine_job_state *job, enum engine_finish *
         return err;
     buf_init(&bytes);
     for (size_t i = 0; i < q->n_resume_ids && err == ERR_OK; i++) {
-        bool is_end = tokenizer_is_end(r->tokenizer, q->resume_ids[i]) && !q->ignore_end;
+        bool is_end = job_is_end(job, q->resume_ids[i]);
         if (*ret_finish != ENGINE_FINISH_NONE) {
             err = err_set(eb, ERR_INVALID, "resume id %zu ends the answer, and %zu more follow",
                           i - 1, q->n_resume_ids - i);
@@ -129,6 +139,10 @@ static enum err prepare(struct engine_job_state *job, enum engine_finish *ret_fi
     enum engine_finish finish;
     enum err err = prepare_prompt(job, eb);
 
+    if (err == ERR_OK)
+        err = sampling_check_vocab(&q->sampling, job->model->runtime->hparams.vocab_size, eb);
+    if (err == ERR_OK)
+        err = check_ids(job, q->stop_tokens, q->n_stop_tokens, "stop", eb);
     if (err == ERR_OK)
         err = replay_resume(job, &finish, eb);
     if (err != ERR_OK)

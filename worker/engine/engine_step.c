@@ -126,11 +126,12 @@ static void job_redrawn(struct engine *e, struct engine_job_state *job, int32_t 
                    "the resume ids are not those that this job draws");
 }
 
-static void job_token(struct engine *e, struct engine_job_state *job, int32_t id, uint64_t now)
+static void job_token(struct engine *e, struct engine_job_state *job, int32_t id,
+                      const struct sampling_logprobs *logprobs, uint64_t now)
 {
     struct engine_model_state *model = job->model;
     const struct tokenizer *t = model->runtime->tokenizer;
-    bool is_end = tokenizer_is_end(t, id) && !job->request.ignore_end;
+    bool is_end = job_is_end(job, id);
     struct buf bytes;
     enum err err;
 
@@ -148,6 +149,9 @@ static void job_token(struct engine *e, struct engine_job_state *job, int32_t id
         tokenizer_decode(t, id, false, false, &bytes);
     err = bytes.failed ? ERR_NO_MEMORY : stream_push(&job->stream, bytes.data, bytes.size);
     buf_fini(&bytes);
+    if (err == ERR_OK && job->request.sampling.logprobs &&
+        !logprob_list_add(&job->held_logprobs, t, logprobs))
+        err = ERR_NO_MEMORY;
     if (err == ERR_OK && (is_end || stream_stopped(&job->stream))) {
         job_finish(e, job, ENGINE_FINISH_STOP, ERR_OK, "");
         return;
@@ -226,22 +230,6 @@ static void rate_add(struct rate *rate, uint64_t tokens, uint64_t ns)
     }
 }
 
-/* Draws from every row of logits that wants it; digests those that are digested. */
-static void model_draw(struct engine_model_state *model, const struct batch_plan *plan)
-{
-    for (uint32_t i = 0; i < plan->n_logits; i++) {
-        struct engine_job_state *job = batch_owner(plan->logits_seq[i]);
-        const float *logits = forward_logits(model->runtime, i);
-        uint32_t n_ids;
-        const int32_t *ids = batch_ids(job->seq, &n_ids);
-        if (job->digest != NULL)
-            sha256_update(job->digest, logits, model->runtime->hparams.vocab_size * sizeof *logits);
-        if (plan->draw[i])
-            model->drawn[i] =
-                sampler_draw(model->sampler, &job->request.sampling, logits, ids, n_ids, n_ids);
-    }
-}
-
 /* One step; false where no job runs. */
 static bool model_step(struct engine *e, struct engine_model_state *model)
 {
@@ -266,7 +254,8 @@ static bool model_step(struct engine *e, struct engine_model_state *model)
     /* A sequence draws once in a step, so none that has ended is met again. */
     for (uint32_t i = 0; i < plan.n_logits; i++)
         if (plan.draw[i])
-            job_token(e, batch_owner(plan.logits_seq[i]), model->drawn[i], now);
+            job_token(e, batch_owner(plan.logits_seq[i]), model->drawn[i], &model->logprobs[i],
+                      now);
     engine_lock(e);
     model_publish_locked(model);
     engine_unlock(e);

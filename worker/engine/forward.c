@@ -179,6 +179,5 @@ const float *forward_logits(struct runtime *r, uint32_t row)
     struct backend *b = r->backend;
     uint32_t n = r->hparams.vocab_size;
 
-    b->ops->buffer_read(b, r->logits + (size_t)row * n, r->host_logits, n);
-    return r->host_logits;
+    return b->ops->buffer_host(b, r->logits + (size_t)row * n, n);
 }

@@ -19,7 +19,7 @@
 /* Computes the plan's rows; logits row i of the plan is at logits + i * vocab_size afterwards. */
 void forward_step(struct runtime *r, const struct batch_plan *plan);
 
-/* Copies one row of logits to r->host_logits and returns it. */
+/* One row of logits, until the next step. */
 const float *forward_logits(struct runtime *r, uint32_t row);
 
 #endif

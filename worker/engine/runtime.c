@@ -209,8 +209,7 @@ static enum err new_buffers(struct loading *l)
         *wanted[i].buffer = b->ops->buffer_new(b, wanted[i].count);
         failed = failed || *wanted[i].buffer == NULL;
     }
-    r->host_logits = malloc(n_vocab * sizeof *r->host_logits);
-    if (failed || r->host_logits == NULL)
+    if (failed)
         return err_set(l->eb, ERR_NO_MEMORY, "no memory for buffers of %zu rows and %zu logits",
                        rows, n_vocab);
     return new_acts(l, &w);
@@ -323,6 +322,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     r->kv_pages = shape.n_pages;
     r->step_rows = config.step_tokens;
     r->logits_rows = shape.logits_rows;
+    r->drawers = shape.drawers;
     e = load_all(&l, &config);
     model_tensors_fini(&l.tensors);
     if (e != ERR_OK)
@@ -372,7 +372,6 @@ void runtime_close(struct runtime *r)
     free(r->layers);
     for (uint32_t i = 0; i < MODEL_ROPES; i++)
         free(r->rope[i]);
-    free(r->host_logits);
     chat_template_close(r->chat);
     tokenizer_close(r->tokenizer);
     free(r);

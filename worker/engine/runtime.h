@@ -47,8 +47,8 @@ struct runtime {
     float *x, *q, *k, *v, *gate, *up; /* [step_rows][...] of the largest layer */
     float *branch; /* [step_rows][n_embd]: what is normed before it is added to x; NULL: nothing */
     float *logits; /* [logits_rows][vocab_size] */
+    uint32_t drawers; /* samplers that its streams are drawn with */
     struct act *act_embd, *act_attention, *act_ffn;
-    float *host_logits; /* host: [vocab_size], one row read back */
 
     struct tokenizer *tokenizer;
     struct chat_template *chat; /* NULL: chat jobs are refused */

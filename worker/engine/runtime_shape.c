@@ -87,14 +87,25 @@ static enum err vocabulary_check(const struct model_hparams *h, const struct ggu
     return e;
 }
 
+static bool isa_is_scalar(enum backend_isa isa)
+{
+    if (isa == BACKEND_ISA_AUTO)
+        return !backend_isa_available(BACKEND_ISA_AVX2) &&
+               !backend_isa_available(BACKEND_ISA_AVX512);
+    return isa == BACKEND_ISA_SCALAR;
+}
+
 enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine_config *config,
                             const struct engine_model_config *model, const struct gguf *g,
                             struct errbuf *eb)
 {
     struct runtime_shape s = {.logits_rows = config->sequences};
+    uint32_t threads = config->threads == 0 ? backend_threads_auto() : config->threads;
     uint32_t slots = model->slots == 0 ? SLOTS_DEFAULT : model->slots;
     enum err e = model_hparams_read(&s.hparams, g, eb);
 
+    threads = isa_is_scalar(config->isa) ? 1 : threads;
+    s.drawers = threads < RUNTIME_DRAWERS_MAX ? threads : RUNTIME_DRAWERS_MAX;
     if (e != ERR_OK)
         return e;
     s.context_tokens = model->context_tokens;
@@ -171,21 +182,12 @@ uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struc
 {
     const struct model_hparams *h = &shape->hparams;
     uint64_t rope = 0;
-    uint64_t sampler = (uint64_t)h->vocab_size * (3 * 4 + 8);
-    uint64_t row = (uint64_t)h->vocab_size * sizeof(float);
+    uint64_t samplers = shape->drawers * sampler_bytes(h->vocab_size);
 
     for (uint32_t i = 0; i < MODEL_ROPES; i++)
         if (runtime_rope_used(h, i))
             rope += (uint64_t)shape->context_tokens * h->rope_dim * sizeof(float);
-    return rope + sampler + row + 3 * gguf_data_offset(g);
-}
-
-static bool isa_is_scalar(enum backend_isa isa)
-{
-    if (isa == BACKEND_ISA_AUTO)
-        return !backend_isa_available(BACKEND_ISA_AVX2) &&
-               !backend_isa_available(BACKEND_ISA_AVX512);
-    return isa == BACKEND_ISA_SCALAR;
+    return rope + samplers + 3 * gguf_data_offset(g);
 }
 
 static uint64_t matrix_bytes(const struct gguf_tensor *t, bool scalar)

@@ -25,8 +25,12 @@ struct runtime_shape_kv {
     uint16_t layer_of[MODEL_LAYERS_MAX];
 };
 
+/* Samplers of a model: so many streams of a step are drawn at once. */
+#define RUNTIME_DRAWERS_MAX 16u
+
 struct runtime_shape {
     struct model_hparams hparams;
+    uint32_t drawers;
     uint32_t context_tokens;
     uint32_t logits_rows;
     uint32_t n_pages;
@@ -52,8 +56,8 @@ struct runtime_widths runtime_widths(const struct model_hparams *h, const struct
 /* Whether any layer turns by this table. */
 bool runtime_rope_used(const struct model_hparams *h, uint32_t rope);
 
-/* Bytes outside the backend: rope tables, sampler, one row of logits, tokenizer (which keeps about
- * three times what the file's header says it in). */
+/* Bytes outside the backend: rope tables, samplers, tokenizer (which keeps about three times what
+ * the file's header says it in). */
 uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struct gguf *g);
 
 #endif

@@ -142,12 +142,7 @@ uint64_t sampler_bytes(uint32_t n_vocab)
            n_vocab * sizeof(uint32_t);
 }
 
-struct sampler *sampler_new(uint32_t n_vocab)
-{
-    return sampler_new_on(n_vocab, sample_kernels_of(BACKEND_ISA_AUTO));
-}
-
-struct sampler *sampler_new_on(uint32_t n_vocab, const struct sample_kernels *kernels)
+struct sampler *sampler_new(uint32_t n_vocab, const struct sample_kernels *kernels)
 {
     struct sampler *s = calloc(1, sizeof *s);
     size_t room;

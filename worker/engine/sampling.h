@@ -74,9 +74,8 @@ enum err sampling_check(const struct sampling *s, struct errbuf *eb);
 enum err sampling_check_vocab(const struct sampling *s, uint32_t n_vocab, struct errbuf *eb);
 
 struct sampler; /* scratch for one vocabulary size */
-/* NULL when memory is refused. The first takes the best kernels that this machine can run. */
-struct sampler *sampler_new(uint32_t n_vocab);
-struct sampler *sampler_new_on(uint32_t n_vocab, const struct sample_kernels *kernels);
+/* NULL when memory is refused. */
+struct sampler *sampler_new(uint32_t n_vocab, const struct sample_kernels *kernels);
 void sampler_free(struct sampler *s);
 uint64_t sampler_bytes(uint32_t n_vocab); /* what one holds, at most */
 

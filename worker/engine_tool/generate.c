@@ -23,6 +23,7 @@ struct generating {
     int wake_fd;
     struct tokens prompt_ids, ids;
     struct buf text;
+    json_t *logprobs;        /* a list; NULL: none are wanted */
     struct engine_event end; /* the FINISHED event; its pointers are not used */
     uint64_t load_ms;
 };
@@ -151,6 +152,8 @@ static enum err submit(struct generating *g, struct errbuf *eb)
         .sampling = o->sampling,
         .stops = o->stops,
         .n_stops = o->n_stops,
+        .stop_tokens = o->stop_tokens,
+        .n_stop_tokens = o->n_stop_tokens,
         .ignore_end = o->ignore_end,
         .want_logits_digest = o->json,
     };
@@ -184,6 +187,39 @@ static enum err keep_ids(struct tokens *to, const struct engine_event *ev, struc
 }
 
 /* Takes the job's events until its last one; prints text as it comes unless --json. */
+static json_t *logprob_json(const struct engine_logprob *one, const char *bytes)
+{
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < one->n_bytes; i++)
+        (void)json_array_append_new(list, json_integer((uint8_t)bytes[i]));
+    return json_pack("{s:i, s:o, s:f, s:o}", "id", (int)one->of.id, "token",
+                     tool_json_text(bytes, one->n_bytes), "logprob", (double)one->of.logprob,
+                     "bytes", list);
+}
+
+/* As OpenAI's API has them: of each token itself and the likeliest in its place. */
+static void keep_logprobs(struct generating *g, const struct engine_event *ev)
+{
+    const char *bytes = ev->logprob_bytes;
+    json_t *top = NULL;
+
+    for (size_t i = 0, n_top = 0; i < ev->n_logprobs; i++) {
+        const struct engine_logprob *one = &ev->logprobs[i];
+        json_t *value = logprob_json(one, bytes);
+        bytes += one->n_bytes;
+        if (n_top > 0) {
+            n_top--;
+            (void)json_array_append_new(top, value);
+            continue;
+        }
+        n_top = one->n_top;
+        top = json_array();
+        (void)json_object_set_new(value, "top_logprobs", top);
+        (void)json_array_append_new(g->logprobs, value);
+    }
+}
+
 static enum err follow(struct generating *g, struct errbuf *eb)
 {
     for (;;) {
@@ -197,6 +233,7 @@ static enum err follow(struct generating *g, struct errbuf *eb)
             return err;
         if (g->options.json) {
             buf_append(&g->text, ev.text, ev.text_size);
+            keep_logprobs(g, &ev);
         } else if (ev.text_size > 0) {
             (void)fwrite(ev.text, 1, ev.text_size, stdout);
             if (fflush(stdout) != 0)
@@ -222,18 +259,20 @@ static int print_answer(const struct generating *g)
     char sha[SHA256_HEX_BYTES];
 
     hex_encode(g->end.logits_sha256, sizeof g->end.logits_sha256, sha);
-    return tool_json_print(
-        json_pack("{s:o, s:o, s:o, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
-                  "prompt_ids", tool_json_ids(g->prompt_ids.ids, g->prompt_ids.count), "ids",
-                  tool_json_ids(g->ids.ids, g->ids.count), "text",
-                  tool_json_text(g->text.data, g->text.size), "finish", finish_name(g->end.finish),
-                  "logits_sha256", sha, "isa", engine_isa_name(g->engine), "usage", "prompt_tokens",
-                  (json_int_t)u->prompt_tokens, "prompt_cached", (json_int_t)u->prompt_cached,
-                  "prompt_computed", (json_int_t)u->prompt_computed, "resumed_tokens",
-                  (json_int_t)u->resumed_tokens, "completion_tokens",
-                  (json_int_t)u->completion_tokens, "load_ms", (json_int_t)g->load_ms, "prefill_us",
-                  (json_int_t)u->prefill_us, "decode_us", (json_int_t)u->decode_us),
-        false);
+    json_t *answer = json_pack(
+        "{s:o, s:o, s:o, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}}", "prompt_ids",
+        tool_json_ids(g->prompt_ids.ids, g->prompt_ids.count), "ids",
+        tool_json_ids(g->ids.ids, g->ids.count), "text", tool_json_text(g->text.data, g->text.size),
+        "finish", finish_name(g->end.finish), "logits_sha256", sha, "isa",
+        engine_isa_name(g->engine), "usage", "prompt_tokens", (json_int_t)u->prompt_tokens,
+        "prompt_cached", (json_int_t)u->prompt_cached, "prompt_computed",
+        (json_int_t)u->prompt_computed, "resumed_tokens", (json_int_t)u->resumed_tokens,
+        "completion_tokens", (json_int_t)u->completion_tokens, "load_ms", (json_int_t)g->load_ms,
+        "prefill_us", (json_int_t)u->prefill_us, "decode_us", (json_int_t)u->decode_us);
+
+    if (g->options.sampling.logprobs)
+        (void)json_object_set_new(answer, "logprobs", json_pack("{s:O}", "content", g->logprobs));
+    return tool_json_print(answer, false);
 }
 
 static void print_summary(const struct generating *g)
@@ -285,6 +324,8 @@ int tool_generate(int argc, char **argv)
     struct generating g = {0};
     int result = generate_options_parse(&g.options, argc, argv);
 
+    g.logprobs = json_array();
+
     if (result == TOOL_EXIT_OK)
         result = choose_mode(&g.options);
     if (result == TOOL_EXIT_OK) {
@@ -297,6 +338,7 @@ int tool_generate(int argc, char **argv)
     tokens_fini(&g.prompt_ids);
     tokens_fini(&g.ids);
     buf_fini(&g.text);
+    json_decref(g.logprobs);
     generate_options_fini(&g.options);
     return result;
 }

@@ -26,11 +26,15 @@ enum option_id {
     OPTION_TOP_P,
     OPTION_TOP_K,
     OPTION_MIN_P,
+    OPTION_TYPICAL_P,
+    OPTION_LOGIT_BIAS,
+    OPTION_LOGPROBS,
     OPTION_REPETITION_PENALTY,
     OPTION_PRESENCE_PENALTY,
     OPTION_FREQUENCY_PENALTY,
     OPTION_SEED,
     OPTION_STOP,
+    OPTION_STOP_TOKEN,
     OPTION_IGNORE_END,
     OPTION_JSON,
     OPTION_THREADS,
@@ -55,11 +59,15 @@ static const struct option long_options[] = {
     {"top-p", required_argument, NULL, OPTION_TOP_P},
     {"top-k", required_argument, NULL, OPTION_TOP_K},
     {"min-p", required_argument, NULL, OPTION_MIN_P},
+    {"typical-p", required_argument, NULL, OPTION_TYPICAL_P},
+    {"logit-bias", required_argument, NULL, OPTION_LOGIT_BIAS},
+    {"logprobs", required_argument, NULL, OPTION_LOGPROBS},
     {"repetition-penalty", required_argument, NULL, OPTION_REPETITION_PENALTY},
     {"presence-penalty", required_argument, NULL, OPTION_PRESENCE_PENALTY},
     {"frequency-penalty", required_argument, NULL, OPTION_FREQUENCY_PENALTY},
     {"seed", required_argument, NULL, OPTION_SEED},
     {"stop", required_argument, NULL, OPTION_STOP},
+    {"stop-token", required_argument, NULL, OPTION_STOP_TOKEN},
     {"ignore-end", no_argument, NULL, OPTION_IGNORE_END},
     {"json", no_argument, NULL, OPTION_JSON},
     {"threads", required_argument, NULL, OPTION_THREADS},
@@ -143,6 +151,30 @@ static int take_stop(struct generate_options *o, const char *text)
     return TOOL_EXIT_OK;
 }
 
+static int take_stop_token(struct generate_options *o, const char *text)
+{
+    uint32_t id;
+
+    if (o->n_stop_tokens == LIMIT_STOP_TOKENS)
+        return tool_usage("generate: --stop-token: at most %u stop tokens", LIMIT_STOP_TOKENS);
+    int result = parse_u32("stop-token", text, 0, INT32_MAX, &id);
+    if (result == TOOL_EXIT_OK)
+        o->stop_tokens[o->n_stop_tokens++] = (int32_t)id;
+    return result;
+}
+
+static int take_bias(struct generate_options *o, const char *text)
+{
+    struct sampling_bias *b = &o->biases[o->sampling.n_biases];
+
+    if (o->sampling.n_biases == LIMIT_LOGIT_BIASES)
+        return tool_usage("generate: --logit-bias: at most %u of them", LIMIT_LOGIT_BIASES);
+    if (!units_bias_parse(text, &b->id, &b->bias))
+        return tool_usage("generate: --logit-bias %s: not ID:BIAS, such as 50256:-100", text);
+    o->sampling.n_biases++;
+    return TOOL_EXIT_OK;
+}
+
 static int take_kv(struct generate_options *o, const char *text)
 {
     if (strcmp(text, "f16") == 0)
@@ -187,6 +219,13 @@ static int take_option(struct parsing *p, int id, const char *text)
         return parse_u32("top-k", text, 0, UINT32_MAX, &o->sampling.top_k);
     case OPTION_MIN_P:
         return parse_float("min-p", text, &o->sampling.min_p);
+    case OPTION_TYPICAL_P:
+        return parse_float("typical-p", text, &o->sampling.typical_p);
+    case OPTION_LOGIT_BIAS:
+        return take_bias(o, text);
+    case OPTION_LOGPROBS:
+        o->sampling.logprobs = true;
+        return parse_u32("logprobs", text, 0, LIMIT_TOP_LOGPROBS, &o->sampling.top_logprobs);
     case OPTION_REPETITION_PENALTY:
         return parse_float("repetition-penalty", text, &o->sampling.repetition_penalty);
     case OPTION_PRESENCE_PENALTY:
@@ -199,6 +238,8 @@ static int take_option(struct parsing *p, int id, const char *text)
         return TOOL_EXIT_OK;
     case OPTION_STOP:
         return take_stop(o, text);
+    case OPTION_STOP_TOKEN:
+        return take_stop_token(o, text);
     case OPTION_IGNORE_END:
         o->ignore_end = true;
         return TOOL_EXIT_OK;
@@ -255,6 +296,9 @@ static int settle(struct parsing *p, int argc, char **argv)
         return tool_usage("generate: --system and --special exclude each other");
     if (o->prompt.failed)
         return tool_fail("no memory for the prompt");
+    if (o->sampling.logprobs && !o->json)
+        return tool_usage("generate: --logprobs are part of the --json answer");
+    o->sampling.biases = o->biases;
     if (sampling_check(&o->sampling, &eb) != ERR_OK)
         return tool_usage("generate: %s", eb.text);
     return TOOL_EXIT_OK;

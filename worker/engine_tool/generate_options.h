@@ -27,6 +27,9 @@ struct generate_options {
     struct sampling sampling;
     struct sampling_stop stops[LIMIT_STOP_STRINGS];
     size_t n_stops;
+    int32_t stop_tokens[LIMIT_STOP_TOKENS];
+    size_t n_stop_tokens;
+    struct sampling_bias biases[LIMIT_LOGIT_BIASES]; /* sampling.biases */
     uint32_t beside;
     struct engine_config engine;
     enum kv_type kv_type;

@@ -114,6 +114,9 @@ struct kv_shape {
     uint32_t n_pages;
 };
 
+/* Task number `task` of some that are shared out; `thread` is 0 .. threads() - 1. */
+typedef void backend_task(void *ctx, uint32_t task, uint32_t thread);
+
 struct backend_ops {
     const char *name; /* "scalar", "avx2", "avx512" */
 
@@ -138,6 +141,14 @@ struct backend_ops {
     void (*buffer_free)(struct backend *b, float *buffer);
     void (*buffer_write)(struct backend *b, float *buffer, const float *host, size_t count);
     void (*buffer_read)(struct backend *b, const float *buffer, float *host, size_t count);
+    /* The buffer where the host can read it: in place, or, where that is not in its memory, as a
+     * copy that the backend keeps until its next operation. */
+    const float *(*buffer_host)(struct backend *b, const float *buffer, size_t count);
+
+    /* Runs task(ctx, i, thread) for i = 0 .. n - 1 on the backend's host threads, the caller's
+     * among them, and returns when all are done. For work of a step that is no operation. */
+    void (*share)(struct backend *b, backend_task *task, void *ctx, uint32_t n);
+    uint32_t (*threads)(const struct backend *b); /* at most so many tasks run at once */
 
     /* Room for `rows_max` rows of `cols_max`; `keep_float` for weights of a float type. NULL when
      * memory is refused. */

@@ -30,6 +30,7 @@ float *host_buffer_new(struct backend *b, size_t count);
 void host_buffer_free(struct backend *b, float *buffer);
 void host_buffer_write(struct backend *b, float *buffer, const float *host, size_t count);
 void host_buffer_read(struct backend *b, const float *buffer, float *host, size_t count);
+const float *host_buffer_host(struct backend *b, const float *buffer, size_t count);
 void host_memory(const struct backend *b, uint64_t *ret_weights, uint64_t *ret_kv,
                  uint64_t *ret_scratch);
 

@@ -132,6 +132,32 @@ static void test_float_parse(void **state)
     }
 }
 
+static void test_bias_parse(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        bool ok;
+        int32_t id;
+        float bias;
+    } table[] = {
+        {"0:1", true, 0, 1},      {"50256:-100", true, 50256, -100},
+        {"7:0.5", true, 7, 0.5f}, {"2147483647:1", true, INT32_MAX, 1},
+        {"", false, 0, 0},        {"7", false, 0, 0},
+        {"7:", false, 0, 0},      {":1", false, 0, 0},
+        {"-1:1", false, 0, 0},    {"2147483648:1", false, 0, 0},
+        {"7:1:2", false, 0, 0},   {"99999999999999999999:1", false, 0, 0},
+        {"7: 1", false, 0, 0},    {"7:nan", false, 0, 0},
+    };
+    for (size_t i = 0; i < COUNT(table); i++) {
+        int32_t id = 77;
+        float bias = 77;
+        assert_int_equal(units_bias_parse(table[i].text, &id, &bias), table[i].ok);
+        assert_int_equal(id, table[i].ok ? table[i].id : 77);
+        assert_true(bias == (table[i].ok ? table[i].bias : 77));
+    }
+}
+
 static void test_formats(void **state)
 {
     (void)state;
@@ -270,6 +296,7 @@ int main(void)
         cmocka_unit_test(test_size_parse),
         cmocka_unit_test(test_int_parse),
         cmocka_unit_test(test_float_parse),
+        cmocka_unit_test(test_bias_parse),
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_utf8_all_code_points),
         cmocka_unit_test(test_utf8_bad_sequences),

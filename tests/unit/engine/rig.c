@@ -34,6 +34,7 @@ void answer_fini(struct answer *a)
     tokens_fini(&a->prompt);
     tokens_fini(&a->ids);
     buf_fini(&a->text);
+    free(a->logprobs);
     memset(a, 0, sizeof *a);
 }
 
@@ -43,6 +44,24 @@ void rig_close(struct rig *rig)
     for (size_t i = 0; i < RIG_JOBS; i++)
         answer_fini(&rig->answers[i]);
     CHECK(sem_destroy(&rig->news) == 0);
+}
+
+/* None, or those of each id: its own first. */
+static void keep_logprobs(struct answer *a, const struct engine_event *ev)
+{
+    size_t n_ids = 0;
+
+    if (ev->n_logprobs == 0)
+        return;
+    for (size_t i = 0; i < ev->n_logprobs; i += 1 + ev->logprobs[i].n_top) {
+        assert_true(n_ids < ev->n_ids);
+        assert_int_equal(ev->logprobs[i].of.id, ev->ids[n_ids++]);
+    }
+    assert_int_equal(n_ids, ev->n_ids);
+    a->logprobs = realloc(a->logprobs, (a->n_logprobs + ev->n_logprobs) * sizeof *a->logprobs);
+    assert_non_null(a->logprobs);
+    memcpy(a->logprobs + a->n_logprobs, ev->logprobs, ev->n_logprobs * sizeof *a->logprobs);
+    a->n_logprobs += ev->n_logprobs;
 }
 
 static void file_job_event(struct rig *rig, const struct engine_event *ev)
@@ -67,6 +86,7 @@ static void file_job_event(struct rig *rig, const struct engine_event *ev)
     for (size_t i = 0; i < ev->n_ids; i++)
         assert_int_equal(tokens_append(&a->ids, ev->ids[i]), ERR_OK);
     buf_append(&a->text, ev->text, ev->text_size);
+    keep_logprobs(a, ev);
     if (ev->kind != ENGINE_EVENT_FINISHED) {
         assert_true(a->started && ev->n_ids > 0);
         return;

@@ -16,6 +16,8 @@ struct answer {
     uint32_t n_events;
     struct tokens prompt, ids;
     struct buf text;
+    struct engine_logprob *logprobs;
+    size_t n_logprobs;
     enum engine_finish finish;
     enum err error;
     char error_text[ERRBUF_BYTES];

@@ -169,6 +169,26 @@ def answers(model):
         got = generate(model, "--raw", *base, *options)
         check("not the same with " + " ".join(options),
               got["logits_sha256"] != want["logits_sha256"])
+    for options, words in ((["--logit-bias", "7:101"], "logit_bias of token 7 is 101"),
+                           (["--logit-bias", "7"], "not ID:BIAS"),
+                           (["--logit-bias", "7:1", "--logit-bias", "7:2"], "token 7 twice"),
+                           (["--stop-token", "-1"], "--stop-token -1"),
+                           (["--typical-p", "0"], "typical_p is 0; it must be above 0"),
+                           (["--logprobs", "21", "--json"], "0 to 20"),
+                           (["--logprobs", "3"], "--json")):
+        complaint(2, "generate", model, "--raw", *base, *options, text=words)
+    got = generate(model, "--raw", *base, "--logprobs", "2")
+    content = got["logprobs"]["content"]
+    check("logprobs of each token", [c["id"] for c in content] == want["ids"] == got["ids"], got)
+    check("logprobs", all(len(c["top_logprobs"]) == 2 and
+                          c["logprob"] <= c["top_logprobs"][0]["logprob"] <= 0 for c in content))
+    check("their bytes", b"".join(bytes(c["bytes"]) for c in content) ==
+          good("detokenize", model, stdin=" ".join(map(str, want["ids"])).encode()), content)
+    got = generate(model, "--raw", *base, "--stop-token", str(want["ids"][5]))
+    first = want["ids"].index(want["ids"][5])
+    check("--stop-token", got["finish"] == "stop" and got["ids"] == want["ids"][:first + 1], got)
+    got = generate(model, "--raw", *base, "--logit-bias", "120:100")
+    check("--logit-bias", got["text"] == 20 * "x", got)
     plain = good("generate", model, "--raw", *base)
     shown = plain.decode("utf-8", "replace")
     check("plain text", shown.replace("\ufffd", "") == want["text"].replace("\ufffd", ""), plain)

@@ -208,7 +208,7 @@ static void draws_equal_the_sorted_oracle(void **state)
         for (uint32_t i = 0; i < n; i++)
             logits[i] = hard_logit(shape, round, i);
         for (size_t k = 0; k < n_kernels; k++) {
-            struct sampler *sampler = sampler_new_on(n, kernels[k]);
+            struct sampler *sampler = sampler_new(n, kernels[k]);
             for (uint32_t position = 0; position < 4; position++) {
                 int32_t expect = oracle_draw(&params, logits, n, position);
                 int32_t id = sampler_draw(sampler, &params, logits, NULL, 0, position);
@@ -248,7 +248,7 @@ static void large_vocabularies_draw_the_same_on_every_kernel(void **state)
     for (uint32_t i = 0; i < 100; i++)
         history[i] = (int32_t)(word_at(8, i) % N);
     for (size_t k = 0; k < n_kernels; k++)
-        samplers[k] = sampler_new_on(N, kernels[k]);
+        samplers[k] = sampler_new(N, kernels[k]);
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
         for (uint32_t position = 0; position < 3; position++) {
             int32_t first = sampler_draw(samplers[0], &rows[r], logits, history, 100, position);
@@ -308,7 +308,7 @@ static void known_draws_stay(void **state)
         {0.7f, 20, 0.95f, 0.01f, 42, {198, 53, 62, 0, 253, 104}},
     };
     float logits[256];
-    struct sampler *s = sampler_new(256);
+    struct sampler *s = sampler_new(256, sample_kernels_of(BACKEND_ISA_AUTO));
 
     (void)state;
     for (uint32_t i = 0; i < 256; i++)
@@ -404,7 +404,7 @@ static void draws_follow_the_filtered_softmax(void **state)
         {"all of them", 2, 7, 0.9f, 0.9f, 0.2f},
     };
     const uint32_t n_draws = 20000;
-    struct sampler *s = sampler_new(8);
+    struct sampler *s = sampler_new(8, sample_kernels_of(BACKEND_ISA_AUTO));
 
     (void)state;
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
@@ -453,7 +453,7 @@ static void logprobs_are_the_log_softmax(void **state)
         qsort(r, n, sizeof r[0], ranked_compare);
         struct sampling_logprobs first;
         for (size_t k = 0; k < n_kernels; k++) {
-            struct sampler *s = sampler_new_on(n, kernels[k]);
+            struct sampler *s = sampler_new(n, kernels[k]);
             struct sampling_logprobs got;
             sampler_logprobs(s, logits, drawn, n_top, &got);
             assert_int_equal(got.drawn.id, drawn);
@@ -488,7 +488,7 @@ static void logprobs_are_numbers_whatever_the_logits_are(void **state)
         {"certain", {0, 0, INFINITY, 0}, 2, 0, 4},
         {"far below", {FLT_MAX, -FLT_MAX, 0, 0}, 1, -9999, 3},
     };
-    struct sampler *s = sampler_new(4);
+    struct sampler *s = sampler_new(4, sample_kernels_of(BACKEND_ISA_AUTO));
 
     (void)state;
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
@@ -520,7 +520,7 @@ static void biases_shift_their_ids(void **state)
     };
     static const float logits[70] = {[0] = 4, [1] = 6, [2] = 5};
     static const int32_t history[1] = {0};
-    struct sampler *s = sampler_new(70);
+    struct sampler *s = sampler_new(70, sample_kernels_of(BACKEND_ISA_AUTO));
 
     (void)state;
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
@@ -608,7 +608,7 @@ static void greedy_takes_the_greatest_and_the_lowest_of_equals(void **state)
         {"-infinity", {-INFINITY, -5, -INFINITY, -6, -7}, 1},
         {"nothing to choose", {-INFINITY, NAN, -INFINITY, NAN, -INFINITY}, 0},
     };
-    struct sampler *s = sampler_new(5);
+    struct sampler *s = sampler_new(5, sample_kernels_of(BACKEND_ISA_AUTO));
 
     (void)state;
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
@@ -649,7 +649,7 @@ static void filters_leave_only_what_they_should(void **state)
         {"min-p: 0.37 and 0.14 of the best", 0, 1.0f, 0.1f, {true, true, false, true}},
         {"min-p near 1", 0, 1.0f, 0.999f, {false, true, false, false}},
     };
-    struct sampler *s = sampler_new(4);
+    struct sampler *s = sampler_new(4, sample_kernels_of(BACKEND_ISA_AUTO));
 
     (void)state;
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
@@ -671,7 +671,7 @@ static void filters_leave_only_what_they_should(void **state)
 static void top_k_ties_go_to_the_lower_ids(void **state)
 {
     static const float logits[6] = {1.0f, 2.0f, 1.0f, 1.0f, 2.0f, 1.0f};
-    struct sampler *s = sampler_new(6);
+    struct sampler *s = sampler_new(6, sample_kernels_of(BACKEND_ISA_AUTO));
     struct sampling p = sampling_default();
     bool drawn[6] = {false};
 
@@ -706,7 +706,7 @@ static void penalties_act_once_per_id_with_its_count(void **state)
         {"together", 2, 0.5f, 0.25f, {4, 3, 1.1f, 1}, {0, 1, 0, 1}, 4, 2},
         {"ids that are none", 2, 0, 0, {4, 3, 2, 1}, {-1, 4, 2147483647}, 3, 0},
     };
-    struct sampler *s = sampler_new(4);
+    struct sampler *s = sampler_new(4, sample_kernels_of(BACKEND_ISA_AUTO));
 
     (void)state;
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
@@ -728,7 +728,7 @@ static void logits_are_not_written(void **state)
 {
     float logits[3] = {NAN, 2.0f, INFINITY}, before[3];
     static const int32_t history[2] = {1, 2};
-    struct sampler *s = sampler_new(3);
+    struct sampler *s = sampler_new(3, sample_kernels_of(BACKEND_ISA_AUTO));
     struct sampling p = sampling_default();
 
     (void)state;

@@ -15,6 +15,16 @@ static void cpu_close(struct backend *b)
     free(cpu);
 }
 
+static void cpu_share(struct backend *b, backend_task *task, void *ctx, uint32_t n)
+{
+    pool_run(((struct cpu_backend *)b)->pool, task, ctx, n);
+}
+
+static uint32_t cpu_threads(const struct backend *b)
+{
+    return pool_threads(((const struct cpu_backend *)b)->pool);
+}
+
 static const struct backend_ops cpu_ops = {
     .close = cpu_close,
     .weight_load = cpu_weight_load,
@@ -24,6 +34,9 @@ static const struct backend_ops cpu_ops = {
     .buffer_free = host_buffer_free,
     .buffer_write = host_buffer_write,
     .buffer_read = host_buffer_read,
+    .buffer_host = host_buffer_host,
+    .share = cpu_share,
+    .threads = cpu_threads,
     .act_new = cpu_act_new,
     .act_free = cpu_act_free,
     .kv_new = cpu_kv_new,

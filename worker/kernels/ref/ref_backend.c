@@ -8,6 +8,19 @@ static void ref_close(struct backend *b)
     free(b);
 }
 
+static void ref_share(struct backend *b, backend_task *task, void *ctx, uint32_t n)
+{
+    (void)b;
+    for (uint32_t i = 0; i < n; i++)
+        task(ctx, i, 0);
+}
+
+static uint32_t ref_threads(const struct backend *b)
+{
+    (void)b;
+    return 1;
+}
+
 static const struct backend_ops ref_ops = {
     .name = "scalar",
     .close = ref_close,
@@ -18,6 +31,9 @@ static const struct backend_ops ref_ops = {
     .buffer_free = host_buffer_free,
     .buffer_write = host_buffer_write,
     .buffer_read = host_buffer_read,
+    .buffer_host = host_buffer_host,
+    .share = ref_share,
+    .threads = ref_threads,
     .act_new = ref_act_new,
     .act_free = ref_act_free,
     .kv_new = ref_kv_new,
