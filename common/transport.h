@@ -68,7 +68,8 @@ void transport_request_free(struct transport_request *r); /* never answers */
 
 struct transport_client;
 
-/* Dials in the background, again and again; calls made meanwhile wait for it within their time. */
+/* Dials in the background, again and again while there are calls, which wait for it within their
+ * time. */
 enum err transport_client_open(struct transport_client **ret_client,
                                const struct transport_endpoint *endpoint, struct errbuf *eb);
 /* Calls under way end with ERR_CANCELLED first. Takes milliseconds, and seconds at most, whatever
@@ -80,9 +81,11 @@ typedef void transport_reply_fn(void *arg, enum err err, const void *reply, size
 
 struct transport_call;
 /* Starts a call; `on_reply` runs exactly once, and may do so before this returns (*ret_call is set
- * by then). ERR_TIMEOUT after timeout_ms without an answer, ERR_UNAVAILABLE at once when the
- * connection drops (in both cases the request may or may not have been carried out) and after
- * timeout_ms without a connection (then it was not). Thread: any. */
+ * by then). ERR_TIMEOUT after timeout_ms without an answer, counted from when the request was sent;
+ * while it waits to be sent, or is being sent, as often as the connection takes nothing for so
+ * long. ERR_UNAVAILABLE at once when the connection drops (in both cases the request may or may not
+ * have been carried out) and after timeout_ms without a connection (then it was not). Returns
+ * ERR_BUSY where 64 MiB wait to be sent already. Thread: any. */
 enum err transport_call_start(struct transport_client *c, const void *bytes, size_t size,
                               uint32_t timeout_ms, transport_reply_fn *on_reply, void *arg,
                               struct transport_call **ret_call, struct errbuf *eb);

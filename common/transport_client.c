@@ -3,6 +3,11 @@
  *
  * A thread of its own dials and minds the time: it ends calls whose deadline is over, and those
  * that were cancelled, because a cancel must not call back into who asked for it.
+ *
+ * A call's time runs from when its request was sent. Before that it runs only while the connection
+ * takes nothing at all, so that on a slow line a large request ends neither itself nor those behind
+ * it; and the request of a call that ended is taken out of the queue, so that trying again on such
+ * a line does not queue it twice.
  */
 #include "common/transport.h"
 
@@ -30,11 +35,21 @@
 /* Calls by their id; a power of two. */
 #define BUCKETS 256u
 #define ID_FLAG 0x80000000u
+/* Requests that are not sent yet: one more is ERR_BUSY. */
+#define UNSENT_BYTES_MAX (4 * (size_t)LIMIT_FRAME_BYTES)
+/* Sent is what the system has taken. On a slow line it may hold some megabytes, which no answer has
+ * shown to be gone: the calls behind them have the time that takes. */
+#define SYSTEM_BYTES_MAX  (4u << 20)
+#define SYSTEM_BYTES_RATE 128u /* a ms, at least */
+/* A server from which nothing was heard for so long, though it was asked, and not in the time of a
+ * call, is not there any more, whatever the system says. */
+#define SILENCE_MS 5000u
 
 enum call_state {
-    CALL_QUEUED, /* waits for a connection */
-    CALL_SENT,   /* waits for its reply, on the connection that is up */
-    CALL_ENDING, /* on its way to on_reply, or behind it */
+    CALL_QUEUED,  /* waits for a connection */
+    CALL_SENDING, /* with the connection that is up, not wholly sent */
+    CALL_SENT,    /* waits for its reply */
+    CALL_ENDING,  /* on its way to on_reply, or behind it */
 };
 
 struct transport_call {
@@ -45,8 +60,11 @@ struct transport_call {
     enum call_state state;
     bool cancelled;
     unsigned references; /* the user's, that of the operation */
+    uint32_t timeout_ms;
     uint64_t deadline_ms;
-    struct transport_frame *frame; /* until it is sent */
+    struct transport_frame *frame; /* QUEUED: ours; SENDING: the connection's */
+    size_t frame_size;
+    uint64_t sent_to; /* SENT: of the client's sent_bytes */
     transport_reply_fn *on_reply;
     void *arg;
     enum err err; /* once ENDING */
@@ -63,12 +81,17 @@ struct transport_client {
     unsigned references; /* the owner's, the connection's, each call's */
     bool closing;
     bool dialing;
+    bool dialed;                 /* ever */
     struct transport_conn *conn; /* held; also while it goes down */
     bool up;                     /* requests may be sent on it */
     uint64_t dial_at_ms;
     unsigned dial_wait_ms;
     uint32_t last_id;
-    struct transport_call *first, *last; /* QUEUED and SENT */
+    struct transport_call *first, *last; /* all but ENDING */
+    size_t unsent_bytes;                 /* of those QUEUED and SENDING */
+    uint64_t sent_bytes, gone_bytes; /* taken by the system; of them surely not in it any more */
+    uint64_t gone_ms;
+    uint64_t asked_ns; /* the first request sent since the server was heard */
     struct transport_call *buckets[BUCKETS];
     size_t ending;    /* calls whose on_reply has not returned */
     uint64_t wake_ms; /* when the thread looks next */
@@ -112,7 +135,12 @@ static void call_add(struct transport_client *c, struct transport_call *call)
     c->buckets[call->id % BUCKETS] = call;
 }
 
-/* From QUEUED or SENT to ENDING: whoever does this calls call_deliver. */
+static bool call_is_unsent(const struct transport_call *call)
+{
+    return call->state == CALL_QUEUED || call->state == CALL_SENDING;
+}
+
+/* To ENDING: whoever does this calls call_deliver. */
 static void call_take(struct transport_call *call, enum err err)
 {
     struct transport_client *c = call->client;
@@ -124,6 +152,11 @@ static void call_take(struct transport_call *call, enum err err)
     *(call->previous != NULL ? &call->previous->next : &c->first) = call->next;
     *(call->next != NULL ? &call->next->previous : &c->last) = call->previous;
     call->next = call->previous = NULL;
+    if (call_is_unsent(call))
+        c->unsent_bytes -= call->frame_size;
+    /* What nng has of it goes out all the same, and is freed once sent. */
+    if (call->state == CALL_SENDING && !transport_conn_unsend(c->conn, call->frame))
+        call->frame = NULL;
     call->state = CALL_ENDING;
     call->err = err;
     c->ending++;
@@ -168,10 +201,18 @@ static void calls_deliver(struct transport_call *list)
 
 static void call_send(struct transport_client *c, struct transport_call *call)
 {
-    if (!transport_conn_send(c->conn, call->frame))
-        return; /* it goes down: the next one takes it */
-    call->frame = NULL;
-    call->state = CALL_SENT;
+    /* False: it goes down, and the next one takes it. */
+    if (transport_conn_send(c->conn, call->frame))
+        call->state = CALL_SENDING;
+}
+
+static struct transport_call *call_find(struct transport_client *c, uint32_t id)
+{
+    struct transport_call *call = c->buckets[id % BUCKETS];
+
+    while (call != NULL && call->id != id)
+        call = call->next_in_bucket;
+    return call;
 }
 
 /* ---- the connection ---- */
@@ -183,6 +224,7 @@ static void conn_up(void *arg, struct transport_conn *conn)
     (void)conn;
     (void)pthread_mutex_lock(&c->lock);
     c->up = true;
+    c->gone_bytes = c->sent_bytes;
     c->dial_wait_ms = RECONNECT_MS_MIN;
     for (struct transport_call *call = c->first; call != NULL; call = call->next) {
         if (call->state == CALL_QUEUED)
@@ -197,15 +239,55 @@ static void conn_frame(void *arg, struct transport_conn *conn, struct transport_
 
     (void)conn;
     (void)pthread_mutex_lock(&c->lock);
-    struct transport_call *call = c->buckets[frame->id % BUCKETS];
-    while (call != NULL && (call->id != frame->id || call->state != CALL_SENT))
-        call = call->next_in_bucket;
-    if (call != NULL)
+    struct transport_call *call = call_find(c, frame->id);
+    if (call != NULL && call->state == CALL_QUEUED)
+        call = NULL; /* nobody can answer it yet */
+    if (call != NULL) {
+        if (call->state == CALL_SENT && call->sent_to > c->gone_bytes)
+            c->gone_bytes = call->sent_to;
         call_take(call, ERR_OK);
+    }
     (void)pthread_mutex_unlock(&c->lock);
     if (call != NULL) /* else it is over: cancelled, or too late */
         call_deliver(call, frame->payload, frame->size);
     free(frame->block);
+}
+
+/* One more request was sent: how long what the system holds of it and before it may take. */
+static uint64_t system_ms(struct transport_client *c, size_t size, uint64_t now_ms)
+{
+    c->gone_bytes += (now_ms - c->gone_ms) * SYSTEM_BYTES_RATE;
+    c->gone_ms = now_ms;
+    if (c->gone_bytes > c->sent_bytes)
+        c->gone_bytes = c->sent_bytes;
+    c->sent_bytes += size;
+    if (c->gone_bytes + SYSTEM_BYTES_MAX < c->sent_bytes)
+        c->gone_bytes = c->sent_bytes - SYSTEM_BYTES_MAX;
+    return (c->sent_bytes - c->gone_bytes) / SYSTEM_BYTES_RATE;
+}
+
+static void conn_sent(void *arg, struct transport_conn *conn, struct transport_frame *list)
+{
+    struct transport_client *c = arg;
+    uint64_t now_ns = clock_mono_ns(), now_ms = now_ns / 1000000u;
+
+    (void)pthread_mutex_lock(&c->lock);
+    if (transport_conn_look(conn).heard_ns >= c->asked_ns)
+        c->asked_ns = now_ns;
+    for (struct transport_frame *frame = list, *next; frame != NULL; frame = next) {
+        next = frame->next;
+        uint64_t held_ms = system_ms(c, frame->size, now_ms);
+        struct transport_call *call = call_find(c, frame->id);
+        if (call != NULL && call->state == CALL_SENDING) {
+            call->state = CALL_SENT;
+            call->frame = NULL;
+            call->deadline_ms = now_ms + call->timeout_ms + held_ms;
+            call->sent_to = c->sent_bytes;
+            c->unsent_bytes -= call->frame_size;
+        }
+        free(frame);
+    }
+    (void)pthread_mutex_unlock(&c->lock);
 }
 
 /* When to dial after one that failed, or a connection that went. */
@@ -227,7 +309,7 @@ static void conn_down(void *arg, struct transport_conn *conn)
     c->up = false;
     for (struct transport_call *call = c->first, *next; call != NULL; call = next) {
         next = call->next;
-        if (call->state == CALL_SENT) {
+        if (call->state != CALL_QUEUED) {
             call_take(call, ERR_UNAVAILABLE);
             *end = call;
             end = &call->next;
@@ -248,6 +330,7 @@ static const struct transport_conn_ops client_ops = {
     .theirs = TRANSPORT_PROTOCOL_REP,
     .on_up = conn_up,
     .on_frame = conn_frame,
+    .on_sent = conn_sent,
     .on_down = conn_down,
 };
 
@@ -281,29 +364,65 @@ static void dial_callback(void *arg)
 
 /* ---- the thread ---- */
 
-static enum err deadline_error(const struct transport_client *c, const struct transport_call *call)
+/* Whether the call's time is over; moves its deadline where it is not. */
+static bool call_is_late(struct transport_client *c, struct transport_call *call, uint64_t now_ms)
+{
+    if (call->deadline_ms > now_ms)
+        return false;
+    if (call->state != CALL_SENDING)
+        return true;
+    uint64_t taken_ms = transport_conn_look(c->conn).taken_ms;
+    if (taken_ms + call->timeout_ms > now_ms)
+        call->deadline_ms = taken_ms + call->timeout_ms;
+    /* Half of it may be there: then it is the connection's to say what is too slow. */
+    else if (call->frame_size > TRANSPORT_SMALL_BYTES &&
+             transport_conn_is_sending(c->conn, call->frame))
+        call->deadline_ms = now_ms + TICK_MS;
+    return call->deadline_ms <= now_ms;
+}
+
+static enum err late_error(const struct transport_client *c, const struct transport_call *call)
 {
     /* Never sent and nobody to send it to: the peer is not there. */
     return call->state == CALL_QUEUED && !c->up ? ERR_UNAVAILABLE : ERR_TIMEOUT;
 }
 
+/* Asked, and silent since. */
+static bool server_is_silent(const struct transport_client *c, uint64_t now_ms)
+{
+    return c->conn != NULL && now_ms >= c->asked_ns / 1000000u + SILENCE_MS &&
+           transport_conn_look(c->conn).heard_ns < c->asked_ns;
+}
+
 /* Takes the calls that are over. */
-static struct transport_call *calls_over(struct transport_client *c, uint64_t now_ms)
+static struct transport_call *calls_over(struct transport_client *c, uint64_t now_ms,
+                                         bool *ret_silent)
 {
     struct transport_call *ended = NULL, **end = &ended;
 
+    *ret_silent = false;
     for (struct transport_call *call = c->first, *next; call != NULL; call = next) {
         next = call->next;
-        if (call->cancelled || c->closing)
+        if (call->cancelled || c->closing) {
             call_take(call, ERR_CANCELLED);
-        else if (call->deadline_ms <= now_ms)
-            call_take(call, deadline_error(c, call));
-        else
+        } else if (call_is_late(c, call, now_ms)) {
+            if (call->state == CALL_SENT)
+                *ret_silent = *ret_silent || server_is_silent(c, now_ms);
+            call_take(call, late_error(c, call));
+        } else {
             continue;
+        }
         *end = call;
         end = &call->next;
     }
     return ended;
+}
+
+/* An idle client need not come back to a server that wants no idle connections; but it dials once,
+ * so that its first call finds a connection. */
+static bool is_dialing_due(const struct transport_client *c)
+{
+    return !c->dialing && c->conn == NULL && !c->closing && (c->first != NULL || !c->dialed);
 }
 
 static uint64_t next_wake(const struct transport_client *c, uint64_t now_ms)
@@ -314,7 +433,7 @@ static uint64_t next_wake(const struct transport_client *c, uint64_t now_ms)
         if (call->deadline_ms < wake_ms)
             wake_ms = call->deadline_ms;
     }
-    if (!c->dialing && c->conn == NULL && c->dial_at_ms < wake_ms)
+    if (is_dialing_due(c) && c->dial_at_ms < wake_ms)
         wake_ms = c->dial_at_ms;
     return wake_ms;
 }
@@ -327,12 +446,13 @@ static void *client_run(void *arg)
     (void)pthread_mutex_lock(&c->lock);
     for (;;) {
         uint64_t now_ms = clock_mono_ms();
-        struct transport_call *ended = calls_over(c, now_ms);
-        struct transport_conn *conn = now_ms >= check_ms ? c->conn : NULL;
+        bool silent;
+        struct transport_call *ended = calls_over(c, now_ms, &silent);
+        struct transport_conn *conn = now_ms >= check_ms || silent ? c->conn : NULL;
         if (c->closing && ended == NULL)
             break;
-        if (!c->dialing && c->conn == NULL && c->dial_at_ms <= now_ms && !c->closing) {
-            c->dialing = true;
+        if (is_dialing_due(c) && c->dial_at_ms <= now_ms) {
+            c->dialing = c->dialed = true;
             nng_stream_dialer_dial(c->dialer, c->dial);
         }
         if (conn != NULL)
@@ -343,7 +463,10 @@ static void *client_run(void *arg)
             calls_deliver(ended);
             if (conn != NULL) {
                 check_ms = now_ms + TICK_MS;
-                transport_conn_check(conn, now_ms);
+                if (silent)
+                    transport_conn_close(conn);
+                else
+                    transport_conn_check(conn, now_ms);
                 transport_conn_release(conn);
             }
             (void)pthread_mutex_lock(&c->lock);
@@ -465,26 +588,32 @@ enum err transport_call_start(struct transport_client *c, const void *bytes, siz
         .client = c,
         .state = CALL_QUEUED,
         .references = 2,
+        .timeout_ms = timeout_ms,
         .deadline_ms = clock_mono_ms() + timeout_ms,
         .frame = frame,
+        .frame_size = frame->size,
         .on_reply = on_reply,
         .arg = arg,
     };
     (void)pthread_mutex_lock(&c->lock);
-    if (c->closing) {
+    bool full = c->unsent_bytes > 0 && c->unsent_bytes + frame->size > UNSENT_BYTES_MAX;
+    if (c->closing || full) {
         (void)pthread_mutex_unlock(&c->lock);
         free(call);
         free(frame);
-        return err_set(eb, ERR_CANCELLED, "%s: the client is closing", c->url);
+        return full ? err_set(eb, ERR_BUSY, "%s: %zu MiB wait to be sent already", c->url,
+                              UNSENT_BYTES_MAX >> 20)
+                    : err_set(eb, ERR_CANCELLED, "%s: the client is closing", c->url);
     }
     *ret_call = call; /* before the callback can run */
     call->id = ID_FLAG | ++c->last_id;
     transport_frame_set_id(frame, call->id);
     c->references++;
     call_add(c, call);
+    c->unsent_bytes += call->frame_size;
     if (c->up)
         call_send(c, call);
-    wake_at(c, call->deadline_ms);
+    wake_at(c, is_dialing_due(c) ? c->dial_at_ms : call->deadline_ms);
     (void)pthread_mutex_unlock(&c->lock);
     return ERR_OK;
 }

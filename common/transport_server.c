@@ -19,6 +19,9 @@
 
 /* Looks after the connections, and accepts again when files or memory had run out. */
 #define TICK_MS 1000
+/* Of one connection: requests that are not answered, and bytes of them and of replies. */
+#define PEER_REQUESTS_MAX 4096u
+#define PEER_BYTES_MAX    ((size_t)64 << 20)
 
 struct transport_request {
     struct transport_server *server;
@@ -76,6 +79,7 @@ static void conn_frame(void *arg, struct transport_conn *conn, struct transport_
 
     if (r == NULL) {
         free(frame->block); /* closing, or no memory: as if it had never come */
+        transport_conn_frame_done(conn, frame->size);
         return;
     }
     *r = (struct transport_request){.server = s, .conn = conn, .frame = *frame};
@@ -161,6 +165,7 @@ static void stream_accepted(struct transport_server *s, nng_stream *stream)
         conn = transport_conn_new(stream, &server_ops, s);
     if (conn != NULL) {
         (void)atomic_fetch_add(&s->references, 1);
+        transport_conn_bound(conn, PEER_REQUESTS_MAX, PEER_BYTES_MAX);
         transport_conn_hold(conn);
         s->peers[s->n_peers++] = conn;
     }
@@ -313,6 +318,7 @@ void transport_request_free(struct transport_request *r)
 {
     if (r == NULL)
         return;
+    transport_conn_frame_done(r->conn, r->frame.size);
     transport_conn_release(r->conn);
     server_release(r->server);
     free(r->frame.block);

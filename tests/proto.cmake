@@ -19,6 +19,9 @@ cloister_unit_test(transport_tls
 cloister_unit_test(transport_close
   SOURCES unit/transport/test_transport_close.c unit/transport/fixture.c unit/transport/tls_files.c
   LIBS cloister_transport)
+cloister_unit_test(transport_slow
+  SOURCES unit/transport/test_transport_slow.c unit/transport/fixture.c
+  LIBS cloister_transport)
 
 # Measured by hand, not by ctest.
 add_executable(bench_wire bench/bench_wire.c)

@@ -225,6 +225,8 @@ static void a_client_survives_a_peer_that_hangs_up(void **state)
     assert_int_equal(listen(listener, 10), 0);
     (void)snprintf(url, sizeof url, "%s://127.0.0.1:%u", secure ? "tls+tcp" : "tcp", port);
     struct transport_client *client = test_client_open(url, secure ? &tls : NULL);
+    struct test_call call; /* a client without calls does not dial again */
+    test_call_start(&call, client, "x", 1, 20000);
     for (int i = 0; i < 12; i++) {
         static const char alert[] = "\x15\x03\x03\x00\x02\x01\x00"; /* close_notify */
         char bytes[512];
@@ -241,6 +243,8 @@ static void a_client_survives_a_peer_that_hangs_up(void **state)
     }
     assert_int_equal(close(listener), 0);
     test_server_open(&server, port, secure ? &tls : NULL, false);
+    assert_int_equal(test_call_wait(&call), ERR_OK);
+    test_call_end(&call);
     assert_int_equal(echo(client, 20000), ERR_OK);
     transport_client_close(client);
     test_server_close(&server);
