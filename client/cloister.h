@@ -508,6 +508,8 @@ struct cloister_status {
     uint64_t commits, commit_us_median, commit_us_max;
     bool admission_open;
     uint64_t requests, parked, stale_reports;
+    uint64_t refused; /* requests that could not be read */
+    uint64_t dropped; /* requests thrown away unanswered: the coordinator had fallen far behind */
 };
 
 /* How the coordinator is. Anybody. */

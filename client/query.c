@@ -545,6 +545,8 @@ enum cloister_error cloister_get_status(struct cloister *c, struct cloister_resu
         .requests = w->requests,
         .parked = w->parked,
         .stale_reports = w->stale_reports,
+        .refused = w->refused,
+        .dropped = w->dropped,
     };
     *ret_result = result;
     *ret_status = s;

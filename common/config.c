@@ -617,8 +617,3 @@ enum err config_fail(const struct config *c, struct errbuf *eb, const char *path
     return err_set(eb, ERR_INVALID, "%s:%d: %s: %.400s", c->name, config_line(s), path,
                    reason.text);
 }
-
-bool config_has(const struct config *c, const char *path)
-{
-    return config_lookup(&c->tree, path) != NULL;
-}

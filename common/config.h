@@ -102,8 +102,6 @@ void config_free(struct config *c);
  * the file alone. */
 enum err config_fail(const struct config *c, struct errbuf *eb, const char *path, const char *fmt,
                      ...) __attribute__((format(printf, 4, 5)));
-/* True where the file itself has the key (as opposed to its default). */
-bool config_has(const struct config *c, const char *path);
 
 /* A file with every key, its help, type, range and default: the ones with a default or `required`
  * are set, the others (and optional groups with required keys) are comments. It reads back through

@@ -9,8 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define UTF8_REPLACEMENT 0xFFFDu
-
 /* Length in bytes of the well-formed sequence at `bytes`, with its code point; 0 where there is
  * none (ret_code untouched). size 0 gives 0. */
 size_t utf8_decode(const void *bytes, size_t size, uint32_t *ret_code);

@@ -143,7 +143,9 @@ static void turn_reply(struct loop *l, struct turn *turn)
                                    .commits = l->commits,
                                    .commit_us_median = commit_us_median(l),
                                    .commit_us_max = l->commit_us_max,
-                                   .requests = l->requests};
+                                   .requests = l->requests,
+                                   .refused = l->refused,
+                                   .dropped = inbox_dropped(l->inbox)};
 
     for (struct core_effect *e = turn->effects.first; e != NULL; e = e->next) {
         if (e->kind != CORE_EFFECT_REPLY)

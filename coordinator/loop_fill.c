@@ -313,6 +313,8 @@ static enum err status_fill(const struct fill_context *context, struct core_effe
     r->commit_us_median = context->commit_us_median;
     r->commit_us_max = context->commit_us_max;
     r->requests = context->requests;
+    r->refused = context->refused;
+    r->dropped = context->dropped;
     return ERR_OK;
 }
 

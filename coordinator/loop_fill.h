@@ -20,7 +20,7 @@ struct fill_context {
     uint64_t commits;
     uint64_t commit_us_median;
     uint64_t commit_us_max;
-    uint64_t requests;
+    uint64_t requests, refused, dropped;
     /* out: a job that was to run and cannot be read from the store; zero: none */
     struct id unreadable;
 };

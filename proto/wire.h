@@ -559,6 +559,8 @@ struct wire_status_reply {
     uint64_t requests;
     uint64_t parked;
     uint64_t stale_reports;
+    uint64_t refused; /* requests that could not be read */
+    uint64_t dropped; /* requests thrown away unanswered: the loop had fallen far behind */
 };
 
 enum wire_request_kind {

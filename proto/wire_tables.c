@@ -738,6 +738,8 @@ static const struct convert_field status_reply_fields[] = {
     FIELD_U64(P(StatusReply), W(status_reply), requests),
     FIELD_U64(P(StatusReply), W(status_reply), parked),
     FIELD_U64(P(StatusReply), W(status_reply), stale_reports),
+    FIELD_U64(P(StatusReply), W(status_reply), refused),
+    FIELD_U64(P(StatusReply), W(status_reply), dropped),
 };
 
 static const struct convert_message status_reply_table = {

@@ -390,11 +390,6 @@ void session_restart(struct session *s, uint64_t now_ms, const char *why)
     session_down(s, now_ms, why);
 }
 
-bool session_is_up(const struct session *s)
-{
-    return s->state == SESSION_STATE_UP;
-}
-
 uint64_t session_heard_ms(const struct session *s)
 {
     return s->heard_ms;

@@ -58,7 +58,6 @@ bool session_said_goodbye(const struct session *s);
  * of which it does not know. */
 void session_restart(struct session *s, uint64_t now_ms, const char *why);
 
-bool session_is_up(const struct session *s);
 /* When the coordinator last answered anything, and how long without that ends our leases. */
 uint64_t session_heard_ms(const struct session *s);
 uint64_t session_lease_ms(const struct session *s);

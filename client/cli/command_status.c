@@ -48,6 +48,8 @@ static json_t *status_document(const struct cloister_status *s, const char *url,
         {"requests", s->requests},
         {"parked", s->parked},
         {"stale_reports", s->stale_reports},
+        {"refused", s->refused},
+        {"dropped", s->dropped},
     };
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         json_object_set_new(document, counts[i].name, output_count(counts[i].count));
@@ -91,9 +93,9 @@ static void status_text(const struct cloister_status *s, const char *url,
     buf_printf(out, "commits     %" PRIu64 ", median %.1f ms, longest %.1f ms\n", s->commits,
                (double)s->commit_us_median / 1000, (double)s->commit_us_max / 1000);
     buf_printf(out,
-               "requests    %" PRIu64 " answered, %" PRIu64 " parked, %" PRIu64
-               " reports from past leases\n",
-               s->requests, s->parked, s->stale_reports);
+               "requests    %" PRIu64 " taken, %" PRIu64 " parked, %" PRIu64 " unreadable, %" PRIu64
+               " dropped, %" PRIu64 " reports from past leases\n",
+               s->requests, s->parked, s->refused, s->dropped, s->stale_reports);
 }
 
 int command_status(struct cli *cli, void *values, char **operands, int n_operands)

@@ -104,11 +104,6 @@ bool core_frozen(const struct core *c)
     return c->frozen;
 }
 
-uint64_t core_parked(const struct core *c)
-{
-    return c->n_parked;
-}
-
 uint64_t core_next_ms(const struct core *c)
 {
     const struct core_timer *t = tree_entry(tree_first(&c->timers), const struct core_timer, node);

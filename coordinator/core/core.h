@@ -217,8 +217,6 @@ bool core_session_challenge(const struct core *c, uint64_t session, uint8_t ret_
 /* When the next TICK is due, in monotonic ms; UINT64_MAX: nothing waits for time. */
 uint64_t core_next_ms(const struct core *c);
 bool core_frozen(const struct core *c);
-/* Requests whose reply is still to come. */
-uint64_t core_parked(const struct core *c);
 /* Over everything that decides what happens next, in id order. */
 uint64_t core_state_hash(const struct core *c);
 

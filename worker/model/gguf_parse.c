@@ -8,9 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GGUF_MAGIC        0x46554747u /* "GGUF" */
-#define GGUF_VERSION_SWAP 0x03000000u
-#define GGUF_ALIGNMENT    32u
+#define GGUF_MAGIC     0x46554747u /* "GGUF" */
+#define GGUF_ALIGNMENT 32u
 
 /* Smallest encodings, to refuse a count that the file cannot hold before allocating for it. */
 #define GGUF_KEY_BYTES_MIN    (8u + 1u + 4u + 1u)

@@ -442,7 +442,9 @@ const struct sample_reply sample_replies[] = {
                  .admission_open = true,
                  .requests = 18,
                  .parked = 19,
-                 .stale_reports = 20}}},
+                 .stale_reports = 20,
+                 .refused = 21,
+                 .dropped = 22}}},
 };
 const size_t n_sample_replies = COUNT(sample_replies);
 
