@@ -43,6 +43,9 @@
 #define LIMIT_STORE_KEY_BYTES     128u
 #define LIMIT_LEDGER_RECORD_BYTES 65535u /* C2SP entry bundle: 16-bit length */
 
+/* To the coordinator, where the system has the files for them */
+#define LIMIT_CONNECTIONS 32768u
+
 /* Cluster */
 #define LIMIT_WORKERS 16384u
 #define LIMIT_TENANTS 65536u

@@ -20,6 +20,7 @@
 
 #include "common/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -53,12 +54,26 @@ enum err transport_server_open(struct transport_server **ret_server,
  * to them are refused; the memory behind them lives until the last one is freed. Takes
  * milliseconds, and seconds at most, whatever the peers do at the time. */
 void transport_server_close(struct transport_server *s);
+/* From now on a peer is a stranger until transport_request_admit says who it is. A stranger's
+ * connection is closed after stranger_ms, or when there are too many, the oldest first; its bounds
+ * are small (docs/protocol.md). One that was admitted is closed idle_ms after the last time.
+ * Without it there are no strangers. Thread: any. */
+void transport_server_expect(struct transport_server *s, uint32_t stranger_ms, uint64_t idle_ms);
 /* The port in use, for endpoints opened with port 0; 0 where unknown. */
 uint16_t transport_server_port(const struct transport_server *s);
 
 const void *transport_request_bytes(const struct transport_request *r, size_t *ret_size);
 /* The connection it came on: a number of this process, not 0, never used for another one. */
 uint64_t transport_request_connection(const struct transport_request *r);
+/* Who sent it is known: see transport_server_expect. Each time. */
+void transport_request_admit(struct transport_request *r);
+/* The way back. Closed: no answer will arrive any more. Queued: replies to this peer, of all its
+ * requests, that it has not taken. Thread: any. */
+struct transport_way {
+    bool closed;
+    size_t queued_bytes;
+};
+struct transport_way transport_request_way(const struct transport_request *r);
 /* Sends and frees `r`; over the cap it sends nothing and says ERR_TOO_LARGE. Thread: any. */
 enum err transport_request_reply(struct transport_server *s, struct transport_request *r,
                                  const void *bytes, size_t size, struct errbuf *eb);

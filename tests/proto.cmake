@@ -22,6 +22,9 @@ cloister_unit_test(transport_close
 cloister_unit_test(transport_slow
   SOURCES unit/transport/test_transport_slow.c unit/transport/fixture.c
   LIBS cloister_transport)
+cloister_unit_test(transport_bounds
+  SOURCES unit/transport/test_transport_bounds.c unit/transport/fixture.c
+  LIBS cloister_transport nng::nng)
 
 # Measured by hand, not by ctest.
 add_executable(bench_wire bench/bench_wire.c)
