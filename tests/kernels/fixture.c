@@ -6,14 +6,19 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
-const enum quant_type fixture_types[] = {QUANT_TYPE_F32,  QUANT_TYPE_F16,  QUANT_TYPE_BF16,
-                                         QUANT_TYPE_Q4_0, QUANT_TYPE_Q4_1, QUANT_TYPE_Q8_0};
+const enum quant_type fixture_types[] = {
+    QUANT_TYPE_F32,  QUANT_TYPE_F16,    QUANT_TYPE_BF16,   QUANT_TYPE_Q4_0,
+    QUANT_TYPE_Q4_1, QUANT_TYPE_Q8_0,   QUANT_TYPE_Q5_0,   QUANT_TYPE_Q5_1,
+    QUANT_TYPE_Q2_K, QUANT_TYPE_Q3_K,   QUANT_TYPE_Q4_K,   QUANT_TYPE_Q5_K,
+    QUANT_TYPE_Q6_K, QUANT_TYPE_IQ4_NL, QUANT_TYPE_IQ4_XS, QUANT_TYPE_MXFP4,
+};
 const size_t fixture_n_types = sizeof fixture_types / sizeof fixture_types[0];
 
 static void fixture_add(struct fixture *f, const char *name, uint32_t threads, struct backend *b)
@@ -113,6 +118,43 @@ static uint16_t fixture_half(struct fixture_random *r)
     return half_from_float(fixture_float(r) * 0.02f);
 }
 
+/* Where the block's binary16 numbers are: its scale, and its minimum (0: none). */
+static void fixture_halves_at(enum quant_type type, size_t *ret_d, size_t *ret_m)
+{
+    *ret_d = 0;
+    *ret_m = 0;
+    switch (type) {
+    case QUANT_TYPE_Q4_1:
+    case QUANT_TYPE_Q5_1:
+    case QUANT_TYPE_Q4_K:
+    case QUANT_TYPE_Q5_K:
+        *ret_m = 2;
+        break;
+    case QUANT_TYPE_Q2_K:
+        *ret_d = offsetof(struct block_q2_k, d);
+        *ret_m = offsetof(struct block_q2_k, dmin);
+        break;
+    case QUANT_TYPE_Q3_K:
+        *ret_d = offsetof(struct block_q3_k, d);
+        break;
+    case QUANT_TYPE_Q6_K:
+        *ret_d = offsetof(struct block_q6_k, d);
+        break;
+    default:
+        break;
+    }
+}
+
+void fixture_scale(enum quant_type type, uint8_t *block, uint16_t d, uint16_t m)
+{
+    size_t d_at;
+    size_t m_at;
+    fixture_halves_at(type, &d_at, &m_at);
+    memcpy(block + d_at, &d, sizeof d);
+    if (m_at > 0)
+        memcpy(block + m_at, &m, sizeof m);
+}
+
 uint8_t *fixture_matrix(struct fixture_random *r, enum quant_type type, uint32_t rows,
                         uint32_t cols)
 {
@@ -126,25 +168,16 @@ uint8_t *fixture_matrix(struct fixture_random *r, enum quant_type type, uint32_t
         float x = fixture_float(r);
         uint16_t d = fixture_half(r);
         uint16_t m = fixture_half(r);
-        switch (type) {
-        case QUANT_TYPE_F32:
+        if (type == QUANT_TYPE_F32) {
             memcpy(block, &x, sizeof x);
-            break;
-        case QUANT_TYPE_F16:
-            d = half_from_float(x);
-            memcpy(block, &d, sizeof d);
-            break;
-        case QUANT_TYPE_BF16:
-            d = (uint16_t)(half_float_bits(x) >> 16);
-            memcpy(block, &d, sizeof d);
-            break;
-        case QUANT_TYPE_Q4_1:
-            memcpy(block + 2, &m, sizeof m);
-            memcpy(block, &d, sizeof d);
-            break;
-        default:
-            memcpy(block, &d, sizeof d);
-            break;
+        } else if (type == QUANT_TYPE_MXFP4) {
+            block[0] = (uint8_t)(118 + fixture_below(r, 8)); /* 2^-10 .. 2^-3 */
+        } else {
+            if (type == QUANT_TYPE_F16)
+                d = half_from_float(x);
+            if (type == QUANT_TYPE_BF16)
+                d = (uint16_t)(half_float_bits(x) >> 16);
+            fixture_scale(type, block, d, m);
         }
     }
     return data;

@@ -49,6 +49,10 @@ void fixture_floats(struct fixture_random *r, float *x, size_t count);
 uint8_t *fixture_matrix(struct fixture_random *r, enum quant_type type, uint32_t rows,
                         uint32_t cols);
 
+/* Writes a block's scale and, for types that have one, its minimum (binary16); not for F32 and
+ * MXFP4. */
+void fixture_scale(enum quant_type type, uint8_t *block, uint16_t d, uint16_t m);
+
 /* Fails the test, naming `what` and the backend, where n floats differ in any bit. */
 void fixture_same(const char *what, const char *backend, const float *expected, const float *actual,
                   size_t n);

@@ -26,11 +26,12 @@ static void test_impossible_weights_are_refused(void **state)
         enum err err;
         const char *text;
     } cases[] = {
-        {QUANT_TYPE_Q6_K, 16, 256, 1, ERR_UNSUPPORTED, "Q6_K"},
+        {16, 16, 256, 1, ERR_UNSUPPORTED, "IQ2_XXS"},
         {4, 16, 32, 1, ERR_UNSUPPORTED, "Q4_2"},
         {9999, 16, 32, 1, ERR_INVALID, "9999"},
         {QUANT_TYPE_Q4_1, 16, 33, 1, ERR_INVALID, "33 columns"},
         {QUANT_TYPE_Q8_0, 16, 16, 1, ERR_INVALID, "16 columns"},
+        {QUANT_TYPE_Q6_K, 16, 288, 1, ERR_INVALID, "288 columns"},
         {QUANT_TYPE_Q4_1, 0, 32, 1, ERR_INVALID, "no elements"},
         {QUANT_TYPE_F32, 16, 0, 1, ERR_INVALID, "no elements"},
         {QUANT_TYPE_Q4_1, 16, 64, 0, ERR_INVALID, "0 groups"},
@@ -91,14 +92,14 @@ static void test_memory_is_what_was_promised_and_all_comes_back(void **state)
         uint64_t before[3];
         uint64_t now[3];
         b->ops->memory(b, &before[0], &before[1], &before[2]);
-        struct weight *w[8];
+        struct weight *w[32];
         uint64_t promised = 0;
         for (size_t t = 0; t < fixture_n_types; t++) {
-            uint8_t *matrix = fixture_matrix(&r, fixture_types[t], 35, 96);
+            uint8_t *matrix = fixture_matrix(&r, fixture_types[t], 35, 768);
             struct errbuf eb = {0};
             assert_int_equal(
-                b->ops->weight_load(b, fixture_types[t], matrix, 35, 96, 1, &w[t], &eb), ERR_OK);
-            promised += backend_cpu_weight_bytes(fixture_types[t], 35, 96);
+                b->ops->weight_load(b, fixture_types[t], matrix, 35, 768, 1, &w[t], &eb), ERR_OK);
+            promised += backend_cpu_weight_bytes(fixture_types[t], 35, 768);
             free(matrix);
         }
         const struct kv_shape shape = {3, 2, 64, 64, KV_TYPE_Q8_0, 5};

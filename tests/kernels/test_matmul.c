@@ -16,10 +16,10 @@
 static const struct {
     uint32_t rows;
     uint32_t cols;
-} shapes[] = {{1, 32},   {16, 256},  {15, 288}, {17, 512}, {48, 576}, {33, 1536},
-              {100, 64}, {64, 2080}, {7, 1},    {20, 33},  {5, 319},  {16, 1000}};
+} shapes[] = {{1, 32},    {16, 256}, {15, 288}, {17, 512}, {48, 576},  {33, 1536}, {100, 64},
+              {64, 2080}, {7, 1},    {20, 33},  {5, 319},  {16, 1000}, {83, 1280}};
 
-static const uint32_t row_counts[] = {1, 2, 3, 4, 5, 7, 8, 17, 64};
+static const uint32_t row_counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 17, 64};
 static const uint32_t group_counts[] = {1, 3, 8};
 
 #define ROWS_MAX 64u
@@ -129,32 +129,33 @@ static void test_every_product_has_the_bits_of_ref(void **state)
 static void test_extreme_quants_do_not_overflow(void **state)
 {
     const struct fixture *f = *state;
-    static const enum quant_type types[] = {QUANT_TYPE_Q4_0, QUANT_TYPE_Q4_1, QUANT_TYPE_Q8_0};
     static const uint8_t fills[] = {0x00, 0xff, 0x7f, 0x80, 0x0f, 0xf0};
     const uint32_t rows = 18;
-    const uint32_t cols = 320;
-    float x[ROWS_MAX * 320];
-    for (size_t t = 0; t < 3; t++) {
-        const struct quant_type_info *info = quant_type_info((uint32_t)types[t]);
-        size_t blocks = (size_t)rows * cols / 32;
+    enum { COLS = 512 };
+    static float x[ROWS_MAX * COLS];
+    for (uint32_t i = 0; i < ROWS_MAX; i++) {
+        for (uint32_t c = 0; c < COLS; c++)
+            x[i * COLS + c] = (i % 3 == 0 || (i % 3 == 1 && c % 2 == 0)) ? 127.0f : -127.0f;
+    }
+    for (size_t t = 0; t < fixture_n_types; t++) {
+        const enum quant_type type = fixture_types[t];
+        const struct quant_type_info *info = quant_type_info((uint32_t)type);
+        if (info->block_items == 1)
+            continue;
+        size_t blocks = (size_t)rows * COLS / info->block_items;
         uint8_t *matrix = malloc(blocks * info->block_bytes);
         assert_non_null(matrix);
         for (size_t k = 0; k < sizeof fills; k++) {
             memset(matrix, fills[k], blocks * info->block_bytes);
             for (size_t i = 0; i < blocks; i++) {
-                const uint16_t scales[2] = {half_from_float(0.5f), half_from_float(-0.25f)};
-                memcpy(matrix + i * info->block_bytes, scales, types[t] == QUANT_TYPE_Q4_1 ? 4 : 2);
+                if (type == QUANT_TYPE_MXFP4)
+                    matrix[i * info->block_bytes] = (uint8_t)(126 + i % 2);
+                else
+                    fixture_scale(type, matrix + i * info->block_bytes, half_from_float(0.5f),
+                                  half_from_float(-0.25f));
             }
-            for (uint32_t i = 0; i < ROWS_MAX; i++) {
-                for (uint32_t c = 0; c < cols; c++)
-                    x[i * cols + c] = (i % 3 == 0 || (i % 3 == 1 && c % 2 == 0)) ? 127.0f : -127.0f;
-            }
-            struct product p = {.type = types[t],
-                                .matrix = matrix,
-                                .rows = rows,
-                                .cols = cols,
-                                .groups = 1,
-                                .x = x};
+            struct product p = {
+                .type = type, .matrix = matrix, .rows = rows, .cols = COLS, .groups = 1, .x = x};
             compare_products(f, &p);
         }
         free(matrix);
@@ -165,7 +166,7 @@ static void test_extreme_quants_do_not_overflow(void **state)
 static void test_jobs_of_one_call_are_independent(void **state)
 {
     const struct fixture *f = *state;
-    enum { JOBS = 11, COLS = 576, N = 5 };
+    enum { JOBS = 19, COLS = 768, N = 5 };
     struct fixture_random r = {7};
     float x[N * COLS];
     fixture_floats(&r, x, N * COLS);
@@ -242,19 +243,34 @@ static void test_bits_of_the_definition_are_fixed(void **state)
     const struct fixture *f = *state;
     static const struct {
         enum quant_type type;
+        uint32_t cols;
         uint64_t hash;
     } fixed[] = {
-        {QUANT_TYPE_F32, 0x37fb1e560a7fafcull},   {QUANT_TYPE_F16, 0xf2cef35edb5b398bull},
-        {QUANT_TYPE_BF16, 0x16e3e51f9bd3de08ull}, {QUANT_TYPE_Q4_0, 0x4d0ea22daadcfab9ull},
-        {QUANT_TYPE_Q4_1, 0x641ab3670de3e286ull}, {QUANT_TYPE_Q8_0, 0xc466fbd5bec63911ull},
+        {QUANT_TYPE_F32, 2080, 0x37fb1e560a7fafcull},
+        {QUANT_TYPE_F16, 2080, 0xf2cef35edb5b398bull},
+        {QUANT_TYPE_BF16, 2080, 0x16e3e51f9bd3de08ull},
+        {QUANT_TYPE_Q4_0, 2080, 0x4d0ea22daadcfab9ull},
+        {QUANT_TYPE_Q4_1, 2080, 0x641ab3670de3e286ull},
+        {QUANT_TYPE_Q8_0, 2080, 0xc466fbd5bec63911ull},
+        {QUANT_TYPE_Q5_0, 2080, 0x72aafed27773fb95ull},
+        {QUANT_TYPE_Q5_1, 2080, 0xc641412172038a9full},
+        {QUANT_TYPE_Q2_K, 2304, 0x035e50cd6cc29a89ull},
+        {QUANT_TYPE_Q3_K, 2304, 0x1e511762401eaa13ull},
+        {QUANT_TYPE_Q4_K, 2304, 0x1a2fe36cf55c4fdfull},
+        {QUANT_TYPE_Q5_K, 2304, 0x67537c217162ed8cull},
+        {QUANT_TYPE_Q6_K, 2304, 0x5ecc129137f7bc71ull},
+        {QUANT_TYPE_IQ4_NL, 2080, 0x4b2c27916a80e5baull},
+        {QUANT_TYPE_IQ4_XS, 2304, 0xc570d47fdbc83f85ull},
+        {QUANT_TYPE_MXFP4, 2080, 0xb5c7b9b0d50785e0ull},
     };
     const uint32_t rows = 21;
-    const uint32_t cols = 2080;
+    assert_int_equal(sizeof fixed / sizeof fixed[0], fixture_n_types);
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
         struct fixture_random r = {77};
-        float x[3 * 2080];
+        const uint32_t cols = fixed[i].cols;
+        float x[3 * 2304];
         float out[3 * 21] = {0};
-        fixture_floats(&r, x, sizeof x / sizeof x[0]);
+        fixture_floats(&r, x, (size_t)3 * cols);
         uint8_t *matrix = fixture_matrix(&r, fixed[i].type, rows, cols);
         struct product p = {.type = fixed[i].type,
                             .matrix = matrix,
@@ -264,7 +280,10 @@ static void test_bits_of_the_definition_are_fixed(void **state)
                             .x = x};
         product_run(f->ref, &p, 3, rows, out);
         free(matrix);
-        assert_int_equal(fixture_hash(out, sizeof out / sizeof out[0]), fixed[i].hash);
+        uint64_t hash = fixture_hash(out, sizeof out / sizeof out[0]);
+        if (hash != fixed[i].hash)
+            fail_msg("%s: the bits of ref changed, to hash %016llx",
+                     quant_type_info((uint32_t)fixed[i].type)->name, (unsigned long long)hash);
     }
 }
 

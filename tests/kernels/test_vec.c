@@ -41,38 +41,111 @@ static void random_x(struct fixture_random *r, int8_t x[32], int32_t *ret_sum)
     }
 }
 
-static void test_integer_products_agree(void **state)
+/* Column k of a row's block in its quads. */
+static size_t quad_at(int lane, int k)
+{
+    return (size_t)(k / 4 * 64 + lane * 4 + k % 4);
+}
+
+static void test_unsigned_products_agree(void **state)
 {
     (void)state;
+    static const uint8_t tops[] = {15, 31, 63};
     struct fixture_random r = {41};
+    for (int round = 0; round < ROUNDS; round++) {
+        uint8_t w[512];
+        int8_t x[32];
+        int8_t scales[32];
+        int32_t sum_x;
+        int top = round % 3;
+        random_bytes(&r, w, sizeof w);
+        random_bytes(&r, scales, sizeof scales);
+        for (size_t i = 0; i < sizeof w; i++)
+            w[i] = round % 5 == 0 ? tops[top] : w[i] & tops[top];
+        if (round % 7 == 0)
+            memset(scales, round % 2 == 0 ? 0x80 : 0x7f, sizeof scales);
+        random_x(&r, x, &sum_x);
+        int32_t halves[2] = {0, 0};
+        for (int k = 0; k < 32; k++)
+            halves[k / 16] += x[k];
+        int32_t pair = (int32_t)(((uint32_t)halves[0] & 0xffffu) | (uint32_t)halves[1] << 16);
+        float plain[16];
+        float scaled[16];
+        float pairs[16];
+        float nibbles[16];
+        for (int lane = 0; lane < 16; lane++) {
+            int32_t sums[2] = {0, 0};
+            for (int k = 0; k < 32; k++)
+                sums[k / 16] += w[quad_at(lane, k)] * x[k];
+            const int8_t *scale = scales + 2 * lane;
+            plain[lane] = (float)(sums[0] + sums[1]);
+            scaled[lane] = (float)(sums[0] * scale[0] + sums[1] * scale[1]);
+            pairs[lane] = (float)(-32 * (halves[0] * scale[0] + halves[1] * scale[1]));
+            nibbles[lane] = (float)(halves[0] * ((scale[0] & 15) + (scale[0] >> 4 & 15)) +
+                                    halves[1] * ((scale[1] & 15) + (scale[1] >> 4 & 15)));
+        }
+        for (struct named_probe *p = probes; p->probe != NULL; p++) {
+            float actual[3][16];
+            p->probe->dot(top, w, x, actual[0]);
+            fixture_same("product of unsigned weights", p->name, plain, actual[0], 16);
+            p->probe->dot_halves(top, w, x, scales, pair, actual[0], actual[1], actual[2]);
+            fixture_same("product with a scale per half", p->name, scaled, actual[0], 16);
+            fixture_same("scales times sums of x", p->name, pairs, actual[1], 16);
+            fixture_same("minimums times sums of x", p->name, nibbles, actual[2], 16);
+        }
+    }
+}
+
+static void test_signed_products_agree(void **state)
+{
+    (void)state;
+    struct fixture_random r = {43};
     for (int round = 0; round < ROUNDS; round++) {
         uint8_t w[512];
         int8_t x[32];
         int32_t sum_x;
         random_bytes(&r, w, sizeof w);
         if (round % 3 == 0)
-            memset(w, round % 2 == 0 ? 0xff : 0x80, sizeof w);
+            memset(w, round % 2 == 0 ? 0x7f : 0x80, sizeof w);
         random_x(&r, x, &sum_x);
-        /* From the definition: row `lane`, columns 4c .. 4c + 3 of chunk c. */
-        float four[16];
-        float eight[16];
+        float expected[16];
         for (int lane = 0; lane < 16; lane++) {
-            int32_t sum4 = 0;
-            int32_t sum8 = 0;
-            for (int k = 0; k < 32; k++) {
-                uint8_t both = w[k % 16 / 4 * 64 + lane * 4 + k % 4];
-                sum4 += (k < 16 ? both & 15 : both >> 4) * x[k];
-                sum8 += (int8_t)w[k / 4 * 64 + lane * 4 + k % 4] * x[k];
-            }
-            four[lane] = (float)(sum4 - 8 * sum_x);
-            eight[lane] = (float)sum8;
+            int32_t sum = 0;
+            for (int k = 0; k < 32; k++)
+                sum += (int8_t)w[quad_at(lane, k)] * x[k];
+            expected[lane] = (float)sum;
         }
         for (struct named_probe *p = probes; p->probe != NULL; p++) {
-            float sums[16];
-            p->probe->dot4(w, x, -8 * sum_x, sums);
-            fixture_same("4-bit product", p->name, four, sums, 16);
-            p->probe->dot8(w, x, sum_x, sums);
-            fixture_same("8-bit product", p->name, eight, sums, 16);
+            float actual[2][16];
+            p->probe->dot_signed(w, x, (float)sum_x, actual[0], actual[1]);
+            fixture_same("product of signed weights", p->name, expected, actual[0], 16);
+            fixture_same("product of stored signed weights", p->name, expected, actual[1], 16);
+        }
+    }
+}
+
+static void test_fields_agree(void **state)
+{
+    (void)state;
+    struct fixture_random r = {44};
+    for (int round = 0; round < ROUNDS; round++) {
+        uint8_t bytes[64];
+        int8_t table[16];
+        uint8_t expected[5][64];
+        random_bytes(&r, bytes, sizeof bytes);
+        random_bytes(&r, table, sizeof table);
+        for (int i = 0; i < 64; i++) {
+            expected[0][i] = bytes[i] >> 4;
+            expected[1][i] = (uint8_t)(bytes[i] << 2 & 0x30);
+            expected[2][i] = bytes[i] >> 3 & 16;
+            expected[3][i] = expected[0][i] | expected[1][i];
+            expected[4][i] = (uint8_t)table[bytes[i] >> 4];
+        }
+        for (struct named_probe *p = probes; p->probe != NULL; p++) {
+            uint8_t actual[5][64];
+            p->probe->fields(bytes, table, actual);
+            if (memcmp(expected, actual, sizeof expected) != 0)
+                fail_msg("fields and table, %s", p->name);
         }
     }
 }
@@ -98,7 +171,7 @@ static void test_arithmetic_and_conversions_agree(void **state)
             if ((halves[i] & 0x7c00) == 0x7c00 || (halves[i] & 0x7f80) == 0x7f80)
                 halves[i] = 0x7c00;
         }
-        float expected[7][16];
+        float expected[8][16];
         uint16_t expected_halves[16];
         for (int i = 0; i < 16; i++) {
             expected[0][i] = in[0][i] + in[1][i];
@@ -107,16 +180,17 @@ static void test_arithmetic_and_conversions_agree(void **state)
             expected[3][i] = half_to_float(halves[i]);
             expected[4][i] = bfloat_to_float(halves[i]);
             expected[5][i] = (float)bytes[i];
-            expected[6][i] = in[0][0];
+            expected[6][i] = (float)(uint8_t)bytes[i];
+            expected[7][i] = in[0][0];
             expected_halves[i] = half_from_float(in[0][i]);
         }
         for (struct named_probe *p = probes; p->probe != NULL; p++) {
-            float actual[7][16];
+            float actual[8][16];
             uint16_t actual_halves[16];
             p->probe->arithmetic(in[0], in[1], in[2], actual[0], actual[1], actual[2]);
             p->probe->convert(halves, bytes, in[0], actual[3], actual[4], actual[5], actual[6],
-                              actual_halves);
-            fixture_same("arithmetic and conversions", p->name, expected[0], actual[0], 7 * 16);
+                              actual[7], actual_halves);
+            fixture_same("arithmetic and conversions", p->name, expected[0], actual[0], 8 * 16);
             assert_memory_equal(expected_halves, actual_halves, sizeof actual_halves);
         }
     }
@@ -140,7 +214,9 @@ int main(void)
     for (size_t i = 0; i < n; i++)
         print_message("wrappers: %s\n", probes[i].name);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_integer_products_agree),
+        cmocka_unit_test(test_unsigned_products_agree),
+        cmocka_unit_test(test_signed_products_agree),
+        cmocka_unit_test(test_fields_agree),
         cmocka_unit_test(test_arithmetic_and_conversions_agree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,41 +20,110 @@ static void probe_arithmetic(const float *a, const float *b, const float *c, flo
 }
 
 static void probe_convert(const uint16_t *halves, const int8_t *bytes, const float *floats,
-                          float *ret_half, float *ret_bfloat, float *ret_i8, float *ret_set,
-                          uint16_t *ret_halves)
+                          float *ret_half, float *ret_bfloat, float *ret_i8, float *ret_u8,
+                          float *ret_set, uint16_t *ret_halves)
 {
     for (int at = 0; at < 16; at += VEC_LANES) {
         vec_f_store(ret_half + at, vec_f_load_half(halves + at));
         vec_f_store(ret_bfloat + at, vec_f_load_bfloat(halves + at));
         vec_f_store(ret_i8 + at, vec_f_load_i8(bytes + at));
+        vec_f_store(ret_u8 + at, vec_f_load_u8((const uint8_t *)bytes + at));
         vec_f_store(ret_set + at, vec_f_set(floats[0]));
         vec_f_store_half(ret_halves + at, vec_f_load(floats + at));
     }
 }
 
-/* As a block of the panel kernels: weights of 16 rows x 32 columns, x of 32. */
-static void probe_dot4(const uint8_t *w, const int8_t *x, int32_t bias, float *ret_sums)
+VEC_INLINE vec_i probe_block(const int depth, const uint8_t *w, const int8_t *x, int h, int begin,
+                             int end, const vec_i *scale)
+{
+    vec_i sum = vec_i_set(0);
+    vec_dot dot =
+        vec_dot_first(vec_b_load(w + begin * 64 + h * VEC_LANES * 4), vec_b_quad(x + 4 * begin));
+    for (int i = begin; i < end; i++) {
+        vec_b quad = vec_b_load(w + i * 64 + h * VEC_LANES * 4);
+        if (i > begin)
+            dot = i % depth == 0 ? vec_dot_first(quad, vec_b_quad(x + 4 * i))
+                                 : vec_dot_add(dot, quad, vec_b_quad(x + 4 * i));
+        if (i % depth == depth - 1 || i == end - 1)
+            sum = vec_i_add(sum, scale != NULL ? vec_dot_scaled(dot, *scale) : vec_dot_sum(dot));
+    }
+    return sum;
+}
+
+/* Through memory, as stored sums go. */
+VEC_INLINE void probe_store(float *to, vec_i x)
+{
+    int32_t lanes[VEC_LANES];
+    vec_i_store(lanes, x);
+    vec_f_store(to, vec_f_from_i(vec_i_load(lanes)));
+}
+
+static void probe_dot(int top, const uint8_t *w, const int8_t *x, float *ret_sums)
+{
+    for (int h = 0; h < PROBE_HALVES; h++)
+        probe_store(ret_sums + h * VEC_LANES,
+                    top == 0   ? probe_block(VEC_DOT_DEPTH(15), w, x, h, 0, 8, NULL)
+                    : top == 1 ? probe_block(VEC_DOT_DEPTH(31), w, x, h, 0, 8, NULL)
+                               : probe_block(VEC_DOT_DEPTH(63), w, x, h, 0, 8, NULL));
+}
+
+static void probe_dot_halves(int top, const uint8_t *w, const int8_t *x, const int8_t *scales,
+                             int32_t pair, float *ret_sums, float *ret_pairs, float *ret_nibbles)
 {
     for (int h = 0; h < PROBE_HALVES; h++) {
-        vec_dot4 acc = vec_dot4_start(bias);
-        for (int i = 0; i < 4; i++) {
-            vec_b both = vec_b_load(w + i * 64 + h * VEC_LANES * 4);
-            acc = vec_dot4_add(acc, vec_b_low(both), vec_b_quad(x + 4 * i));
-            acc = vec_dot4_add(acc, vec_b_high(both), vec_b_quad(x + 16 + 4 * i));
+        vec_i both = vec_pair_load(scales + h * VEC_LANES * 2);
+        vec_i first = vec_pair_first(both);
+        vec_i second = vec_pair_second(both);
+        vec_i sum = top < 2 ? vec_i_add(probe_block(4, w, x, h, 0, 4, &first),
+                                        probe_block(4, w, x, h, 4, 8, &second))
+                            : vec_i_add(probe_block(VEC_DOT_DEPTH(63), w, x, h, 0, 4, &first),
+                                        probe_block(VEC_DOT_DEPTH(63), w, x, h, 4, 8, &second));
+        probe_store(ret_sums + h * VEC_LANES, sum);
+        probe_store(ret_pairs + h * VEC_LANES,
+                    vec_pair_mul(vec_pair_times(both, -32), vec_i_set(pair)));
+        probe_store(ret_nibbles + h * VEC_LANES,
+                    vec_i_add(vec_pair_mul(vec_pair_nibbles(both, 0), vec_i_set(pair)),
+                              vec_pair_mul(vec_pair_nibbles(both, 4), vec_i_set(pair))));
+    }
+}
+
+static void probe_dot_signed(const uint8_t *w, const int8_t *x, float sum_x, float *ret_sums,
+                             float *ret_wide)
+{
+    vec_wide_x wide_x[32];
+    for (int k = 0; k < 32; k++)
+        wide_x[k] = x[k];
+    for (int h = 0; h < PROBE_HALVES; h++) {
+        vec_i straight = vec_i_set(0);
+        vec_i wide = vec_i_set(0);
+        for (int i = 0; i < 8; i++) {
+            uint8_t stored[VEC_LANES * 4 * VEC_WIDE_BYTES];
+            vec_b quad = vec_b_load(w + i * 64 + h * VEC_LANES * 4);
+            straight = vec_w8_add(straight, vec_w8_of(quad), vec_b_quad(x + 4 * i));
+            vec_wide_store(stored, quad);
+            wide = vec_wide_add(wide, vec_wide_load(stored), vec_wide_quad(wide_x + 4 * i));
         }
-        vec_f_store(ret_sums + h * VEC_LANES, vec_f_from_i(vec_dot4_sum(acc, bias)));
+        vec_f off = vec_f_set(-(float)VEC_WIDE_OFF);
+        vec_f_store(ret_sums + h * VEC_LANES,
+                    vec_f_fma(off, vec_f_set(sum_x), vec_f_from_i(straight)));
+        vec_f_store(ret_wide + h * VEC_LANES, vec_f_fma(off, vec_f_set(sum_x), vec_f_from_i(wide)));
     }
 }
 
-static void probe_dot8(const uint8_t *w, const int8_t *x, int32_t sum_x, float *ret_sums)
+static void probe_fields(const uint8_t *bytes, const int8_t *table, uint8_t (*ret_fields)[64])
 {
     for (int h = 0; h < PROBE_HALVES; h++) {
-        vec_dot8 acc = vec_dot8_start(sum_x);
-        for (int i = 0; i < 8; i++)
-            acc = vec_dot8_add(acc, vec_w8_of(vec_b_load(w + i * 64 + h * VEC_LANES * 4)),
-                               vec_b_quad(x + 4 * i));
-        vec_f_store(ret_sums + h * VEC_LANES, vec_f_from_i(vec_dot8_sum(acc)));
+        const int at = h * VEC_LANES * 4;
+        vec_b x = vec_b_load(bytes + at);
+        vec_b four = vec_b_field(x, 4, 15);
+        vec_b two = vec_b_field(x, -2, 0x30);
+        vec_b_store(ret_fields[0] + at, four);
+        vec_b_store(ret_fields[1] + at, two);
+        vec_b_store(ret_fields[2] + at, vec_b_field(x, 7 - 4, 16));
+        vec_b_store(ret_fields[3] + at, vec_b_or(four, two));
+        vec_b_store(ret_fields[4] + at, vec_b_lookup(table, four));
     }
 }
 
-const struct vec_probe PROBE = {probe_arithmetic, probe_convert, probe_dot4, probe_dot8};
+const struct vec_probe PROBE = {probe_arithmetic, probe_convert,    probe_dot,
+                                probe_dot_halves, probe_dot_signed, probe_fields};

@@ -47,7 +47,12 @@ struct block_q8_0 {
     int8_t qs[32];
 };
 
-/* 16 sub-blocks of 16: w = d * scale * q - dmin * min; scale low, min high in scales[i]. */
+/*
+ * K types. A super-block is 256 elements: 16 sub-blocks of 16 (Q2_K, Q3_K, Q6_K), each with a scale
+ * of its own, or 8 of 32. Quants of more than one sub-block share a byte, see quant_raw.c.
+ */
+
+/* w = d * scale * q - dmin * min, q 0 .. 3; scale in the low, min in the high half of scales[i]. */
 struct block_q2_k {
     uint8_t scales[16];
     uint8_t qs[64];
@@ -55,7 +60,7 @@ struct block_q2_k {
     uint16_t dmin;
 };
 
-/* 16 sub-blocks of 16: w = d * (scale - 32) * (q - 4 * !hmask); 6-bit scales packed in 12 bytes. */
+/* w = d * (scale - 32) * (q - 4), q 0 .. 7, its bit 2 in hmask; 6-bit scales packed in 12 bytes. */
 struct block_q3_k {
     uint8_t hmask[32];
     uint8_t qs[64];
@@ -63,7 +68,7 @@ struct block_q3_k {
     uint16_t d;
 };
 
-/* 8 sub-blocks of 32: w = d * scale * q - dmin * min; 6-bit pairs packed in 12 bytes. */
+/* w = d * scale * q - dmin * min, q 0 .. 15; 6-bit pairs packed in 12 bytes. */
 struct block_q4_k {
     uint16_t d;
     uint16_t dmin;
@@ -71,6 +76,7 @@ struct block_q4_k {
     uint8_t qs[128];
 };
 
+/* As Q4_K with q 0 .. 31, its bit 4 in qh. */
 struct block_q5_k {
     uint16_t d;
     uint16_t dmin;
@@ -79,7 +85,7 @@ struct block_q5_k {
     uint8_t qs[128];
 };
 
-/* 16 sub-blocks of 16: w = d * scale * (q - 32). */
+/* w = d * scale * (q - 32), q 0 .. 63, its bits 4 and 5 in qh. */
 struct block_q6_k {
     uint8_t ql[128];
     uint8_t qh[64];
@@ -87,12 +93,14 @@ struct block_q6_k {
     uint16_t d;
 };
 
-/* w = d * table[q], a fixed table of 16 signed values. */
+/* w = d * quant_iq4_values[q]; nibbles as in Q4_0. */
 struct block_iq4_nl {
     uint16_t d;
     uint8_t qs[16];
 };
 
+/* 8 sub-blocks of 32, each with nibbles as in Q4_0: w = d * (scale - 32) * quant_iq4_values[q];
+ * low 4 bits of the scales in scales_l, high 2 bits in scales_h. */
 struct block_iq4_xs {
     uint16_t d;
     uint16_t scales_h;
@@ -100,11 +108,17 @@ struct block_iq4_xs {
     uint8_t qs[128];
 };
 
-/* w = 2^(e - 127) * table[q], a fixed table of the 16 values of a 4-bit float. */
+/* OCP Microscaling 1.0: w = 2^(e - 127) times a 4-bit float, here 2^(e - 128) times twice that
+ * float, quant_mxfp4_values[q]; nibbles as in Q4_0. */
 struct block_mxfp4 {
     uint8_t e;
     uint8_t qs[16];
 };
+
+static const int8_t quant_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                            1,    13,   25,  38,  53,  69,  89,  113};
+static const int8_t quant_mxfp4_values[16] = {0, 1,  2,  3,  4,  6,  8,  12,
+                                              0, -1, -2, -3, -4, -6, -8, -12};
 
 _Static_assert(sizeof(struct block_q4_0) == 18, "GGUF: Q4_0");
 _Static_assert(sizeof(struct block_q4_1) == 20, "GGUF: Q4_1");

@@ -36,6 +36,16 @@ static inline __m512i _mm512_cvtepi8_epi32(__m128i x)
     return simde_mm512_loadu_si512(to);
 }
 
+static inline __m512i _mm512_cvtepu8_epi32(__m128i x)
+{
+    uint8_t from[16];
+    uint32_t to[16];
+    simde_mm_storeu_si128(from, x);
+    for (int i = 0; i < 16; i++)
+        to[i] = from[i];
+    return simde_mm512_loadu_si512(to);
+}
+
 static inline __m512i _mm512_cvtepu16_epi32(__m256i x)
 {
     uint16_t from[16];
@@ -65,6 +75,22 @@ static inline __m256i _mm512_cvtps_ph(__m512 x, int rounding)
     for (int i = 0; i < 16; i++)
         to[i] = half_from_float(from[i]);
     return simde_mm256_loadu_epi16(to);
+}
+
+static inline __m512i _mm512_srai_epi32(__m512i x, unsigned count)
+{
+    int32_t lanes[16];
+    simde_mm512_storeu_si512(lanes, x);
+    for (int i = 0; i < 16; i++)
+        lanes[i] = lanes[i] >> count;
+    return simde_mm512_loadu_si512(lanes);
+}
+
+/* SIMDe's name for it is a macro of four arguments. */
+#undef _mm512_madd_epi16
+static inline __m512i _mm512_madd_epi16(__m512i a, __m512i b)
+{
+    return simde_mm512_madd_epi16(a, b);
 }
 
 #undef _mm512_fmadd_ps

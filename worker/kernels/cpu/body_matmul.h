@@ -1,112 +1,157 @@
 /*
- * body_matmul.h - the matrix product over the wrappers of a vec_*.h, included by kernel_bodies.h.
+ * body_matmul.h - the matrix product of quantized types over the wrappers of a vec_*.h, included by
+ * kernel_bodies.h. The order of the sums is that of sum_order.h.
+ *
+ * Two ways to the same bits. For a few columns of x the weights go straight from memory into the
+ * products: reading them is what takes the time. For more, a leaf of some panels is taken apart
+ * once (body_weights.h) into memory that stays in the first-level cache, and all columns pass by
+ * it.
  *
  * Loops over columns of x and halves of a panel have constant bounds in every instance, so that
- * their sums live in registers. The order of the sums is that of sum_order.h.
+ * their sums live in registers.
  */
 
-#define BODY_HALVES ((int)(PANEL_ROWS / VEC_LANES))
-#define BODY_UNROLL _Pragma("GCC unroll 16")
+/* Columns of x that go straight; more of them pay for taking the weights apart. */
+#define BODY_STRAIGHT_COLS 4
 
-/* How much of x is walked again for each panel: a share of a second-level cache. */
-#define BODY_X_BYTES (192u << 10)
+/* Columns that pass by one set of leaves: their part of x and their sums stay in a second-level
+ * cache. */
+#define BODY_SLAB_COLS 128u
 
-/* One block of 4-bit weights: acc += d * dx * sum(q qx), then the minimum's part. */
-VEC_INLINE void body_block_q4(const bool has_min, const int cols, const uint8_t *w,
-                              const struct kernel_input *x, const int8_t *q, size_t cell,
-                              vec_f (*acc)[BODY_HALVES])
+/* Panels whose leaves are in use at once; wide ones take twice the room. */
+#define BODY_LEAVES(is_wide) ((is_wide) && VEC_WIDE_BYTES > 1 ? 2u : 4u)
+#define BODY_LEAVES_MAX      4u
+
+/* Where a block's weights come from: memory (kind is a type's), or a leaf (PANEL_KIND_COUNT). */
+struct body_from {
+    const uint8_t *super;
+    const uint8_t *block;
+    const struct body_leaf *leaf;
+    uint32_t at;
+};
+
+VEC_INLINE vec_b body_from_quad(const enum panel_kind kind, const struct body_from *from,
+                                const int i, const int h)
 {
-    const uint8_t *quants = w + (has_min ? PANEL_ROWS * 4 : PANEL_ROWS * 2);
-    int32_t bias[VEC_COLS_MAX];
-    vec_dot4 dot[VEC_COLS_MAX][BODY_HALVES];
+    if (kind == PANEL_KIND_COUNT)
+        return vec_b_load(from->leaf->quads + body_leaf_quad(false, from->at, i, h));
+    return body_quad(kind, from->block, i, h);
+}
+
+/* The integer sums of one block: isum + off * sum(x), without off for types with halves. */
+VEC_INLINE void body_sums(const struct body_traits t, const enum panel_kind kind, const int cols,
+                          const struct body_from *from, const int8_t *q, size_t q_stride,
+                          const struct body_scales *s, vec_i (*sums)[BODY_HALVES])
+{
+    const int limit = t.has_halves ? 4 : 8;
+    const int depth = VEC_DOT_DEPTH(t.top) < limit ? VEC_DOT_DEPTH(t.top) : limit;
+    vec_dot dot[VEC_COLS_MAX][BODY_HALVES];
     BODY_UNROLL
-    for (int c = 0; c < cols; c++) {
-        bias[c] = has_min ? 0 : -8 * x->isums[cell + (size_t)c * x->block_stride];
+    for (int i = 0; i < PANEL_QUADS; i++) {
+        vec_b w[BODY_HALVES];
         BODY_UNROLL
         for (int h = 0; h < BODY_HALVES; h++)
-            dot[c][h] = vec_dot4_start(bias[c]);
-    }
-    BODY_UNROLL
-    for (int i = 0; i < 4; i++) {
-        vec_b low[BODY_HALVES];
-        vec_b high[BODY_HALVES];
-        BODY_UNROLL
-        for (int h = 0; h < BODY_HALVES; h++) {
-            vec_b both = vec_b_load(quants + i * 64 + h * VEC_LANES * 4);
-            low[h] = vec_b_low(both);
-            high[h] = vec_b_high(both);
-        }
+            w[h] = body_from_quad(kind, from, i, h);
         BODY_UNROLL
         for (int c = 0; c < cols; c++) {
-            const int8_t *qc = q + (size_t)c * x->q_stride + 4 * i;
-            vec_b x_low = vec_b_quad(qc);
-            vec_b x_high = vec_b_quad(qc + 16);
+            vec_b x = vec_b_quad(q + (size_t)c * q_stride + 4 * i);
             BODY_UNROLL
             for (int h = 0; h < BODY_HALVES; h++) {
-                dot[c][h] = vec_dot4_add(dot[c][h], low[h], x_low);
-                dot[c][h] = vec_dot4_add(dot[c][h], high[h], x_high);
+                dot[c][h] =
+                    i % depth == 0 ? vec_dot_first(w[h], x) : vec_dot_add(dot[c][h], w[h], x);
+                if (i % depth == depth - 1) {
+                    vec_i part = !t.has_halves ? vec_dot_sum(dot[c][h])
+                                 : i < 4       ? vec_dot_scaled(dot[c][h], s[h].first)
+                                               : vec_dot_scaled(dot[c][h], s[h].second);
+                    sums[c][h] = i < depth ? part : vec_i_add(sums[c][h], part);
+                }
             }
         }
     }
-    BODY_UNROLL
-    for (int h = 0; h < BODY_HALVES; h++) {
-        vec_f d = vec_f_load_half(w + h * VEC_LANES * 2);
-        vec_f m = has_min ? vec_f_load_half(w + PANEL_ROWS * 2 + h * VEC_LANES * 2) : d;
-        BODY_UNROLL
-        for (int c = 0; c < cols; c++) {
-            size_t at = cell + (size_t)c * x->block_stride;
-            vec_f dx = vec_f_set(x->scales[at]);
-            vec_f isum = vec_f_from_i(vec_dot4_sum(dot[c][h], bias[c]));
-            acc[c][h] = vec_f_fma(vec_f_mul(d, dx), isum, acc[c][h]);
-            if (has_min)
-                acc[c][h] = vec_f_fma(vec_f_mul(m, dx), vec_f_set(x->sums[at]), acc[c][h]);
-        }
-    }
 }
 
-VEC_INLINE void body_block_q8(const int cols, const uint8_t *w, const struct kernel_input *x,
-                              const int8_t *q, size_t cell, vec_f (*acc)[BODY_HALVES])
+/* The same of a wide type, from x in bytes, or, for leaves of more than a byte a weight, as qw. */
+VEC_INLINE void body_sums_wide(const enum panel_kind kind, const int cols,
+                               const struct body_from *from, const int8_t *q, size_t q_stride,
+                               const vec_wide_x *qw, vec_i (*sums)[BODY_HALVES])
 {
-    const uint8_t *quants = w + PANEL_ROWS * 2;
-    vec_dot8 dot[VEC_COLS_MAX][BODY_HALVES];
     BODY_UNROLL
     for (int c = 0; c < cols; c++) {
-        int32_t sum_x = x->isums[cell + (size_t)c * x->block_stride];
         BODY_UNROLL
         for (int h = 0; h < BODY_HALVES; h++)
-            dot[c][h] = vec_dot8_start(sum_x);
+            sums[c][h] = vec_i_set(0);
     }
     BODY_UNROLL
-    for (int i = 0; i < 8; i++) {
-        vec_w8 weights[BODY_HALVES];
-        BODY_UNROLL
-        for (int h = 0; h < BODY_HALVES; h++)
-            weights[h] = vec_w8_of(vec_b_load(quants + i * 64 + h * VEC_LANES * 4));
-        BODY_UNROLL
-        for (int c = 0; c < cols; c++) {
-            vec_b quad = vec_b_quad(q + (size_t)c * x->q_stride + 4 * i);
+    for (int i = 0; i < PANEL_QUADS; i++) {
+        if (kind == PANEL_KIND_COUNT) {
+            vec_wide w[BODY_HALVES];
             BODY_UNROLL
             for (int h = 0; h < BODY_HALVES; h++)
-                dot[c][h] = vec_dot8_add(dot[c][h], weights[h], quad);
-        }
-    }
-    BODY_UNROLL
-    for (int h = 0; h < BODY_HALVES; h++) {
-        vec_f d = vec_f_load_half(w + h * VEC_LANES * 2);
-        BODY_UNROLL
-        for (int c = 0; c < cols; c++) {
-            vec_f dx = vec_f_set(x->scales[cell + (size_t)c * x->block_stride]);
-            vec_f isum = vec_f_from_i(vec_dot8_sum(dot[c][h]));
-            acc[c][h] = vec_f_fma(vec_f_mul(d, dx), isum, acc[c][h]);
+                w[h] = vec_wide_load(from->leaf->quads + body_leaf_quad(true, from->at, i, h));
+            BODY_UNROLL
+            for (int c = 0; c < cols; c++) {
+                vec_wide x =
+                    VEC_WIDE_BYTES > 1
+                        ? vec_wide_quad(qw + (size_t)c * QUANT_SUPER_ITEMS + 4 * i)
+                        : vec_wide_quad((const vec_wide_x *)q + (size_t)c * q_stride + 4 * i);
+                BODY_UNROLL
+                for (int h = 0; h < BODY_HALVES; h++)
+                    sums[c][h] = vec_wide_add(sums[c][h], w[h], x);
+            }
+        } else {
+            vec_w8 w[BODY_HALVES];
+            BODY_UNROLL
+            for (int h = 0; h < BODY_HALVES; h++)
+                w[h] = vec_w8_of(body_quad(kind, from->block, i, h));
+            BODY_UNROLL
+            for (int c = 0; c < cols; c++) {
+                vec_b x = vec_b_quad(q + (size_t)c * q_stride + 4 * i);
+                BODY_UNROLL
+                for (int h = 0; h < BODY_HALVES; h++)
+                    sums[c][h] = vec_w8_add(sums[c][h], w[h], x);
+            }
         }
     }
 }
 
-VEC_INLINE uint32_t body_block_bytes(const enum panel_kind kind)
+/* One block: acc += d * dx * isum, then the minimum's part. */
+VEC_INLINE void body_block(const struct body_traits t, const enum panel_kind kind, const int cols,
+                           const struct body_from *from, const struct kernel_input *x,
+                           const int8_t *q, const vec_wide_x *qw, size_t cell,
+                           vec_f (*acc)[BODY_HALVES])
 {
-    return kind == PANEL_KIND_Q4_0   ? PANEL_Q4_0_BYTES
-           : kind == PANEL_KIND_Q4_1 ? PANEL_Q4_1_BYTES
-                                     : PANEL_Q8_0_BYTES;
+    struct body_scales s[BODY_HALVES];
+    vec_i sums[VEC_COLS_MAX][BODY_HALVES];
+    BODY_UNROLL
+    for (int h = 0; h < BODY_HALVES; h++)
+        s[h] = kind == PANEL_KIND_COUNT ? body_leaf_scales(t, from->leaf, from->at, h)
+                                        : body_scales_of(kind, from->super, from->block, h);
+    if (t.is_wide)
+        body_sums_wide(kind, cols, from, q, x->q_stride, qw, sums);
+    else
+        body_sums(t, kind, cols, from, q, x->q_stride, s, sums);
+    vec_f off = kind == PANEL_KIND_COUNT ? vec_f_set(from->leaf->off) : vec_f_set(-(float)t.off);
+    BODY_UNROLL
+    for (int c = 0; c < cols; c++) {
+        const size_t at = cell + (size_t)c * x->block_stride;
+        const vec_f dx = vec_f_set(x->scales[at]);
+        BODY_UNROLL
+        for (int h = 0; h < BODY_HALVES; h++) {
+            vec_i sum = sums[c][h];
+            if (t.off > 0 && t.has_halves)
+                sum = vec_i_add(sum, vec_pair_mul(s[h].fix, vec_i_set(x->pairs[at])));
+            vec_f isum = vec_f_from_i(sum);
+            if (t.off > 0 && !t.has_halves)
+                isum = vec_f_fma(off, vec_f_set(x->sums[at]), isum);
+            acc[c][h] = vec_f_fma(vec_f_mul(s[h].d, dx), isum, acc[c][h]);
+            if (t.has_min) {
+                vec_f msum = t.has_halves
+                                 ? vec_f_from_i(vec_pair_mul(s[h].fix, vec_i_set(x->pairs[at])))
+                                 : vec_f_set(x->sums[at]);
+                acc[c][h] = vec_f_fma(vec_f_mul(s[h].m, dx), msum, acc[c][h]);
+            }
+        }
+    }
 }
 
 /* 16 rows of the result for one row of x, or the rows of it that the matrix has. */
@@ -137,16 +182,14 @@ VEC_INLINE void body_store(const struct kernel_matmul *m, uint32_t panel, uint32
     }
 }
 
-/* One panel times `cols` rows of x from x_row on. */
-VEC_INLINE void body_panel(const enum panel_kind kind, const int cols,
-                           const struct kernel_matmul *m, uint32_t panel, uint32_t x_row)
+/* Straight: one panel times all `cols` rows of x. */
+VEC_INLINE void body_straight(const enum panel_kind kind, const int cols,
+                              const struct kernel_matmul *m, uint32_t panel)
 {
-    const uint32_t block_bytes = body_block_bytes(kind);
-    const uint8_t *w = m->data + (size_t)panel * m->blocks * block_bytes;
-    const int8_t *q = m->x.q + (size_t)x_row * m->x.q_stride;
-    const size_t cell = (size_t)x_row * m->x.block_stride;
+    const struct body_traits t = body_traits[kind];
+    const uint8_t *w = m->data + panel * m->panel_bytes;
     const uint32_t width = (uint32_t)cols * PANEL_ROWS;
-    float partial[SUM_GROUPS_MAX * VEC_COLS_MAX * PANEL_ROWS];
+    float partial[SUM_GROUPS_MAX * BODY_STRAIGHT_COLS * PANEL_ROWS];
 
     for (uint32_t g = 0; g < m->groups; g++) {
         uint32_t begin = sum_group_begin(g, m->groups, m->blocks);
@@ -169,12 +212,10 @@ VEC_INLINE void body_panel(const enum panel_kind kind, const int cols,
                     acc[c][h] = vec_f_set(0.0f);
             }
             for (uint32_t b = leaf; b < leaf_end; b++) {
-                const uint8_t *block = w + (size_t)b * block_bytes;
-                const int8_t *qb = q + (size_t)b * QUANT_BLOCK_ITEMS;
-                if (kind == PANEL_KIND_Q8_0)
-                    body_block_q8(cols, block, &m->x, qb, cell + b, acc);
-                else
-                    body_block_q4(kind == PANEL_KIND_Q4_1, cols, block, &m->x, qb, cell + b, acc);
+                struct body_from from = {.super = body_super_at(kind, w, b)};
+                from.block = body_block_at(kind, from.super, b);
+                body_block(t, kind, cols, &from, &m->x, m->x.q + (size_t)b * QUANT_BLOCK_ITEMS,
+                           NULL, b, acc);
             }
             BODY_UNROLL
             for (int c = 0; c < cols; c++) {
@@ -199,172 +240,261 @@ VEC_INLINE void body_panel(const enum panel_kind kind, const int cols,
         }
     }
     for (int c = 0; c < cols; c++)
-        body_store(m, panel, x_row + (uint32_t)c, partial + (size_t)c * PANEL_ROWS);
+        body_store(m, panel, (uint32_t)c, partial + (size_t)c * PANEL_ROWS);
 }
 
-/* One instance per number of columns. */
-#define BODY_PANEL_INSTANCE(kind, name, cols)                                                      \
-    static __attribute__((noinline)) void name##_##cols(const struct kernel_matmul *m,             \
-                                                        uint32_t panel, uint32_t x_row)            \
-    {                                                                                              \
-        body_panel(kind, cols, m, panel, x_row);                                                   \
-    }
-
-typedef void body_panel_fn(const struct kernel_matmul *m, uint32_t panel, uint32_t x_row);
-
-VEC_INLINE void body_panels(const struct kernel_matmul *m, uint32_t begin, uint32_t end,
-                            body_panel_fn *const instances[VEC_COLS_MAX])
+/* One leaf against `cols` rows of x, whose blocks begin at q and cell; added to sums[cols][16]. */
+VEC_INLINE void body_leaf_times(const struct body_traits t, const int cols,
+                                const struct body_leaf *leaf, uint32_t blocks,
+                                const struct kernel_input *x, const int8_t *q, const vec_wide_x *qw,
+                                size_t cell, float *sums)
 {
-    uint32_t fit = BODY_X_BYTES / (m->blocks * QUANT_BLOCK_ITEMS) / VEC_COLS_MAX * VEC_COLS_MAX;
-    uint32_t slab = fit > VEC_COLS_MAX ? fit : VEC_COLS_MAX;
-    for (uint32_t first = 0; first < m->x.n; first += slab) {
-        uint32_t last = m->x.n - first < slab ? m->x.n : first + slab;
-        for (uint32_t panel = begin; panel < end; panel++) {
-            for (uint32_t i = first; i < last; i += VEC_COLS_MAX) {
-                uint32_t cols = last - i < VEC_COLS_MAX ? last - i : VEC_COLS_MAX;
-                instances[cols - 1](m, panel, i);
-            }
+    vec_f acc[VEC_COLS_MAX][BODY_HALVES];
+    BODY_UNROLL
+    for (int c = 0; c < cols; c++) {
+        BODY_UNROLL
+        for (int h = 0; h < BODY_HALVES; h++)
+            acc[c][h] = vec_f_set(0.0f);
+    }
+    for (uint32_t b = 0; b < blocks; b++) {
+        const struct body_from from = {.leaf = leaf, .at = b};
+        body_block(t, PANEL_KIND_COUNT, cols, &from, x, q + (size_t)b * QUANT_BLOCK_ITEMS,
+                   t.is_wide ? qw + (size_t)b * QUANT_BLOCK_ITEMS : NULL, cell + b, acc);
+    }
+    BODY_UNROLL
+    for (int c = 0; c < cols; c++) {
+        BODY_UNROLL
+        for (int h = 0; h < BODY_HALVES; h++) {
+            float *at = sums + c * (int)PANEL_ROWS + h * VEC_LANES;
+            vec_f_store(at, vec_f_add(vec_f_load(at), acc[c][h]));
         }
     }
 }
 
+typedef void body_straight_fn(const struct kernel_matmul *m, uint32_t panel);
+typedef void body_fill_fn(const uint8_t *panel, uint32_t begin, uint32_t end,
+                          struct body_leaf *leaf);
+typedef void body_leaf_fn(const struct body_leaf *leaf, uint32_t blocks,
+                          const struct kernel_input *x, const int8_t *q, const vec_wide_x *qw,
+                          size_t cell, float *sums);
+
+/* The room of a thread: leaves, then levels of the group tree, each [panel][column][16] sums. A
+ * tree over groups in ascending order has at most one open sum for each power of two, and the
+ * newest. */
+static uint32_t body_levels(uint32_t groups)
+{
+    uint32_t levels = 1;
+    while (1u << (levels - 1) < groups)
+        levels++;
+    return levels;
+}
+
+static size_t body_level_floats(uint32_t n)
+{
+    uint32_t cols = n < BODY_SLAB_COLS ? n : BODY_SLAB_COLS;
+    return (size_t)BODY_LEAVES_MAX * cols * PANEL_ROWS;
+}
+
+static size_t body_matmul_room(uint32_t n, uint32_t groups)
+{
+    if (n <= BODY_STRAIGHT_COLS)
+        return 0;
+    return BODY_LEAVES_MAX * sizeof(struct body_leaf) / sizeof(float) +
+           body_levels(groups) * body_level_floats(n);
+}
+
+/* Blocks of x of up to VEC_COLS_MAX rows as wide products take them. */
+static void body_widen(const struct kernel_input *x, const int8_t *q, uint32_t cols,
+                       uint32_t blocks, vec_wide_x *ret_qw)
+{
+    for (uint32_t c = 0; c < cols; c++) {
+        const int8_t *restrict from = q + c * x->q_stride;
+        vec_wide_x *restrict to = ret_qw + (size_t)c * QUANT_SUPER_ITEMS;
+        for (uint32_t k = 0; k < blocks * QUANT_BLOCK_ITEMS; k++)
+            to[k] = from[k];
+    }
+}
+
+/* How one kind goes past columns of x. */
+struct body_passage {
+    body_fill_fn *fill;
+    body_leaf_fn *const *times; /* [columns - 1] */
+    bool is_wide;
+};
+
+/* Some panels (at most BODY_LEAVES) and columns of x. */
+struct body_tile {
+    uint32_t panel;
+    uint32_t panels;
+    uint32_t first;
+    uint32_t cols;
+};
+
+/* What the next columns of a tile will read; they are further apart than hardware looks ahead. */
+VEC_INLINE void body_prefetch(const int8_t *q, size_t q_stride, uint32_t blocks)
+{
+    for (int c = 0; c < VEC_COLS_MAX; c++) {
+        for (uint32_t k = 0; k < blocks * QUANT_BLOCK_ITEMS; k += 64)
+            __builtin_prefetch(q + (size_t)c * q_stride + k);
+    }
+}
+
+/* sums[panel][column][16] of the tile take up blocks block .. block + blocks - 1, a leaf. */
+static void body_tile_leaf(const struct kernel_matmul *m, const struct body_passage *passage,
+                           const struct body_tile *tile, uint32_t block, uint32_t blocks,
+                           struct body_leaf *leaves, float *sums)
+{
+    _Alignas(64) vec_wide_x qw[VEC_WIDE_BYTES > 1 ? VEC_COLS_MAX * QUANT_SUPER_ITEMS : 1];
+    for (uint32_t p = 0; p < tile->panels; p++)
+        passage->fill(m->data + (tile->panel + p) * m->panel_bytes, block, block + blocks,
+                      &leaves[p]);
+    for (uint32_t i = 0; i < tile->cols; i += VEC_COLS_MAX) {
+        const uint32_t cols = tile->cols - i < VEC_COLS_MAX ? tile->cols - i : VEC_COLS_MAX;
+        const size_t row = tile->first + i;
+        const int8_t *q = m->x.q + row * m->x.q_stride + (size_t)block * QUANT_BLOCK_ITEMS;
+        if (passage->is_wide && VEC_WIDE_BYTES > 1)
+            body_widen(&m->x, q, cols, blocks, qw);
+        if (i + 2 * VEC_COLS_MAX <= tile->cols)
+            body_prefetch(q + VEC_COLS_MAX * m->x.q_stride, m->x.q_stride, blocks);
+        for (uint32_t p = 0; p < tile->panels; p++)
+            passage->times[cols - 1](&leaves[p], blocks, &m->x, q, qw,
+                                     row * m->x.block_stride + block,
+                                     sums + ((size_t)p * tile->cols + i) * PANEL_ROWS);
+    }
+}
+
+static void body_add(float *restrict left, const float *restrict right, size_t count)
+{
+    for (size_t k = 0; k < count; k++)
+        left[k] = left[k] + right[k];
+}
+
+static void body_tile_times(const struct kernel_matmul *m, const struct body_passage *passage,
+                            const struct body_tile *tile, float *room)
+{
+    struct body_leaf *leaves = (struct body_leaf *)(void *)room;
+    float *sums = room + BODY_LEAVES_MAX * sizeof(struct body_leaf) / sizeof(float);
+    const size_t count = (size_t)tile->panels * tile->cols * PANEL_ROWS;
+    uint32_t level = 0; /* open sums of the tree, the newest last */
+    for (uint32_t g = 0; g < m->groups; g++) {
+        const uint32_t end = sum_group_begin(g + 1, m->groups, m->blocks);
+        float *sum = sums + level * count;
+        /* The first leaf added to -0, the neutral element, is the first leaf. */
+        for (size_t k = 0; k < count; k++)
+            sum[k] = -0.0f;
+        for (uint32_t b = sum_group_begin(g, m->groups, m->blocks); b < end; b += SUM_LEAF_BLOCKS)
+            body_tile_leaf(m, passage, tile, b,
+                           end - b < SUM_LEAF_BLOCKS ? end - b : SUM_LEAF_BLOCKS, leaves, sum);
+        level++;
+        /* Group g + 1 is where a whole subtree ends for each factor of two in it. */
+        for (uint32_t k = g + 1; k % 2 == 0; k /= 2, level--)
+            body_add(sums + (level - 2) * count, sums + (level - 1) * count, count);
+    }
+    for (; level > 1; level--)
+        body_add(sums + (level - 2) * count, sums + (level - 1) * count, count);
+    for (uint32_t p = 0; p < tile->panels; p++) {
+        for (uint32_t i = 0; i < tile->cols; i++)
+            body_store(m, tile->panel + p, tile->first + i,
+                       sums + ((size_t)p * tile->cols + i) * PANEL_ROWS);
+    }
+}
+
+static void body_panels(const struct kernel_matmul *m, uint32_t begin, uint32_t end, float *room,
+                        body_straight_fn *const *straight, const struct body_passage *passage)
+{
+    if (m->x.n <= BODY_STRAIGHT_COLS) {
+        for (uint32_t panel = begin; panel < end && m->x.n > 0; panel++)
+            straight[m->x.n - 1](m, panel);
+        return;
+    }
+    const uint32_t most = BODY_LEAVES(passage->is_wide);
+    for (uint32_t first = 0; first < m->x.n; first += BODY_SLAB_COLS) {
+        uint32_t cols = m->x.n - first < BODY_SLAB_COLS ? m->x.n - first : BODY_SLAB_COLS;
+        for (uint32_t panel = begin; panel < end; panel += most) {
+            uint32_t panels = end - panel < most ? end - panel : most;
+            const struct body_tile tile = {panel, panels, first, cols};
+            body_tile_times(m, passage, &tile, room);
+        }
+    }
+}
+
+/* Instances: a leaf's for each class of types and number of columns, the others' for each kind. */
+#define BODY_LEAF_INSTANCE(name, cols, ...)                                                        \
+    static __attribute__((noinline)) void name##_##cols(                                           \
+        const struct body_leaf *leaf, uint32_t blocks, const struct kernel_input *x,               \
+        const int8_t *q, const vec_wide_x *qw, size_t cell, float *sums)                           \
+    {                                                                                              \
+        body_leaf_times((struct body_traits)__VA_ARGS__, cols, leaf, blocks, x, q, qw, cell,       \
+                        sums);                                                                     \
+    }
+
 #if VEC_COLS_MAX == 8
-#define BODY_PANEL_KIND(kind, name)                                                                \
-    BODY_PANEL_INSTANCE(kind, name, 1)                                                             \
-    BODY_PANEL_INSTANCE(kind, name, 2)                                                             \
-    BODY_PANEL_INSTANCE(kind, name, 3)                                                             \
-    BODY_PANEL_INSTANCE(kind, name, 4)                                                             \
-    BODY_PANEL_INSTANCE(kind, name, 5)                                                             \
-    BODY_PANEL_INSTANCE(kind, name, 6)                                                             \
-    BODY_PANEL_INSTANCE(kind, name, 7)                                                             \
-    BODY_PANEL_INSTANCE(kind, name, 8)                                                             \
-    static void name(const struct kernel_matmul *m, uint32_t begin, uint32_t end)                  \
-    {                                                                                              \
-        static body_panel_fn *const instances[] = {name##_1, name##_2, name##_3, name##_4,         \
-                                                   name##_5, name##_6, name##_7, name##_8};        \
-        body_panels(m, begin, end, instances);                                                     \
-    }
+#define BODY_LEAF_CLASS(name, ...)                                                                 \
+    BODY_LEAF_INSTANCE(name, 1, __VA_ARGS__)                                                       \
+    BODY_LEAF_INSTANCE(name, 2, __VA_ARGS__)                                                       \
+    BODY_LEAF_INSTANCE(name, 3, __VA_ARGS__)                                                       \
+    BODY_LEAF_INSTANCE(name, 4, __VA_ARGS__)                                                       \
+    BODY_LEAF_INSTANCE(name, 5, __VA_ARGS__)                                                       \
+    BODY_LEAF_INSTANCE(name, 6, __VA_ARGS__)                                                       \
+    BODY_LEAF_INSTANCE(name, 7, __VA_ARGS__)                                                       \
+    BODY_LEAF_INSTANCE(name, 8, __VA_ARGS__)                                                       \
+    static body_leaf_fn *const name[] = {name##_1, name##_2, name##_3, name##_4,                   \
+                                         name##_5, name##_6, name##_7, name##_8};
 #elif VEC_COLS_MAX == 4
-#define BODY_PANEL_KIND(kind, name)                                                                \
-    BODY_PANEL_INSTANCE(kind, name, 1)                                                             \
-    BODY_PANEL_INSTANCE(kind, name, 2)                                                             \
-    BODY_PANEL_INSTANCE(kind, name, 3)                                                             \
-    BODY_PANEL_INSTANCE(kind, name, 4)                                                             \
-    static void name(const struct kernel_matmul *m, uint32_t begin, uint32_t end)                  \
-    {                                                                                              \
-        static body_panel_fn *const instances[] = {name##_1, name##_2, name##_3, name##_4};        \
-        body_panels(m, begin, end, instances);                                                     \
-    }
+#define BODY_LEAF_CLASS(name, ...)                                                                 \
+    BODY_LEAF_INSTANCE(name, 1, __VA_ARGS__)                                                       \
+    BODY_LEAF_INSTANCE(name, 2, __VA_ARGS__)                                                       \
+    BODY_LEAF_INSTANCE(name, 3, __VA_ARGS__)                                                       \
+    BODY_LEAF_INSTANCE(name, 4, __VA_ARGS__)                                                       \
+    static body_leaf_fn *const name[] = {name##_1, name##_2, name##_3, name##_4};
 #else
 #error "write the instances for this number of columns"
 #endif
 
-BODY_PANEL_KIND(PANEL_KIND_Q4_0, body_panels_q4_0)
-BODY_PANEL_KIND(PANEL_KIND_Q4_1, body_panels_q4_1)
-BODY_PANEL_KIND(PANEL_KIND_Q8_0, body_panels_q8_0)
+BODY_LEAF_CLASS(body_leaf_q4, BODY_TRAITS_Q4)
+BODY_LEAF_CLASS(body_leaf_q4_min, BODY_TRAITS_Q4_MIN)
+BODY_LEAF_CLASS(body_leaf_q5, BODY_TRAITS_Q5)
+BODY_LEAF_CLASS(body_leaf_q5_min, BODY_TRAITS_Q5_MIN)
+BODY_LEAF_CLASS(body_leaf_q2_k, BODY_TRAITS_Q2_K)
+BODY_LEAF_CLASS(body_leaf_q3_k, BODY_TRAITS_Q3_K)
+BODY_LEAF_CLASS(body_leaf_q6_k, BODY_TRAITS_Q6_K)
+BODY_LEAF_CLASS(body_leaf_wide, BODY_TRAITS_WIDE)
 
-/* Float types: one row of the matrix against `cols` rows of x, 32 lanes along the columns. */
-
-#define BODY_VECS ((int)(32 / VEC_LANES))
-
-VEC_INLINE size_t body_float_bytes(const enum quant_type type)
-{
-    return type == QUANT_TYPE_F32 ? 4 : 2;
-}
-
-VEC_INLINE vec_f body_float_load(const enum quant_type type, const uint8_t *row, uint32_t k)
-{
-    const uint8_t *p = row + body_float_bytes(type) * k;
-    return type == QUANT_TYPE_F32   ? vec_f_load((const float *)(const void *)p)
-           : type == QUANT_TYPE_F16 ? vec_f_load_half(p)
-                                    : vec_f_load_bfloat(p);
-}
-
-VEC_INLINE float body_float_element(const enum quant_type type, const uint8_t *row, uint32_t k)
-{
-    const uint8_t *p = row + body_float_bytes(type) * k;
-    float x;
-    uint16_t half;
-    if (type == QUANT_TYPE_F32) {
-        memcpy(&x, p, sizeof x);
-        return x;
+#define BODY_STRAIGHT_INSTANCE(kind, name, cols)                                                   \
+    static __attribute__((noinline)) void name##_straight_##cols(const struct kernel_matmul *m,    \
+                                                                 uint32_t panel)                   \
+    {                                                                                              \
+        body_straight(kind, cols, m, panel);                                                       \
     }
-    memcpy(&half, p, sizeof half);
-    return type == QUANT_TYPE_F16 ? half_to_float(half) : bfloat_to_float(half);
-}
 
-VEC_INLINE void body_row(const enum quant_type type, const int cols, const struct kernel_matmul *m,
-                         uint32_t row, uint32_t x_row)
-{
-    const uint8_t *w = m->data + (size_t)row * m->cols * body_float_bytes(type);
-    const float *x = m->x.floats + (size_t)x_row * m->x.float_stride;
-    float partial[VEC_DOT_COLS][SUM_GROUPS_MAX];
-    for (uint32_t g = 0; g < m->groups; g++) {
-        uint32_t k = sum_group_begin(g, m->groups, m->blocks) * QUANT_BLOCK_ITEMS;
-        uint32_t end = sum_group_begin(g + 1, m->groups, m->blocks) * QUANT_BLOCK_ITEMS;
-        end = end < m->cols ? end : m->cols;
-        vec_f acc[VEC_DOT_COLS][BODY_VECS];
-        BODY_UNROLL
-        for (int c = 0; c < cols; c++) {
-            BODY_UNROLL
-            for (int v = 0; v < BODY_VECS; v++)
-                acc[c][v] = vec_f_set(0.0f);
-        }
-        for (; k + 32 <= end; k += 32) {
-            BODY_UNROLL
-            for (int v = 0; v < BODY_VECS; v++) {
-                uint32_t at = k + (uint32_t)v * VEC_LANES;
-                vec_f wv = body_float_load(type, w, at);
-                BODY_UNROLL
-                for (int c = 0; c < cols; c++)
-                    acc[c][v] = vec_f_fma(wv, vec_f_load(x + (size_t)c * m->x.float_stride + at),
-                                          acc[c][v]);
-            }
-        }
-        BODY_UNROLL
-        for (int c = 0; c < cols; c++) {
-            float lanes[32];
-            BODY_UNROLL
-            for (int v = 0; v < BODY_VECS; v++)
-                vec_f_store(lanes + v * VEC_LANES, acc[c][v]);
-            /* A short last block touches only the lanes it has elements for. */
-            for (uint32_t t = k; t < end; t++)
-                lanes[t - k] = fmaf(body_float_element(type, w, t),
-                                    x[(size_t)c * m->x.float_stride + t], lanes[t - k]);
-            partial[c][g] = sum_lane_tree(lanes, 32);
-        }
+#define BODY_PANEL_KIND(kind, name, leaf)                                                          \
+    BODY_STRAIGHT_INSTANCE(kind, name, 1)                                                          \
+    BODY_STRAIGHT_INSTANCE(kind, name, 2)                                                          \
+    BODY_STRAIGHT_INSTANCE(kind, name, 3)                                                          \
+    BODY_STRAIGHT_INSTANCE(kind, name, 4)                                                          \
+    static void name##_fill(const uint8_t *panel, uint32_t begin, uint32_t end,                    \
+                            struct body_leaf *to)                                                  \
+    {                                                                                              \
+        body_leaf_fill(kind, panel, begin, end, to);                                               \
+    }                                                                                              \
+    static void name(const struct kernel_matmul *m, uint32_t begin, uint32_t end, float *room)     \
+    {                                                                                              \
+        static body_straight_fn *const straight[BODY_STRAIGHT_COLS] = {                            \
+            name##_straight_1, name##_straight_2, name##_straight_3, name##_straight_4};           \
+        const struct body_passage passage = {name##_fill, leaf, body_traits[kind].is_wide};        \
+        body_panels(m, begin, end, room, straight, &passage);                                      \
     }
-    for (int c = 0; c < cols; c++) {
-        sum_group_tree(partial[c], m->groups, 1);
-        float *out = m->out + (size_t)(x_row + (uint32_t)c) * m->out_stride + row;
-        float result = m->bias != NULL ? partial[c][0] + m->bias[row] : partial[c][0];
-        *out = m->accumulate ? *out + result : result;
-    }
-}
 
-VEC_INLINE void body_rows(const enum quant_type type, const struct kernel_matmul *m, uint32_t begin,
-                          uint32_t end)
-{
-    uint32_t fit = BODY_X_BYTES / 4 / m->cols / VEC_DOT_COLS * VEC_DOT_COLS;
-    uint32_t slab = fit > VEC_DOT_COLS ? fit : VEC_DOT_COLS;
-    for (uint32_t first = 0; first < m->x.n; first += slab) {
-        uint32_t last = m->x.n - first < slab ? m->x.n : first + slab;
-        for (uint32_t row = begin; row < end; row++) {
-            uint32_t i = first;
-            for (; i + VEC_DOT_COLS <= last; i += VEC_DOT_COLS)
-                body_row(type, VEC_DOT_COLS, m, row, i);
-            for (; i < last; i++)
-                body_row(type, 1, m, row, i);
-        }
-    }
-}
-
-static void body_matmul_rows(const struct kernel_matmul *m, uint32_t begin, uint32_t end)
-{
-    if (m->type == QUANT_TYPE_F32)
-        body_rows(QUANT_TYPE_F32, m, begin, end);
-    else if (m->type == QUANT_TYPE_F16)
-        body_rows(QUANT_TYPE_F16, m, begin, end);
-    else
-        body_rows(QUANT_TYPE_BF16, m, begin, end);
-}
+BODY_PANEL_KIND(PANEL_KIND_Q4_0, body_panels_q4_0, body_leaf_q4)
+BODY_PANEL_KIND(PANEL_KIND_Q4_1, body_panels_q4_1, body_leaf_q4_min)
+BODY_PANEL_KIND(PANEL_KIND_Q5_0, body_panels_q5_0, body_leaf_q5)
+BODY_PANEL_KIND(PANEL_KIND_Q5_1, body_panels_q5_1, body_leaf_q5_min)
+BODY_PANEL_KIND(PANEL_KIND_Q8_0, body_panels_q8_0, body_leaf_wide)
+BODY_PANEL_KIND(PANEL_KIND_Q2_K, body_panels_q2_k, body_leaf_q2_k)
+BODY_PANEL_KIND(PANEL_KIND_Q3_K, body_panels_q3_k, body_leaf_q3_k)
+BODY_PANEL_KIND(PANEL_KIND_Q4_K, body_panels_q4_k, body_leaf_q4_min)
+BODY_PANEL_KIND(PANEL_KIND_Q5_K, body_panels_q5_k, body_leaf_q5_min)
+BODY_PANEL_KIND(PANEL_KIND_Q6_K, body_panels_q6_k, body_leaf_q6_k)
+BODY_PANEL_KIND(PANEL_KIND_IQ4_NL, body_panels_iq4_nl, body_leaf_wide)
+BODY_PANEL_KIND(PANEL_KIND_IQ4_XS, body_panels_iq4_xs, body_leaf_wide)
+BODY_PANEL_KIND(PANEL_KIND_MXFP4, body_panels_mxfp4, body_leaf_q5)

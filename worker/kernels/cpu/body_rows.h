@@ -5,7 +5,7 @@
  */
 
 static void body_quantize_block(const float *restrict x, int8_t *restrict q, float *ret_scale,
-                                float *ret_sum, int32_t *ret_isum)
+                                float *ret_sum, int32_t *ret_pair)
 {
     uint32_t amax_bits = 0;
     for (int j = 0; j < 32; j++) {
@@ -15,32 +15,35 @@ static void body_quantize_block(const float *restrict x, int8_t *restrict q, flo
     float inverse;
     nm_quantize_scale(amax_bits, ret_scale, &inverse);
     int32_t rounded[32];
-    int32_t isum = 0;
+    int32_t halves[2] = {0, 0};
     for (int j = 0; j < 32; j++) {
         float scaled = x[j] * inverse;
         float whole = rintf(scaled);
         rounded[j] = (int32_t)(scaled == scaled ? whole : 0.0f);
-        isum += rounded[j];
+    }
+    for (int j = 0; j < 16; j++) {
+        halves[0] += rounded[j];
+        halves[1] += rounded[j + 16];
     }
     for (int j = 0; j < 32; j++)
         q[j] = (int8_t)rounded[j];
-    *ret_isum = isum;
-    *ret_sum = (float)isum;
+    *ret_sum = (float)(halves[0] + halves[1]);
+    *ret_pair = (int32_t)(((uint32_t)halves[0] & 0xffffu) | (uint32_t)halves[1] << 16);
 }
 
 static void body_quantize(const float *x, uint32_t cols, int8_t *q, float *scales, float *sums,
-                          int32_t *isums)
+                          int32_t *pairs)
 {
     uint32_t full = cols / QUANT_BLOCK_ITEMS;
     for (uint32_t b = 0; b < full; b++)
         body_quantize_block(x + (size_t)b * QUANT_BLOCK_ITEMS, q + (size_t)b * QUANT_BLOCK_ITEMS,
-                            scales + b, sums + b, isums + b);
+                            scales + b, sums + b, pairs + b);
     uint32_t rest = cols % QUANT_BLOCK_ITEMS;
     if (rest > 0) {
         float filled[QUANT_BLOCK_ITEMS] = {0};
         memcpy(filled, x + (size_t)full * QUANT_BLOCK_ITEMS, rest * sizeof filled[0]);
         body_quantize_block(filled, q + (size_t)full * QUANT_BLOCK_ITEMS, scales + full,
-                            sums + full, isums + full);
+                            sums + full, pairs + full);
     }
 }
 

@@ -36,7 +36,8 @@ struct weight {
     uint32_t blocks; /* of 32 columns */
     uint32_t groups;
     uint64_t bytes;
-    uint8_t *data; /* panels (kernels.h), or rows as the file has them */
+    uint64_t panel_bytes;
+    uint8_t *data; /* panels (panel.h), or rows as the file has them */
     struct pages_chunk *chunk;
 };
 
@@ -46,9 +47,9 @@ struct act {
     uint32_t blocks_max;
     size_t q_stride; /* bytes of a row of q */
     int8_t *q;
-    float *scales; /* [rows_max][blocks_max], as are sums and isums */
+    float *scales; /* [rows_max][blocks_max], as are sums and pairs */
     float *sums;
-    int32_t *isums;
+    int32_t *pairs;
     float *floats; /* [rows_max][cols_max], or NULL */
 };
 

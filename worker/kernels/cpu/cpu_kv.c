@@ -86,9 +86,9 @@ static void cpu_kv_write_q8(const struct cpu_kernels *kernels, const struct kv *
     int8_t q[SHAPE_HEAD_DIM_MAX];
     float scales[SHAPE_HEAD_DIM_MAX / QUANT_BLOCK_ITEMS];
     float sums[SHAPE_HEAD_DIM_MAX / QUANT_BLOCK_ITEMS];
-    int32_t isums[SHAPE_HEAD_DIM_MAX / QUANT_BLOCK_ITEMS];
+    int32_t pairs[SHAPE_HEAD_DIM_MAX / QUANT_BLOCK_ITEMS];
     uint32_t dim_k = kv->shape.head_dim_k;
-    kernels->quantize(k, dim_k, q, scales, sums, isums);
+    kernels->quantize(k, dim_k, q, scales, sums, pairs);
     int8_t *k_cells = (int8_t *)head;
     float *k_scales = (float *)(void *)(head + KV_PAGE_TOKENS * dim_k);
     for (uint32_t d = 0; d < dim_k; d++)
@@ -100,7 +100,7 @@ static void cpu_kv_write_q8(const struct cpu_kernels *kernels, const struct kv *
     uint8_t *v_head = head + kv->layout.k_bytes;
     float *v_scales = (float *)(void *)(v_head + KV_PAGE_TOKENS * dim_v);
     kernels->quantize(v, dim_v, (int8_t *)v_head + (size_t)slot * dim_v,
-                      v_scales + (size_t)slot * (dim_v / QUANT_BLOCK_ITEMS), sums, isums);
+                      v_scales + (size_t)slot * (dim_v / QUANT_BLOCK_ITEMS), sums, pairs);
 }
 
 /* The norm where there is one, then the rotation. */

@@ -13,15 +13,17 @@ struct matmul_run {
     uint32_t panels[MATMUL_JOBS_MAX + 1]; /* running sum over the jobs */
     uint32_t n_jobs;
     uint32_t panels_per_task;
+    float *room;
+    size_t room_stride;
 };
 
 static void cpu_matmul_part(const struct matmul_run *run, uint32_t job, uint32_t begin,
-                            uint32_t end)
+                            uint32_t end, uint32_t thread)
 {
     const struct kernel_matmul *m = &run->jobs[job];
     const struct weight *w = run->weights[job];
     if (!w->is_float) {
-        run->kernels->matmul_panels[w->kind](m, begin, end);
+        run->kernels->matmul_panels[w->kind](m, begin, end, run->room + thread * run->room_stride);
         return;
     }
     uint32_t last = end * PANEL_ROWS < m->rows ? end * PANEL_ROWS : m->rows;
@@ -30,7 +32,6 @@ static void cpu_matmul_part(const struct matmul_run *run, uint32_t job, uint32_t
 
 static void cpu_matmul_task(void *ctx, uint32_t task, uint32_t thread)
 {
-    (void)thread;
     const struct matmul_run *run = ctx;
     uint32_t begin = task * run->panels_per_task;
     uint32_t end = begin + run->panels_per_task;
@@ -38,7 +39,7 @@ static void cpu_matmul_task(void *ctx, uint32_t task, uint32_t thread)
         uint32_t from = begin > run->panels[job] ? begin : run->panels[job];
         uint32_t to = end < run->panels[job + 1] ? end : run->panels[job + 1];
         if (from < to)
-            cpu_matmul_part(run, job, from - run->panels[job], to - run->panels[job]);
+            cpu_matmul_part(run, job, from - run->panels[job], to - run->panels[job], thread);
     }
 }
 
@@ -46,11 +47,14 @@ static void cpu_matmul_some(struct cpu_backend *cpu, const struct act *x, uint32
                             const struct matmul_job *jobs, uint32_t n_jobs)
 {
     struct matmul_run run = {.kernels = cpu->kernels, .n_jobs = n_jobs};
+    size_t room = 0;
     for (uint32_t j = 0; j < n_jobs; j++) {
         const struct weight *w = jobs[j].weight;
         CHECK(n <= x->rows_max && w->cols <= x->cols_max);
         CHECK(x->floats != NULL || !w->is_float);
         run.weights[j] = w;
+        size_t wanted_room = w->is_float ? 0 : run.kernels->matmul_room(n, w->groups);
+        room = wanted_room > room ? wanted_room : room;
         run.jobs[j] = (struct kernel_matmul){
             .type = w->type,
             .data = w->data,
@@ -58,11 +62,12 @@ static void cpu_matmul_some(struct cpu_backend *cpu, const struct act *x, uint32
             .cols = w->cols,
             .blocks = w->blocks,
             .groups = w->groups,
+            .panel_bytes = w->panel_bytes,
             .x = {.q = x->q,
                   .q_stride = x->q_stride,
                   .scales = x->scales,
                   .sums = x->sums,
-                  .isums = x->isums,
+                  .pairs = x->pairs,
                   .block_stride = x->blocks_max,
                   .floats = x->floats,
                   .float_stride = x->cols_max,
@@ -74,6 +79,7 @@ static void cpu_matmul_some(struct cpu_backend *cpu, const struct act *x, uint32
         };
         run.panels[j + 1] = run.panels[j] + (w->rows + PANEL_ROWS - 1) / PANEL_ROWS;
     }
+    run.room = cpu_room_rows(cpu, room, &run.room_stride);
     /* Some tasks per thread, so that a thread that was held up leaves the rest to the others. */
     uint32_t panels = run.panels[n_jobs];
     uint32_t wanted = pool_threads(cpu->pool) * 6;

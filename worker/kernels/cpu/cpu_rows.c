@@ -24,9 +24,9 @@ struct act *cpu_act_new(struct backend *b, uint32_t rows_max, uint32_t cols_max,
     a->q = host_alloc(b, rows_max * a->q_stride);
     a->scales = host_alloc(b, blocks * sizeof *a->scales);
     a->sums = host_alloc(b, blocks * sizeof *a->sums);
-    a->isums = host_alloc(b, blocks * sizeof *a->isums);
+    a->pairs = host_alloc(b, blocks * sizeof *a->pairs);
     a->floats = keep_float ? host_alloc(b, (size_t)rows_max * cols_max * sizeof *a->floats) : NULL;
-    if (a->q == NULL || a->scales == NULL || a->sums == NULL || a->isums == NULL ||
+    if (a->q == NULL || a->scales == NULL || a->sums == NULL || a->pairs == NULL ||
         (keep_float && a->floats == NULL)) {
         cpu_act_free(b, a);
         return NULL;
@@ -41,7 +41,7 @@ void cpu_act_free(struct backend *b, struct act *a)
     host_free(b, a->q);
     host_free(b, a->scales);
     host_free(b, a->sums);
-    host_free(b, a->isums);
+    host_free(b, a->pairs);
     host_free(b, a->floats);
     free(a);
 }
@@ -65,7 +65,7 @@ void cpu_act_store(const struct cpu_backend *cpu, struct act *a, uint32_t row, c
 {
     size_t cell = (size_t)row * a->blocks_max;
     cpu->kernels->quantize(y, cols, a->q + row * a->q_stride, a->scales + cell, a->sums + cell,
-                           a->isums + cell);
+                           a->pairs + cell);
     if (a->floats != NULL)
         memcpy(a->floats + (size_t)row * a->cols_max, y, cols * sizeof *y);
 }

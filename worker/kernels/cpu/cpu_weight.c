@@ -9,113 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* All there is to know of a quantized type outside its inner loop. */
-struct panel_type {
-    enum quant_type type;
-    enum panel_kind kind;
-    uint32_t panel_bytes; /* 16 rows x 32 columns */
-    uint32_t file_bytes;  /* one row x 32 columns */
-    /* Puts a block of one row into its lane of the panel's block. */
-    void (*pack)(const uint8_t *file_block, uint8_t *panel_block, uint32_t lane);
-    /* Its 32 values back. */
-    void (*unpack)(const uint8_t *panel_block, uint32_t lane, float ret_values[32]);
-};
-
-/* Byte of columns 4c .. 4c + 3 (chunk c, column j of it) in a lane of the quants. */
-static size_t panel_at(uint32_t lane, uint32_t chunk, uint32_t j)
-{
-    return (size_t)chunk * 64 + lane * 4 + j;
-}
-
-static void panel_pack_nibbles(const uint8_t qs[16], uint8_t *quants, uint32_t lane)
-{
-    /* The file, too, keeps column j low and column j + 16 high. */
-    for (uint32_t c = 0; c < 4; c++)
-        memcpy(quants + panel_at(lane, c, 0), qs + (size_t)4 * c, 4);
-}
-
-static float panel_half(const uint8_t *halves, uint32_t lane)
-{
-    uint16_t half;
-    memcpy(&half, halves + (size_t)2 * lane, sizeof half);
-    return half_to_float(half);
-}
-
-static void panel_pack_q4_0(const uint8_t *file_block, uint8_t *panel_block, uint32_t lane)
-{
-    struct block_q4_0 block;
-    memcpy(&block, file_block, sizeof block);
-    memcpy(panel_block + (size_t)2 * lane, &block.d, 2);
-    panel_pack_nibbles(block.qs, panel_block + PANEL_ROWS * 2, lane);
-}
-
-static void panel_unpack_q4_0(const uint8_t *panel_block, uint32_t lane, float ret_values[32])
-{
-    float d = panel_half(panel_block, lane);
-    const uint8_t *quants = panel_block + PANEL_ROWS * 2;
-    for (uint32_t k = 0; k < 16; k++) {
-        uint8_t both = quants[panel_at(lane, k / 4, k % 4)];
-        ret_values[k] = d * (float)((both & 15) - 8);
-        ret_values[k + 16] = d * (float)((both >> 4) - 8);
-    }
-}
-
-static void panel_pack_q4_1(const uint8_t *file_block, uint8_t *panel_block, uint32_t lane)
-{
-    struct block_q4_1 block;
-    memcpy(&block, file_block, sizeof block);
-    memcpy(panel_block + (size_t)2 * lane, &block.d, 2);
-    memcpy(panel_block + PANEL_ROWS * 2 + (size_t)2 * lane, &block.m, 2);
-    panel_pack_nibbles(block.qs, panel_block + PANEL_ROWS * 4, lane);
-}
-
-static void panel_unpack_q4_1(const uint8_t *panel_block, uint32_t lane, float ret_values[32])
-{
-    float d = panel_half(panel_block, lane);
-    float m = panel_half(panel_block + PANEL_ROWS * 2, lane);
-    const uint8_t *quants = panel_block + PANEL_ROWS * 4;
-    for (uint32_t k = 0; k < 16; k++) {
-        uint8_t both = quants[panel_at(lane, k / 4, k % 4)];
-        ret_values[k] = d * (float)(both & 15) + m;
-        ret_values[k + 16] = d * (float)(both >> 4) + m;
-    }
-}
-
-static void panel_pack_q8_0(const uint8_t *file_block, uint8_t *panel_block, uint32_t lane)
-{
-    struct block_q8_0 block;
-    memcpy(&block, file_block, sizeof block);
-    memcpy(panel_block + (size_t)2 * lane, &block.d, 2);
-    for (uint32_t c = 0; c < 8; c++)
-        memcpy(panel_block + PANEL_ROWS * 2 + panel_at(lane, c, 0), block.qs + (size_t)4 * c, 4);
-}
-
-static void panel_unpack_q8_0(const uint8_t *panel_block, uint32_t lane, float ret_values[32])
-{
-    float d = panel_half(panel_block, lane);
-    const int8_t *quants = (const int8_t *)panel_block + PANEL_ROWS * 2;
-    for (uint32_t k = 0; k < 32; k++)
-        ret_values[k] = d * (float)quants[panel_at(lane, k / 4, k % 4)];
-}
-
-static const struct panel_type panel_types[] = {
-    {QUANT_TYPE_Q4_0, PANEL_KIND_Q4_0, PANEL_Q4_0_BYTES, sizeof(struct block_q4_0), panel_pack_q4_0,
-     panel_unpack_q4_0},
-    {QUANT_TYPE_Q4_1, PANEL_KIND_Q4_1, PANEL_Q4_1_BYTES, sizeof(struct block_q4_1), panel_pack_q4_1,
-     panel_unpack_q4_1},
-    {QUANT_TYPE_Q8_0, PANEL_KIND_Q8_0, PANEL_Q8_0_BYTES, sizeof(struct block_q8_0), panel_pack_q8_0,
-     panel_unpack_q8_0},
-};
-
-static const struct panel_type *panel_type_of(enum quant_type type)
-{
-    for (size_t i = 0; i < sizeof panel_types / sizeof panel_types[0]; i++) {
-        if (panel_types[i].type == type)
-            return &panel_types[i];
-    }
-    return NULL;
-}
-
 static uint32_t float_type_bytes(enum quant_type type)
 {
     switch (type) {
@@ -141,9 +34,9 @@ static uint32_t panel_count(uint32_t rows)
 
 uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols)
 {
-    const struct panel_type *panel = panel_type_of(type);
-    uint64_t bytes = panel != NULL
-                         ? (uint64_t)panel_count(rows) * block_count(cols) * panel->panel_bytes
+    enum panel_kind kind = panel_kind_of(type);
+    uint64_t bytes = kind < PANEL_KIND_COUNT
+                         ? panel_count(rows) * panel_bytes(&panel_layouts[kind], block_count(cols))
                          : (uint64_t)rows * cols * float_type_bytes(type);
     return (bytes + 63) / 64 * 64;
 }
@@ -152,7 +45,6 @@ uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t 
 #define PACK_PIECE_BYTES (256u << 10)
 
 struct pack_task {
-    const struct panel_type *panel;
     const uint8_t *file; /* NULL: from `source` */
     const struct weight_source *source;
     uint64_t row_bytes;
@@ -167,15 +59,10 @@ struct pack_task {
 static void cpu_pack_panel(const struct pack_task *pack, uint32_t first, const uint8_t *file)
 {
     struct weight *w = pack->weight;
-    uint8_t *panel = w->data + (size_t)(first / PANEL_ROWS) * w->blocks * pack->panel->panel_bytes;
-    for (uint32_t lane = 0; lane < PANEL_ROWS; lane++) {
-        if (first + lane >= w->rows)
-            break; /* lanes past the last row stay zero */
-        const uint8_t *file_row = file + lane * pack->row_bytes;
-        for (uint32_t b = 0; b < w->blocks; b++)
-            pack->panel->pack(file_row + (size_t)b * pack->panel->file_bytes,
-                              panel + (size_t)b * pack->panel->panel_bytes, lane);
-    }
+    uint8_t *panel = w->data + first / PANEL_ROWS * w->panel_bytes;
+    /* Lanes past the last row stay zero. */
+    for (uint32_t lane = 0; lane < PANEL_ROWS && first + lane < w->rows; lane++)
+        panel_pack_row(w->kind, file + lane * pack->row_bytes, w->blocks, panel, lane);
 }
 
 static void cpu_pack_piece(void *ctx, uint32_t task, uint32_t thread)
@@ -234,8 +121,8 @@ static enum err cpu_weight_new(struct backend *b, enum quant_type type, struct p
     enum err err = shape_weight_check(type, rows, cols, groups, &row_bytes, eb);
     if (err != ERR_OK)
         return err;
-    const struct panel_type *panel = panel_type_of(type);
-    CHECK(panel != NULL || float_type_bytes(type) > 0);
+    enum panel_kind kind = panel_kind_of(type);
+    CHECK(kind < PANEL_KIND_COUNT || float_type_bytes(type) > 0);
     struct weight *w = calloc(1, sizeof *w);
     if (w == NULL)
         return err_set(eb, ERR_NO_MEMORY, "a weight");
@@ -246,14 +133,14 @@ static enum err cpu_weight_new(struct backend *b, enum quant_type type, struct p
         return err_set(eb, ERR_NO_MEMORY, "%llu bytes for a weight", (unsigned long long)bytes);
     }
     w->type = type;
-    w->is_float = panel == NULL;
-    w->kind = panel != NULL ? panel->kind : PANEL_KIND_COUNT;
+    w->is_float = kind == PANEL_KIND_COUNT;
+    w->kind = kind;
     w->rows = rows;
     w->cols = cols;
     w->blocks = block_count(cols);
+    w->panel_bytes = w->is_float ? 0 : panel_bytes(&panel_layouts[kind], w->blocks);
     w->groups = groups;
     w->bytes = bytes;
-    pack->panel = panel;
     pack->row_bytes = row_bytes;
     pack->weight = w;
     err = cpu_weight_pack(cpu, pack, eb);
@@ -308,13 +195,9 @@ static void cpu_embed_row(void *ctx, uint32_t task, uint32_t thread)
     CHECK(embed->ids[task] >= 0 && (uint32_t)embed->ids[task] < w->rows);
     uint32_t row = (uint32_t)embed->ids[task];
     float *out = embed->out + (size_t)task * w->cols;
-    const struct panel_type *panel = panel_type_of(w->type);
-    if (panel != NULL) {
-        const uint8_t *blocks =
-            w->data + (size_t)(row / PANEL_ROWS) * w->blocks * panel->panel_bytes;
-        for (uint32_t b = 0; b < w->blocks; b++)
-            panel->unpack(blocks + (size_t)b * panel->panel_bytes, row % PANEL_ROWS,
-                          out + (size_t)b * QUANT_BLOCK_ITEMS);
+    if (!w->is_float) {
+        panel_read_row(w->kind, w->data + row / PANEL_ROWS * w->panel_bytes, w->blocks,
+                       row % PANEL_ROWS, out);
     } else if (w->type == QUANT_TYPE_F32) {
         memcpy(out, w->data + (size_t)row * w->cols * 4, (size_t)w->cols * 4);
     } else {

@@ -14,7 +14,9 @@
 
 _Static_assert(PANEL_ROWS % VEC_LANES == 0, "a panel is whole vectors");
 
+#include "worker/kernels/cpu/body_weights.h"
 #include "worker/kernels/cpu/body_matmul.h"
+#include "worker/kernels/cpu/body_floats.h"
 #include "worker/kernels/cpu/body_rows.h"
 #include "worker/kernels/cpu/body_attention.h"
 
@@ -22,7 +24,18 @@ const struct cpu_kernels BODY_TABLE = {
     .name = BODY_NAME,
     .matmul_panels = {[PANEL_KIND_Q4_0] = body_panels_q4_0,
                       [PANEL_KIND_Q4_1] = body_panels_q4_1,
-                      [PANEL_KIND_Q8_0] = body_panels_q8_0},
+                      [PANEL_KIND_Q5_0] = body_panels_q5_0,
+                      [PANEL_KIND_Q5_1] = body_panels_q5_1,
+                      [PANEL_KIND_Q8_0] = body_panels_q8_0,
+                      [PANEL_KIND_Q2_K] = body_panels_q2_k,
+                      [PANEL_KIND_Q3_K] = body_panels_q3_k,
+                      [PANEL_KIND_Q4_K] = body_panels_q4_k,
+                      [PANEL_KIND_Q5_K] = body_panels_q5_k,
+                      [PANEL_KIND_Q6_K] = body_panels_q6_k,
+                      [PANEL_KIND_IQ4_NL] = body_panels_iq4_nl,
+                      [PANEL_KIND_IQ4_XS] = body_panels_iq4_xs,
+                      [PANEL_KIND_MXFP4] = body_panels_mxfp4},
+    .matmul_room = body_matmul_room,
     .matmul_rows = body_matmul_rows,
     .quantize = body_quantize,
     .norm = body_norm,

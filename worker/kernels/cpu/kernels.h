@@ -5,33 +5,21 @@
  * kernels_<isa>.c compiles them with that instruction set's flags. A table touches no thread, lock
  * or allocator; the drivers (cpu_*.c) cut the work and hand it over. Internal to cpu/.
  *
- * Panels: a quantized matrix is stored as panels of 16 rows, a panel as blocks of 32 columns, a
- * block as its 16 scales (binary16), its 16 minimums where the type has them, then its quants,
- * interleaved so that the lanes of a vector are rows: 16 rows x 4 consecutive columns (4 bytes a
- * row) make 64 bytes. 4-bit types put columns 4c .. 4c + 3 in the low halves and 16 + 4c .. in the
- * high halves. A sum over columns then never crosses lanes, and a vector of 8 lanes takes the two
- * halves of the same panel one after the other: one layout serves every width.
+ * The layout of quantized matrices is panel.h's.
  */
 #ifndef CLOISTER_WORKER_KERNELS_CPU_KERNELS_H
 #define CLOISTER_WORKER_KERNELS_CPU_KERNELS_H
 
 #include "worker/kernels/backend.h"
-
-#define PANEL_ROWS 16u
-
-enum panel_kind { PANEL_KIND_Q4_0, PANEL_KIND_Q4_1, PANEL_KIND_Q8_0, PANEL_KIND_COUNT };
-
-#define PANEL_Q4_0_BYTES (16u * 2 + 16 * 16)
-#define PANEL_Q4_1_BYTES (16u * 4 + 16 * 16)
-#define PANEL_Q8_0_BYTES (16u * 2 + 16 * 32)
+#include "worker/kernels/cpu/panel.h"
 
 /* Quantized activations of all rows of a step. */
 struct kernel_input {
     const int8_t *q; /* [n][q_stride] */
     size_t q_stride;
     const float *scales;  /* [n][block_stride] */
-    const float *sums;    /* [n][block_stride] sum of a block's q, as float ... */
-    const int32_t *isums; /* ... and as it is */
+    const float *sums;    /* [n][block_stride] sum of a block's q */
+    const int32_t *pairs; /* [n][block_stride] sums of its two halves, int16: the first one low */
     size_t block_stride;
     const float *floats; /* [n][float_stride], or NULL */
     size_t float_stride;
@@ -45,6 +33,7 @@ struct kernel_matmul {
     uint32_t cols;
     uint32_t blocks;
     uint32_t groups;
+    uint64_t panel_bytes; /* of a panel */
     struct kernel_input x;
     float *out;
     size_t out_stride;
@@ -82,15 +71,17 @@ struct kernel_query {
 struct cpu_kernels {
     const char *name;
 
-    /* Panels begin .. end - 1 (of 16 rows) times every row of x. */
+    /* Panels begin .. end - 1 (of 16 rows) times every row of x. `room` is the thread's: 64-byte
+     * aligned, matmul_room(x.n, groups) floats. */
     void (*matmul_panels[PANEL_KIND_COUNT])(const struct kernel_matmul *m, uint32_t begin,
-                                            uint32_t end);
+                                            uint32_t end, float *room);
+    size_t (*matmul_room)(uint32_t n, uint32_t groups);
     /* Rows begin .. end - 1 of a matrix of a float type. */
     void (*matmul_rows)(const struct kernel_matmul *m, uint32_t begin, uint32_t end);
 
     /* One row. q is [blocks * 32]; columns past `cols` become 0. */
     void (*quantize)(const float *x, uint32_t cols, int8_t *q, float *scales, float *sums,
-                     int32_t *isums);
+                     int32_t *pairs);
     void (*norm)(const float *x, uint32_t cols, const float *gain, float eps, float *y);
     /* y = y + the norm of x. */
     void (*norm_add)(const float *x, uint32_t cols, const float *gain, float eps, float *y);

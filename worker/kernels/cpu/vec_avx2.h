@@ -23,12 +23,16 @@
 typedef __m256 vec_f;
 typedef __m256i vec_i;
 typedef __m256i vec_b;
-typedef __m256i vec_dot4;
-typedef __m256i vec_dot8;
+typedef __m256i vec_dot;
 typedef struct {
     __m256i signs;
     __m256i magnitudes;
 } vec_w8;
+typedef int16_t vec_wide_x;
+typedef struct {
+    __m256i low;
+    __m256i high;
+} vec_wide;
 
 VEC_INLINE vec_f vec_f_set(float x)
 {
@@ -65,6 +69,26 @@ VEC_INLINE vec_f vec_f_from_i(vec_i x)
     return _mm256_cvtepi32_ps(x);
 }
 
+VEC_INLINE vec_i vec_i_set(int32_t x)
+{
+    return _mm256_set1_epi32(x);
+}
+
+VEC_INLINE vec_i vec_i_load(const int32_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+VEC_INLINE void vec_i_store(int32_t *p, vec_i x)
+{
+    _mm256_storeu_si256((__m256i *)p, x);
+}
+
+VEC_INLINE vec_i vec_i_add(vec_i a, vec_i b)
+{
+    return _mm256_add_epi32(a, b);
+}
+
 VEC_INLINE vec_f vec_f_load_half(const void *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
@@ -79,6 +103,11 @@ VEC_INLINE vec_f vec_f_load_bfloat(const void *p)
 VEC_INLINE vec_f vec_f_load_i8(const int8_t *p)
 {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+
+VEC_INLINE vec_f vec_f_load_u8(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
 
 VEC_INLINE void vec_f_store_half(uint16_t *p, vec_f x)
@@ -98,50 +127,98 @@ VEC_INLINE vec_b vec_b_quad(const int8_t *p)
     return _mm256_set1_epi32(quad);
 }
 
-VEC_INLINE vec_b vec_b_low(vec_b x)
+VEC_INLINE void vec_b_store(uint8_t *p, vec_b x)
 {
-    return _mm256_and_si256(x, _mm256_set1_epi8(15));
+    _mm256_storeu_si256((__m256i *)p, x);
 }
 
-VEC_INLINE vec_b vec_b_high(vec_b x)
+VEC_INLINE vec_b vec_b_or(vec_b a, vec_b b)
 {
-    return _mm256_and_si256(_mm256_srli_epi16(x, 4), _mm256_set1_epi8(15));
+    return _mm256_or_si256(a, b);
 }
 
-/* 4-bit weights: eight pair sums of at most 2 * 15 * 127 fit int16, and are widened once. */
-VEC_INLINE vec_dot4 vec_dot4_start(int32_t bias)
+/* Bits that cross from one byte of a 16-bit word to the other fall to the mask. */
+VEC_INLINE vec_b vec_b_field(vec_b x, const int right, const int mask)
 {
-    (void)bias;
-    return _mm256_setzero_si256();
+    x = right >= 0 ? _mm256_srli_epi16(x, right) : _mm256_slli_epi16(x, -right);
+    return _mm256_and_si256(x, _mm256_set1_epi8((char)mask));
 }
 
-VEC_INLINE vec_dot4 vec_dot4_add(vec_dot4 acc, vec_b w, vec_b x)
+VEC_INLINE vec_b vec_b_lookup(const int8_t table[16], vec_b index)
+{
+    __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+    return _mm256_shuffle_epi8(both, index);
+}
+
+/* Pairs of columns: 2 * 15 * 127 fits int16 eight times over, 2 * 31 * 127 four times, 2 * 63 * 127
+ * twice. */
+#define VEC_DOT_DEPTH(top) ((top) <= 15 ? 8 : (top) <= 31 ? 4 : 2)
+
+VEC_INLINE vec_dot vec_dot_first(vec_b w, vec_b x)
+{
+    return _mm256_maddubs_epi16(w, x);
+}
+
+VEC_INLINE vec_dot vec_dot_add(vec_dot acc, vec_b w, vec_b x)
 {
     acc = _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x));
     VEC_SETTLE(acc);
     return acc;
 }
 
-VEC_INLINE vec_i vec_dot4_sum(vec_dot4 acc, int32_t bias)
+VEC_INLINE vec_i vec_dot_sum(vec_dot acc)
 {
-    vec_i wide = _mm256_madd_epi16(acc, _mm256_set1_epi16(1));
-    return _mm256_add_epi32(wide, _mm256_set1_epi32(bias));
+    return _mm256_madd_epi16(acc, _mm256_set1_epi16(1));
 }
 
-/* Signed 8-bit weights: |w| <= 128 as the unsigned operand, w's sign moved to x; a pair of at most
- * 2 * 128 * 127 fits int16, two pairs might not. */
+VEC_INLINE vec_i vec_dot_scaled(vec_dot acc, vec_i scale)
+{
+    return _mm256_madd_epi16(acc, scale);
+}
+
+VEC_INLINE vec_i vec_pair_load(const int8_t *p)
+{
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+}
+
+VEC_INLINE vec_i vec_pair_nibbles(vec_i pair, const int right)
+{
+    return _mm256_and_si256(_mm256_srli_epi16(pair, right), _mm256_set1_epi16(15));
+}
+
+VEC_INLINE vec_i vec_pair_times(vec_i pair, const int factor)
+{
+    return _mm256_mullo_epi16(pair, _mm256_set1_epi16((short)factor));
+}
+
+VEC_INLINE vec_i vec_pair_mul(vec_i a, vec_i b)
+{
+    return _mm256_madd_epi16(a, b);
+}
+
+/* For vec_dot_scaled: the scale in both halves of a lane, for both of its sums. */
+VEC_INLINE vec_i vec_pair_first(vec_i pair)
+{
+    return _mm256_shuffle_epi8(pair,
+                               _mm256_set_epi8(13, 12, 13, 12, 9, 8, 9, 8, 5, 4, 5, 4, 1, 0, 1, 0,
+                                               13, 12, 13, 12, 9, 8, 9, 8, 5, 4, 5, 4, 1, 0, 1, 0));
+}
+
+VEC_INLINE vec_i vec_pair_second(vec_i pair)
+{
+    return _mm256_shuffle_epi8(pair, _mm256_set_epi8(15, 14, 15, 14, 11, 10, 11, 10, 7, 6, 7, 6, 3,
+                                                     2, 3, 2, 15, 14, 15, 14, 11, 10, 11, 10, 7, 6,
+                                                     7, 6, 3, 2, 3, 2));
+}
+
+/* Signed 8-bit weights of one use: |w| <= 128 as the unsigned operand, w's sign moved to x; a pair
+ * of at most 2 * 128 * 127 fits int16, two pairs might not. */
 VEC_INLINE vec_w8 vec_w8_of(vec_b w)
 {
     return (vec_w8){.signs = w, .magnitudes = _mm256_abs_epi8(w)};
 }
 
-VEC_INLINE vec_dot8 vec_dot8_start(int32_t sum_x)
-{
-    (void)sum_x;
-    return _mm256_setzero_si256();
-}
-
-VEC_INLINE vec_dot8 vec_dot8_add(vec_dot8 acc, vec_w8 w, vec_b x)
+VEC_INLINE vec_i vec_w8_add(vec_i acc, vec_w8 w, vec_b x)
 {
     __m256i pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(x, w.signs));
     acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
@@ -149,8 +226,39 @@ VEC_INLINE vec_dot8 vec_dot8_add(vec_dot8 acc, vec_w8 w, vec_b x)
     return acc;
 }
 
-VEC_INLINE vec_i vec_dot8_sum(vec_dot8 acc)
+/* Of many uses: as int16, columns 0 and 1 of a quad in one vector and 2 and 3 in the other, which
+ * costs twice the memory and saves moving signs. */
+#define VEC_WIDE_BYTES 2
+#define VEC_WIDE_OFF   0
+
+VEC_INLINE void vec_wide_store(uint8_t *p, vec_b w)
 {
+    const __m256i low = _mm256_set_epi8(13, -1, 12, -1, 9, -1, 8, -1, 5, -1, 4, -1, 1, -1, 0, -1,
+                                        13, -1, 12, -1, 9, -1, 8, -1, 5, -1, 4, -1, 1, -1, 0, -1);
+    const __m256i high =
+        _mm256_set_epi8(15, -1, 14, -1, 11, -1, 10, -1, 7, -1, 6, -1, 3, -1, 2, -1, 15, -1, 14, -1,
+                        11, -1, 10, -1, 7, -1, 6, -1, 3, -1, 2, -1);
+    vec_b_store(p, _mm256_srai_epi16(_mm256_shuffle_epi8(w, low), 8));
+    vec_b_store(p + 32, _mm256_srai_epi16(_mm256_shuffle_epi8(w, high), 8));
+}
+
+VEC_INLINE vec_wide vec_wide_load(const uint8_t *p)
+{
+    return (vec_wide){.low = vec_b_load(p), .high = vec_b_load(p + 32)};
+}
+
+VEC_INLINE vec_wide vec_wide_quad(const vec_wide_x *p)
+{
+    return (vec_wide){.low = vec_b_quad((const int8_t *)p),
+                      .high = vec_b_quad((const int8_t *)(p + 2))};
+}
+
+VEC_INLINE vec_i vec_wide_add(vec_i acc, vec_wide w, vec_wide x)
+{
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(w.low, x.low));
+    VEC_SETTLE(acc);
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(w.high, x.high));
+    VEC_SETTLE(acc);
     return acc;
 }
 

@@ -17,9 +17,10 @@
 typedef __m512 vec_f;
 typedef __m512i vec_i;
 typedef __m512i vec_b;
-typedef __m512i vec_dot4;
-typedef __m512i vec_dot8;
+typedef __m512i vec_dot;
 typedef __m512i vec_w8;
+typedef int8_t vec_wide_x;
+typedef __m512i vec_wide;
 
 VEC_INLINE vec_f vec_f_set(float x)
 {
@@ -56,6 +57,26 @@ VEC_INLINE vec_f vec_f_from_i(vec_i x)
     return _mm512_cvtepi32_ps(x);
 }
 
+VEC_INLINE vec_i vec_i_set(int32_t x)
+{
+    return _mm512_set1_epi32(x);
+}
+
+VEC_INLINE vec_i vec_i_load(const int32_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+
+VEC_INLINE void vec_i_store(int32_t *p, vec_i x)
+{
+    _mm512_storeu_si512(p, x);
+}
+
+VEC_INLINE vec_i vec_i_add(vec_i a, vec_i b)
+{
+    return _mm512_add_epi32(a, b);
+}
+
 VEC_INLINE vec_f vec_f_load_half(const void *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
@@ -70,6 +91,11 @@ VEC_INLINE vec_f vec_f_load_bfloat(const void *p)
 VEC_INLINE vec_f vec_f_load_i8(const int8_t *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+VEC_INLINE vec_f vec_f_load_u8(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
 
 VEC_INLINE void vec_f_store_half(uint16_t *p, vec_f x)
@@ -89,54 +115,117 @@ VEC_INLINE vec_b vec_b_quad(const int8_t *p)
     return _mm512_set1_epi32(quad);
 }
 
-VEC_INLINE vec_b vec_b_low(vec_b x)
+VEC_INLINE void vec_b_store(uint8_t *p, vec_b x)
 {
-    return _mm512_and_si512(x, _mm512_set1_epi32(0x0f0f0f0f));
+    _mm512_storeu_si512(p, x);
 }
 
-VEC_INLINE vec_b vec_b_high(vec_b x)
+VEC_INLINE vec_b vec_b_or(vec_b a, vec_b b)
 {
-    return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi32(0x0f0f0f0f));
+    return _mm512_or_si512(a, b);
+}
+
+/* Bits that cross from one byte to the next fall to the mask. */
+VEC_INLINE vec_b vec_b_field(vec_b x, const int right, const int mask)
+{
+    x = right >= 0 ? _mm512_srli_epi32(x, (unsigned)right) : _mm512_slli_epi32(x, (unsigned)-right);
+    return _mm512_and_si512(x, _mm512_set1_epi32((int32_t)(0x01010101u * (unsigned)mask)));
+}
+
+VEC_INLINE vec_b vec_b_lookup(const int8_t table[16], vec_b index)
+{
+    __m512i all = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table));
+    return _mm512_shuffle_epi8(all, index);
 }
 
 /* vpdpbusd multiplies unsigned bytes of its first factor with signed bytes of its second and adds
- * four products to an int32 without saturation: weights first, x second. */
-VEC_INLINE vec_dot4 vec_dot4_start(int32_t bias)
+ * four products to an int32 without saturation: weights first, x second, a whole block. */
+#define VEC_DOT_DEPTH(top) 8
+
+VEC_INLINE vec_dot vec_dot_first(vec_b w, vec_b x)
 {
-    return _mm512_set1_epi32(bias);
+    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, x);
 }
 
-VEC_INLINE vec_dot4 vec_dot4_add(vec_dot4 acc, vec_b w, vec_b x)
+VEC_INLINE vec_dot vec_dot_add(vec_dot acc, vec_b w, vec_b x)
 {
     return _mm512_dpbusd_epi32(acc, w, x);
 }
 
-VEC_INLINE vec_i vec_dot4_sum(vec_dot4 acc, int32_t bias)
+VEC_INLINE vec_i vec_dot_sum(vec_dot acc)
 {
-    (void)bias;
     return acc;
 }
 
+VEC_INLINE vec_i vec_dot_scaled(vec_dot acc, vec_i scale)
+{
+    return _mm512_mullo_epi32(acc, scale);
+}
+
+VEC_INLINE vec_i vec_pair_load(const int8_t *p)
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+}
+
+VEC_INLINE vec_i vec_pair_nibbles(vec_i pair, const int right)
+{
+    return _mm512_and_si512(_mm512_srli_epi32(pair, (unsigned)right),
+                            _mm512_set1_epi32(0x000f000f));
+}
+
+VEC_INLINE vec_i vec_pair_times(vec_i pair, const int factor)
+{
+    return _mm512_mullo_epi16(pair, _mm512_set1_epi16((short)factor));
+}
+
+VEC_INLINE vec_i vec_pair_mul(vec_i a, vec_i b)
+{
+    return _mm512_madd_epi16(a, b);
+}
+
+VEC_INLINE vec_i vec_pair_first(vec_i pair)
+{
+    return _mm512_srai_epi32(_mm512_slli_epi32(pair, 16), 16);
+}
+
+VEC_INLINE vec_i vec_pair_second(vec_i pair)
+{
+    return _mm512_srai_epi32(pair, 16);
+}
+
 /* Signed weights become unsigned by adding 128 (flipping the top bit); the sum is then too large by
- * 128 * sum(x), which the start value takes away. */
+ * 128 * sum(x), which the kernel takes away. */
 VEC_INLINE vec_w8 vec_w8_of(vec_b w)
 {
     return _mm512_xor_si512(w, _mm512_set1_epi32((int32_t)0x80808080u));
 }
 
-VEC_INLINE vec_dot8 vec_dot8_start(int32_t sum_x)
-{
-    return _mm512_set1_epi32(-128 * sum_x);
-}
-
-VEC_INLINE vec_dot8 vec_dot8_add(vec_dot8 acc, vec_w8 w, vec_b x)
+VEC_INLINE vec_i vec_w8_add(vec_i acc, vec_w8 w, vec_b x)
 {
     return _mm512_dpbusd_epi32(acc, w, x);
 }
 
-VEC_INLINE vec_i vec_dot8_sum(vec_dot8 acc)
+#define VEC_WIDE_BYTES 1
+#define VEC_WIDE_OFF   128
+
+VEC_INLINE void vec_wide_store(uint8_t *p, vec_b w)
 {
-    return acc;
+    vec_b_store(p, vec_w8_of(w));
+}
+
+VEC_INLINE vec_wide vec_wide_load(const uint8_t *p)
+{
+    return vec_b_load(p);
+}
+
+VEC_INLINE vec_wide vec_wide_quad(const vec_wide_x *p)
+{
+    return vec_b_quad(p);
+}
+
+VEC_INLINE vec_i vec_wide_add(vec_i acc, vec_wide w, vec_wide x)
+{
+    return _mm512_dpbusd_epi32(acc, w, x);
 }
 
 #endif

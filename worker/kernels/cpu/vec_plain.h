@@ -26,9 +26,10 @@ typedef struct {
 typedef struct {
     uint8_t v[VEC_LANES * 4];
 } vec_b;
-typedef vec_i vec_dot4;
-typedef vec_i vec_dot8;
+typedef vec_i vec_dot;
 typedef vec_b vec_w8;
+typedef int8_t vec_wide_x;
+typedef vec_b vec_wide;
 
 #define VEC_EACH(i) for (int i = 0; i < VEC_LANES; i++)
 
@@ -76,6 +77,31 @@ VEC_INLINE vec_f vec_f_from_i(vec_i x)
     return r;
 }
 
+VEC_INLINE vec_i vec_i_set(int32_t x)
+{
+    vec_i r;
+    VEC_EACH(i) r.v[i] = x;
+    return r;
+}
+
+VEC_INLINE vec_i vec_i_load(const int32_t *p)
+{
+    vec_i r;
+    memcpy(r.v, p, sizeof r.v);
+    return r;
+}
+
+VEC_INLINE void vec_i_store(int32_t *p, vec_i x)
+{
+    memcpy(p, x.v, sizeof x.v);
+}
+
+VEC_INLINE vec_i vec_i_add(vec_i a, vec_i b)
+{
+    VEC_EACH(i) a.v[i] += b.v[i];
+    return a;
+}
+
 VEC_INLINE vec_f vec_f_load_half(const void *p)
 {
     uint16_t halves[VEC_LANES];
@@ -95,6 +121,13 @@ VEC_INLINE vec_f vec_f_load_bfloat(const void *p)
 }
 
 VEC_INLINE vec_f vec_f_load_i8(const int8_t *p)
+{
+    vec_f r;
+    VEC_EACH(i) r.v[i] = (float)p[i];
+    return r;
+}
+
+VEC_INLINE vec_f vec_f_load_u8(const uint8_t *p)
 {
     vec_f r;
     VEC_EACH(i) r.v[i] = (float)p[i];
@@ -121,22 +154,43 @@ VEC_INLINE vec_b vec_b_quad(const int8_t *p)
     return r;
 }
 
-VEC_INLINE vec_b vec_b_low(vec_b x)
+VEC_INLINE void vec_b_store(uint8_t *p, vec_b x)
+{
+    memcpy(p, x.v, sizeof x.v);
+}
+
+VEC_INLINE vec_b vec_b_or(vec_b a, vec_b b)
 {
     for (int i = 0; i < VEC_LANES * 4; i++)
-        x.v[i] = x.v[i] & 15;
+        a.v[i] = a.v[i] | b.v[i];
+    return a;
+}
+
+/* The bytes of x moved right (or left, where `right` is negative), those bits of them that are in
+ * `mask`, which has none that come from another byte. */
+VEC_INLINE vec_b vec_b_field(vec_b x, const int right, const int mask)
+{
+    for (int i = 0; i < VEC_LANES * 4; i++)
+        x.v[i] = (uint8_t)((right >= 0 ? x.v[i] >> right : x.v[i] << -right) & mask);
     return x;
 }
 
-VEC_INLINE vec_b vec_b_high(vec_b x)
+/* Every index is below 16. */
+VEC_INLINE vec_b vec_b_lookup(const int8_t table[16], vec_b index)
 {
     for (int i = 0; i < VEC_LANES * 4; i++)
-        x.v[i] = x.v[i] >> 4;
-    return x;
+        index.v[i] = (uint8_t)table[index.v[i]];
+    return index;
 }
 
-/* Lane i takes up the four products of its unsigned bytes of w with its signed bytes of x. */
-VEC_INLINE vec_i vec_plain_dot(vec_i acc, vec_b w, vec_b x)
+/*
+ * Sums of products of unsigned weights with signed x: lane i takes up the four products of its
+ * bytes. VEC_DOT_DEPTH(top) quads of weights up to `top` may be added before vec_dot_sum or
+ * vec_dot_scaled makes int32 of them (AVX2 holds them in int16 until then).
+ */
+#define VEC_DOT_DEPTH(top) 8
+
+VEC_INLINE vec_dot vec_dot_add(vec_dot acc, vec_b w, vec_b x)
 {
     VEC_EACH(i)
     {
@@ -146,24 +200,81 @@ VEC_INLINE vec_i vec_plain_dot(vec_i acc, vec_b w, vec_b x)
     return acc;
 }
 
-VEC_INLINE vec_dot4 vec_dot4_start(int32_t bias)
+VEC_INLINE vec_dot vec_dot_first(vec_b w, vec_b x)
 {
-    vec_dot4 r;
-    VEC_EACH(i) r.v[i] = bias;
-    return r;
+    return vec_dot_add(vec_i_set(0), w, x);
 }
 
-VEC_INLINE vec_dot4 vec_dot4_add(vec_dot4 acc, vec_b w, vec_b x)
+VEC_INLINE vec_i vec_dot_sum(vec_dot acc)
 {
-    return vec_plain_dot(acc, w, x);
-}
-
-VEC_INLINE vec_i vec_dot4_sum(vec_dot4 acc, int32_t bias)
-{
-    (void)bias;
     return acc;
 }
 
+/* `scale` comes from vec_pair_first or vec_pair_second. */
+VEC_INLINE vec_i vec_dot_scaled(vec_dot acc, vec_i scale)
+{
+    VEC_EACH(i) acc.v[i] *= scale.v[i];
+    return acc;
+}
+
+/* Pairs: two int16 in a lane, here from two signed bytes. */
+VEC_INLINE vec_i vec_pair_of(int32_t first, int32_t second, vec_i pair, const int lane)
+{
+    pair.v[lane] = (int32_t)(((uint32_t)first & 0xffffu) | (uint32_t)second << 16);
+    return pair;
+}
+
+VEC_INLINE int32_t vec_pair_at(vec_i pair, const int lane, const int which)
+{
+    return (int16_t)((uint32_t)pair.v[lane] >> (16 * which));
+}
+
+VEC_INLINE vec_i vec_pair_load(const int8_t *p)
+{
+    vec_i r = vec_i_set(0);
+    VEC_EACH(i) r = vec_pair_of(p[2 * i], p[2 * i + 1], r, i);
+    return r;
+}
+
+/* Bits `right` .. `right` + 3 of both. */
+VEC_INLINE vec_i vec_pair_nibbles(vec_i pair, const int right)
+{
+    VEC_EACH(i)
+    pair = vec_pair_of(vec_pair_at(pair, i, 0) >> right & 15, vec_pair_at(pair, i, 1) >> right & 15,
+                       pair, i);
+    return pair;
+}
+
+VEC_INLINE vec_i vec_pair_times(vec_i pair, const int factor)
+{
+    VEC_EACH(i)
+    pair = vec_pair_of(vec_pair_at(pair, i, 0) * factor, vec_pair_at(pair, i, 1) * factor, pair, i);
+    return pair;
+}
+
+/* The sum of both products. */
+VEC_INLINE vec_i vec_pair_mul(vec_i a, vec_i b)
+{
+    VEC_EACH(i)
+    a.v[i] =
+        vec_pair_at(a, i, 0) * vec_pair_at(b, i, 0) + vec_pair_at(a, i, 1) * vec_pair_at(b, i, 1);
+    return a;
+}
+
+VEC_INLINE vec_i vec_pair_first(vec_i pair)
+{
+    VEC_EACH(i) pair.v[i] = vec_pair_at(pair, i, 0);
+    return pair;
+}
+
+VEC_INLINE vec_i vec_pair_second(vec_i pair)
+{
+    VEC_EACH(i) pair.v[i] = vec_pair_at(pair, i, 1);
+    return pair;
+}
+
+/* Signed weights, added up to VEC_WIDE_OFF * sum(x) too much: vec_w8_* straight from memory,
+ * vec_wide_* through a stored form of VEC_WIDE_BYTES a weight, against x as vec_wide_x. */
 VEC_INLINE vec_w8 vec_w8_of(vec_b w)
 {
     for (int i = 0; i < VEC_LANES * 4; i++)
@@ -171,19 +282,32 @@ VEC_INLINE vec_w8 vec_w8_of(vec_b w)
     return w;
 }
 
-VEC_INLINE vec_dot8 vec_dot8_start(int32_t sum_x)
+VEC_INLINE vec_i vec_w8_add(vec_i acc, vec_w8 w, vec_b x)
 {
-    return vec_dot4_start(-128 * sum_x);
+    return vec_dot_add(acc, w, x);
 }
 
-VEC_INLINE vec_dot8 vec_dot8_add(vec_dot8 acc, vec_w8 w, vec_b x)
+#define VEC_WIDE_BYTES 1
+#define VEC_WIDE_OFF   128
+
+VEC_INLINE void vec_wide_store(uint8_t *p, vec_b w)
 {
-    return vec_plain_dot(acc, w, x);
+    vec_b_store(p, vec_w8_of(w));
 }
 
-VEC_INLINE vec_i vec_dot8_sum(vec_dot8 acc)
+VEC_INLINE vec_wide vec_wide_load(const uint8_t *p)
 {
-    return acc;
+    return vec_b_load(p);
+}
+
+VEC_INLINE vec_wide vec_wide_quad(const vec_wide_x *p)
+{
+    return vec_b_quad(p);
+}
+
+VEC_INLINE vec_i vec_wide_add(vec_i acc, vec_wide w, vec_wide x)
+{
+    return vec_dot_add(acc, w, x);
 }
 
 #endif

@@ -4,11 +4,15 @@
 
 #include "worker/kernels/backend.h"
 
-/* 32 elements of a quantized row: w = d * q + m. */
+/* 32 elements of a quantized row: w = (d * scale) * q + m * min, where the first 16 elements have
+ * scale[0] and min[0] and the others scale[1] and min[1]. Where one scale serves all 32 it is part
+ * of d and m, and the integers are 1. */
 struct ref_block {
     float d;
     float m;
     bool has_min;
+    int32_t scale[2];
+    int32_t min[2];
     int32_t q[32];
 };
 

@@ -18,14 +18,20 @@ static float ref_leaf(const struct weight *w, const uint8_t *row, const int8_t *
         ref_block_read(w->type, row, b, &block);
         const int8_t *x = q + (size_t)b * QUANT_BLOCK_ITEMS;
         int32_t isum = 0;
-        int32_t sx = 0;
-        for (uint32_t j = 0; j < QUANT_BLOCK_ITEMS; j++) {
-            isum += block.q[j] * x[j];
-            sx += x[j];
+        int32_t msum = 0;
+        for (uint32_t half = 0; half < 2; half++) {
+            int32_t products = 0;
+            int32_t sx = 0;
+            for (uint32_t j = 16 * half; j < 16 * half + 16; j++) {
+                products += block.q[j] * x[j];
+                sx += x[j];
+            }
+            isum += block.scale[half] * products;
+            msum += block.min[half] * sx;
         }
         acc = fmaf(block.d * scales[b], (float)isum, acc);
         if (block.has_min)
-            acc = fmaf(block.m * scales[b], (float)sx, acc);
+            acc = fmaf(block.m * scales[b], (float)msum, acc);
     }
     return acc;
 }

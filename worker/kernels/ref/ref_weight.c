@@ -3,7 +3,7 @@
 
 #include "common/check.h"
 #include "worker/kernels/numerics.h"
-#include "worker/kernels/quant_block.h"
+#include "worker/kernels/quant_raw.h"
 #include "worker/kernels/ref/ref_block.h"
 #include "worker/kernels/shape.h"
 
@@ -89,56 +89,52 @@ float ref_float_element(enum quant_type type, const uint8_t *row, uint32_t k)
     }
 }
 
-static void ref_nibbles(const uint8_t qs[16], int offset, int32_t ret_q[32])
+/* Types with a scale for each 16 elements; the integer sums of both halves are scaled and added
+ * before they meet a float. */
+static bool ref_type_has_halves(enum quant_type type)
 {
-    for (int j = 0; j < 16; j++) {
-        ret_q[j] = (qs[j] & 15) - offset;
-        ret_q[j + 16] = (qs[j] >> 4) - offset;
-    }
+    return type == QUANT_TYPE_Q2_K || type == QUANT_TYPE_Q3_K || type == QUANT_TYPE_Q6_K;
 }
 
 void ref_block_read(enum quant_type type, const uint8_t *row, uint32_t block,
                     struct ref_block *ret_block)
 {
-    ret_block->has_min = false;
-    ret_block->m = 0.0f;
-    switch (type) {
-    case QUANT_TYPE_Q4_0: {
-        struct block_q4_0 q4;
-        memcpy(&q4, row + block * sizeof q4, sizeof q4);
-        ret_block->d = half_to_float(q4.d);
-        ref_nibbles(q4.qs, 8, ret_block->q);
-        break;
+    struct quant_raw raw;
+    quant_raw_read(type, row, block, &raw);
+    ret_block->d = quant_raw_d(type, &raw);
+    ret_block->m = half_to_float(raw.m);
+    ret_block->has_min = quant_raw_has_min(type);
+    for (int half = 0; half < 2; half++) {
+        ret_block->scale[half] = raw.scale[half];
+        ret_block->min[half] = raw.min[half];
     }
-    case QUANT_TYPE_Q4_1: {
-        struct block_q4_1 q4;
-        memcpy(&q4, row + block * sizeof q4, sizeof q4);
-        ret_block->d = half_to_float(q4.d);
-        ret_block->m = half_to_float(q4.m);
-        ret_block->has_min = true;
-        ref_nibbles(q4.qs, 0, ret_block->q);
-        break;
+    if (!ref_type_has_halves(type)) {
+        /* Exact: 11 bits of binary16 times 6. */
+        ret_block->d *= (float)raw.scale[0];
+        ret_block->m *= (float)raw.min[0];
+        ret_block->scale[0] = ret_block->scale[1] = 1;
+        ret_block->min[0] = ret_block->min[1] = 1;
     }
-    default: {
-        CHECK(type == QUANT_TYPE_Q8_0);
-        struct block_q8_0 q8;
-        memcpy(&q8, row + block * sizeof q8, sizeof q8);
-        ret_block->d = half_to_float(q8.d);
-        for (int j = 0; j < 32; j++)
-            ret_block->q[j] = q8.qs[j];
-        break;
-    }
-    }
+    for (int j = 0; j < 32; j++)
+        ret_block->q[j] = quant_raw_value(type, raw.q[j]);
 }
 
-static float ref_weight_element(const struct weight *w, const uint8_t *row, uint32_t k)
+/* Elements of block `block` of a row; the last block of a float row may be short. */
+static void ref_weight_values(const struct weight *w, const uint8_t *row, uint32_t block,
+                              float ret_values[QUANT_BLOCK_ITEMS])
 {
-    if (ref_type_is_float(w->type))
-        return ref_float_element(w->type, row, k);
-    struct ref_block block;
-    ref_block_read(w->type, row, k / QUANT_BLOCK_ITEMS, &block);
-    float product = block.d * (float)block.q[k % QUANT_BLOCK_ITEMS];
-    return block.has_min ? product + block.m : product;
+    uint32_t begin = block * QUANT_BLOCK_ITEMS;
+    if (ref_type_is_float(w->type)) {
+        for (uint32_t k = begin; k < w->cols && k < begin + QUANT_BLOCK_ITEMS; k++)
+            ret_values[k - begin] = ref_float_element(w->type, row, k);
+        return;
+    }
+    struct ref_block b;
+    ref_block_read(w->type, row, block, &b);
+    for (uint32_t j = 0; j < QUANT_BLOCK_ITEMS; j++) {
+        float product = b.d * (float)b.scale[j / 16] * (float)b.q[j];
+        ret_values[j] = b.has_min ? product + b.m * (float)b.min[j / 16] : product;
+    }
 }
 
 void ref_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
@@ -148,7 +144,11 @@ void ref_embed(struct backend *b, const struct weight *w, const int32_t *ids, ui
     for (uint32_t i = 0; i < n; i++) {
         CHECK(ids[i] >= 0 && (uint32_t)ids[i] < w->rows);
         const uint8_t *row = w->data + w->row_bytes * (uint32_t)ids[i];
-        for (uint32_t k = 0; k < w->cols; k++)
-            out[(size_t)i * w->cols + k] = ref_weight_element(w, row, k) * scale;
+        float values[QUANT_BLOCK_ITEMS] = {0};
+        for (uint32_t k = 0; k < w->cols; k++) {
+            if (k % QUANT_BLOCK_ITEMS == 0)
+                ref_weight_values(w, row, k / QUANT_BLOCK_ITEMS, values);
+            out[(size_t)i * w->cols + k] = values[k % QUANT_BLOCK_ITEMS] * scale;
+        }
     }
 }
