@@ -75,6 +75,9 @@ enum err problem_set(struct cloister_problem *problem, enum err code, const char
     __attribute__((format(printf, 3, 4)));
 enum err problem_from(struct cloister_problem *problem, enum err code, const struct errbuf *eb);
 
+/* jobs.c */
+void usage_from_wire(const struct wire_work_usage *u, struct cloister_usage *ret_usage);
+
 /* An id argument; ERR_INVALID names it. */
 enum err argument_id(const char *text, struct id *ret_id, struct cloister_problem *problem);
 

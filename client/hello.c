@@ -3,7 +3,7 @@
 #include "client/connection.h"
 
 #include "common/limits.h"
-#include "common/version.h"
+#include "proto/hello.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,29 +49,15 @@ out:
     return err;
 }
 
-static enum err hello_check(struct cloister *c, const struct wire_hello *hello,
-                            const struct wire_reply *reply, struct cloister_problem *problem)
+static enum err reply_verify(const struct cloister *c, const struct wire_hello *hello,
+                             const struct wire_reply *reply, struct cloister_problem *problem)
 {
-    const struct wire_hello_reply *h = &reply->hello;
-    if (c->pinned && memcmp(h->public_key, c->coordinator_key, sizeof h->public_key) != 0) {
-        char text[2 * ED25519_PUBLIC_BYTES + 1];
-        hex_encode(h->public_key, sizeof h->public_key, text);
-        return problem_set(
-            problem, ERR_REFUSED,
-            "the coordinator at %s shows the key %s, which is not the one configured",
-            c->endpoint.url, text);
-    }
-    struct buf bytes;
-    buf_init(&bytes);
-    wire_hello_reply_signed_bytes(hello->nonce, reply->session, h, &bytes);
-    bool good = !bytes.failed && h->signature.size == ED25519_SIGN_BYTES &&
-                crypto_verify(h->public_key, bytes.data, bytes.size, h->signature.data);
-    buf_fini(&bytes);
-    if (!good)
-        return problem_set(problem, ERR_CORRUPT,
-                           "the coordinator at %s could not prove that it owns its key",
-                           c->endpoint.url);
-    return ERR_OK;
+    struct errbuf eb = {{0}};
+    enum err err = hello_verify(&reply->hello, hello->nonce, reply->session,
+                                c->pinned ? c->coordinator_key : NULL, &eb);
+    return err == ERR_OK
+               ? ERR_OK
+               : problem_set(problem, err, "the coordinator at %s: %s", c->endpoint.url, eb.text);
 }
 
 enum err hello_say(struct cloister *c, uint32_t timeout_ms, uint64_t *ret_session,
@@ -80,39 +66,28 @@ enum err hello_say(struct cloister *c, uint32_t timeout_ms, uint64_t *ret_sessio
     enum err err;
     struct errbuf eb = {0};
     struct arena arena;
-    struct buf bytes;
+    struct wire_hello hello;
     struct wire_reply reply;
-    char build[2 * LIMIT_NAME_BYTES];
+    char build[HELLO_BUILD_BYTES];
     uint8_t signature[ED25519_SIGN_BYTES];
     arena_init(&arena, LIMIT_DECODE_BYTES);
-    buf_init(&bytes);
-    snprintf(build, LIMIT_NAME_BYTES, "%s+%s", cloister_version, cloister_revision);
-    struct wire_hello hello = {.role = WIRE_ROLE_CLIENT,
-                               .node = c->node,
-                               .features = WIRE_FEATURES,
-                               .build = build,
-                               .tenant = c->tenant};
-    hello.worker.device = hello.worker.isa = "";
-    crypto_key_public(c->key, hello.public_key);
-    crypto_random(hello.nonce, sizeof hello.nonce);
+    hello_init(&hello, WIRE_ROLE_CLIENT, c->node, c->key, build);
+    hello.tenant = c->tenant;
 
     err = hello_round(c, &hello, 0, timeout_ms, &arena, &reply, problem);
     if (err == ERR_OK)
-        err = hello_check(c, &hello, &reply, problem);
+        err = reply_verify(c, &hello, &reply, problem);
     if (err != ERR_OK)
         goto out;
     uint64_t session = reply.session;
-    wire_hello_signed_bytes(reply.hello.challenge, session, &hello, &bytes);
-    err = bytes.failed ? err_set(&eb, ERR_NO_MEMORY, "no memory to say Hello")
-                       : crypto_sign(c->key, bytes.data, bytes.size, signature, &eb);
+    err = hello_sign(&hello, c->key, reply.hello.challenge, session, signature, &eb);
     if (err != ERR_OK) {
         problem_from(problem, err, &eb);
         goto out;
     }
-    hello.signature = (struct wire_bytes){.data = signature, .size = sizeof signature};
     err = hello_round(c, &hello, session, timeout_ms, &arena, &reply, problem);
     if (err == ERR_OK)
-        err = hello_check(c, &hello, &reply, problem);
+        err = reply_verify(c, &hello, &reply, problem);
     if (err != ERR_OK)
         goto out;
     if (!reply.hello.established || reply.session == 0) {
@@ -125,7 +100,6 @@ enum err hello_say(struct cloister *c, uint32_t timeout_ms, uint64_t *ret_sessio
     snprintf(ret_server->build, sizeof ret_server->build, "%s", reply.hello.build);
     memcpy(ret_server->public_key, reply.hello.public_key, sizeof ret_server->public_key);
 out:
-    buf_fini(&bytes);
     arena_fini(&arena);
     return err;
 }

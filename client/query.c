@@ -65,14 +65,6 @@ static void job_info_from_wire(const struct wire_job_info *w, struct cloister_jo
         .attempts = w->attempts,
         .max_tokens = w->max_tokens,
         .queued_ahead = w->queued_ahead,
-        .usage = {.prompt_tokens = w->usage.prompt_tokens,
-                  .prompt_cached = w->usage.prompt_cached,
-                  .prompt_computed = w->usage.prompt_computed,
-                  .resumed_tokens = w->usage.resumed_tokens,
-                  .completion_tokens = w->usage.completion_tokens,
-                  .queue_us = w->usage.queue_us,
-                  .prefill_us = w->usage.prefill_us,
-                  .decode_us = w->usage.decode_us},
         .reserved_tokens = w->reserved_tokens,
         .finish = (enum cloister_finish)w->finish,
         .error = (enum cloister_error)w->error.code,
@@ -80,6 +72,7 @@ static void job_info_from_wire(const struct wire_job_info *w, struct cloister_jo
         .reserve_record = w->reserve_seq,
         .settle_record = w->settle_seq,
     };
+    usage_from_wire(&w->usage, &ret_info->usage);
     id_format(&w->job_id, ret_info->id);
 }
 

@@ -34,7 +34,6 @@
 #define TICK_MS 1000
 /* Calls by their id; a power of two. */
 #define BUCKETS 256u
-#define ID_FLAG 0x80000000u
 /* Requests that are not sent yet: one more is ERR_BUSY. */
 #define UNSENT_BYTES_MAX (4 * (size_t)LIMIT_FRAME_BYTES)
 /* Sent is what the system has taken. On a slow line it may hold some megabytes, which no answer has
@@ -578,7 +577,7 @@ enum err transport_call_start(struct transport_client *c, const void *bytes, siz
         return err_set(eb, ERR_TOO_LARGE, "a request of %zu bytes is over LIMIT_FRAME_BYTES (%u)",
                        size, LIMIT_FRAME_BYTES);
     struct transport_call *call = calloc(1, sizeof *call);
-    struct transport_frame *frame = transport_frame_new(ID_FLAG, bytes, size);
+    struct transport_frame *frame = transport_frame_new(TRANSPORT_ID_FLAG, bytes, size);
     if (call == NULL || frame == NULL) {
         free(call);
         free(frame);
@@ -606,7 +605,7 @@ enum err transport_call_start(struct transport_client *c, const void *bytes, siz
                     : err_set(eb, ERR_CANCELLED, "%s: the client is closing", c->url);
     }
     *ret_call = call; /* before the callback can run */
-    call->id = ID_FLAG | ++c->last_id;
+    call->id = TRANSPORT_ID_FLAG | ++c->last_id;
     transport_frame_set_id(frame, call->id);
     c->references++;
     call_add(c, call);

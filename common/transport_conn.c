@@ -28,11 +28,10 @@
 
 enum {
     HEAD_BYTES = 8,
-    ID_BYTES = 4,
+    FRAME_ID_BYTES = 4,
     BUFFER_BYTES = 16384,
     IOV_MAX_COUNT = 8, /* as many as an nng aio takes */
 };
-#define ID_FLAG 0x80000000u
 /* What nng has can no longer be taken back: beside the first frame no more than this. */
 #define BATCH_BYTES (128u << 10)
 /* A peer for whom more than this is queued loses its connection. */
@@ -98,24 +97,24 @@ static uint64_t get_be(const uint8_t *bytes, size_t size)
 struct transport_frame *transport_frame_new(uint32_t id, const void *payload, size_t size)
 {
     CHECK(size <= LIMIT_FRAME_BYTES);
-    struct transport_frame *frame = malloc(sizeof *frame + HEAD_BYTES + ID_BYTES + size);
+    struct transport_frame *frame = malloc(sizeof *frame + HEAD_BYTES + FRAME_ID_BYTES + size);
     if (frame == NULL)
         return NULL;
     frame->next = frame->previous = NULL;
     frame->sending = false;
-    frame->size = HEAD_BYTES + ID_BYTES + size;
-    put_be(frame->bytes, HEAD_BYTES, ID_BYTES + size);
+    frame->size = HEAD_BYTES + FRAME_ID_BYTES + size;
+    put_be(frame->bytes, HEAD_BYTES, FRAME_ID_BYTES + size);
     transport_frame_set_id(frame, id);
     if (size > 0)
-        memcpy(frame->bytes + HEAD_BYTES + ID_BYTES, payload, size);
+        memcpy(frame->bytes + HEAD_BYTES + FRAME_ID_BYTES, payload, size);
     return frame;
 }
 
 void transport_frame_set_id(struct transport_frame *frame, uint32_t id)
 {
-    CHECK((id & ID_FLAG) != 0);
+    CHECK((id & TRANSPORT_ID_FLAG) != 0);
     frame->id = id;
-    put_be(frame->bytes + HEAD_BYTES, ID_BYTES, id);
+    put_be(frame->bytes + HEAD_BYTES, FRAME_ID_BYTES, id);
 }
 
 struct transport_conn *transport_conn_new(nng_stream *stream, const struct transport_conn_ops *ops,
@@ -367,7 +366,7 @@ static bool head_received(struct transport_conn *c, bool up)
     if (!up)
         return hello_received(c);
     uint64_t size = get_be(c->head, HEAD_BYTES);
-    if (size < ID_BYTES || size > ID_BYTES + LIMIT_FRAME_BYTES)
+    if (size < FRAME_ID_BYTES || size > FRAME_ID_BYTES + LIMIT_FRAME_BYTES)
         return false;
     c->body_size = (size_t)size;
     c->body_got = 0;
@@ -377,12 +376,12 @@ static bool head_received(struct transport_conn *c, bool up)
 static bool body_received(struct transport_conn *c)
 {
     struct transport_received frame = {
-        .id = (uint32_t)get_be(c->body, ID_BYTES),
+        .id = (uint32_t)get_be(c->body, FRAME_ID_BYTES),
         .block = c->body,
-        .payload = c->body + ID_BYTES,
-        .size = c->body_size - ID_BYTES,
+        .payload = c->body + FRAME_ID_BYTES,
+        .size = c->body_size - FRAME_ID_BYTES,
     };
-    if ((frame.id & ID_FLAG) == 0)
+    if ((frame.id & TRANSPORT_ID_FLAG) == 0)
         return false; /* it has come through devices, which we have none of */
     if (c->body_capacity > TRANSPORT_SMALL_BYTES && c->ops->on_buffer != NULL)
         (void)c->ops->on_buffer(c->arg, c, 0);

@@ -23,6 +23,9 @@ enum transport_protocol { TRANSPORT_PROTOCOL_REQ = 0x30, TRANSPORT_PROTOCOL_REP 
 
 struct transport_conn;
 
+/* The highest bit of a frame's id, set in every one. */
+#define TRANSPORT_ID_FLAG 0x80000000u
+
 /* A frame to be sent. `next` is free for whoever owns it; the rest is the connection's. */
 struct transport_frame {
     struct transport_frame *next, *previous;

@@ -139,8 +139,10 @@ struct record_learned {
 
 /* Canonical: fields ascending, no unknown ones, default values left out: what protobuf-c packs.
  * Leaf of the Merkle tree: SHA-256(0x00 || these bytes). */
+#define RECORD_LEDGER_SCHEMA 1u
+
 struct record_ledger {
-    uint32_t schema;
+    uint32_t schema; /* RECORD_LEDGER_SCHEMA */
     enum record_ledger_kind kind;
     uint64_t seq;
     const char *node; /* the coordinator */

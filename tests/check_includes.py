@@ -20,7 +20,7 @@ PARTS = ("common", "proto", "coordinator", "worker", "client")
 OURS = [
     (r"client/cloister\.h", []),
     (r"client/cli/", [r"common/", r"proto/wire\.h", r"client/", r"coordinator/ledger/export\.h"]),
-    (r"client/", [r"common/", r"proto/wire\.h", r"client/(?!cli/)"]),
+    (r"client/", [r"common/", r"proto/(wire|hello)\.h", r"client/(?!cli/)"]),
     (r"common/", [r"common/"]),
     (r"proto/", [r"common/", r"proto/"]),
     (r"coordinator/core/",
@@ -39,7 +39,7 @@ OURS = [
      [r"common/(?!transport)", r"worker/engine/", r"worker/kernels/", r"worker/model/"]),
     (r"worker/engine_tool/",
      [r"common/(?!transport)", r"worker/"]),
-    (r"worker/", [r"common/", r"proto/wire\.h", r"worker/"]),
+    (r"worker/", [r"common/", r"proto/(wire|hello)\.h", r"worker/"]),
 ]
 
 # Libraries: each is known to few files.

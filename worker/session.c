@@ -4,7 +4,7 @@
 #include "common/check.h"
 #include "common/limits.h"
 #include "common/log.h"
-#include "common/version.h"
+#include "proto/hello.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -127,53 +127,21 @@ static enum err hello_send(struct session *s, const uint8_t *challenge, struct e
     struct wire_request request = {.kind = WIRE_REQUEST_HELLO};
     struct wire_hello *hello = &request.hello;
     struct arena arena;
-    struct buf signed_bytes;
     uint8_t signature[ED25519_SIGN_BYTES];
-    char build[128];
+    char build[HELLO_BUILD_BYTES];
     enum err e = ERR_OK;
 
     arena_init(&arena, LIMIT_DECODE_BYTES);
-    buf_init(&signed_bytes);
-    (void)snprintf(build, sizeof build, "%s+%s", cloister_version, cloister_revision);
-    hello->role = WIRE_ROLE_WORKER;
-    hello->node = s->config.node;
-    hello->features = WIRE_FEATURES;
-    hello->build = build;
-    hello->tenant = "";
-    hello->worker.device = hello->worker.isa = "";
-    crypto_key_public(s->config.key, hello->public_key);
-    crypto_random(s->nonce, sizeof s->nonce);
-    memcpy(hello->nonce, s->nonce, sizeof s->nonce);
+    hello_init(hello, WIRE_ROLE_WORKER, s->config.node, s->config.key, build);
+    memcpy(s->nonce, hello->nonce, sizeof s->nonce);
     if (challenge != NULL) {
-        wire_hello_signed_bytes(challenge, s->number, hello, &signed_bytes);
-        e = crypto_sign(s->config.key, signed_bytes.data, signed_bytes.size, signature, eb);
+        e = hello_sign(hello, s->config.key, challenge, s->number, signature, eb);
         if (e == ERR_OK)
             e = s->config.ops->hello(s->config.ops_arg, &arena, &hello->worker);
-        hello->signature = (struct wire_bytes){.data = signature, .size = sizeof signature};
     }
     if (e == ERR_OK)
         e = call_start(s, CALL_HELLO, &request, HELLO_TIMEOUT_MS, eb);
-    buf_fini(&signed_bytes);
     arena_fini(&arena);
-    return e;
-}
-
-static enum err hello_check(const struct session *s, uint64_t number,
-                            const struct wire_hello_reply *reply, struct errbuf *eb)
-{
-    struct buf signed_bytes;
-    enum err e = ERR_OK;
-
-    buf_init(&signed_bytes);
-    wire_hello_reply_signed_bytes(s->nonce, number, reply, &signed_bytes);
-    if (reply->signature.size != ED25519_SIGN_BYTES ||
-        !crypto_verify(reply->public_key, signed_bytes.data, signed_bytes.size,
-                       reply->signature.data))
-        e = err_set(eb, ERR_REFUSED, "its signature is wrong");
-    else if (s->config.coordinator_key != NULL &&
-             memcmp(s->config.coordinator_key, reply->public_key, ED25519_PUBLIC_BYTES) != 0)
-        e = err_set(eb, ERR_REFUSED, "its key is not the configured coordinator_key");
-    buf_fini(&signed_bytes);
     return e;
 }
 
@@ -182,7 +150,7 @@ static void hello_answered(struct session *s, uint64_t now_ms, const struct wire
     const struct wire_hello_reply *hello = &reply->hello;
     struct errbuf eb = {{0}};
 
-    enum err e = hello_check(s, reply->session, hello, &eb);
+    enum err e = hello_verify(hello, s->nonce, reply->session, s->config.coordinator_key, &eb);
     if (e == ERR_OK && !hello->established) {
         s->number = reply->session;
         e = hello_send(s, hello->challenge, &eb);

@@ -4,6 +4,7 @@
 #include "client/cli/command_values.h"
 #include "client/cli/output.h"
 #include "client/cli/progress.h"
+#include "client/cli/interrupt.h"
 #include "client/cli/show.h"
 #include "client/cli/text.h"
 

@@ -1,6 +1,7 @@
 /* cloister submit: one job, its answer as it comes. */
 #include "client/cli/command_values.h"
 #include "client/cli/output.h"
+#include "client/cli/interrupt.h"
 #include "client/cli/show.h"
 #include "common/limits.h"
 

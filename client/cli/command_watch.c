@@ -1,5 +1,6 @@
 /* cloister watch: the answer of a job that is there already. */
 #include "client/cli/command_values.h"
+#include "client/cli/interrupt.h"
 #include "client/cli/show.h"
 
 #include "common/limits.h"

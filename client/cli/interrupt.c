@@ -1,6 +1,6 @@
 /* Ctrl-C. Signals are taken by a thread of their own, which may call the library; a signal handler
  * may not. */
-#include "client/cli/show.h"
+#include "client/cli/interrupt.h"
 
 #include "common/check.h"
 

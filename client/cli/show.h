@@ -1,6 +1,5 @@
 /*
- * show.h - a job's answer on its way out: text as it comes, or one JSON document at the end; and
- * Ctrl-C, which cancels the job and the second time leaves at once.
+ * show.h - a job's answer on its way out: text as it comes, or one JSON document at the end.
  */
 #ifndef CLOISTER_CLI_SHOW_H
 #define CLOISTER_CLI_SHOW_H
@@ -8,8 +7,6 @@
 #include "client/cli/cli.h"
 #include "client/cli/text.h"
 #include "common/buf.h"
-
-#include <pthread.h>
 
 struct show {
     struct cli *cli;
@@ -31,24 +28,5 @@ void show_fini(struct show *show);
  * `seed` goes into the JSON document and, with -v, into the line on stderr, where has_seed. Returns
  * an exit code. */
 int show_run(struct show *show, bool has_seed, uint64_t seed);
-
-/* Ctrl-C, SIGTERM and SIGHUP: before there is a connection they end the program; then, where
- * `cancels` and a job is named, they cancel the job, else they interrupt the connection. The second
- * one ends the program at once with 130. Starts a thread; the signals are blocked in all threads
- * made later, so call it before connecting. */
-struct interrupt {
-    pthread_t thread, canceller;
-    pthread_mutex_t mutex;
-    bool cancels, terminal;
-    struct cloister *cluster;
-    char id[CLOISTER_ID_BYTES]; /* "": none yet */
-    bool hit, cancelling;
-};
-
-void interrupt_start(struct interrupt *i, const struct cli *cli, bool cancels);
-void interrupt_connected(struct interrupt *i, struct cloister *cluster);
-void interrupt_name_job(struct interrupt *i, const char *id);
-bool interrupt_was_hit(struct interrupt *i);
-void interrupt_stop(struct interrupt *i);
 
 #endif

@@ -68,6 +68,7 @@ struct core *core_new(const struct core_config *config)
     tree_init(&c->queued, queue_order_compare);
     tree_init(&c->ended, queue_order_compare);
     names_init(c);
+    tenants_init(c);
     models_init(c);
     workers_init(c);
     sessions_init(c);
@@ -93,6 +94,7 @@ void core_free(struct core *c)
         job_free(j);
     }
     models_free(c);
+    tenants_free(c);
     names_free(c);
     free(c->buckets);
     free(c->frozen_text);

@@ -6,6 +6,7 @@
  * Policy 1: what was delivered is owed, also when the tenant cancelled or its deadline passed;
  * what the cluster failed at is not, though the record still says what was computed.
  */
+#include "common/date.h"
 #include "coordinator/core/state.h"
 
 static const struct ledger_rule policy[] = {
@@ -105,7 +106,7 @@ void ledger_finish(struct core *c, struct core_job *j, struct core_effects *fx)
     t->settled_tokens += prompt_billable + r->completion_billable;
     tenant_touch(c, t);
 
-    struct core_usage *u = usage_get(c, t->name, j->model->name, day_of_wall(c->wall_ns));
+    struct core_usage *u = usage_get(c, t->name, j->model->name, date_of_wall(c->wall_ns));
     u->row.jobs++;
     u->row.prompt_tokens += prompt_billable;
     u->row.prompt_cached += rule->bill_prompt ? j->prompt_cached : 0;

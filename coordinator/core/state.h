@@ -352,17 +352,19 @@ void timer_clear(struct core *c, struct core_timer *t); /* fine where it is not 
 enum core_timer_kind timer_kind(const struct core_timer *t);
 
 /* ---- names.c ---- */
+void names_init(struct core *c);
+void names_free(struct core *c);
 const char *name_intern(struct core *c, const char *text);
+
+/* ---- tenant.c ---- */
 struct core_tenant *tenant_find(const struct core *c, const char *name);
 struct core_tenant *tenant_get(struct core *c, const char *name); /* made where missing */
 void tenant_touch(struct core *c, struct core_tenant *t);
 struct core_owner *owner_get(struct core *c, const struct core_owner *like);
 struct core_usage *usage_get(struct core *c, const char *tenant, const char *model, uint32_t day);
 void usage_touch(struct core *c, struct core_usage *u);
-void names_init(struct core *c);
-void names_free(struct core *c);
-/* yyyymmdd of a wall clock, UTC. */
-uint32_t day_of_wall(uint64_t wall_ns);
+void tenants_init(struct core *c);
+void tenants_free(struct core *c);
 
 /* ---- effects.c ---- */
 struct core_effect *effect_add(struct core_effects *fx, enum core_effect_kind kind);

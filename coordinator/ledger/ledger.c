@@ -406,7 +406,7 @@ enum err ledger_append(struct ledger *l, struct store_txn *txn, struct record_le
 {
     uint8_t key[8], leaf[SHA256_BYTES];
 
-    record->schema = LEDGER_SCHEMA;
+    record->schema = RECORD_LEDGER_SCHEMA;
     record->seq = l->pending.size;
     enum err e = counts_check(record, eb);
     if (e != ERR_OK)

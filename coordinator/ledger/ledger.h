@@ -42,8 +42,6 @@ enum err ledger_open(struct ledger **ret_ledger, struct store *store,
                      const struct ledger_config *config, struct errbuf *eb);
 void ledger_close(struct ledger *l);
 
-#define LEDGER_SCHEMA 1u
-
 /* Sets record->seq and schema, packs, and writes record and tree nodes into `txn`. Several appends
  * a transaction. The caller commits, then calls ledger_committed, or ledger_rolled_back: also after
  * an error of append, and before the next one. */

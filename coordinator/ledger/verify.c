@@ -18,8 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RECORD_SCHEMA 1u
-
 /* A KEY record; the last one that is signed must name the key that signed. */
 struct key_seen {
     uint64_t seq, line;
@@ -345,9 +343,9 @@ static enum err rules_check(struct verifier *v, const struct record_ledger *r)
         return bad_record(v, r->seq,
                           "%" PRIu64 " records are missing before it, from seq %" PRIu64 " on",
                           r->seq - expected, expected);
-    if (r->schema != RECORD_SCHEMA)
+    if (r->schema != RECORD_LEDGER_SCHEMA)
         return bad_record(v, r->seq, "a record of schema %" PRIu32 ", this program reads %u",
-                          r->schema, RECORD_SCHEMA);
+                          r->schema, RECORD_LEDGER_SCHEMA);
     switch (r->kind) {
     case RECORD_LEDGER_RESERVE:
         return reserve_check(v, r);

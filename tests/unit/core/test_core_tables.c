@@ -2,6 +2,7 @@
  * that keeps order. */
 #include "tests/unit/core/core_test.h"
 
+#include "common/date.h"
 #include "coordinator/core/state.h"
 
 #include <string.h>
@@ -162,7 +163,7 @@ static void days_are_those_of_the_calendar(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
-        assert_int_equal(day_of_wall(table[i].seconds * 1000000000u), table[i].day);
+        assert_int_equal(date_of_wall(table[i].seconds * 1000000000u), table[i].day);
 }
 
 /* What workers say of the file, the greatest where they differ; what the last of them said where

@@ -51,7 +51,7 @@ static void file_record(struct file *f, const struct record_ledger *record)
 static void file_append(struct file *f, struct record_ledger record)
 {
     record.seq = f->tree.size;
-    record.schema = LEDGER_SCHEMA;
+    record.schema = RECORD_LEDGER_SCHEMA;
     file_record(f, &record);
 }
 
@@ -337,7 +337,7 @@ static void broken_rules_are_named_by_line_and_seq(void **state)
         file_append(&f, ledger_test_reserve(0));
         file_append(&f, ledger_test_reserve(1));
         r.seq = 2;
-        r.schema = LEDGER_SCHEMA;
+        r.schema = RECORD_LEDGER_SCHEMA;
         cases[i].bend(&r);
         file_record(&f, &r);
         file_append(&f, ledger_test_settle(0, 0));

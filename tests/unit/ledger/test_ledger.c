@@ -86,7 +86,7 @@ static void records_get_dense_numbers_and_a_root_by_the_definition(void **state)
             record_ledger_decode(range.records[i].data, range.records[i].size, &arena, &r, &eb),
             ERR_OK, &eb);
         assert_int_equal(r.seq, i);
-        assert_int_equal(r.schema, LEDGER_SCHEMA);
+        assert_int_equal(r.schema, RECORD_LEDGER_SCHEMA);
         merkle_leaf_hash(range.records[i].data, range.records[i].size, leaf);
         assert_int_equal(merkle_frontier_append(&expected, leaf, NULL, NULL, NULL), ERR_OK);
     }

@@ -115,7 +115,7 @@ struct watcher {
     void *arg;
 };
 
-static void usage_from_wire(const struct wire_work_usage *u, struct cloister_usage *ret_usage)
+void usage_from_wire(const struct wire_work_usage *u, struct cloister_usage *ret_usage)
 {
     *ret_usage = (struct cloister_usage){.prompt_tokens = u->prompt_tokens,
                                          .prompt_cached = u->prompt_cached,
