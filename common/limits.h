@@ -15,6 +15,8 @@
 #define LIMIT_STOP_TOKENS        64u
 #define LIMIT_LOGIT_BIASES       1024u /* ids of one job whose logits are shifted */
 #define LIMIT_TOP_LOGPROBS       20u   /* likeliest tokens told beside the drawn one */
+#define LIMIT_LOGPROB_BYTES      256u  /* of a token's own bytes, beside its logprob */
+#define LIMIT_LOGPROBS_BYTES     8192u /* all logprobs of one token, packed */
 #define LIMIT_COMPLETIONS        128u  /* answers to one prompt, asked for at once */
 #define LIMIT_ERROR_TEXT_BYTES   1024u
 #define LIMIT_MODELS_PER_WORKER  256u
@@ -51,6 +53,8 @@
 #define LIMIT_TENANTS 65536u
 
 _Static_assert(LIMIT_PROMPT_BYTES < LIMIT_FRAME_BYTES, "a prompt must fit its frame");
+_Static_assert((LIMIT_TOP_LOGPROBS + 1) * (LIMIT_LOGPROB_BYTES + 24u) < LIMIT_LOGPROBS_BYTES,
+               "a token's logprobs must fit");
 _Static_assert(LIMIT_TOKENS_PER_FRAME * 16u < LIMIT_FRAME_BYTES, "tokens must fit their frame");
 
 #endif

@@ -6,8 +6,9 @@
 #include <string.h>
 
 /* What a frame may carry beside its smaller parts. */
-#define FILL_BYTES_MAX (8u << 20)
-#define ID_WIRE_BYTES  10u /* a negative int32 as a varint; ids are never longer */
+#define FILL_BYTES_MAX      (8u << 20)
+#define LOGPROBS_WIRE_BYTES 4u  /* beside their own bytes */
+#define ID_WIRE_BYTES       10u /* a negative int32 as a varint; ids are never longer */
 
 /* ---- tokens ---- */
 
@@ -24,8 +25,10 @@ struct chunk_reader {
     /* so far */
     struct buf ids; /* int32_t */
     struct buf text;
-    uint32_t start; /* index of ids[0] */
+    struct buf logprobs; /* struct wire_bytes; what they point to lies in the arena */
+    uint32_t start;      /* index of ids[0] */
     uint32_t next;
+    size_t logprob_bytes; /* of a frame */
     bool began;
     bool cut; /* a bound was reached */
     enum err err;
@@ -61,7 +64,9 @@ static bool chunk_visit(void *arg, const uint8_t *key, size_t key_size, struct s
     if (first + chunk.n_ids <= r->first && !(chunk.n_ids == 0 && first == r->first))
         return true; /* before the place that was asked for */
     size_t n_ids = r->ids.size / sizeof(int32_t) + chunk.n_ids;
-    size_t bytes = r->text.size + chunk.text_size + n_ids * ID_WIRE_BYTES;
+    size_t bytes = r->text.size + chunk.text_size + n_ids * ID_WIRE_BYTES + r->logprob_bytes;
+    for (size_t i = 0; i < chunk.n_logprobs; i++)
+        bytes += chunk.logprobs[i].size + LOGPROBS_WIRE_BYTES;
     if (r->began && (n_ids > r->tokens_max || bytes > r->bytes_max)) {
         r->cut = true;
         return false;
@@ -79,6 +84,10 @@ static bool chunk_visit(void *arg, const uint8_t *key, size_t key_size, struct s
     size_t skipped_bytes = chunk_text_before(&chunk, skipped);
     buf_append(&r->ids, chunk.ids + skipped, (chunk.n_ids - skipped) * sizeof(int32_t));
     buf_append(&r->text, chunk.text + skipped_bytes, chunk.text_size - skipped_bytes);
+    for (size_t i = skipped; i < chunk.n_logprobs; i++) {
+        buf_append(&r->logprobs, &chunk.logprobs[i], sizeof chunk.logprobs[i]);
+        r->logprob_bytes += chunk.logprobs[i].size + LOGPROBS_WIRE_BYTES;
+    }
     r->next = first + (uint32_t)chunk.n_ids;
     return true;
 }
@@ -90,6 +99,7 @@ static enum err chunks_read(struct store_txn *txn, struct chunk_reader *r)
     uint8_t key[APPLY_CHUNK_KEY_BYTES];
     buf_init(&r->ids);
     buf_init(&r->text);
+    buf_init(&r->logprobs);
     r->start = r->next = r->first;
     apply_chunk_key(&r->job_id, r->first, key);
     enum err err = store_scan(txn, STORE_TABLE_CHUNK, key, sizeof key, chunk_visit, r, r->eb);
@@ -98,13 +108,15 @@ static enum err chunks_read(struct store_txn *txn, struct chunk_reader *r)
     if (err == ERR_OK && r->first < r->tokens && (!r->began || r->start > r->first)) {
         buf_clear(&r->ids);
         buf_clear(&r->text);
+        buf_clear(&r->logprobs);
+        r->logprob_bytes = 0;
         r->began = r->cut = false;
         apply_chunk_key(&r->job_id, 0, key);
         err = store_scan(txn, STORE_TABLE_CHUNK, key, sizeof key, chunk_visit, r, r->eb);
         if (err == ERR_OK)
             err = r->err;
     }
-    if (err == ERR_OK && (r->ids.failed || r->text.failed))
+    if (err == ERR_OK && (r->ids.failed || r->text.failed || r->logprobs.failed))
         err = err_set(r->eb, ERR_NO_MEMORY, "no memory for a job's tokens");
     if (err == ERR_OK && !r->cut && r->next != r->tokens)
         err = err_set(r->eb, ERR_CORRUPT, "a job has %u tokens, but %u are stored", r->tokens,
@@ -131,17 +143,24 @@ static enum err tokens_fill(struct store_txn *txn, struct core_effect *e, struct
                              .bytes_max = FILL_BYTES_MAX,
                              .arena = arena,
                              .eb = eb};
-    const uint8_t *ids = NULL, *text = NULL;
+    const uint8_t *ids = NULL, *text = NULL, *logprobs = NULL;
     enum err err = chunks_read(txn, &r);
     if (err == ERR_OK)
         err = arena_take(arena, &r.ids, &ids, eb);
     if (err == ERR_OK)
         err = arena_take(arena, &r.text, &text, eb);
+    if (err == ERR_OK)
+        err = arena_take(arena, &r.logprobs, &logprobs, eb);
     if (err == ERR_OK) {
         w->first = r.start;
         w->ids = (const int32_t *)(const void *)ids;
         w->n_ids = r.ids.size / sizeof(int32_t);
         w->text = (struct wire_bytes){.data = text, .size = r.text.size};
+        /* All or none: a worker that sent them for some of the tokens is not passed on. */
+        if (r.logprobs.size / sizeof(struct wire_bytes) == w->n_ids) {
+            w->logprobs = (const struct wire_bytes *)(const void *)logprobs;
+            w->n_logprobs = w->n_ids;
+        }
         if (r.cut) { /* the end is told with the last of it */
             w->end = false;
             w->finish = WIRE_FINISH_UNSPECIFIED;
@@ -149,6 +168,7 @@ static enum err tokens_fill(struct store_txn *txn, struct core_effect *e, struct
     }
     buf_fini(&r.ids);
     buf_fini(&r.text);
+    buf_fini(&r.logprobs);
     return err;
 }
 

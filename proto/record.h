@@ -92,6 +92,8 @@ struct record_chunk {
     size_t text_size;
     const int32_t *text_sizes; /* as in struct wire_lease_progress */
     size_t n_text_sizes;
+    const struct wire_bytes *logprobs; /* as in struct wire_lease_progress */
+    size_t n_logprobs;
 };
 
 struct record_usage {

@@ -72,6 +72,8 @@ static const struct convert_field chunk_fields[] = {
     FIELD_IDS(P(ChunkRecord), W(chunk), ids, LIMIT_TOKENS_PER_FRAME),
     FIELD_BYTES_PAIR(P(ChunkRecord), W(chunk), text, LIMIT_FRAME_BYTES),
     FIELD_IDS(P(ChunkRecord), W(chunk), text_sizes, LIMIT_TOKENS_PER_FRAME),
+    FIELD_BYTES_LIST(P(ChunkRecord), W(chunk), logprobs, LIMIT_TOKENS_PER_FRAME,
+                     LIMIT_LOGPROBS_BYTES, 0),
 };
 
 static enum err chunk_check(const void *ours, const struct convert_place *place)
@@ -80,6 +82,9 @@ static enum err chunk_check(const void *ours, const struct convert_place *place)
     if (!wire_text_sizes_fit(c->text_sizes, c->n_text_sizes, c->n_ids, c->text_size))
         return convert_refuse(place, ERR_INVALID, "text_sizes",
                               "not those of %zu ids and %zu bytes", c->n_ids, c->text_size);
+    if (c->n_logprobs > 0 && c->n_logprobs != c->n_ids)
+        return convert_refuse(place, ERR_INVALID, "logprobs", "%zu are not those of %zu ids",
+                              c->n_logprobs, c->n_ids);
     return ERR_OK;
 }
 

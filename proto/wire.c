@@ -160,6 +160,23 @@ enum err wire_sampling_encode(const struct wire_sampling *sampling, struct buf *
     return convert_encode(&wire_sampling_table, "sampling", sampling, FRAME_CAP, out, eb);
 }
 
+enum err wire_token_logprobs_encode(const struct wire_token_logprobs *logprobs, struct buf *out,
+                                    struct errbuf *eb)
+{
+    return convert_encode(&wire_token_logprobs_table, "logprobs", logprobs, LIMIT_LOGPROBS_BYTES,
+                          "LIMIT_LOGPROBS_BYTES", out, eb);
+}
+
+enum err wire_token_logprobs_decode(const struct wire_bytes *packed, struct arena *arena,
+                                    struct wire_token_logprobs *ret_logprobs, struct errbuf *eb)
+{
+    if (packed->size > LIMIT_LOGPROBS_BYTES)
+        return err_set(eb, ERR_TOO_LARGE, "logprobs: %zu bytes are over LIMIT_LOGPROBS_BYTES (%u)",
+                       packed->size, LIMIT_LOGPROBS_BYTES);
+    return convert_decode(&wire_token_logprobs_table, "logprobs", packed->data, packed->size, arena,
+                          ret_logprobs, eb);
+}
+
 /* ---- names ---- */
 
 struct wire_names {

@@ -195,6 +195,11 @@ struct wire_chat_message {
     struct wire_bytes content; /* any bytes */
 };
 
+struct wire_logit_bias {
+    uint32_t id;
+    float bias;
+};
+
 struct wire_sampling {
     float temperature;
     uint32_t top_k;
@@ -204,6 +209,23 @@ struct wire_sampling {
     float presence_penalty;
     float frequency_penalty;
     uint64_t seed;
+    float typical_p; /* 0 and 1: off */
+    const struct wire_logit_bias *logit_bias;
+    size_t n_logit_bias;
+};
+
+/* A token and the natural logarithm of its probability, as the model itself sees it. */
+struct wire_token_logprob {
+    uint32_t id;
+    float logprob;
+    struct wire_bytes bytes; /* what it is written with; cut where it is very long */
+};
+
+/* What stands for one completion token in the lists called logprobs, packed. */
+struct wire_token_logprobs {
+    struct wire_token_logprob drawn;
+    const struct wire_token_logprob *top; /* likeliest first */
+    size_t n_top;
 };
 
 /* What is to be computed. Stored as it came; nothing in it is changed by the cluster. */
@@ -225,6 +247,10 @@ struct wire_job {
     bool cancel_on_disconnect; /* else it runs on when nobody watches */
     const char *project;
     const char *cost_center;
+    const int32_t *stop_tokens; /* end the answer and add no text */
+    size_t n_stop_tokens;
+    bool logprobs;         /* of each token are wanted, */
+    uint32_t top_logprobs; /* and of this many of the likeliest in its place */
 };
 
 struct wire_command_load {
@@ -299,6 +325,8 @@ struct wire_lease_progress {
      * over stands behind the last token, where the job ends. */
     const int32_t *text_sizes;
     size_t n_text_sizes;
+    const struct wire_bytes *logprobs; /* of each id a packed wire_token_logprobs; or none */
+    size_t n_logprobs;
 };
 
 /* Whether text_sizes go with n_ids ids and text_size bytes of text. */
@@ -357,7 +385,9 @@ struct wire_watch_reply {
     bool end; /* the job is over and this was the last of it */
     enum wire_finish finish;
     struct wire_error error;
-    struct wire_work_usage usage; /* prompt tokens from the start on, completion so far */
+    struct wire_work_usage usage;      /* prompt tokens from the start on, completion so far */
+    const struct wire_bytes *logprobs; /* as in wire_lease_progress */
+    size_t n_logprobs;
 };
 
 struct wire_cancel {
@@ -650,6 +680,10 @@ enum err wire_job_decode(const void *bytes, size_t size, struct arena *arena,
                          struct wire_job *ret_job, struct errbuf *eb);
 enum err wire_sampling_encode(const struct wire_sampling *sampling, struct buf *out,
                               struct errbuf *eb);
+enum err wire_token_logprobs_encode(const struct wire_token_logprobs *logprobs, struct buf *out,
+                                    struct errbuf *eb);
+enum err wire_token_logprobs_decode(const struct wire_bytes *packed, struct arena *arena,
+                                    struct wire_token_logprobs *ret_logprobs, struct errbuf *eb);
 
 /* Names for people: "queued", "interactive", ... ; "unknown" outside the enum. */
 const char *wire_job_state_name(enum wire_job_state state);

@@ -57,28 +57,46 @@ enum err wire_hello_reply_check(const void *ours, const struct convert_place *pl
 
 /* ---- jobs ---- */
 
+enum err wire_logit_bias_check(const void *ours, const struct convert_place *place)
+{
+    const struct wire_logit_bias *b = ours;
+
+    if (b->bias < -100.0f || b->bias > 100.0f)
+        return convert_refuse(place, ERR_INVALID, "bias", "%g is not within -100 .. 100",
+                              (double)b->bias);
+    return ERR_OK;
+}
+
 enum err wire_sampling_check(const void *ours, const struct convert_place *place)
 {
     const struct wire_sampling *s = ours;
 
-    if (s->temperature < 0.0f)
-        return convert_refuse(place, ERR_INVALID, "temperature", "%g is below 0",
+    if (s->temperature < 0.0f || s->temperature > 100.0f)
+        return convert_refuse(place, ERR_INVALID, "temperature", "%g is not within 0 .. 100",
                               (double)s->temperature);
+    if (s->typical_p < 0.0f || s->typical_p > 1.0f)
+        return convert_refuse(place, ERR_INVALID, "typical_p", "%g is not within 0 .. 1",
+                              (double)s->typical_p);
     if (s->top_p <= 0.0f || s->top_p > 1.0f)
         return convert_refuse(place, ERR_INVALID, "top_p", "%g is not over 0 and at most 1",
                               (double)s->top_p);
     if (s->min_p < 0.0f || s->min_p >= 1.0f)
         return convert_refuse(place, ERR_INVALID, "min_p", "%g is not at least 0 and below 1",
                               (double)s->min_p);
-    if (s->repetition_penalty <= 0.0f)
-        return convert_refuse(place, ERR_INVALID, "repetition_penalty", "%g is not over 0",
-                              (double)s->repetition_penalty);
+    if (s->repetition_penalty < 0.01f || s->repetition_penalty > 100.0f)
+        return convert_refuse(place, ERR_INVALID, "repetition_penalty",
+                              "%g is not within 0.01 .. 100", (double)s->repetition_penalty);
     if (s->presence_penalty < -2.0f || s->presence_penalty > 2.0f)
         return convert_refuse(place, ERR_INVALID, "presence_penalty", "%g is not within -2 .. 2",
                               (double)s->presence_penalty);
     if (s->frequency_penalty < -2.0f || s->frequency_penalty > 2.0f)
         return convert_refuse(place, ERR_INVALID, "frequency_penalty", "%g is not within -2 .. 2",
                               (double)s->frequency_penalty);
+    for (size_t i = 1; i < s->n_logit_bias; i++)
+        if (s->logit_bias[i].id <= s->logit_bias[i - 1].id)
+            return convert_refuse(place, ERR_INVALID, "logit_bias",
+                                  "token %" PRIu32 " does not come after %" PRIu32,
+                                  s->logit_bias[i].id, s->logit_bias[i - 1].id);
     return ERR_OK;
 }
 
@@ -115,6 +133,9 @@ enum err wire_job_check(const void *ours, const struct convert_place *place)
     if (job->priority > 9)
         return convert_refuse(place, ERR_INVALID, "priority", "%" PRIu32 " is not within 0 .. 9",
                               job->priority);
+    if (job->top_logprobs > 0 && !job->logprobs)
+        return convert_refuse(place, ERR_INVALID, "top_logprobs",
+                              "%" PRIu32 ", but logprobs are not asked for", job->top_logprobs);
     return prompt_check(job, place);
 }
 
@@ -163,6 +184,9 @@ enum err wire_lease_progress_check(const void *ours, const struct convert_place 
         return convert_refuse(place, ERR_INVALID, "text_sizes",
                               "%zu sizes are not those of %zu ids and %zu bytes of text",
                               progress->n_text_sizes, progress->n_ids, progress->text.size);
+    if (progress->n_logprobs > 0 && progress->n_logprobs != progress->n_ids)
+        return convert_refuse(place, ERR_INVALID, "logprobs", "%zu are not those of %zu ids",
+                              progress->n_logprobs, progress->n_ids);
     return tokens_check(progress->first, progress->n_ids, place);
 }
 
@@ -173,6 +197,9 @@ enum err wire_watch_reply_check(const void *ours, const struct convert_place *pl
     if (reply->end && !wire_job_state_is_end(reply->state))
         return convert_refuse(place, ERR_INVALID, "end", "said of a job that is %s",
                               wire_job_state_name(reply->state));
+    if (reply->n_logprobs > 0 && reply->n_logprobs != reply->n_ids)
+        return convert_refuse(place, ERR_INVALID, "logprobs", "%zu are not those of %zu ids",
+                              reply->n_logprobs, reply->n_ids);
     return tokens_check(reply->first, reply->n_ids, place);
 }
 

@@ -172,6 +172,8 @@ static const struct convert_field lease_progress_fields[] = {
     FIELD_ENUM(P(LeaseProgress), W(lease_progress), finish, WIRE_FINISH_ERROR, 0),
     FIELD_MESSAGE(P(LeaseProgress), W(lease_progress), error, W(error), &error_table, 0),
     FIELD_IDS(P(LeaseProgress), W(lease_progress), text_sizes, LIMIT_TOKENS_PER_FRAME),
+    FIELD_BYTES_LIST(P(LeaseProgress), W(lease_progress), logprobs, LIMIT_TOKENS_PER_FRAME,
+                     LIMIT_LOGPROBS_BYTES, 0),
 };
 
 static const struct convert_message lease_progress_table = {
@@ -208,6 +210,37 @@ static const struct convert_message chat_message_table = {
     TABLE(chat_message),
 };
 
+static const struct convert_field logit_bias_fields[] = {
+    FIELD_U32_MAX(P(LogitBias), W(logit_bias), id, INT32_MAX),
+    FIELD_FLOAT(P(LogitBias), W(logit_bias), bias),
+};
+
+static const struct convert_message logit_bias_table = {
+    TABLE(logit_bias),
+    .check = wire_logit_bias_check,
+};
+
+static const struct convert_field token_logprob_fields[] = {
+    FIELD_U32_MAX(P(TokenLogprob), W(token_logprob), id, INT32_MAX),
+    FIELD_FLOAT(P(TokenLogprob), W(token_logprob), logprob),
+    FIELD_BYTES(P(TokenLogprob), W(token_logprob), bytes, LIMIT_LOGPROB_BYTES, 0),
+};
+
+static const struct convert_message token_logprob_table = {
+    TABLE(token_logprob),
+};
+
+static const struct convert_field token_logprobs_fields[] = {
+    FIELD_MESSAGE(P(TokenLogprobs), W(token_logprobs), drawn, W(token_logprob),
+                  &token_logprob_table, MUST),
+    FIELD_MESSAGES(P(TokenLogprobs), W(token_logprobs), top, W(token_logprob),
+                   &token_logprob_table, LIMIT_TOP_LOGPROBS),
+};
+
+const struct convert_message wire_token_logprobs_table = {
+    TABLE(token_logprobs),
+};
+
 static const struct convert_field sampling_fields[] = {
     FIELD_FLOAT(P(Sampling), W(sampling), temperature),
     FIELD_U32(P(Sampling), W(sampling), top_k),
@@ -217,6 +250,9 @@ static const struct convert_field sampling_fields[] = {
     FIELD_FLOAT(P(Sampling), W(sampling), presence_penalty),
     FIELD_FLOAT(P(Sampling), W(sampling), frequency_penalty),
     FIELD_U64(P(Sampling), W(sampling), seed),
+    FIELD_FLOAT(P(Sampling), W(sampling), typical_p),
+    FIELD_MESSAGES(P(Sampling), W(sampling), logit_bias, W(logit_bias), &logit_bias_table,
+                   LIMIT_LOGIT_BIASES),
 };
 
 const struct convert_message wire_sampling_table = {
@@ -240,6 +276,9 @@ static const struct convert_field job_fields[] = {
     FIELD_BOOL(P(Job), W(job), cancel_on_disconnect),
     FIELD_NAME(P(Job), W(job), project, 0),
     FIELD_NAME(P(Job), W(job), cost_center, 0),
+    FIELD_IDS(P(Job), W(job), stop_tokens, LIMIT_STOP_TOKENS),
+    FIELD_BOOL(P(Job), W(job), logprobs),
+    FIELD_U32_MAX(P(Job), W(job), top_logprobs, LIMIT_TOP_LOGPROBS),
 };
 
 const struct convert_message wire_job_table = {
@@ -512,6 +551,8 @@ static const struct convert_field watch_reply_fields[] = {
     FIELD_ENUM(P(WatchReply), W(watch_reply), finish, WIRE_FINISH_ERROR, 0),
     FIELD_MESSAGE(P(WatchReply), W(watch_reply), error, W(error), &error_table, 0),
     FIELD_MESSAGE(P(WatchReply), W(watch_reply), usage, W(work_usage), &work_usage_table, 0),
+    FIELD_BYTES_LIST(P(WatchReply), W(watch_reply), logprobs, LIMIT_TOKENS_PER_FRAME,
+                     LIMIT_LOGPROBS_BYTES, 0),
 };
 
 static const struct convert_message watch_reply_table = {

@@ -11,10 +11,12 @@ extern const struct convert_message wire_request_table;
 extern const struct convert_message wire_reply_table;
 extern const struct convert_message wire_job_table;
 extern const struct convert_message wire_sampling_table;
+extern const struct convert_message wire_token_logprobs_table;
 
 /* What no single field can say (wire_checks.c). */
 convert_check_fn wire_hello_check;
 convert_check_fn wire_hello_reply_check;
+convert_check_fn wire_logit_bias_check;
 convert_check_fn wire_sampling_check;
 convert_check_fn wire_job_check;
 convert_check_fn wire_pull_reply_check;

@@ -203,8 +203,7 @@ static void job_event(struct agent *a, const struct engine_event *ev)
     l->changed = true;
     if (ev->kind == ENGINE_EVENT_STARTED)
         return;
-    enum err e = lease_append(l, ev->first, ev->ids, ev->text_sizes, ev->n_ids, ev->text,
-                              ev->text_size, &eb);
+    enum err e = run_job_output(l, ev, &eb);
     if (e != ERR_OK) {
         log_error("job output: %s", eb.text);
         engine_cancel(a->engine, l->engine_id);

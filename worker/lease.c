@@ -17,6 +17,7 @@ static void chunk_fini(struct lease_chunk *c)
     free(c->ids);
     free(c->text_sizes);
     free(c->text);
+    free(c->logprobs);
 }
 
 static void lease_free(struct lease *l)
@@ -144,26 +145,54 @@ void lease_release_content(struct lease *lease)
 
 /* An id and the size of its text take at most five bytes of a frame each, beside the text. */
 #define LEASE_ID_BYTES 10u
+/* And its logprobs three, beside their own. */
+#define LEASE_LOGPROBS_BYTES 3u
+
+static size_t logprobs_frame_bytes(const struct lease_output *o, size_t at)
+{
+    return o->logprobs == NULL ? 0 : o->logprobs[at].size + LEASE_LOGPROBS_BYTES;
+}
 
 /* How many of these tokens make the next chunk, and the text they add. A chunk goes into one frame
  * whole, but an event of the engine can be longer than a frame: it holds all that was made since
  * the last was taken. */
-static size_t chunk_measure(const int32_t *text_sizes, size_t n_ids, size_t *ret_text)
+static size_t chunk_measure(const struct lease_output *o, size_t *ret_text)
 {
-    size_t n = 0, text = 0;
-    while (n < n_ids && n < LIMIT_TOKENS_PER_FRAME) {
-        size_t more = text + (size_t)text_sizes[n];
-        if (n > 0 && more + (n + 1) * LEASE_ID_BYTES > LEASE_CHUNK_BYTES_MAX)
+    size_t n = 0, text = 0, bytes = 0;
+    while (n < o->n_ids && n < LIMIT_TOKENS_PER_FRAME) {
+        bytes += LEASE_ID_BYTES + (size_t)o->text_sizes[n] + logprobs_frame_bytes(o, n);
+        if (n > 0 && bytes > LEASE_CHUNK_BYTES_MAX)
             break;
-        text = more;
+        text += (size_t)o->text_sizes[n];
         n++;
     }
     *ret_text = text;
     return n;
 }
 
-static enum err chunk_add(struct lease *lease, const int32_t *ids, const int32_t *text_sizes,
-                          size_t n_ids, const void *text, size_t text_size, struct errbuf *eb)
+/* One block of memory: the list, and what it points to. */
+static struct wire_bytes *logprobs_copy(const struct wire_bytes *from, size_t n, uint32_t *ret_size)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < n; i++)
+        size += from[i].size;
+    struct wire_bytes *to = malloc(n * sizeof *to + size + 1);
+    if (to == NULL)
+        return NULL;
+    uint8_t *bytes = (uint8_t *)(to + n);
+    for (size_t i = 0; i < n; i++) {
+        to[i] = (struct wire_bytes){.data = bytes, .size = from[i].size};
+        if (from[i].size > 0)
+            memcpy(bytes, from[i].data, from[i].size);
+        bytes += from[i].size;
+    }
+    *ret_size = (uint32_t)size;
+    return to;
+}
+
+/* The first n_ids tokens and text_size bytes of the output as a chunk. */
+static enum err chunk_add(struct lease *lease, const struct lease_output *o, size_t n_ids,
+                          size_t text_size, struct errbuf *eb)
 {
     if (lease->n_chunks == lease->cap_chunks) {
         size_t capacity = lease->cap_chunks == 0 ? 8 : lease->cap_chunks * 2;
@@ -175,19 +204,24 @@ static enum err chunk_add(struct lease *lease, const int32_t *ids, const int32_t
     }
     struct lease_chunk c = {
         .first = lease->tokens, .n_ids = (uint32_t)n_ids, .text_size = (uint32_t)text_size};
+    bool failed = false;
     c.ids = malloc(n_ids * sizeof *c.ids + 1);
     c.text_sizes = malloc(n_ids * sizeof *c.text_sizes + 1);
     c.text = malloc(text_size + 1);
-    if (c.ids == NULL || c.text_sizes == NULL || c.text == NULL) {
+    if (o->logprobs != NULL) {
+        c.logprobs = logprobs_copy(o->logprobs, n_ids, &c.logprobs_size);
+        failed = c.logprobs == NULL;
+    }
+    if (failed || c.ids == NULL || c.text_sizes == NULL || c.text == NULL) {
         chunk_fini(&c);
         return err_set(eb, ERR_NO_MEMORY, "no memory for output");
     }
     if (n_ids > 0) {
-        memcpy(c.ids, ids, n_ids * sizeof *c.ids);
-        memcpy(c.text_sizes, text_sizes, n_ids * sizeof *c.text_sizes);
+        memcpy(c.ids, o->ids, n_ids * sizeof *c.ids);
+        memcpy(c.text_sizes, o->text_sizes, n_ids * sizeof *c.text_sizes);
     }
     if (text_size > 0)
-        memcpy(c.text, text, text_size);
+        memcpy(c.text, o->text, text_size);
     lease->chunks[lease->n_chunks++] = c;
     lease->tokens += (uint32_t)n_ids;
     lease->changed = true;
@@ -204,34 +238,33 @@ static bool text_sizes_fit(const int32_t *text_sizes, size_t n_ids, size_t text_
     return true;
 }
 
-enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids,
-                      const int32_t *text_sizes, size_t n_ids, const void *text, size_t text_size,
-                      struct errbuf *eb)
+enum err lease_append(struct lease *lease, const struct lease_output *output, struct errbuf *eb)
 {
-    const uint8_t *bytes = text;
+    struct lease_output o = *output; /* what is left of it */
 
-    if (first != lease->tokens)
-        return err_set(eb, ERR_INTERNAL, "engine went on at token %u where %u was due", first,
+    if (o.first != lease->tokens)
+        return err_set(eb, ERR_INTERNAL, "engine went on at token %u where %u was due", o.first,
                        lease->tokens);
-    if (!text_sizes_fit(text_sizes, n_ids, text_size))
-        return err_set(eb, ERR_INTERNAL, "%zu tokens add more than their %zu bytes of text", n_ids,
-                       text_size);
-    while (n_ids > 0 || text_size > 0) {
+    if (!text_sizes_fit(o.text_sizes, o.n_ids, o.text_size))
+        return err_set(eb, ERR_INTERNAL, "%zu tokens add more than their %zu bytes of text",
+                       o.n_ids, o.text_size);
+    while (o.n_ids > 0 || o.text_size > 0) {
         size_t take_text;
-        size_t take = chunk_measure(text_sizes, n_ids, &take_text);
-        if (take == n_ids) /* text behind the last token is the last chunk's */
-            take_text = text_size;
-        enum err e = chunk_add(lease, ids, text_sizes, take, bytes, take_text, eb);
+        size_t take = chunk_measure(&o, &take_text);
+        if (take == o.n_ids) /* text behind the last token is the last chunk's */
+            take_text = o.text_size;
+        enum err e = chunk_add(lease, &o, take, take_text, eb);
         if (e != ERR_OK)
             return e;
-        n_ids -= take;
-        text_size -= take_text;
+        o.n_ids -= take;
+        o.text_size -= take_text;
         if (take > 0) {
-            ids += take;
-            text_sizes += take;
+            o.ids += take;
+            o.text_sizes += take;
+            o.logprobs = o.logprobs == NULL ? NULL : o.logprobs + take;
         }
         if (take_text > 0)
-            bytes += take_text;
+            o.text = (const uint8_t *)o.text + take_text;
     }
     return ERR_OK;
 }
@@ -245,58 +278,75 @@ void lease_end(struct lease *lease, enum wire_finish finish, enum err error, con
     lease->changed = true;
 }
 
-/* How many chunks go into `bytes_max` of this frame; *ret_* are their sums. */
-static size_t chunks_take(const struct lease *l, size_t bytes_max, uint32_t *ret_ids,
-                          size_t *ret_text)
+static size_t chunk_frame_bytes(const struct lease_chunk *c)
 {
-    uint32_t n_ids = 0;
-    size_t text = 0, i = 0;
-    for (; i < l->n_chunks; i++) {
-        const struct lease_chunk *c = &l->chunks[i];
-        size_t bytes = text + c->text_size + ((size_t)n_ids + c->n_ids) * LEASE_ID_BYTES;
-        if (n_ids + c->n_ids > LIMIT_TOKENS_PER_FRAME || bytes > bytes_max)
+    size_t logprobs =
+        c->logprobs == NULL ? 0 : c->logprobs_size + (size_t)c->n_ids * LEASE_LOGPROBS_BYTES;
+    return c->text_size + (size_t)c->n_ids * LEASE_ID_BYTES + logprobs;
+}
+
+/* What goes into one frame. */
+struct chunks_taken {
+    size_t n_chunks;
+    size_t bytes;
+    uint32_t n_ids;
+    size_t text_size;
+    bool logprobs;
+};
+
+static struct chunks_taken chunks_take(const struct lease *l, size_t bytes_max)
+{
+    struct chunks_taken t = {0};
+    for (; t.n_chunks < l->n_chunks; t.n_chunks++) {
+        const struct lease_chunk *c = &l->chunks[t.n_chunks];
+        size_t bytes = t.bytes + chunk_frame_bytes(c);
+        if (t.n_ids + c->n_ids > LIMIT_TOKENS_PER_FRAME || bytes > bytes_max)
             break;
-        n_ids += c->n_ids;
-        text += c->text_size;
+        t.bytes = bytes;
+        t.n_ids += c->n_ids;
+        t.text_size += c->text_size;
+        t.logprobs = t.logprobs || c->logprobs != NULL;
     }
-    *ret_ids = n_ids;
-    *ret_text = text;
-    return i;
+    return t;
 }
 
 static bool progress_fill(struct lease *l, size_t bytes_max, struct arena *arena,
                           struct wire_lease_progress *p, size_t *ret_bytes)
 {
-    uint32_t n_ids;
-    size_t text_size;
-    size_t n_chunks = chunks_take(l, bytes_max, &n_ids, &text_size);
-    int32_t *ids = arena_alloc_array(arena, n_ids, sizeof *ids);
-    int32_t *text_sizes = arena_alloc_array(arena, n_ids, sizeof *text_sizes);
-    uint8_t *text = arena_alloc(arena, text_size);
-    if (ids == NULL || text_sizes == NULL || text == NULL)
+    struct chunks_taken t = chunks_take(l, bytes_max);
+    int32_t *ids = arena_alloc_array(arena, t.n_ids, sizeof *ids);
+    int32_t *text_sizes = arena_alloc_array(arena, t.n_ids, sizeof *text_sizes);
+    uint8_t *text = arena_alloc(arena, t.text_size);
+    size_t n_logprobs = t.logprobs ? t.n_ids : 0;
+    struct wire_bytes *logprobs = arena_alloc_array(arena, n_logprobs, sizeof *logprobs);
+    if (ids == NULL || text_sizes == NULL || text == NULL || logprobs == NULL)
         return false;
     size_t at_id = 0, at_text = 0;
-    for (size_t i = 0; i < n_chunks; i++) {
+    for (size_t i = 0; i < t.n_chunks; i++) {
         const struct lease_chunk *c = &l->chunks[i];
         memcpy(ids + at_id, c->ids, c->n_ids * sizeof *ids);
         memcpy(text_sizes + at_id, c->text_sizes, c->n_ids * sizeof *text_sizes);
         memcpy(text + at_text, c->text, c->text_size);
+        if (c->logprobs != NULL)
+            memcpy(logprobs + at_id, c->logprobs, c->n_ids * sizeof *logprobs);
         at_id += c->n_ids;
         at_text += c->text_size;
     }
     *p = (struct wire_lease_progress){
         .job_id = l->job_id,
         .epoch = l->epoch,
-        .first = n_chunks > 0 ? l->chunks[0].first : l->tokens,
+        .first = t.n_chunks > 0 ? l->chunks[0].first : l->tokens,
         .ids = ids,
-        .n_ids = n_ids,
-        .text = {.data = text, .size = text_size},
+        .n_ids = t.n_ids,
+        .text = {.data = text, .size = t.text_size},
         .usage = l->usage,
         .text_sizes = text_sizes,
-        .n_text_sizes = n_ids,
+        .n_text_sizes = t.n_ids,
+        .logprobs = logprobs,
+        .n_logprobs = n_logprobs,
     };
     p->error.text = "";
-    bool whole = n_chunks == l->n_chunks;
+    bool whole = t.n_chunks == l->n_chunks;
     if (whole && l->state == LEASE_STATE_ENDED) {
         p->finish = l->finish;
         if (l->error != ERR_OK) {
@@ -309,7 +359,7 @@ static bool progress_fill(struct lease *l, size_t bytes_max, struct arena *arena
         l->end_sent = true;
     }
     l->changed = !whole;
-    *ret_bytes = text_size + (size_t)n_ids * LEASE_ID_BYTES;
+    *ret_bytes = t.bytes;
     return true;
 }
 

@@ -20,7 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What a chunk takes of a frame, ids and text; one token alone may pass it. */
+/* What a chunk takes of a frame, all of it; one token alone may pass it. */
 #define LEASE_CHUNK_BYTES_MAX (1u << 20)
 
 struct lease_chunk {
@@ -28,8 +28,21 @@ struct lease_chunk {
     uint32_t n_ids;
     uint32_t text_size;
     int32_t *ids;
-    int32_t *text_sizes; /* [n_ids] */
+    uint32_t logprobs_size; /* bytes of all of them */
+    int32_t *text_sizes;    /* [n_ids] */
     uint8_t *text;
+    struct wire_bytes *logprobs; /* [n_ids], with the bytes behind them; NULL: none are wanted */
+};
+
+/* Tokens [first, first + n_ids), the text they add, and how much of it each. */
+struct lease_output {
+    uint32_t first;
+    const int32_t *ids;
+    const int32_t *text_sizes;         /* [n_ids] */
+    const struct wire_bytes *logprobs; /* [n_ids] packed, each at most LIMIT_LOGPROBS_BYTES; NULL */
+    size_t n_ids;
+    const void *text;
+    size_t text_size;
 };
 
 enum lease_state {
@@ -79,17 +92,16 @@ void lease_remove(struct lease_table *t, struct lease *lease);
 /* The command's copy is not needed once the engine has the job. */
 void lease_release_content(struct lease *lease);
 
-/* Tokens [first, first + n_ids), the text they add and how much of it each; any number of them.
- * ERR_INTERNAL where they do not follow what is there, or add more than the text. After
- * ERR_NO_MEMORY the lease has those before the one for which there was none. */
-enum err lease_append(struct lease *lease, uint32_t first, const int32_t *ids,
-                      const int32_t *text_sizes, size_t n_ids, const void *text, size_t text_size,
-                      struct errbuf *eb);
+/* Copies any amount of output. ERR_INTERNAL where it does not follow what is there, or adds more
+ * than its text. After ERR_NO_MEMORY the lease has the tokens before the one for which there was
+ * none. */
+enum err lease_append(struct lease *lease, const struct lease_output *output, struct errbuf *eb);
 void lease_end(struct lease *lease, enum wire_finish finish, enum err error, const char *text);
 
 /* Fills `report->leases` from all leases with something to say (all of them when `all`), at most
- * LIMIT_PROGRESS_PER_FRAME, and within `bytes_max` of ids and text; the rest waits for the next
- * frame. Below twice LEASE_CHUNK_BYTES_MAX a chunk could wait for ever. */
+ * LIMIT_PROGRESS_PER_FRAME, and within `bytes_max` of output; the rest waits for the next
+ * frame. Below twice LEASE_CHUNK_BYTES_MAX a chunk could wait for ever. Logprobs are not copied:
+ * the report is good until the next acknowledgement. */
 enum err lease_report_fill(struct lease_table *t, bool all, size_t bytes_max, struct arena *arena,
                            struct wire_report *ret_report);
 /* The frame was lost: everything in it is to be said again. */

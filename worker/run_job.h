@@ -14,4 +14,7 @@
 enum err run_job_submit(struct engine *engine, const struct lease *lease, uint64_t space,
                         struct errbuf *eb);
 
+/* What a TOKENS or FINISHED event adds becomes the lease's output. Errors of lease_append. */
+enum err run_job_output(struct lease *lease, const struct engine_event *ev, struct errbuf *eb);
+
 #endif

@@ -63,7 +63,9 @@ static void tokens_take(struct core *c, struct core_lease *l, const struct wire_
                                             .text = p->text.data,
                                             .text_size = p->text.size,
                                             .text_sizes = p->text_sizes,
-                                            .n_text_sizes = p->n_text_sizes};
+                                            .n_text_sizes = p->n_text_sizes,
+                                            .logprobs = p->logprobs,
+                                            .n_logprobs = p->n_logprobs};
     j->tokens += (uint32_t)p->n_ids;
     j->text_bytes += p->text.size;
     l->moved_ms = c->now_ms;

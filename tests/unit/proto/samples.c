@@ -72,6 +72,8 @@ static const struct wire_model_status hello_status[] = {
 };
 
 static const int32_t report_ids[] = {0, 1, 2147483647};
+static const struct wire_bytes report_logprobs[] = {BYTES("\n\005\010\001"), BYTES(""),
+                                                    BYTES("as it came")};
 static const int32_t report_sizes[] = {3, 0, 4}; /* the last byte stands behind the tokens */
 
 static const struct wire_lease_progress report_leases[] = {
@@ -92,6 +94,8 @@ static const struct wire_lease_progress report_leases[] = {
                   .decode_us = 8},
         .text_sizes = report_sizes,
         .n_text_sizes = COUNT(report_sizes),
+        .logprobs = report_logprobs,
+        .n_logprobs = COUNT(report_logprobs),
     },
     {
         .job_id = ANOTHER_ID,
@@ -111,6 +115,8 @@ static const struct wire_chat_message submit_messages[] = {
     {.role = "assistant"},
 };
 
+static const struct wire_logit_bias submit_biases[] = {{0, -100.0f}, {2147483647, 0.5f}};
+static const int32_t submit_stop_tokens[] = {2, 0};
 static const struct wire_bytes submit_stops[] = {BYTES("\n\n"), BYTES("END")};
 
 const struct sample_request sample_requests[] = {
@@ -158,7 +164,10 @@ const struct sample_request sample_requests[] = {
                                       .repetition_penalty = 1.25f,
                                       .presence_penalty = -0.5f,
                                       .frequency_penalty = 2.0f,
-                                      .seed = 81985529216486895},
+                                      .seed = 81985529216486895,
+                                      .typical_p = 0.75f,
+                                      .logit_bias = submit_biases,
+                                      .n_logit_bias = COUNT(submit_biases)},
                          .max_tokens = 256,
                          .stops = submit_stops,
                          .n_stops = COUNT(submit_stops),
@@ -167,7 +176,11 @@ const struct sample_request sample_requests[] = {
                          .deadline_ms = 60000,
                          .cancel_on_disconnect = true,
                          .project = "pr\303\266jekt",
-                         .cost_center = "4711"}}}},
+                         .cost_center = "4711",
+                         .stop_tokens = submit_stop_tokens,
+                         .n_stop_tokens = COUNT(submit_stop_tokens),
+                         .logprobs = true,
+                         .top_logprobs = 20}}}},
     {"request_watch",
      {ENVELOPE, .kind = WIRE_REQUEST_WATCH,
       .watch = {.job_id = JOB_ID, .first = 7, .wait_ms = 1000}}},
@@ -230,6 +243,7 @@ static const struct wire_lease_ack report_acks[] = {
 };
 
 static const int32_t watch_ids[] = {6, 7};
+static const struct wire_bytes watch_logprobs[] = {BYTES("0"), BYTES("1")};
 
 static const struct wire_job_info listed_jobs[] = {
     {
@@ -367,7 +381,9 @@ const struct sample_reply sample_replies[] = {
                 .end = true,
                 .finish = WIRE_FINISH_LENGTH,
                 .error = {.code = ERR_TOO_LARGE, .text = "too large"},
-                .usage = {.prompt_tokens = 11, .completion_tokens = 12}}}},
+                .usage = {.prompt_tokens = 11, .completion_tokens = 12},
+                .logprobs = watch_logprobs,
+                .n_logprobs = COUNT(watch_logprobs)}}},
     {"reply_cancel",
      {ENVELOPE, .kind = WIRE_REQUEST_CANCEL, .cancel = {.state = WIRE_JOB_STATE_CANCELLED}}},
     {"reply_list_jobs",
@@ -492,6 +508,7 @@ const struct record_job sample_record_job = {
 
 static const int32_t chunk_ids[] = {5, 6};
 static const int32_t chunk_sizes[] = {0, 2};
+static const struct wire_bytes chunk_logprobs[] = {BYTES("a"), BYTES("\000\377")};
 const struct record_chunk sample_record_chunk = {
     .ids = chunk_ids,
     .n_ids = COUNT(chunk_ids),
@@ -499,6 +516,8 @@ const struct record_chunk sample_record_chunk = {
     .text_size = 3,
     .text_sizes = chunk_sizes,
     .n_text_sizes = COUNT(chunk_sizes),
+    .logprobs = chunk_logprobs,
+    .n_logprobs = COUNT(chunk_logprobs),
 };
 
 const struct record_usage sample_record_usage = {

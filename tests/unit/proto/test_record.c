@@ -109,7 +109,7 @@ static void random_records_survive_the_round_trip(void **state)
             arena_reset(&arena);
             walk_fill(&r, kinds[i].table, &record);
             if (kinds[i].table == &record_chunk_table)
-                record.chunk.n_text_sizes = 0;
+                record.chunk.n_text_sizes = record.chunk.n_logprobs = 0;
             buf_clear(&packed);
             if (kinds[i].encode(&record, &packed, &eb) != ERR_OK ||
                 kinds[i].decode(packed.data, packed.size, &arena, &back, &eb) != ERR_OK)

@@ -130,11 +130,53 @@ static void a_job_alone_is_the_same_bytes(void **state)
     arena_fini(&arena);
 }
 
+static void logprobs_have_the_same_fields_again(void **state)
+{
+    static const struct wire_token_logprob top[] = {{7, -0.5f, {(const uint8_t *)"\0\377", 2}},
+                                                    {2147483647, -9999.0f, {NULL, 0}}};
+    const struct wire_token_logprobs ours = {{1, -1.25f, {(const uint8_t *)"a", 1}}, top, 2};
+    static const struct {
+        const char *bytes;
+        size_t size;
+        const char *says;
+    } bad[] = {
+        {"", 0, "logprobs.drawn: missing"},
+        {"\012\006\010\200\200\200\200\010", 8, "logprobs.drawn.id: 2147483648 is over INT32_MAX"},
+        {"\012\005\025\000\000\200\177", 7, "logprobs.drawn.logprob: not a finite"},
+        {"\012", 1, "logprobs"},
+    };
+    struct wire_token_logprobs back;
+    struct errbuf eb = {{0}};
+    struct arena arena;
+    struct buf packed;
+
+    (void)state;
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    buf_init(&packed);
+    assert_int_equal(wire_token_logprobs_encode(&ours, &packed, &eb), ERR_OK);
+    struct wire_bytes bytes = {packed.data, packed.size};
+    assert_int_equal(wire_token_logprobs_decode(&bytes, &arena, &back, &eb), ERR_OK);
+    assert_null(walk_difference(&wire_token_logprobs_table, &ours, &back));
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        bytes = (struct wire_bytes){(const uint8_t *)bad[i].bytes, bad[i].size};
+        enum err err = wire_token_logprobs_decode(&bytes, &arena, &back, &eb);
+        if (err == ERR_OK || strncmp(eb.text, bad[i].says, strlen(bad[i].says)) != 0)
+            fail_msg("row %zu (%s): %d %s", i, bad[i].says, (int)err, eb.text);
+    }
+    buf_fini(&packed);
+    arena_fini(&arena);
+}
+
 /* ---- random messages, made valid where no single field can say what is ---- */
 
 static void job_repair(struct walk_random *r, struct wire_job *job)
 {
     job->priority %= 10;
+    if (job->sampling.repetition_penalty < 0.01f)
+        job->sampling.repetition_penalty += 0.01f;
+    job->logprobs = job->logprobs || job->top_logprobs > 0;
+    for (size_t i = 0; i < job->sampling.n_logit_bias; i++)
+        ((struct wire_logit_bias *)job->sampling.logit_bias)[i].id = (uint32_t)i * 7;
     switch (job->prompt_kind) {
     case WIRE_PROMPT_KIND_CHAT:
         if (job->n_messages == 0) {
@@ -187,6 +229,7 @@ static void request_repair(struct walk_random *r, struct wire_request *request)
             p->first %= LIMIT_MAX_TOKENS - 4;
             p->finish = p->error.code != 0 ? WIRE_FINISH_ERROR : p->finish % WIRE_FINISH_ERROR;
             p->n_text_sizes = 0;
+            p->n_logprobs = p->n_logprobs < p->n_ids ? 0 : p->n_ids;
         }
         break;
     case WIRE_REQUEST_SUBMIT:
@@ -225,6 +268,8 @@ static void reply_repair(struct walk_random *r, struct wire_reply *reply)
         break;
     case WIRE_REQUEST_WATCH:
         reply->watch.first %= LIMIT_MAX_TOKENS - 4;
+        reply->watch.n_logprobs =
+            reply->watch.n_logprobs < reply->watch.n_ids ? 0 : reply->watch.n_ids;
         reply->watch.end = reply->watch.end && wire_job_state_is_end(reply->watch.state);
         break;
     default:
@@ -284,6 +329,7 @@ int main(void)
         cmocka_unit_test(golden_requests),
         cmocka_unit_test(golden_replies),
         cmocka_unit_test(a_job_alone_is_the_same_bytes),
+        cmocka_unit_test(logprobs_have_the_same_fields_again),
         cmocka_unit_test(random_messages_survive_the_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

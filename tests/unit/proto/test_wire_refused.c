@@ -41,6 +41,11 @@ static const struct wire_bytes stops_empty[] = {{(const uint8_t *)"x", 1}, {NULL
 static const struct wire_bytes stops_long[] = {{(const uint8_t *)long_text, LIMIT_STOP_BYTES + 1}};
 static const struct wire_bytes stops_many[LIMIT_STOP_STRINGS + 1] = {{(const uint8_t *)"x", 1}};
 static const int32_t ids_negative[] = {1, -1};
+static const int32_t stop_tokens[LIMIT_STOP_TOKENS + 1] = {1};
+static const struct wire_logit_bias biases_far[] = {{1, 2.0f}, {2, 101.0f}};
+static const struct wire_logit_bias biases_twice[] = {{7, 2.0f}, {7, 1.0f}};
+static const struct wire_logit_bias biases_id[] = {{2147483648u, 2.0f}};
+static const struct wire_logit_bias biases_many[LIMIT_LOGIT_BIASES + 1];
 
 #define JOB request->submit.job
 #define CHANGE(name, statement)                                                                    \
@@ -79,6 +84,19 @@ CHANGE(top_p_high, JOB.sampling.top_p = 1.01f)
 CHANGE(min_p_one, JOB.sampling.min_p = 1.0f)
 CHANGE(min_p_low, JOB.sampling.min_p = -0.01f)
 CHANGE(repetition_zero, JOB.sampling.repetition_penalty = 0.0f)
+CHANGE(temperature_high, JOB.sampling.temperature = 100.5f)
+CHANGE(typical_low, JOB.sampling.typical_p = -0.5f)
+CHANGE(typical_high, JOB.sampling.typical_p = 1.5f)
+CHANGE(bias_far, JOB.sampling.logit_bias = biases_far; JOB.sampling.n_logit_bias = 2)
+CHANGE(bias_twice, JOB.sampling.logit_bias = biases_twice; JOB.sampling.n_logit_bias = 2)
+CHANGE(bias_id, JOB.sampling.logit_bias = biases_id; JOB.sampling.n_logit_bias = 1)
+CHANGE(bias_many, JOB.sampling.logit_bias = biases_many;
+       JOB.sampling.n_logit_bias = LIMIT_LOGIT_BIASES + 1)
+CHANGE(repetition_high, JOB.sampling.repetition_penalty = 101.0f)
+CHANGE(stop_tokens_many, JOB.stop_tokens = stop_tokens; JOB.n_stop_tokens = LIMIT_STOP_TOKENS + 1)
+CHANGE(stop_token_negative, JOB.stop_tokens = ids_negative; JOB.n_stop_tokens = 2)
+CHANGE(logprobs_many, JOB.logprobs = true; JOB.top_logprobs = LIMIT_TOP_LOGPROBS + 1)
+CHANGE(logprobs_not_asked, JOB.top_logprobs = 2)
 CHANGE(presence_high, JOB.sampling.presence_penalty = 2.01f)
 CHANGE(frequency_low, JOB.sampling.frequency_penalty = -2.01f)
 CHANGE(max_tokens_high, JOB.max_tokens = LIMIT_MAX_TOKENS + 1)
@@ -156,6 +174,9 @@ static const struct wire_lease_progress progress_negative_sizes[] = {
      .text_sizes = &sizes[2],
      .n_text_sizes = 1}};
 
+static const struct wire_lease_progress progress_few_logprobs[] = {
+    {.job_id = {{1}}, .ids = sizes, .n_ids = 2, .logprobs = stops_empty, .n_logprobs = 1}};
+
 static void report_of(struct wire_request *request, const struct wire_lease_progress *lease)
 {
     request->kind = WIRE_REQUEST_REPORT;
@@ -166,6 +187,7 @@ CHANGE(report_error_alone, report_of(request, progress_error_alone))
 CHANGE(report_finish_alone, report_of(request, progress_finish_alone))
 CHANGE(report_far, report_of(request, progress_far))
 CHANGE(report_sizes, report_of(request, progress_sizes))
+CHANGE(report_few_logprobs, report_of(request, progress_few_logprobs))
 CHANGE(report_few_sizes, report_of(request, progress_few_sizes))
 CHANGE(report_large_sizes, report_of(request, progress_large_sizes))
 CHANGE(report_negative_sizes, report_of(request, progress_negative_sizes))
@@ -222,7 +244,7 @@ static const struct {
     {role_empty, ERR_INVALID, "submit.job.messages[1].role: empty"},
     {role_long, ERR_TOO_LARGE, "submit.job.messages[0].role: longer"},
     {no_sampling, ERR_INVALID, "submit.job.sampling: missing"},
-    {temperature_low, ERR_INVALID, "submit.job.sampling.temperature: -0.1 is below 0"},
+    {temperature_low, ERR_INVALID, "submit.job.sampling.temperature: -0.1 is not within 0 .. 100"},
     {temperature_nan, ERR_INVALID, "submit.job.sampling.temperature: not a finite"},
     {temperature_infinite, ERR_INVALID, "submit.job.sampling.temperature: not a finite"},
     {top_p_zero, ERR_INVALID, "submit.job.sampling.top_p"},
@@ -230,6 +252,18 @@ static const struct {
     {min_p_one, ERR_INVALID, "submit.job.sampling.min_p"},
     {min_p_low, ERR_INVALID, "submit.job.sampling.min_p"},
     {repetition_zero, ERR_INVALID, "submit.job.sampling.repetition_penalty"},
+    {temperature_high, ERR_INVALID, "submit.job.sampling.temperature: 100.5 is not within 0 .."},
+    {typical_low, ERR_INVALID, "submit.job.sampling.typical_p: -0.5 is not within 0 .. 1"},
+    {typical_high, ERR_INVALID, "submit.job.sampling.typical_p: 1.5 is not within 0 .. 1"},
+    {bias_far, ERR_INVALID, "submit.job.sampling.logit_bias[1].bias: 101 is not within -100"},
+    {bias_twice, ERR_INVALID, "submit.job.sampling.logit_bias: token 7 does not come after 7"},
+    {bias_id, ERR_TOO_LARGE, "submit.job.sampling.logit_bias[0].id: 2147483648 is over INT32_MAX"},
+    {bias_many, ERR_TOO_LARGE, "submit.job.sampling.logit_bias: 1025 is over LIMIT_LOGIT_BIASES"},
+    {repetition_high, ERR_INVALID, "submit.job.sampling.repetition_penalty: 101 is not within"},
+    {stop_tokens_many, ERR_TOO_LARGE, "submit.job.stop_tokens: 65 is over LIMIT_STOP_TOKENS"},
+    {stop_token_negative, ERR_INVALID, "submit.job.stop_tokens[1]: negative"},
+    {logprobs_many, ERR_TOO_LARGE, "submit.job.top_logprobs: 21 is over LIMIT_TOP_LOGPROBS"},
+    {logprobs_not_asked, ERR_INVALID, "submit.job.top_logprobs: 2, but logprobs are not asked"},
     {presence_high, ERR_INVALID, "submit.job.sampling.presence_penalty"},
     {frequency_low, ERR_INVALID, "submit.job.sampling.frequency_penalty"},
     {max_tokens_high, ERR_TOO_LARGE, "submit.job.max_tokens: 1048577 is over LIMIT_MAX_TOKENS"},
@@ -259,6 +293,7 @@ static const struct {
     {report_sizes, ERR_OK, ""},
     {report_few_sizes, ERR_INVALID, "report.leases[0].text_sizes: 1 sizes are not those of 2 ids"},
     {report_large_sizes, ERR_INVALID, "report.leases[0].text_sizes: 2 sizes are not those of 2"},
+    {report_few_logprobs, ERR_INVALID, "report.leases[0].logprobs: 1 are not those of 2 ids"},
     {report_negative_sizes, ERR_INVALID, "report.leases[0].text_sizes[0]: negative"},
     {list_plain, ERR_OK, ""},
     {list_states, ERR_INVALID, "list_jobs.states: 0x200"},

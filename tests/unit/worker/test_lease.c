@@ -20,6 +20,18 @@ struct receiver {
     bool ended;
 };
 
+static enum err append(struct lease *l, uint32_t first, const int32_t *ids, const int32_t *sizes,
+                       size_t n_ids, const void *text, size_t text_size, struct errbuf *eb)
+{
+    const struct lease_output output = {.first = first,
+                                        .ids = ids,
+                                        .text_sizes = sizes,
+                                        .n_ids = n_ids,
+                                        .text = text,
+                                        .text_size = text_size};
+    return lease_append(l, &output, eb);
+}
+
 static struct wire_command_run run_of(uint8_t job, uint64_t epoch, const int32_t *resume,
                                       size_t n_resume)
 {
@@ -53,7 +65,7 @@ static void say(struct lease *l, const char *text)
         ids[i] = text[i];
         sizes[i] = 1;
     }
-    assert_int_equal(lease_append(l, l->tokens, ids, sizes, n, text, n, &eb), ERR_OK);
+    assert_int_equal(append(l, l->tokens, ids, sizes, n, text, n, &eb), ERR_OK);
 }
 
 static struct wire_lease_ack receive(struct receiver *r, const struct wire_lease_progress *p)
@@ -125,15 +137,65 @@ static void test_each_token_says_what_it_adds(void **state)
     lease_table_init(&t);
     arena_init(&arena, 1u << 20);
     struct lease *l = lease_new(&t, 1, 1);
-    assert_int_equal(lease_append(l, 0, ids, sizes, 1, "ab", 2, &eb), ERR_OK);
-    assert_int_equal(lease_append(l, 1, ids + 1, sizes + 1, 3, "\xf0\x9f\x99\x82", 4, &eb), ERR_OK);
-    assert_int_equal(lease_append(l, 4, NULL, NULL, 0, "tail", 4, &eb), ERR_OK);
+    assert_int_equal(append(l, 0, ids, sizes, 1, "ab", 2, &eb), ERR_OK);
+    assert_int_equal(append(l, 1, ids + 1, sizes + 1, 3, "\xf0\x9f\x99\x82", 4, &eb), ERR_OK);
+    assert_int_equal(append(l, 4, NULL, NULL, 0, "tail", 4, &eb), ERR_OK);
     lease_end(l, WIRE_FINISH_STOP, ERR_OK, "");
     assert_int_equal(lease_report_fill(&t, false, 1u << 20, &arena, &report), ERR_OK);
     assert_int_equal(report.leases[0].n_text_sizes, 4);
     assert_memory_equal(report.leases[0].text_sizes, sizes, sizeof sizes);
     assert_int_equal(report.leases[0].text.size, 10);
     arena_fini(&arena);
+    lease_table_fini(&t);
+}
+
+/* Each with its own token, whatever frames they go out in, and counted in what a frame takes. */
+static void test_logprobs_go_with_their_tokens(void **state)
+{
+    enum { N = 1000, SIZE = 5000 };
+    static int32_t ids[N], sizes[N];
+    static uint8_t bytes[N][SIZE];
+    static struct wire_bytes logprobs[N];
+    const struct lease_output output = {
+        .ids = ids, .text_sizes = sizes, .logprobs = logprobs, .n_ids = N};
+    struct lease_table t;
+    struct wire_report report;
+    struct errbuf eb = {{0}};
+    bool over = false, fenced;
+    (void)state;
+
+    for (int i = 0; i < N; i++) {
+        ids[i] = i;
+        memset(bytes[i], i, SIZE);
+        logprobs[i] = (struct wire_bytes){.data = bytes[i], .size = (size_t)SIZE - (size_t)i};
+    }
+    lease_table_init(&t);
+    struct lease *l = lease_new(&t, 1, 1);
+    assert_int_equal(lease_append(l, &output, &eb), ERR_OK);
+    memset(bytes, 255, sizeof bytes); /* it has its own copy */
+    lease_end(l, WIRE_FINISH_LENGTH, ERR_OK, "");
+    uint32_t got = 0;
+    for (int frames = 0; !over; frames++) {
+        struct arena arena;
+        arena_init(&arena, 16u << 20);
+        assert_true(frames < 8);
+        assert_int_equal(lease_report_fill(&t, false, 2u << 20, &arena, &report), ERR_OK);
+        const struct wire_lease_progress *p = &report.leases[0];
+        size_t frame = 0;
+        assert_int_equal(p->first, got);
+        assert_int_equal(p->n_logprobs, p->n_ids);
+        for (size_t i = 0; i < p->n_ids; i++) {
+            frame += p->logprobs[i].size;
+            assert_int_equal(p->logprobs[i].size, SIZE - p->ids[i]);
+            assert_int_equal(p->logprobs[i].data[0], (uint8_t)p->ids[i]);
+        }
+        assert_in_range(frame, 1, 2u << 20);
+        got += (uint32_t)p->n_ids;
+        struct wire_lease_ack ack = {.job_id = l->job_id, .epoch = 1, .next = got};
+        over = lease_acknowledge(l, &ack, &fenced);
+        arena_fini(&arena);
+    }
+    assert_int_equal(got, N);
     lease_table_fini(&t);
 }
 
@@ -157,7 +219,7 @@ static void test_an_event_longer_than_a_frame_goes_out_in_several(void **state)
     }
     lease_table_init(&t);
     struct lease *l = lease_new(&t, 1, 1);
-    assert_int_equal(lease_append(l, 0, ids, sizes, N, text, (size_t)N * TEXT_OF_ONE, &eb), ERR_OK);
+    assert_int_equal(append(l, 0, ids, sizes, N, text, (size_t)N * TEXT_OF_ONE, &eb), ERR_OK);
     lease_end(l, WIRE_FINISH_LENGTH, ERR_OK, "");
     uint32_t got = 0;
     for (int frames = 0; !over; frames++) {
@@ -200,7 +262,7 @@ static void test_text_sizes_stay_within_the_text(void **state)
         struct errbuf eb = {{0}};
         lease_table_init(&t);
         struct lease *l = lease_new(&t, 1, 1);
-        assert_int_equal(lease_append(l, 0, ids, rows[i].sizes, 2, "abc", 3, &eb), rows[i].want);
+        assert_int_equal(append(l, 0, ids, rows[i].sizes, 2, "abc", 3, &eb), rows[i].want);
         assert_int_equal(l->tokens, rows[i].want == ERR_OK ? 2 : 0);
         lease_table_fini(&t);
     }
@@ -329,8 +391,8 @@ static void test_a_resumed_job_goes_on_behind_its_prefix(void **state)
     assert_int_equal(l->run.resume_ids[2], 12);
     assert_string_equal(l->run.job.model, "m");
     /* An engine that does not go on where it should is an error, not a hole. */
-    assert_int_equal(lease_append(l, 0, prefix, one, 1, "x", 1, &eb), ERR_INTERNAL);
-    assert_int_equal(lease_append(l, 3, prefix, one, 1, "x", 1, &eb), ERR_OK);
+    assert_int_equal(append(l, 0, prefix, one, 1, "x", 1, &eb), ERR_INTERNAL);
+    assert_int_equal(append(l, 3, prefix, one, 1, "x", 1, &eb), ERR_OK);
     assert_int_equal(lease_report_fill(&t, false, 1u << 20, &arena, &report), ERR_OK);
     assert_int_equal(report.leases[0].first, 3);
     lease_table_fini(&t);
@@ -396,6 +458,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_lost_frame_is_said_again),
         cmocka_unit_test(test_each_token_says_what_it_adds),
+        cmocka_unit_test(test_logprobs_go_with_their_tokens),
         cmocka_unit_test(test_an_event_longer_than_a_frame_goes_out_in_several),
         cmocka_unit_test(test_text_sizes_stay_within_the_text),
         cmocka_unit_test(test_frames_are_bounded_and_the_end_comes_last),
