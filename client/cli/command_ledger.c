@@ -15,6 +15,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A signed note with its cosignatures, in JSON with room for escapes. */
+#define LEDGER_KEPT_BYTES (4 * LIMIT_CHECKPOINT_BYTES)
+
 static const struct flag ledger_export_flags[] = {
     {.name = "output",
      .letter = 'o',
@@ -44,6 +47,13 @@ static const struct flag ledger_verify_flags[] = {
      .argument = "NAME",
      .offset = offsetof(struct ledger_verify_values, origin),
      .help = "The ledger that it must be."},
+    {.name = "against",
+     .letter = 'a',
+     .type = FLAG_TEXT,
+     .argument = "FILE",
+     .offset = offsetof(struct ledger_verify_values, against),
+     .help = "A checkpoint that you kept: a signed note, or an older export of this ledger. The "
+             "file must begin with the records it covers, else the ledger was written anew."},
     {0}};
 const struct flag_set ledger_verify_sets[] = {{.flags = ledger_verify_flags}, {0}};
 
@@ -211,29 +221,72 @@ static int ledger_key(const char *text, uint8_t ret_key[ED25519_PUBLIC_BYTES])
     return CLI_EXIT_OK;
 }
 
+/* A signed note as it is, or the one on the last line of an older export. */
+static int ledger_kept(const char *path, char ret_note[LEDGER_KEPT_BYTES])
+{
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return cli_fail(CLI_EXIT_USAGE, "--against: %s: %s", path, strerror(errno));
+    char *line = NULL;
+    size_t capacity = 0, used = 0;
+    ssize_t size;
+    bool is_export = false, fits = true;
+    ret_note[0] = '\0';
+    while ((size = getline(&line, &capacity, f)) > 0) {
+        is_export |= used == 0 && line[0] == '{';
+        if (is_export) /* only the last line counts */
+            used = 0;
+        fits = used + (size_t)size < LEDGER_KEPT_BYTES;
+        if (!fits && !is_export)
+            break;
+        if (fits)
+            memcpy(ret_note + used, line, (size_t)size + 1);
+        used += (size_t)size;
+    }
+    bool failed = ferror(f) != 0;
+    free(line);
+    fclose(f);
+    if (failed || !fits || used == 0)
+        return cli_fail(CLI_EXIT_USAGE, "--against: %s is neither a signed note nor an export",
+                        path);
+    if (!is_export)
+        return CLI_EXIT_OK;
+    json_t *last = json_loads(ret_note, 0, NULL);
+    const char *note = json_string_value(json_object_get(last, "checkpoint"));
+    size_t note_size = note ? strlen(note) : 0;
+    bool good = note_size > 0 && note_size < LEDGER_KEPT_BYTES;
+    if (good)
+        memcpy(ret_note, note, note_size + 1);
+    json_decref(last);
+    return good ? CLI_EXIT_OK
+                : cli_fail(CLI_EXIT_USAGE, "--against: the last line of %s is no checkpoint", path);
+}
+
 static int ledger_verify_json(const char *path, const struct ledger_verify_report *r,
                               const char *error)
 {
     return output_print(
-        json_pack("{s:o, s:b, s:o?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-                  "s:b, s:o}",
-                  "file", output_string(path),                                 //
-                  "verified", error == NULL,                                   //
-                  "error", error ? output_string(error) : NULL,                //
-                  "records", output_count(r->records),                         //
-                  "signed_records", output_count(r->signed_records),           //
-                  "reserves", output_count(r->reserves),                       //
-                  "settles", output_count(r->settles),                         //
-                  "voids", output_count(r->voids),                             //
-                  "expires", output_count(r->expires),                         //
-                  "open_reservations", output_count(r->open_reservations),     //
-                  "prompt_tokens", output_count(r->prompt_tokens),             //
-                  "completion_billable", output_count(r->completion_billable), //
-                  "completion_computed", output_count(r->completion_computed), //
-                  "root", output_hex(r->root, sizeof r->root),                 //
-                  "origin", output_string(r->origin),                          //
-                  "key_was_given", r->key_was_given,                           //
-                  "bad_line", r->bad_line ? output_count(r->bad_line) : json_null()),
+        json_pack(
+            "{s:o, s:b, s:o?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+            "s:b, s:o}",
+            "file", output_string(path),                                 //
+            "verified", error == NULL,                                   //
+            "error", error ? output_string(error) : NULL,                //
+            "records", output_count(r->records),                         //
+            "signed_records", output_count(r->signed_records),           //
+            "against_records", output_count(r->against_records),         //
+            "reserves", output_count(r->reserves),                       //
+            "settles", output_count(r->settles),                         //
+            "voids", output_count(r->voids),                             //
+            "expires", output_count(r->expires),                         //
+            "open_reservations", output_count(r->open_reservations),     //
+            "prompt_tokens", output_count(r->prompt_tokens),             //
+            "completion_billable", output_count(r->completion_billable), //
+            "completion_computed", output_count(r->completion_computed), //
+            "root", output_hex(r->root, sizeof r->root),                 //
+            "origin", output_string(r->origin),                          //
+            "key_was_given", r->key_was_given,                           //
+            "bad_line", r->bad_line ? output_count(r->bad_line) : json_null()),
         true);
 }
 
@@ -256,6 +309,10 @@ static int ledger_verify_text(const struct ledger_verify_report *r)
                "%s prompt tokens, %s answer tokens billed, %s computed\nroot %s\n",
                r->records, r->signed_records, r->reserves, r->settles, r->voids, r->expires,
                r->open_reservations, prompt, billable, computed, root);
+    if (r->against_records > 0)
+        buf_printf(&out,
+                   "its first %" PRIu64 " records are those of the checkpoint that was kept\n",
+                   r->against_records);
     if (r->records > r->signed_records)
         buf_printf(&out,
                    "the last %" PRIu64 " records are newer than the checkpoint: whole, but "
@@ -275,6 +332,13 @@ int command_ledger_verify(struct cli *cli, void *values, char **operands, int n_
     struct ledger_verify_report report = {0};
     struct ledger_verify_options options = {.origin = v->origin};
     uint8_t key[ED25519_PUBLIC_BYTES];
+    char against[LEDGER_KEPT_BYTES];
+    if (v->against) {
+        int code = ledger_kept(v->against, against);
+        if (code != CLI_EXIT_OK)
+            return code;
+        options.against = against;
+    }
     if (v->key) {
         int code = ledger_key(v->key, key);
         if (code != CLI_EXIT_OK)

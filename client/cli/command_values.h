@@ -60,7 +60,7 @@ struct ledger_export_values {
 extern const struct flag_set ledger_export_sets[];
 
 struct ledger_verify_values {
-    const char *key, *origin;
+    const char *key, *origin, *against;
 };
 extern const struct flag_set ledger_verify_sets[];
 

@@ -22,7 +22,7 @@ _cloister() {
             continue
         fi
         case ${COMP_WORDS[i]} in
-        "" | --url | -u | --tenant | --wait | -w | --identity | -i | --config | -c | --system | --file | -f | --stop | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --output | -o | --concurrency | -j | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --from | --state | --model | -m | --tenant | --prefix | --limit | -n | --reason | --from | --to | --model | -m | --tenant | --output | -o | --from | --key | -k | --origin) skip=1 ;;
+        "" | --url | -u | --tenant | --wait | -w | --identity | -i | --config | -c | --system | --file | -f | --stop | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --output | -o | --concurrency | -j | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --from | --state | --model | -m | --tenant | --prefix | --limit | -n | --reason | --from | --to | --model | -m | --tenant | --output | -o | --from | --key | -k | --origin | --against | -a) skip=1 ;;
         -*) ;;
         ledger) command=ledger ;;
         *)
@@ -203,6 +203,9 @@ _cloister() {
     "ledger verify:"--origin)
         :
         return ;;
+    "ledger verify:"--against | "ledger verify:"-a)
+        compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur"))
+        return ;;
     esac
 
     local flags=
@@ -218,7 +221,7 @@ _cloister() {
     "models") flags="" ;;
     "usage") flags=" --from --to --model -m --tenant" ;;
     "ledger export") flags=" --output -o --from" ;;
-    "ledger verify") flags=" --key -k --origin" ;;
+    "ledger verify") flags=" --key -k --origin --against -a" ;;
     "status") flags="" ;;
     "completion") flags="" ;;
     "help") flags="" ;;

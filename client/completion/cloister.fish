@@ -107,6 +107,7 @@ complete -c cloister -n '__fish_seen_subcommand_from ledger; and __fish_seen_sub
 complete -c cloister -n '__fish_seen_subcommand_from ledger; and not __fish_seen_subcommand_from export verify' -a verify -d 'check an exported ledger, offline'
 complete -c cloister -n '__fish_seen_subcommand_from ledger; and __fish_seen_subcommand_from verify' -l key -s k -r -F -d 'The coordinator'\''s public key that you trust: 64 hex digits, or a file that holds them'
 complete -c cloister -n '__fish_seen_subcommand_from ledger; and __fish_seen_subcommand_from verify' -l origin -x -d 'The ledger that it must be'
+complete -c cloister -n '__fish_seen_subcommand_from ledger; and __fish_seen_subcommand_from verify' -l against -s a -r -F -d 'A checkpoint that you kept: a signed note, or an older export of this ledger'
 complete -c cloister -n '__fish_seen_subcommand_from ledger; and __fish_seen_subcommand_from verify' -F
 
 complete -c cloister -n __fish_use_subcommand -a status -d 'say whether the coordinator is well'

@@ -43,11 +43,15 @@ struct ledger_verify_options {
     /* A key the auditor already trusts; NULL: the one in the file (said so in the report). */
     const uint8_t *public_key;
     const char *origin; /* expected, or NULL */
+    /* A signed note of this ledger that was kept, or NULL: the file must begin with what it covers.
+     * This is what shows that the holder of the signing key did not write the log anew. */
+    const char *against;
 };
 
 struct ledger_verify_report {
     uint64_t records;
-    uint64_t signed_records; /* covered by the checkpoint; those behind prove nothing yet */
+    uint64_t signed_records;  /* covered by the checkpoint; those behind prove nothing yet */
+    uint64_t against_records; /* covered by the note that was kept, and the same; 0: none given */
     uint64_t reserves, settles, voids, expires, keys, open_reservations;
     uint64_t prompt_tokens;        /* of SETTLE records */
     uint64_t completion_billable;  /* ... */

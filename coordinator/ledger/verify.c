@@ -37,6 +37,9 @@ struct verifier {
     struct arena arena;
     struct buf raw, again;
     struct reservations reservations;
+    /* The note that was kept (size 0: none), and the tree as far as it goes. */
+    struct note kept;
+    struct merkle_frontier kept_tree;
     struct key_seen *keys;
     size_t n_keys;
 
@@ -164,6 +167,20 @@ static bool hex_member(const json_t *object, const char *name, uint8_t *ret_byte
 
 /* ---- first line ---- */
 
+static enum err kept_read(struct verifier *v)
+{
+    struct errbuf why = {{0}};
+    if (v->options->against == NULL)
+        return ERR_OK;
+    if (note_open(v->options->against, v->report->public_key, &v->kept, &why) != ERR_OK)
+        return bad_line(v, "the checkpoint that was kept is not one of this ledger: %s", why.text);
+    if (strcmp(v->kept.origin, v->report->origin) != 0)
+        return bad_line(v, "the checkpoint that was kept is of \"%s\", the file of \"%s\"",
+                        v->kept.origin, v->report->origin);
+    return v->kept.size > 0 ? ERR_OK
+                            : bad_line(v, "the checkpoint that was kept covers no records");
+}
+
 static enum err header_read(struct verifier *v)
 {
     struct ledger_verify_report *report = v->report;
@@ -195,7 +212,7 @@ static enum err header_read(struct verifier *v)
     else
         memcpy(report->origin, origin, strlen(origin) + 1);
     json_decref(object);
-    return e;
+    return e == ERR_OK ? kept_read(v) : e;
 }
 
 /* ---- what a record may say, given those before it ---- */
@@ -416,11 +433,38 @@ static enum err leaf_add(struct verifier *v)
     return ERR_OK;
 }
 
+/* Compares roots at the record at which the note that was kept ends. */
+static enum err kept_compare(struct verifier *v, const struct record_ledger *record)
+{
+    uint8_t leaf[SHA256_BYTES], root[SHA256_BYTES];
+    char here[SHA256_HEX_BYTES], there[SHA256_HEX_BYTES];
+
+    if (v->kept_tree.size >= v->kept.size)
+        return ERR_OK;
+    merkle_leaf_hash(v->raw.data, v->raw.size, leaf);
+    (void)merkle_frontier_append(&v->kept_tree, leaf, NULL, NULL, NULL);
+    if (v->kept_tree.size < v->kept.size)
+        return ERR_OK;
+    merkle_frontier_root(&v->kept_tree, root);
+    if (memcmp(root, v->kept.root, sizeof root) != 0) {
+        hex_encode(root, sizeof root, here);
+        hex_encode(v->kept.root, sizeof v->kept.root, there);
+        return bad_record(v, record->seq,
+                          "the first %" PRIu64 " records give the root %s, but the checkpoint that "
+                          "was kept says %s: this ledger was written anew",
+                          v->kept.size, here, there);
+    }
+    v->report->against_records = v->kept.size;
+    return ERR_OK;
+}
+
 static enum err record_take(struct verifier *v, const struct record_ledger *record)
 {
     enum err e = rules_check(v, record);
     if (e == ERR_OK)
         e = leaf_add(v);
+    if (e == ERR_OK)
+        e = kept_compare(v, record);
     v->report->records += e == ERR_OK;
     return e;
 }
@@ -518,6 +562,11 @@ static enum err checkpoint_read(struct verifier *v, const json_t *object)
     if (!hex_member(object, "root", named_root, sizeof named_root) ||
         memcmp(named_root, note.root, sizeof note.root) != 0)
         return bad_line(v, "\"root\" is not the one of the checkpoint");
+    if (v->kept.size > v->report->records)
+        return bad_line(v,
+                        "the checkpoint that was kept covers %" PRIu64 " records, the file has "
+                        "%" PRIu64 ": some were removed, or this is an older export",
+                        v->kept.size, v->report->records);
     if (note.size > v->report->records)
         return bad_line(v,
                         "%" PRIu64 " records were signed, the file has %" PRIu64
@@ -590,6 +639,7 @@ enum err ledger_verify_jsonl(FILE *in, const struct ledger_verify_options *optio
     buf_init(&v.again);
     reservations_init(&v.reservations);
     merkle_frontier_init(&v.base);
+    merkle_frontier_init(&v.kept_tree);
     enum err e = verify(&v);
     ret_report->open_reservations = v.reservations.open;
     free(v.line);

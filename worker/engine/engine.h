@@ -1,10 +1,12 @@
 /*
- * engine.h - runs models: one thread that owns a backend, steps every running sequence together
- * (continuous batching over a paged KV cache) and says what happened in events.
+ * engine.h - runs models: steps every running sequence of a model together (continuous batching
+ * over a paged KV cache) and says what happened in events.
  *
- * Callers put commands in and take events out; both go through bounded queues, and `notify` is
- * called (from one of the engine's threads; it must only wake the caller, e.g. write an eventfd)
- * whenever there is a new event. Loading a model runs on a thread of its own and delays nobody.
+ * Three threads: a loader (files to models, each with a backend of its own), a preparer (prompts to
+ * token ids), and a stepper (one step of each model in turn). Neither a long load nor a long prompt
+ * delays a step. Callers put commands in and take events out; both go through bounded queues, and
+ * `notify` is called (from one of these threads; it must only wake the caller, e.g. write an
+ * eventfd) whenever there is a new event.
  *
  * What tokens a job gets depends on the model file, its prompt ids, sampling and seed alone: not
  * on what runs beside it, how the prompt is cut into chunks, threads, or instruction set. A job

@@ -593,6 +593,60 @@ static void trusted_key_and_origin_are_asked_for(void **state)
     file_close(&f);
 }
 
+/* Who kept a checkpoint sees that the ledger still begins with what it covered. */
+static void ledger_is_compared_with_a_checkpoint_that_was_kept(void **state)
+{
+    (void)state;
+    struct ledger_verify_report report;
+    struct errbuf eb = {{0}};
+    char kept[NOTE_TEXT_BYTES], rewritten[NOTE_TEXT_BYTES], later[NOTE_TEXT_BYTES];
+    char foreign[NOTE_TEXT_BYTES], empty[NOTE_TEXT_BYTES];
+    struct file f, anew, other;
+
+    file_open(&f);
+    file_note(&f, empty);
+    file_append(&f, ledger_test_reserve(0));
+    file_append(&f, ledger_test_reserve(1));
+    file_note(&f, kept);
+    file_append(&f, ledger_test_settle(1, 1));
+    file_checkpoint(&f);
+
+    /* The same key signs another beginning; a longer log; another key. */
+    file_open(&anew);
+    crypto_key_free(anew.key);
+    anew.key = f.key;
+    file_append(&anew, ledger_test_reserve(0));
+    file_append(&anew, ledger_test_reserve(2));
+    file_note(&anew, rewritten);
+    file_append(&anew, ledger_test_reserve(3));
+    file_append(&anew, ledger_test_reserve(4));
+    file_note(&anew, later);
+    file_open(&other);
+    file_append(&other, ledger_test_reserve(0));
+    file_note(&other, foreign);
+
+    struct ledger_verify_options options = {.against = kept};
+    assert_err(verify_text(buf_str(&f.text), f.text.size, &options, &report, &eb), ERR_OK, &eb);
+    assert_int_equal(report.against_records, 2);
+    assert_err(verify_text(buf_str(&f.text), f.text.size, NULL, &report, &eb), ERR_OK, &eb);
+    assert_int_equal(report.against_records, 0);
+
+    options.against = rewritten;
+    assert_refused("written anew", &f.text, &options, 3, "this ledger was written anew");
+    options.against = later;
+    assert_refused("cut", &f.text, &options, 5, "covers 4 records, the file has 3");
+    options.against = foreign;
+    assert_refused("another key", &f.text, &options, 1, "is not one of this ledger");
+    options.against = empty;
+    assert_refused("empty", &f.text, &options, 1, "covers no records");
+    options.against = "no note";
+    assert_refused("no note", &f.text, &options, 1, "is not one of this ledger");
+    anew.key = NULL;
+    file_close(&anew);
+    file_close(&other);
+    file_close(&f);
+}
+
 static void file_cut_anywhere_is_refused(void **state)
 {
     (void)state;
@@ -750,6 +804,7 @@ int main(void)
         cmocka_unit_test(edited_lines_are_found),
         cmocka_unit_test(forged_record_gives_another_root),
         cmocka_unit_test(trusted_key_and_origin_are_asked_for),
+        cmocka_unit_test(ledger_is_compared_with_a_checkpoint_that_was_kept),
         cmocka_unit_test(file_cut_anywhere_is_refused),
         cmocka_unit_test(every_flipped_bit_is_found_or_changes_nothing),
         cmocka_unit_test(endless_line_is_refused),
