@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "common/clock.h"
+#include "common/limits.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "coordinator/loop_commit.h"
@@ -20,14 +21,20 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TURN_EVENTS_MAX    16384u
+#define TURN_EVENTS_MAX 16384u
+/* A turn is ended when its events have taken this long, or its replies will: who waits for a
+ * heartbeat to be answered waits for two turns. */
+#define TURN_NS_MAX        20000000u
+#define TURN_WEIGHT_MAX    1024u
 #define TURN_BYTES_SOFT    (64u << 20) /* no more is gathered beyond it */
 #define TURN_BYTES_MAX     (1u << 30)
 #define PROBE_EVERY_MS     2000u
 #define COMMITS_REMEMBERED 256u
 #define LOOK_EVERY_MS      1000u
 #define STOP_MS_MAX        3000u
-#define GOODBYE_MS         200u /* for the last replies to leave */
+#define GOODBYE_MS         200u   /* for the last replies to leave */
+#define STRANGER_MS        20000u /* to say both Hellos */
+#define UNTAKEN_LOOK_MS    10     /* whether peers have taken their replies */
 
 /* A request that waits for its reply; the core's tag is its address. */
 struct pending {
@@ -41,6 +48,8 @@ struct turn {
     struct arena arena;
     struct core_effects effects;
     size_t n_events;
+    uint64_t took_ns; /* to gather */
+    size_t weight;    /* of the replies */
 };
 
 struct loop {
@@ -61,6 +70,7 @@ struct loop {
 
     uint64_t commit_ms;   /* when the one under way began */
     bool more;            /* the last turn was full before the inbox was empty */
+    bool untaken;         /* what is in the inbox waits until peers take their replies */
     struct id unreadable; /* a job whose RUN could not be filled; zero: none */
     struct errbuf unreadable_why;
 
@@ -132,6 +142,15 @@ static uint64_t commit_us_median(const struct loop *l)
     return sorted[n / 2];
 }
 
+static void turn_reset(struct turn *turn)
+{
+    arena_reset(&turn->arena);
+    core_effects_init(&turn->effects, &turn->arena);
+    turn->n_events = 0;
+    turn->took_ns = 0;
+    turn->weight = 0;
+}
+
 static void turn_reply(struct loop *l, struct turn *turn)
 {
     struct errbuf eb = {{0}};
@@ -152,6 +171,11 @@ static void turn_reply(struct loop *l, struct turn *turn)
             continue;
         struct pending *p = (struct pending *)(uintptr_t)e->reply.tag;
         enum err err = ERR_OK;
+        if (transport_request_way(p->request).closed) {
+            transport_request_free(p->request);
+            pending_free(p);
+            continue;
+        }
         if (e->reply.fill != CORE_FILL_NONE && txn == NULL)
             err = store_begin(l->store, false, &txn, &eb);
         if (err == ERR_OK)
@@ -169,12 +193,36 @@ static void turn_reply(struct loop *l, struct turn *turn)
         }
     }
     store_abort(txn);
-    arena_reset(&turn->arena);
-    core_effects_init(&turn->effects, &turn->arena);
-    turn->n_events = 0;
+    turn_reset(turn);
 }
 
 /* ---- events ---- */
+
+/* What a reply will cost beside packing little: what it brings from the store, and long lists. */
+static size_t reply_weight(const struct core_effect *e)
+{
+    if (e->kind != CORE_EFFECT_REPLY)
+        return 0;
+    const struct wire_reply *reply = &e->reply.reply;
+    switch (e->reply.fill) {
+    case CORE_FILL_COMMANDS:
+        return reply->pull.n_commands;
+    case CORE_FILL_TOKENS:
+        return 1 + (e->reply.tokens - reply->watch.first) / 1024;
+    case CORE_FILL_CONTENT:
+        return TURN_WEIGHT_MAX / 64;
+    case CORE_FILL_LEDGER:
+        return TURN_WEIGHT_MAX / 32;
+    case CORE_FILL_NONE:
+        if (reply->kind == (int)WIRE_REQUEST_LIST_JOBS || reply->kind == (int)WIRE_REQUEST_USAGE)
+            return TURN_WEIGHT_MAX / 32;
+        break;
+    case CORE_FILL_HELLO:
+    case CORE_FILL_STATUS:
+        break;
+    }
+    return 0;
+}
 
 static void event_step(struct loop *l, struct core_event *event)
 {
@@ -182,8 +230,13 @@ static void event_step(struct loop *l, struct core_event *event)
     event->held_back = committer_busy(l->committer) &&
                        event->mono_ns / 1000000u - l->commit_ms > l->config->core.lease_ms / 8;
     event->wall_ns = clock_wall_ns();
-    core_step(l->core, event, &l->gathering->effects);
-    l->gathering->n_events++;
+    struct turn *turn = l->gathering;
+    struct core_effect *last = turn->effects.last;
+    core_step(l->core, event, &turn->effects);
+    turn->n_events++;
+    for (struct core_effect *e = last != NULL ? last->next : turn->effects.first; e != NULL;
+         e = e->next)
+        turn->weight += reply_weight(e);
 }
 
 static void event_plain(struct loop *l, enum core_event_kind kind, const char *reason)
@@ -223,18 +276,31 @@ static void request_step(struct loop *l, struct transport_request *request)
     if (decoded->kind == WIRE_REQUEST_HELLO)
         crypto_random(event.random, sizeof event.random);
     event_step(l, &event);
+    if (core_session_established(l->core, decoded->session, event.connection))
+        transport_request_admit(request);
+}
+
+static bool turn_is_full(const struct turn *turn)
+{
+    return turn->n_events >= TURN_EVENTS_MAX || turn->arena.used_bytes >= TURN_BYTES_SOFT ||
+           turn->took_ns >= TURN_NS_MAX || turn->weight >= TURN_WEIGHT_MAX;
 }
 
 static void requests_gather(struct loop *l)
 {
+    struct turn *turn = l->gathering;
+    uint64_t began_ns = clock_mono_ns();
+
     inbox_clear_wake(l->inbox);
-    for (;;) {
-        l->more = l->gathering->n_events >= TURN_EVENTS_MAX ||
-                  l->gathering->arena.used_bytes >= TURN_BYTES_SOFT;
-        struct transport_request *request = l->more ? NULL : inbox_pop(l->inbox);
+    l->untaken = false;
+    while (!(l->more = turn_is_full(turn))) {
+        struct transport_request *request = inbox_pop(l->inbox, &l->untaken);
         if (request == NULL)
-            return;
+            break;
         request_step(l, request);
+        uint64_t now_ns = clock_mono_ns();
+        turn->took_ns += now_ns - began_ns;
+        began_ns = now_ns;
     }
 }
 
@@ -274,11 +340,8 @@ static enum err core_open(struct loop *l, struct errbuf *eb)
 
 static void turns_reset(struct loop *l)
 {
-    for (int i = 0; i < 2; i++) {
-        arena_reset(&l->turns[i].arena);
-        core_effects_init(&l->turns[i].effects, &l->turns[i].arena);
-        l->turns[i].n_events = 0;
-    }
+    for (int i = 0; i < 2; i++)
+        turn_reset(&l->turns[i]);
     l->gathering = &l->turns[0];
     l->committing = NULL;
 }
@@ -373,8 +436,12 @@ static struct turn *turn_other(struct loop *l, const struct turn *turn)
 /* Nothing is under way: what was gathered becomes a turn. */
 static void turn_finish(struct loop *l)
 {
-    if (committer_busy(l->committer) || l->gathering->n_events == 0)
+    if (committer_busy(l->committer))
         return;
+    if (l->gathering->n_events == 0) {
+        turn_reset(l->gathering); /* it may be full of what was refused */
+        return;
+    }
     if (turn_end(l)) {
         turn_commit(l);
         l->gathering = turn_other(l, l->committing);
@@ -474,6 +541,8 @@ enum err loop_run(struct loop *l, struct errbuf *eb)
         timer_set(l);
         /* A full turn left requests in the inbox: with the disk idle nothing else would wake us. */
         int wait_ms = l->more && !committer_busy(l->committer) ? 0 : -1;
+        if (wait_ms < 0 && l->untaken)
+            wait_ms = UNTAKEN_LOOK_MS;
         if (epoll_wait(l->epoll_fd, events, 4, wait_ms) < 0 && errno != EINTR)
             return err_set_errno(eb, errno, "epoll_wait");
         if (read(l->timer_fd, &n, sizeof n) < 0)
@@ -537,7 +606,7 @@ enum err loop_open(struct loop **ret_loop, const struct loop_config *config, str
     if (err == ERR_OK)
         err = core_open(l, eb);
     if (err == ERR_OK)
-        err = inbox_open(&l->inbox, eb);
+        err = inbox_open(&l->inbox, &inbox_limits_default, eb);
     if (err == ERR_OK)
         err = committer_open(&l->committer, &commits, eb);
     if (err == ERR_OK)
@@ -548,6 +617,9 @@ enum err loop_open(struct loop **ret_loop, const struct loop_config *config, str
         loop_close(l);
         return err;
     }
+    transport_server_expect(l->server, STRANGER_MS,
+                            config->core.session_idle_ms + config->core.lease_ms +
+                                2 * LIMIT_POLL_MS);
     log_info("listening on %s, ledger %s, boot %llu", config->endpoint.url, config->origin,
              (unsigned long long)l->boot_epoch);
     notify_state("READY=1");

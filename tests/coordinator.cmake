@@ -30,6 +30,8 @@ add_test(NAME coordinator_example_config
 cloister_unit_test(loop_store SOURCES unit/core/test_loop_store.c
                    LIBS cloister_core_test cloister_store_test cloister_coordinator)
 
+cloister_unit_test(loop_inbox SOURCES unit/core/test_loop_inbox.c LIBS cloister_coordinator)
+
 cloister_unit_test(settings SOURCES unit/core/test_settings.c LIBS cloister_coordinator)
 
 # Not run by ctest: numbers need a machine of their own. `bench_submit build/bin/cloister-coordinator`

@@ -214,6 +214,8 @@ void core_step(struct core *c, const struct core_event *event, struct core_effec
 
 /* The challenge given to a session that has said its first Hello; false where there is none. */
 bool core_session_challenge(const struct core *c, uint64_t session, uint8_t ret_challenge[32]);
+/* Whether both Hellos of it were said, on that connection. */
+bool core_session_established(const struct core *c, uint64_t session, uint64_t connection);
 /* When the next TICK is due, in monotonic ms; UINT64_MAX: nothing waits for time. */
 uint64_t core_next_ms(const struct core *c);
 bool core_frozen(const struct core *c);

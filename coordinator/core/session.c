@@ -46,6 +46,12 @@ struct core_session *session_of(const struct core *c, const struct core_event *e
     return s != NULL && s->connection == event->connection ? s : NULL;
 }
 
+bool core_session_established(const struct core *c, uint64_t session, uint64_t connection)
+{
+    const struct core_session *s = session_find(c, session);
+    return s != NULL && s->established && s->connection == connection;
+}
+
 bool core_session_challenge(const struct core *c, uint64_t session, uint8_t ret_challenge[32])
 {
     const struct core_session *s = session_find(c, session);
