@@ -262,62 +262,94 @@ static int ledger_kept(const char *path, char ret_note[LEDGER_KEPT_BYTES])
                 : cli_fail(CLI_EXIT_USAGE, "--against: the last line of %s is no checkpoint", path);
 }
 
+/* What `all` has more than `part`, which is its beginning. */
+static json_t *ledger_more_json(const struct ledger_totals *part, const struct ledger_totals *all)
+{
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",                              //
+                     "records", output_count(all->records - part->records),                   //
+                     "reserves", output_count(all->reserves - part->reserves),                //
+                     "settles", output_count(all->settles - part->settles),                   //
+                     "voids", output_count(all->voids - part->voids),                         //
+                     "expires", output_count(all->expires - part->expires),                   //
+                     "prompt_tokens", output_count(all->prompt_tokens - part->prompt_tokens), //
+                     "completion_billable",
+                     output_count(all->completion_billable - part->completion_billable), //
+                     "completion_computed",
+                     output_count(all->completion_computed - part->completion_computed));
+}
+
 static int ledger_verify_json(const char *path, const struct ledger_verify_report *r,
                               const char *error)
 {
+    const struct ledger_totals *t = &r->verified;
     return output_print(
-        json_pack(
-            "{s:o, s:b, s:o?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-            "s:b, s:o}",
-            "file", output_string(path),                                 //
-            "verified", error == NULL,                                   //
-            "error", error ? output_string(error) : NULL,                //
-            "records", output_count(r->records),                         //
-            "signed_records", output_count(r->signed_records),           //
-            "against_records", output_count(r->against_records),         //
-            "reserves", output_count(r->reserves),                       //
-            "settles", output_count(r->settles),                         //
-            "voids", output_count(r->voids),                             //
-            "expires", output_count(r->expires),                         //
-            "open_reservations", output_count(r->open_reservations),     //
-            "prompt_tokens", output_count(r->prompt_tokens),             //
-            "completion_billable", output_count(r->completion_billable), //
-            "completion_computed", output_count(r->completion_computed), //
-            "root", output_hex(r->root, sizeof r->root),                 //
-            "origin", output_string(r->origin),                          //
-            "key_was_given", r->key_was_given,                           //
-            "bad_line", r->bad_line ? output_count(r->bad_line) : json_null()),
+        json_pack("{s:o, s:b, s:o?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+                  "s:o, s:o, s:b, s:o}",
+                  "file", output_string(path),                                 //
+                  "verified", error == NULL,                                   //
+                  "error", error ? output_string(error) : NULL,                //
+                  "records", output_count(r->read.records),                    //
+                  "signed_records", output_count(t->records),                  //
+                  "against_records", output_count(r->against_records),         //
+                  "reserves", output_count(t->reserves),                       //
+                  "settles", output_count(t->settles),                         //
+                  "voids", output_count(t->voids),                             //
+                  "expires", output_count(t->expires),                         //
+                  "open_reservations", output_count(t->open_reservations),     //
+                  "prompt_tokens", output_count(t->prompt_tokens),             //
+                  "completion_billable", output_count(t->completion_billable), //
+                  "completion_computed", output_count(t->completion_computed), //
+                  "unsigned", ledger_more_json(t, &r->read),                   //
+                  "root", output_hex(r->root, sizeof r->root),                 //
+                  "origin", output_string(r->origin),                          //
+                  "key_was_given", r->key_was_given,                           //
+                  "bad_line", r->bad_line ? output_count(r->bad_line) : json_null()),
         true);
+}
+
+static void ledger_tokens_text(struct buf *out, uint64_t prompt_tokens, uint64_t billable,
+                               uint64_t computed)
+{
+    char texts[3][UNITS_TEXT_BYTES];
+    units_count_format(prompt_tokens, texts[0]);
+    units_count_format(billable, texts[1]);
+    units_count_format(computed, texts[2]);
+    buf_printf(out, "%s prompt tokens and %s answer tokens billed, %s answer tokens computed\n",
+               texts[0], texts[1], texts[2]);
 }
 
 static int ledger_verify_text(const struct ledger_verify_report *r)
 {
+    const struct ledger_totals *t = &r->verified, *all = &r->read;
     struct buf out;
-    char prompt[UNITS_TEXT_BYTES], billable[UNITS_TEXT_BYTES], computed[UNITS_TEXT_BYTES];
     char root[SHA256_HEX_BYTES];
     buf_init(&out);
-    units_count_format(r->prompt_tokens, prompt);
-    units_count_format(r->completion_billable, billable);
-    units_count_format(r->completion_computed, computed);
     hex_encode(r->root, sizeof r->root, root);
     buf_append_str(&out, "verified: ");
     text_append_safe(&out, r->origin, strlen(r->origin), false);
     buf_printf(&out,
-               "\n%" PRIu64 " records, %" PRIu64 " of them under the signed checkpoint\n"
+               "\n%" PRIu64 " records, all under the signed checkpoint\n"
                "%" PRIu64 " reservations: %" PRIu64 " settled, %" PRIu64 " void, %" PRIu64
-               " expired, %" PRIu64 " open\n"
-               "%s prompt tokens, %s answer tokens billed, %s computed\nroot %s\n",
-               r->records, r->signed_records, r->reserves, r->settles, r->voids, r->expires,
-               r->open_reservations, prompt, billable, computed, root);
+               " expired, %" PRIu64 " open\n",
+               t->records, t->reserves, t->settles, t->voids, t->expires, t->open_reservations);
+    ledger_tokens_text(&out, t->prompt_tokens, t->completion_billable, t->completion_computed);
+    buf_printf(&out, "root %s\n", root);
     if (r->against_records > 0)
         buf_printf(&out,
                    "its first %" PRIu64 " records are those of the checkpoint that was kept\n",
                    r->against_records);
-    if (r->records > r->signed_records)
+    if (all->records > t->records) {
         buf_printf(&out,
-                   "the last %" PRIu64 " records are newer than the checkpoint: whole, but "
-                   "not signed yet\n",
-                   r->records - r->signed_records);
+                   "NOT verified: %" PRIu64 " more records behind the checkpoint, which anybody "
+                   "could have added; not in the numbers above\n"
+                   "they say: %" PRIu64 " reservations, %" PRIu64 " settled, %" PRIu64
+                   " void, %" PRIu64 " expired\nthey say: ",
+                   all->records - t->records, all->reserves - t->reserves,
+                   all->settles - t->settles, all->voids - t->voids, all->expires - t->expires);
+        ledger_tokens_text(&out, all->prompt_tokens - t->prompt_tokens,
+                           all->completion_billable - t->completion_billable,
+                           all->completion_computed - t->completion_computed);
+    }
     if (!r->key_was_given)
         buf_append_str(&out, "the signature was checked with the key in the file itself; give the "
                              "one you trust with --key\n");

@@ -48,17 +48,26 @@ struct ledger_verify_options {
     const char *against;
 };
 
-struct ledger_verify_report {
+/* What a run of records adds up to, from the first one on. */
+struct ledger_totals {
     uint64_t records;
-    uint64_t signed_records;  /* covered by the checkpoint; those behind prove nothing yet */
-    uint64_t against_records; /* covered by the note that was kept, and the same; 0: none given */
-    uint64_t reserves, settles, voids, expires, keys, open_reservations;
-    uint64_t prompt_tokens;        /* of SETTLE records */
-    uint64_t completion_billable;  /* ... */
+    uint64_t reserves, settles, voids, expires, keys;
+    uint64_t prompt_tokens;        /* of SETTLE records whose outcome owes its prompt */
+    uint64_t completion_billable;  /* of SETTLE records */
     uint64_t completion_delivered; /* of all records that end a reservation */
     uint64_t completion_computed;  /* ... */
-    uint64_t reserved_open_tokens; /* of the reservations still open */
-    uint8_t root[SHA256_BYTES];    /* of the signed records */
+    uint64_t open_reservations;    /* made, and not ended within these records */
+    uint64_t reserved_open_tokens; /* of these */
+};
+
+struct ledger_verify_report {
+    /* The records under the checkpoint: these totals are what is proven. None after an error. */
+    struct ledger_totals verified;
+    /* All records of the file. Those behind the checkpoint agree with themselves, but whoever had
+     * the file in hand could have written them: they prove nothing. */
+    struct ledger_totals read;
+    uint64_t against_records;   /* covered by the note that was kept, and the same; 0: none given */
+    uint8_t root[SHA256_BYTES]; /* of the records under the checkpoint */
     uint8_t public_key[ED25519_PUBLIC_BYTES];
     char origin[256];
     bool key_was_given;
@@ -66,11 +75,12 @@ struct ledger_verify_report {
 };
 
 /* Recomputes everything: canonical bytes, named fields against them, dense seq, each reservation
- * ended at most once and by a record that fits it, totals, leaf hashes, root, signature.
+ * ended at most once and by a record that fits it, totals, leaf hashes, root, signature. A
+ * checkpoint over no record signs nothing and is refused.
  * ERR_CORRUPT names line, seq and reason. The report is filled either way; after an error it says
  * what was read up to there and nothing in it is proven. Memory: a bit a record, about 100 bytes an
- * open reservation, 48 bytes a KEY record, 32 bytes for each of the last LEDGER_EXPORT_UNSIGNED_MAX
- * records. */
+ * open reservation, 48 bytes a KEY record, 128 bytes for each of the last
+ * LEDGER_EXPORT_UNSIGNED_MAX records. */
 enum err ledger_verify_jsonl(FILE *in, const struct ledger_verify_options *options,
                              struct ledger_verify_report *ret_report, struct errbuf *eb);
 

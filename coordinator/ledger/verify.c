@@ -11,6 +11,7 @@
 #include "coordinator/ledger/note.h"
 #include "coordinator/ledger/reservation.h"
 #include "proto/record.h"
+#include "proto/wire.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -18,10 +19,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define POLICY_ID 1u /* docs/coordinator.md, what is owed */
+
 /* A KEY record; the last one that is signed must name the key that signed. */
 struct key_seen {
     uint64_t seq, line;
     uint8_t public_key[ED25519_PUBLIC_BYTES];
+};
+
+/* A record of which it is not known yet whether the checkpoint covers it. */
+struct recent {
+    uint8_t leaf[SHA256_BYTES];
+    /* What it adds, mod 2^64: the end of a reservation takes from what is open. */
+    struct ledger_totals adds;
 };
 
 struct verifier {
@@ -43,11 +53,13 @@ struct verifier {
     struct key_seen *keys;
     size_t n_keys;
 
-    /* The tree up to the first of `leaves`, a ring of the newest ones: which of them the checkpoint
-     * covers is only known when it has been read. */
+    /* The tree and the totals up to the first of `recent`, a ring of the newest records: which of
+     * them the checkpoint covers is only known when it has been read. */
     struct merkle_frontier base;
-    uint8_t (*leaves)[SHA256_BYTES];
-    size_t leaves_capacity, leaves_first, n_leaves;
+    struct ledger_totals base_totals;
+    struct recent *recent;
+    size_t recent_capacity, recent_first, n_recent;
+    struct ledger_totals adds; /* of the record at hand */
 };
 
 /* ---- complaints: line, seq where one is known, reason ---- */
@@ -217,9 +229,29 @@ static enum err header_read(struct verifier *v)
 
 /* ---- what a record may say, given those before it ---- */
 
-static bool add(uint64_t *total, uint64_t value)
+/* Fields of struct ledger_totals, all of them counts of 64 bits. */
+#define TOTALS_FIELDS (sizeof(struct ledger_totals) / sizeof(uint64_t))
+
+static void totals_add(struct ledger_totals *totals, const struct ledger_totals *adds)
 {
-    return !__builtin_add_overflow(*total, value, total);
+    uint64_t sum[TOTALS_FIELDS], more[TOTALS_FIELDS];
+    memcpy(sum, totals, sizeof sum);
+    memcpy(more, adds, sizeof more);
+    for (size_t i = 0; i < TOTALS_FIELDS; i++)
+        sum[i] += more[i];
+    memcpy(totals, sum, sizeof sum);
+}
+
+static bool fits(uint64_t total, uint64_t value)
+{
+    return value <= UINT64_MAX - total;
+}
+
+/* Policy 1: what the cluster failed at is not owed, though the record says what was computed. */
+static bool is_owed(uint32_t outcome)
+{
+    return outcome == WIRE_JOB_STATE_DONE || outcome == WIRE_JOB_STATE_CANCELLED ||
+           outcome == WIRE_JOB_STATE_EXPIRED;
 }
 
 static void owner_digest(const struct record_ledger *r, uint8_t ret_digest[SHA256_BYTES])
@@ -248,11 +280,13 @@ static enum err reserve_check(struct verifier *v, const struct record_ledger *r)
         r->completion_billable != 0)
         return bad_record(v, r->seq, "RESERVE that counts tokens");
     owner_digest(r, reservation.owner);
-    if (!add(&v->report->reserved_open_tokens, reservation.tokens))
+    if (!fits(v->report->read.reserved_open_tokens, reservation.tokens))
         return bad_record(v, r->seq, "the tokens reserved pass 2^64");
     if (!reservations_add(&v->reservations, &reservation))
         return no_memory(v);
-    v->report->reserves++;
+    v->adds.reserves = 1;
+    v->adds.open_reservations = 1;
+    v->adds.reserved_open_tokens = reservation.tokens;
     return ERR_OK;
 }
 
@@ -276,6 +310,12 @@ static enum err counts_check(struct verifier *v, const struct record_ledger *r,
     if (r->kind != RECORD_LEDGER_SETTLE && r->completion_billable != 0)
         return bad_record(v, r->seq, "%s with %" PRIu64 " billable tokens: only SETTLE bills", kind,
                           r->completion_billable);
+    if (r->kind == RECORD_LEDGER_SETTLE && r->policy_id != POLICY_ID)
+        return bad_record(v, r->seq, "%s decided by policy %" PRIu32 ", this program knows %u",
+                          kind, r->policy_id, POLICY_ID);
+    if (r->completion_billable != 0 && !is_owed(r->outcome))
+        return bad_record(v, r->seq, "%s with %" PRIu64 " billable tokens of a job that failed",
+                          kind, r->completion_billable);
     if (r->completion_billable > reservation->max_tokens)
         return bad_record(v, r->seq, "%s with %" PRIu64 " billable tokens of max_tokens %" PRIu32,
                           kind, r->completion_billable, reservation->max_tokens);
@@ -291,7 +331,6 @@ static enum err counts_check(struct verifier *v, const struct record_ledger *r,
 
 static enum err end_check(struct verifier *v, const struct record_ledger *r)
 {
-    struct ledger_verify_report *report = v->report;
     const char *kind = record_ledger_kind_name(r->kind);
     uint8_t owner[SHA256_BYTES];
 
@@ -320,16 +359,24 @@ static enum err end_check(struct verifier *v, const struct record_ledger *r)
     enum err e = counts_check(v, r, reservation);
     if (e != ERR_OK)
         return e;
-    report->reserved_open_tokens -= reservation->tokens;
+    const struct ledger_totals *read = &v->report->read;
+    struct ledger_totals *adds = &v->adds;
+    adds->open_reservations = UINT64_MAX; /* one less */
+    adds->reserved_open_tokens = 0 - reservation->tokens;
     reservations_remove(&v->reservations, seq);
-    report->settles += r->kind == RECORD_LEDGER_SETTLE;
-    report->voids += r->kind == RECORD_LEDGER_VOID;
-    report->expires += r->kind == RECORD_LEDGER_EXPIRE;
-    bool ok = add(&report->completion_computed, r->completion_computed) &&
-              add(&report->completion_delivered, r->completion_delivered);
-    if (r->kind == RECORD_LEDGER_SETTLE)
-        ok = ok && add(&report->prompt_tokens, r->prompt_tokens) &&
-             add(&report->completion_billable, r->completion_billable);
+    adds->settles = r->kind == RECORD_LEDGER_SETTLE;
+    adds->voids = r->kind == RECORD_LEDGER_VOID;
+    adds->expires = r->kind == RECORD_LEDGER_EXPIRE;
+    adds->completion_computed = r->completion_computed;
+    adds->completion_delivered = r->completion_delivered;
+    if (r->kind == RECORD_LEDGER_SETTLE) {
+        adds->prompt_tokens = is_owed(r->outcome) ? r->prompt_tokens : 0;
+        adds->completion_billable = r->completion_billable;
+    }
+    bool ok = fits(read->completion_computed, adds->completion_computed) &&
+              fits(read->completion_delivered, adds->completion_delivered) &&
+              fits(read->prompt_tokens, adds->prompt_tokens) &&
+              fits(read->completion_billable, adds->completion_billable);
     return ok ? ERR_OK : bad_record(v, r->seq, "the totals pass 2^64");
 }
 
@@ -345,13 +392,13 @@ static enum err key_check(struct verifier *v, const struct record_ledger *r)
     keys[v->n_keys] = (struct key_seen){.seq = r->seq, .line = v->line_number};
     memcpy(keys[v->n_keys].public_key, r->public_key, sizeof r->public_key);
     v->n_keys++;
-    v->report->keys++;
+    v->adds.keys = 1;
     return ERR_OK;
 }
 
 static enum err rules_check(struct verifier *v, const struct record_ledger *r)
 {
-    uint64_t expected = v->report->records;
+    uint64_t expected = v->report->read.records;
     if (r->seq < expected)
         return bad_record(v, r->seq,
                           "comes a second time or out of order, seq %" PRIu64 " is expected here",
@@ -413,23 +460,32 @@ static enum err fields_check(struct verifier *v, const json_t *object,
     return e;
 }
 
-static enum err leaf_add(struct verifier *v)
+/* The oldest of `recent` becomes a part of the base. */
+static void recent_shift(struct verifier *v)
 {
-    if (v->n_leaves == LEDGER_EXPORT_UNSIGNED_MAX) {
-        (void)merkle_frontier_append(&v->base, v->leaves[v->leaves_first], NULL, NULL, NULL);
-        v->leaves_first = (v->leaves_first + 1) % v->leaves_capacity;
-        v->n_leaves--;
-    } else if (v->n_leaves == v->leaves_capacity) {
-        size_t capacity = v->leaves_capacity == 0 ? 1024 : 2 * v->leaves_capacity;
-        void *leaves = realloc(v->leaves, capacity * SHA256_BYTES);
-        if (leaves == NULL)
+    const struct recent *oldest = &v->recent[v->recent_first];
+    (void)merkle_frontier_append(&v->base, oldest->leaf, NULL, NULL, NULL);
+    totals_add(&v->base_totals, &oldest->adds);
+    v->recent_first = (v->recent_first + 1) % v->recent_capacity;
+    v->n_recent--;
+}
+
+static enum err recent_add(struct verifier *v)
+{
+    if (v->n_recent == LEDGER_EXPORT_UNSIGNED_MAX) {
+        recent_shift(v);
+    } else if (v->n_recent == v->recent_capacity) {
+        size_t capacity = v->recent_capacity == 0 ? 1024 : 2 * v->recent_capacity;
+        struct recent *recent = realloc(v->recent, capacity * sizeof *recent);
+        if (recent == NULL)
             return no_memory(v);
-        v->leaves = leaves; /* still in order: the ring turns only at its full size */
-        v->leaves_capacity = capacity;
+        v->recent = recent; /* still in order: the ring turns only at its full size */
+        v->recent_capacity = capacity;
     }
-    size_t at = (v->leaves_first + v->n_leaves) % v->leaves_capacity;
-    merkle_leaf_hash(v->raw.data, v->raw.size, v->leaves[at]);
-    v->n_leaves++;
+    struct recent *newest = &v->recent[(v->recent_first + v->n_recent) % v->recent_capacity];
+    merkle_leaf_hash(v->raw.data, v->raw.size, newest->leaf);
+    newest->adds = v->adds;
+    v->n_recent++;
     return ERR_OK;
 }
 
@@ -460,12 +516,14 @@ static enum err kept_compare(struct verifier *v, const struct record_ledger *rec
 
 static enum err record_take(struct verifier *v, const struct record_ledger *record)
 {
+    v->adds = (struct ledger_totals){.records = 1};
     enum err e = rules_check(v, record);
     if (e == ERR_OK)
-        e = leaf_add(v);
+        e = recent_add(v);
     if (e == ERR_OK)
         e = kept_compare(v, record);
-    v->report->records += e == ERR_OK;
+    if (e == ERR_OK)
+        totals_add(&v->report->read, &v->adds);
     return e;
 }
 
@@ -509,19 +567,16 @@ static enum err record_read(struct verifier *v, const json_t *object)
 
 /* ---- last line ---- */
 
-/* Root of the first `size` records, `base` and the ring being what is left of them. */
+/* Root of the first `size` records, which `base` ends with afterwards. */
 static enum err root_at(struct verifier *v, uint64_t size, uint8_t ret_root[SHA256_BYTES])
 {
     if (size < v->base.size)
         return bad_line(v,
                         "the checkpoint covers %" PRIu64 " of %" PRIu64 " records, and more than "
                         "%u unsigned ones cannot be checked: export again, newly signed",
-                        size, v->report->records, LEDGER_EXPORT_UNSIGNED_MAX);
-    while (v->base.size < size) {
-        (void)merkle_frontier_append(&v->base, v->leaves[v->leaves_first], NULL, NULL, NULL);
-        v->leaves_first = (v->leaves_first + 1) % v->leaves_capacity;
-        v->n_leaves--;
-    }
+                        size, v->report->read.records, LEDGER_EXPORT_UNSIGNED_MAX);
+    while (v->base.size < size)
+        recent_shift(v);
     merkle_frontier_root(&v->base, ret_root);
     return ERR_OK;
 }
@@ -562,16 +617,18 @@ static enum err checkpoint_read(struct verifier *v, const json_t *object)
     if (!hex_member(object, "root", named_root, sizeof named_root) ||
         memcmp(named_root, note.root, sizeof note.root) != 0)
         return bad_line(v, "\"root\" is not the one of the checkpoint");
-    if (v->kept.size > v->report->records)
+    if (v->kept.size > v->report->read.records)
         return bad_line(v,
                         "the checkpoint that was kept covers %" PRIu64 " records, the file has "
                         "%" PRIu64 ": some were removed, or this is an older export",
-                        v->kept.size, v->report->records);
-    if (note.size > v->report->records)
+                        v->kept.size, v->report->read.records);
+    if (note.size == 0)
+        return bad_line(v, "the checkpoint is over no record: nothing is signed");
+    if (note.size > v->report->read.records)
         return bad_line(v,
                         "%" PRIu64 " records were signed, the file has %" PRIu64
                         ": some are missing at its end",
-                        note.size, v->report->records);
+                        note.size, v->report->read.records);
     enum err e = root_at(v, note.size, root);
     if (e != ERR_OK)
         return e;
@@ -583,7 +640,7 @@ static enum err checkpoint_read(struct verifier *v, const json_t *object)
     }
     e = keys_check(v, note.size);
     if (e == ERR_OK)
-        v->report->signed_records = note.size;
+        v->report->verified = v->base_totals;
     return e;
 }
 
@@ -641,9 +698,10 @@ enum err ledger_verify_jsonl(FILE *in, const struct ledger_verify_options *optio
     merkle_frontier_init(&v.base);
     merkle_frontier_init(&v.kept_tree);
     enum err e = verify(&v);
-    ret_report->open_reservations = v.reservations.open;
+    if (e != ERR_OK)
+        ret_report->verified = (struct ledger_totals){0};
     free(v.line);
-    free(v.leaves);
+    free(v.recent);
     free(v.keys);
     reservations_fini(&v.reservations);
     buf_fini(&v.again);

@@ -21,7 +21,7 @@ static void as_file(const uint8_t *data, size_t size)
     enum err e = ledger_verify_jsonl(in, NULL, &report, &eb);
     fclose(in);
     CHECK(e == ERR_OK || e == ERR_CORRUPT);
-    CHECK(e == ERR_OK ? report.bad_line == 0 && report.signed_records <= report.records
+    CHECK(e == ERR_OK ? report.bad_line == 0 && report.verified.records <= report.read.records
                       : report.bad_line > 0 && eb.text[0] != '\0');
 }
 

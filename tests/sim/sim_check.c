@@ -143,18 +143,21 @@ static void ledger_check(struct sim *s, struct totals *t)
     CHECK(in != NULL);
     if (ledger_verify_jsonl(in, &options, &report, &eb) != ERR_OK)
         sim_fail(s, "the ledger does not verify: %s", eb.text);
-    else if (report.open_reservations != 0)
-        sim_fail(s, "%llu reservations never ended", (unsigned long long)report.open_reservations);
-    else if (report.reserves != t->jobs)
+    else if (report.verified.open_reservations != 0)
+        sim_fail(s, "%llu reservations never ended",
+                 (unsigned long long)report.verified.open_reservations);
+    else if (report.verified.reserves != t->jobs)
         sim_fail(s, "%llu jobs, %llu reservations", (unsigned long long)t->jobs,
-                 (unsigned long long)report.reserves);
-    else if (report.completion_delivered != t->tokens || report.completion_computed != t->computed)
+                 (unsigned long long)report.verified.reserves);
+    else if (report.verified.completion_delivered != t->tokens ||
+             report.verified.completion_computed != t->computed)
         sim_fail(s,
                  "the ledger has %llu tokens delivered and %llu computed, the jobs %llu and %llu",
-                 (unsigned long long)report.completion_delivered,
-                 (unsigned long long)report.completion_computed, (unsigned long long)t->tokens,
-                 (unsigned long long)t->computed);
-    else if (report.completion_billable != t->usage_completion || t->usage_computed != t->computed)
+                 (unsigned long long)report.verified.completion_delivered,
+                 (unsigned long long)report.verified.completion_computed,
+                 (unsigned long long)t->tokens, (unsigned long long)t->computed);
+    else if (report.verified.completion_billable != t->usage_completion ||
+             report.verified.prompt_tokens != t->usage_prompt || t->usage_computed != t->computed)
         sim_fail(s, "usage and ledger differ");
     (void)fclose(in);
 }

@@ -8,6 +8,7 @@
 #include "coordinator/ledger/export.h"
 #include "coordinator/ledger/merkle.h"
 #include "coordinator/ledger/note.h"
+#include "proto/wire.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -128,15 +129,15 @@ static void good_file_is_read_to_its_totals(void **state)
     assert_memory_equal(report.root, root, sizeof root);
     assert_memory_equal(report.public_key, f.public_key, sizeof report.public_key);
     assert_string_equal(report.origin, origin);
-    assert_int_equal(report.records, 4);
-    assert_int_equal(report.signed_records, 4);
-    assert_int_equal(report.reserves, 2);
-    assert_int_equal(report.settles, 2);
-    assert_int_equal(report.open_reservations, 0);
-    assert_int_equal(report.prompt_tokens, 40 + 41);
-    assert_int_equal(report.completion_billable, 120);
-    assert_int_equal(report.completion_computed, 60 + 61);
-    assert_int_equal(report.completion_delivered, 120);
+    assert_int_equal(report.read.records, 4);
+    assert_int_equal(report.verified.records, 4);
+    assert_int_equal(report.verified.reserves, 2);
+    assert_int_equal(report.verified.settles, 2);
+    assert_int_equal(report.verified.open_reservations, 0);
+    assert_int_equal(report.verified.prompt_tokens, 40 + 41);
+    assert_int_equal(report.verified.completion_billable, 120);
+    assert_int_equal(report.verified.completion_computed, 60 + 61);
+    assert_int_equal(report.verified.completion_delivered, 120);
     assert_int_equal(report.bad_line, 0);
     assert_false(report.key_was_given);
 
@@ -167,14 +168,19 @@ static void ledger_of_a_store_verifies_with_an_unsigned_tail(void **state)
     ledger_test_append(&t, &open, 1);
     ledger_test_export(&t, &out);
     assert_err(verify_text(buf_str(&out), out.size, NULL, &report, &eb), ERR_OK, &eb);
-    assert_int_equal(report.records, 97);
-    assert_int_equal(report.signed_records, 80);
+    assert_int_equal(report.read.records, 97);
+    assert_int_equal(report.verified.records, 80);
     assert_memory_equal(report.root, root, sizeof root);
-    assert_int_equal(report.reserves, 49);
-    assert_int_equal(report.settles, 36);
-    assert_int_equal(report.voids, 12);
-    assert_int_equal(report.open_reservations, 1);
-    assert_int_equal(report.reserved_open_tokens, 150 + 77 % 7);
+    assert_int_equal(report.verified.reserves, 40);
+    assert_int_equal(report.verified.settles, 30);
+    assert_int_equal(report.verified.voids, 10);
+    assert_int_equal(report.verified.open_reservations, 0);
+    assert_int_equal(report.verified.reserved_open_tokens, 0);
+    assert_int_equal(report.read.reserves, 49);
+    assert_int_equal(report.read.settles, 36);
+    assert_int_equal(report.read.voids, 12);
+    assert_int_equal(report.read.open_reservations, 1);
+    assert_int_equal(report.read.reserved_open_tokens, 150 + 77 % 7);
     ledger_test_close(&t);
     buf_fini(&out);
 }
@@ -201,6 +207,92 @@ static void line_names_every_field(void **state)
     assert_int_equal(json_object_size(o), 43); /* 42 fields and raw */
     json_decref(o);
     file_close(&f);
+}
+
+/* Somebody who has the file, but not the key, adds a job that was never run. */
+static void records_behind_the_checkpoint_are_in_no_total_that_is_verified(void **state)
+{
+    (void)state;
+    struct file f;
+    char note[NOTE_TEXT_BYTES];
+    struct ledger_verify_report report;
+    struct errbuf eb = {{0}};
+
+    file_open(&f);
+    file_append(&f, ledger_test_reserve(0));
+    file_append(&f, ledger_test_reserve(1));
+    file_append(&f, ledger_test_settle(1, 1));
+    file_note(&f, note);
+    file_append(&f, ledger_test_settle(0, 0));
+    file_append(&f, ledger_test_reserve(2));
+    file_append(&f, ledger_test_settle(2, 4));
+    ledger_export_checkpoint(&f.text, note);
+    assert_err(verify_text(buf_str(&f.text), f.text.size, NULL, &report, &eb), ERR_OK, &eb);
+    assert_int_equal(report.verified.records, 3);
+    assert_int_equal(report.verified.reserves, 2);
+    assert_int_equal(report.verified.settles, 1);
+    assert_int_equal(report.verified.open_reservations, 1);
+    assert_int_equal(report.verified.reserved_open_tokens, 150);
+    assert_int_equal(report.verified.prompt_tokens, 41);
+    assert_int_equal(report.verified.completion_billable, 60);
+    assert_int_equal(report.verified.completion_computed, 61);
+    assert_int_equal(report.verified.completion_delivered, 60);
+    assert_int_equal(report.read.records, 6);
+    assert_int_equal(report.read.settles, 3);
+    assert_int_equal(report.read.open_reservations, 0);
+    assert_int_equal(report.read.prompt_tokens, 40 + 41 + 42);
+    assert_int_equal(report.read.completion_billable, 180);
+    file_close(&f);
+}
+
+static void checkpoint_over_nothing_signs_nothing(void **state)
+{
+    (void)state;
+    struct file f;
+    char note[NOTE_TEXT_BYTES];
+    file_open(&f);
+    file_note(&f, note);
+    ledger_export_checkpoint(&f.text, note);
+    assert_refused("empty ledger", &f.text, NULL, 2, "over no record: nothing is signed");
+    file_close(&f);
+    file_open(&f);
+    file_note(&f, note);
+    file_append(&f, ledger_test_reserve(0));
+    ledger_export_checkpoint(&f.text, note);
+    assert_refused("all records behind it", &f.text, NULL, 3, "over no record: nothing is signed");
+    file_close(&f);
+}
+
+/* What `cloister usage` bills: the record of a job that failed says what was computed, and owes
+ * nothing. */
+static void prompts_are_billed_by_outcome(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t outcome;
+        bool owed;
+    } cases[] = {
+        {WIRE_JOB_STATE_DONE, true},      {WIRE_JOB_STATE_CANCELLED, true},
+        {WIRE_JOB_STATE_EXPIRED, true},   {WIRE_JOB_STATE_FAILED, false},
+        {WIRE_JOB_STATE_REJECTED, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct file f;
+        struct ledger_verify_report report;
+        struct errbuf eb = {{0}};
+        struct record_ledger r = ledger_test_settle(0, 0);
+        r.outcome = cases[i].outcome;
+        r.completion_billable = cases[i].owed ? 60 : 0;
+        file_open(&f);
+        file_append(&f, ledger_test_reserve(0));
+        file_append(&f, r);
+        file_checkpoint(&f);
+        assert_err(verify_text(buf_str(&f.text), f.text.size, NULL, &report, &eb), ERR_OK, &eb);
+        assert_int_equal(report.verified.prompt_tokens, cases[i].owed ? 40 : 0);
+        assert_int_equal(report.verified.completion_billable, cases[i].owed ? 60 : 0);
+        assert_int_equal(report.verified.completion_computed, 60);
+        file_close(&f);
+    }
 }
 
 /* Reservations in an order of their own, many open at once, each ended once. */
@@ -236,11 +328,11 @@ static void many_reservations_are_followed(void **state)
     }
     file_checkpoint(&f);
     assert_err(verify_text(buf_str(&f.text), f.text.size, NULL, &report, &eb), ERR_OK, &eb);
-    assert_int_equal(report.settles, JOBS);
-    assert_int_equal(report.open_reservations, 0);
-    assert_int_equal(report.prompt_tokens, prompt);
-    assert_int_equal(report.completion_billable, billable);
-    assert_int_equal(report.completion_computed, computed);
+    assert_int_equal(report.verified.settles, JOBS);
+    assert_int_equal(report.verified.open_reservations, 0);
+    assert_int_equal(report.verified.prompt_tokens, prompt);
+    assert_int_equal(report.verified.completion_billable, billable);
+    assert_int_equal(report.verified.completion_computed, computed);
     file_close(&f);
     free(open);
     free(job);
@@ -292,6 +384,8 @@ BEND(prompt, (r->prompt_tokens = 95))
 BEND(prompt_huge, (r->prompt_tokens = INT64_MAX))
 BEND(void_bills, r->kind = RECORD_LEDGER_VOID)
 BEND(expire_bills, r->kind = RECORD_LEDGER_EXPIRE)
+BEND(failed_bills, r->outcome = WIRE_JOB_STATE_FAILED)
+BEND(policy, r->policy_id = 2)
 BEND(schema, r->schema = 2)
 BEND(late, r->seq = 3)
 BEND(early, r->seq = 1)
@@ -323,6 +417,8 @@ static void broken_rules_are_named_by_line_and_seq(void **state)
         {"sum beyond 64 bits", bend_prompt_huge, "but seq 1 reserved 151"},
         {"void that bills", bend_void_bills, "VOID with 60 billable tokens"},
         {"expire that bills", bend_expire_bills, "EXPIRE with 60 billable tokens"},
+        {"failure that bills", bend_failed_bills, "60 billable tokens of a job that failed"},
+        {"policy of the future", bend_policy, "decided by policy 2, this program knows 1"},
         {"schema of the future", bend_schema, "a record of schema 2"},
         {"gap", bend_late, "line 4, seq 3: 1 records are missing before it, from seq 2 on"},
         {"number used before", bend_early,
@@ -401,7 +497,7 @@ static void key_record_must_name_the_signer(void **state)
     file_append(&f, ledger_test_reserve(0));
     file_checkpoint(&f);
     assert_err(verify_text(buf_str(&f.text), f.text.size, NULL, &report, &eb), ERR_OK, &eb);
-    assert_int_equal(report.keys, 2);
+    assert_int_equal(report.verified.keys, 2);
     file_close(&f);
 
     file_open(&f);
@@ -767,8 +863,8 @@ static void long_unsigned_tail_is_bounded(void **state)
     size_t records_size = f.text.size;
     ledger_export_checkpoint(&f.text, reachable);
     assert_err(verify_text(buf_str(&f.text), f.text.size, NULL, &report, &eb), ERR_OK, &eb);
-    assert_int_equal(report.signed_records, 2000);
-    assert_int_equal(report.records, total);
+    assert_int_equal(report.verified.records, 2000);
+    assert_int_equal(report.read.records, total);
     f.text.size = records_size;
     ledger_export_checkpoint(&f.text, early);
     assert_refused("old checkpoint", &f.text, NULL, total + 2, "covers 500 of 66536 records");
@@ -794,6 +890,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_file_is_read_to_its_totals),
         cmocka_unit_test(ledger_of_a_store_verifies_with_an_unsigned_tail),
+        cmocka_unit_test(records_behind_the_checkpoint_are_in_no_total_that_is_verified),
+        cmocka_unit_test(checkpoint_over_nothing_signs_nothing),
+        cmocka_unit_test(prompts_are_billed_by_outcome),
         cmocka_unit_test(line_names_every_field),
         cmocka_unit_test(many_reservations_are_followed),
         cmocka_unit_test(broken_rules_are_named_by_line_and_seq),
