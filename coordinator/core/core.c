@@ -111,6 +111,8 @@ uint64_t core_next_ms(const struct core *c)
     const struct core_timer *t = tree_entry(tree_first(&c->timers), const struct core_timer, node);
     /* Often enough to tell a silent worker from a moment in which we were held up ourselves. */
     uint64_t own = c->heard_ms + c->config->lease_ms / 8;
+    if (c->tick_work >= CORE_TURN_WORK_MAX) /* this turn has to end first */
+        return own;
     return t != NULL && t->at_ms < own ? t->at_ms : own;
 }
 
@@ -238,15 +240,18 @@ static void timer_fire(struct core *c, struct core_timer *t, struct core_effects
     }
 }
 
+/* A worker's timer may change all jobs that it has, so what is counted is what came of it. */
 static void tick_step(struct core *c, struct core_effects *fx)
 {
     struct tree_node *n;
-    while ((n = tree_first(&c->timers)) != NULL) {
+    while (c->tick_work < CORE_TURN_WORK_MAX && (n = tree_first(&c->timers)) != NULL) {
         struct core_timer *t = tree_entry(n, struct core_timer, node);
         if (t->at_ms > c->now_ms)
             break;
+        size_t before = c->n_listed;
         tree_remove(&c->timers, n);
         timer_fire(c, t, fx);
+        c->tick_work += 1 + (c->n_listed - before);
     }
 }
 
@@ -288,6 +293,7 @@ static void turn_store(struct core *c, struct core_effects *fx)
     }
     c->listed_jobs = NULL;
     c->listed_jobs_end = &c->listed_jobs;
+    c->n_listed = 0;
     for (struct core_tenant *t = c->dirty_tenants; t != NULL; t = t->next_dirty) {
         t->dirty = false;
         effect_add(fx, CORE_EFFECT_PUT_BALANCE)->balance =
@@ -327,6 +333,7 @@ static void turn_end(struct core *c, struct core_effects *fx)
     turn_remove(c, fx);
     /* What cannot be stored must not have been decided. */
     CHECK(!c->frozen || fx->n_persist == 0);
+    c->tick_work = c->place_work = 0;
 }
 
 static void stop_step(struct core *c, struct core_effects *fx)

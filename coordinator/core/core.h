@@ -14,6 +14,10 @@
  * What is large stays out of memory: prompts and tokens are read from the store when a reply
  * needs them (`enum core_fill`).
  *
+ * What requests ask for is bounded by who gathers them. What the core does by itself in a turn,
+ * when time has passed or a queue moves, is bounded by CORE_TURN_WORK_MAX: the rest is due at once,
+ * in the next turn.
+ *
  * Ownership: an event's pointers must live as long as the effects of its turn, which point into
  * them. Thread: one owner. The strings that effects point to are immutable and live as long as
  * the core, so that another thread may carry the effects out.
@@ -192,6 +196,9 @@ struct core_effects {
 void core_effects_init(struct core_effects *effects, struct arena *arena);
 
 /* ---- the machine ---- */
+
+/* Of a turn: timers that go off and jobs that they change, and as many jobs placed or given up. */
+#define CORE_TURN_WORK_MAX 8192u
 
 /* `config` and all that it points to are borrowed while the core lives. */
 struct core *core_new(const struct core_config *config);

@@ -112,6 +112,7 @@ void job_touch(struct core *c, struct core_job *j, unsigned flags)
     j->next_listed = NULL;
     *c->listed_jobs_end = j;
     c->listed_jobs_end = &j->next_listed;
+    c->n_listed++;
 }
 
 void job_move(struct core *c, struct core_job *j, enum wire_job_state to)

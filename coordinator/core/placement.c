@@ -292,7 +292,8 @@ static void queue_fail(struct core *c, struct core_model *m, const struct core_h
         effect_printf(fx, "no worker can load model %s; %s: %s", m->name, h->worker->name,
                       h->error != NULL ? h->error : "no reason given");
     struct tree_node *n;
-    while ((n = tree_first(&m->queue)) != NULL)
+    for (; c->place_work < CORE_TURN_WORK_MAX && (n = tree_first(&m->queue)) != NULL;
+         c->place_work++)
         job_end(c, tree_entry(n, struct core_job, in_queue), WIRE_JOB_STATE_FAILED,
                 WIRE_FINISH_ERROR, ERR_UNAVAILABLE, text, fx);
 }
@@ -333,7 +334,8 @@ void placement_run(struct core *c, struct core_model *m, struct core_effects *fx
     size_t n_hosts = tree_count(&m->hosts);
     struct placement_row *rows =
         effect_alloc(fx, n_hosts < ROWS_MAX ? n_hosts : ROWS_MAX, sizeof(struct placement_row));
-    while ((n = tree_first(&m->queue)) != NULL) {
+    for (; c->place_work < CORE_TURN_WORK_MAX && (n = tree_first(&m->queue)) != NULL;
+         c->place_work++) {
         struct core_job *j = tree_entry(n, struct core_job, in_queue);
         size_t n_rows = rows_judge(c, m, j, rows);
         const struct placement_row *best = rows_best(rows, n_rows);
@@ -352,7 +354,9 @@ void placement_run(struct core *c, struct core_model *m, struct core_effects *fx
         explain_keep(c, j, rows, n_rows, (size_t)(best - rows));
         job_lease(c, j, h);
     }
-    /* Costs, retries and residencies change with time alone. */
+    /* Costs, retries and residencies change with time alone. A full turn goes on in the next one.
+     */
+    bool is_full = c->place_work >= CORE_TURN_WORK_MAX;
     if (tree_count(&m->queue) > 0)
-        timer_set(c, &m->timer, CORE_TIMER_MODEL, c->now_ms + LOOK_AGAIN_MS);
+        timer_set(c, &m->timer, CORE_TIMER_MODEL, c->now_ms + (is_full ? 0 : LOOK_AGAIN_MS));
 }

@@ -327,6 +327,9 @@ struct core {
     uint32_t next_decision;
 
     struct core_job *listed_jobs, **listed_jobs_end;
+    size_t n_listed;
+    size_t tick_work; /* of this turn, up to CORE_TURN_WORK_MAX */
+    size_t place_work;
     struct core_tenant *dirty_tenants;
     struct core_usage *dirty_usages;
     struct core_model *dirty_learned;

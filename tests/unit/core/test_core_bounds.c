@@ -1,0 +1,122 @@
+/* What one turn may come to, and how much others may leave behind in the core. */
+#include "tests/unit/core/core_test.h"
+
+#include <string.h>
+
+#define WALL_NS(t) (1800000000000000000u + (t)->now_ms * 1000000u)
+
+/* A core that starts with `n` queued jobs of model "m". */
+static void open_with_queue(struct core_test *t, uint32_t n, bool expired)
+{
+    uint64_t wall_ns = WALL_NS(t);
+    t->core = core_new(&t->config);
+    struct record_learned learned = {.model = "m",
+                                     .architecture = "",
+                                     .quantization = "",
+                                     .chat_template = "",
+                                     .context_tokens = 1000};
+    assert_int_equal(core_restore_learned(t->core, &learned, NULL), ERR_OK);
+    for (uint32_t i = 0; i < n; i++) {
+        struct record_job job = {.tenant = "red",
+                                 .model = "m",
+                                 .state = WIRE_JOB_STATE_QUEUED,
+                                 .job_class = WIRE_JOB_CLASS_STANDARD,
+                                 .max_tokens = 1,
+                                 .submit_order = i,
+                                 .submitted_wall_ns = wall_ns - 3600000000000u,
+                                 .deadline_wall_ns = expired ? wall_ns - 1000000000u : 0,
+                                 .worker = "",
+                                 .error_text = "",
+                                 .reserved_tokens = 2,
+                                 .prompt_tokens_bound = 1,
+                                 .reserve_seq = i + 2,
+                                 .project = "",
+                                 .cost_center = "",
+                                 .principal = "c"};
+        memcpy(job.job_id.bytes, &i, sizeof i);
+        assert_int_equal(core_restore_job(t->core, &job, NULL), ERR_OK);
+    }
+    struct record_balance balance = {.tenant = "red", .reserved_tokens = 2ull * n};
+    assert_int_equal(core_restore_balance(t->core, &balance, NULL), ERR_OK);
+    assert_int_equal(
+        core_restore_end(t->core, t->now_ms * 1000000, wall_ns, 1, (uint64_t)n + 1, NULL), ERR_OK);
+    core_test_begin(t);
+}
+
+/* Turns at the same moment, while something is due, as the loop takes them. Returns how many ended
+ * jobs; no turn has more of them than it may. */
+static unsigned turns_that_end_jobs(struct core_test *t, uint32_t n_jobs)
+{
+    unsigned turns = 0;
+    uint32_t ended = 0;
+    for (;;) {
+        size_t n = core_test_count(t, CORE_EFFECT_LEDGER);
+        assert_in_range(n, 0, CORE_TURN_WORK_MAX);
+        ended += (uint32_t)n;
+        turns += n > 0;
+        if (core_next_ms(t->core) > t->now_ms)
+            break;
+        struct core_event tick = {
+            .kind = CORE_EVENT_TICK, .mono_ns = t->now_ms * 1000000, .wall_ns = WALL_NS(t)};
+        core_test_begin(t);
+        core_step(t->core, &tick, &t->effects);
+        core_step(t->core, &tick, &t->effects); /* a loop may say it more than once */
+        core_test_end(t);
+        assert_true(turns < 100);
+    }
+    assert_int_equal(ended, n_jobs);
+    return turns;
+}
+
+static void deadlines_that_passed_together_end_over_several_turns(void **state)
+{
+    enum { JOBS = 2 * CORE_TURN_WORK_MAX + 100 };
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    open_with_queue(&t, JOBS, true);
+    assert_in_range(turns_that_end_jobs(&t, JOBS), 3, 5);
+    core_test_fini(&t);
+}
+
+static void a_queue_that_nobody_can_load_for_ends_over_several_turns(void **state)
+{
+    enum { JOBS = 2 * CORE_TURN_WORK_MAX + 100 };
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    open_with_queue(&t, JOBS, false);
+    struct wire_model_offer offer = {.name = "m",
+                                     .architecture = "",
+                                     .quantization = "",
+                                     .chat_template = "",
+                                     .context_tokens = 1000,
+                                     .weights_bytes = CORE_TEST_GB};
+    struct wire_model_status status = {
+        .name = "m", .error = "no", .state = WIRE_MODEL_STATE_FAILED, .failures = 3};
+    struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
+                                 .hello = {.role = WIRE_ROLE_WORKER,
+                                           .node = "w",
+                                           .tenant = "",
+                                           .build = "",
+                                           .worker = {.models = &offer,
+                                                      .n_models = 1,
+                                                      .status = &status,
+                                                      .n_status = 1,
+                                                      .device = "",
+                                                      .isa = ""}}};
+    hello.session = core_test_ask(&t, &hello)->session;
+    hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
+    assert_true(core_test_ask(&t, &hello)->hello.established);
+    assert_in_range(turns_that_end_jobs(&t, JOBS), 3, 5);
+    core_test_fini(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(deadlines_that_passed_together_end_over_several_turns),
+        cmocka_unit_test(a_queue_that_nobody_can_load_for_ends_over_several_turns),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
