@@ -539,7 +539,7 @@ out:
     return e;
 }
 
-/* ---- proofs ---- */
+/* ---- the whole log again ---- */
 
 enum err ledger_verify(const struct ledger *l, struct errbuf *eb)
 {
@@ -558,34 +558,6 @@ enum err ledger_verify(const struct ledger *l, struct errbuf *eb)
         e = tail_verify(txn, 0, size, eb);
     if (e == ERR_OK && note.size > 0)
         e = note_matches(txn, &note, size, eb);
-    store_abort(txn);
-    return e;
-}
-
-enum err ledger_prove_inclusion(const struct ledger *l, uint64_t seq, uint64_t size,
-                                struct merkle_proof *ret_proof, struct errbuf *eb)
-{
-    struct store_txn *txn = NULL;
-    if (size > ledger_size(l))
-        return err_set(eb, ERR_NOT_FOUND, "ledger: it has no %" PRIu64 " records yet", size);
-    enum err e = store_begin(l->store, false, &txn, eb);
-    if (e != ERR_OK)
-        return e;
-    e = merkle_inclusion_prove(seq, size, node_read, txn, ret_proof, eb);
-    store_abort(txn);
-    return e;
-}
-
-enum err ledger_prove_consistency(const struct ledger *l, uint64_t size, uint64_t new_size,
-                                  struct merkle_proof *ret_proof, struct errbuf *eb)
-{
-    struct store_txn *txn = NULL;
-    if (new_size > ledger_size(l))
-        return err_set(eb, ERR_NOT_FOUND, "ledger: it has no %" PRIu64 " records yet", new_size);
-    enum err e = store_begin(l->store, false, &txn, eb);
-    if (e != ERR_OK)
-        return e;
-    e = merkle_consistency_prove(size, new_size, node_read, txn, ret_proof, eb);
     store_abort(txn);
     return e;
 }

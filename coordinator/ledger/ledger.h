@@ -89,12 +89,4 @@ enum err ledger_read_range(const struct ledger *l, uint64_t first, uint32_t coun
  * first that differs. Reads the whole log. Thread: any. */
 enum err ledger_verify(const struct ledger *l, struct errbuf *eb);
 
-/* Proof that record `seq` is in the tree of `size` records, or that the tree of `size` is the
- * beginning of that of `new_size` (merkle.h checks them). Thread: any. */
-struct merkle_proof;
-enum err ledger_prove_inclusion(const struct ledger *l, uint64_t seq, uint64_t size,
-                                struct merkle_proof *ret_proof, struct errbuf *eb);
-enum err ledger_prove_consistency(const struct ledger *l, uint64_t size, uint64_t new_size,
-                                  struct merkle_proof *ret_proof, struct errbuf *eb);
-
 #endif

@@ -1,10 +1,10 @@
 /*
- * merkle.h - the tree of RFC 6962, its roots and its proofs, over whoever can read a node.
+ * merkle.h - the tree of RFC 6962 and its roots, over whoever can read a node.
  *
  * A node is the hash of a full subtree: (level, index) covers the leaves index << level and the
- * 2^level - 1 behind it; level 0 is the leaf hash. Any root and any proof follows from such nodes.
+ * 2^level - 1 behind it; level 0 is the leaf hash. Any root follows from such nodes.
  *
- * Sources: RFC 6962 section 2.1; RFC 9162 sections 2.1.3 and 2.1.4 (how proofs are checked).
+ * Source: RFC 6962 section 2.1.
  * Thread: any; a frontier has one owner.
  */
 #ifndef CLOISTER_COORDINATOR_LEDGER_MERKLE_H
@@ -17,8 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MERKLE_LEVELS      64
-#define MERKLE_PROOF_NODES 128 /* enough for any proof over 2^63 leaves */
+#define MERKLE_LEVELS 64
 
 /* SHA-256(0x00 || record) and SHA-256(0x01 || left || right). */
 void merkle_leaf_hash(const void *record, size_t size, uint8_t ret_hash[SHA256_BYTES]);
@@ -46,25 +45,5 @@ enum err merkle_frontier_append(struct merkle_frontier *f, const uint8_t leaf[SH
 void merkle_frontier_root(const struct merkle_frontier *f, uint8_t ret_root[SHA256_BYTES]);
 enum err merkle_frontier_load(struct merkle_frontier *ret_f, uint64_t size, merkle_node_fn *node,
                               void *arg, struct errbuf *eb);
-
-struct merkle_proof {
-    size_t n;
-    uint8_t hash[MERKLE_PROOF_NODES][SHA256_BYTES];
-};
-
-/* That leaf `index` is in the tree of `size` leaves. ERR_INVALID unless index < size. */
-enum err merkle_inclusion_prove(uint64_t index, uint64_t size, merkle_node_fn *node, void *arg,
-                                struct merkle_proof *ret_proof, struct errbuf *eb);
-bool merkle_inclusion_verify(const uint8_t leaf[SHA256_BYTES], uint64_t index, uint64_t size,
-                             const struct merkle_proof *proof, const uint8_t root[SHA256_BYTES]);
-
-/* That the tree of `old_size` leaves is the beginning of the one of `new_size`. ERR_INVALID unless
- * 0 < old_size <= new_size. */
-enum err merkle_consistency_prove(uint64_t old_size, uint64_t new_size, merkle_node_fn *node,
-                                  void *arg, struct merkle_proof *ret_proof, struct errbuf *eb);
-bool merkle_consistency_verify(uint64_t old_size, uint64_t new_size,
-                               const uint8_t old_root[SHA256_BYTES],
-                               const uint8_t new_root[SHA256_BYTES],
-                               const struct merkle_proof *proof);
 
 #endif

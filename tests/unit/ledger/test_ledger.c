@@ -473,38 +473,6 @@ static void evidence_key_is_made_once(void **state)
     assert_memory_equal(before, mac, sizeof mac);
 }
 
-/* ---- proofs from the store ---- */
-
-static void proofs_from_the_store_verify(void **state)
-{
-    struct ledger_test *t = *state;
-    struct errbuf eb = {{0}};
-    uint8_t roots[32][SHA256_BYTES], leaf[SHA256_BYTES];
-    struct ledger_range range;
-    struct arena arena;
-    struct merkle_proof proof;
-
-    arena_init(&arena, 1u << 20);
-    for (uint64_t n = 1; n < 32; n++) {
-        struct record_ledger r = ledger_test_reserve(n);
-        ledger_test_append(t, &r, 1);
-        ledger_root(t->ledger, roots[n]);
-    }
-    assert_err(ledger_read_range(t->ledger, 0, 100, 1u << 20, &arena, &range, &eb), ERR_OK, &eb);
-    for (uint64_t n = 1; n < 32; n++) {
-        for (uint64_t i = 0; i < n; i++) {
-            merkle_leaf_hash(range.records[i].data, range.records[i].size, leaf);
-            assert_err(ledger_prove_inclusion(t->ledger, i, n, &proof, &eb), ERR_OK, &eb);
-            assert_true(merkle_inclusion_verify(leaf, i, n, &proof, roots[n]));
-            assert_err(ledger_prove_consistency(t->ledger, i + 1, n, &proof, &eb), ERR_OK, &eb);
-            assert_true(merkle_consistency_verify(i + 1, n, roots[i + 1], roots[n], &proof));
-        }
-    }
-    assert_err(ledger_prove_inclusion(t->ledger, 0, 32, &proof, &eb), ERR_NOT_FOUND, &eb);
-    assert_err(ledger_prove_consistency(t->ledger, 1, 32, &proof, &eb), ERR_NOT_FOUND, &eb);
-    arena_fini(&arena);
-}
-
 /* ---- threads: one commits and signs, others read ---- */
 
 struct beside {
@@ -717,7 +685,7 @@ int main(void)
         CASE(record_changed_behind_the_back_is_not_signed, kind),                                  \
         CASE(unsigned_tail_is_hashed_again_at_opening, kind),                                      \
         CASE(key_record_is_remembered_when_it_is_committed, kind),                                 \
-        CASE(evidence_key_is_made_once, kind), CASE(proofs_from_the_store_verify, kind),           \
+        CASE(evidence_key_is_made_once, kind),                                                     \
         CASE(readers_beside_the_committing_thread_see_whole_states, kind),                         \
         CASE(checkpoint_that_cannot_be_written_leaves_the_last_one, kind),                         \
         CASE(impossible_origin_is_refused, kind)
