@@ -43,6 +43,20 @@ for other in ("jansson", "libconfig", "liblmdb", "pcre2"):
 check("only standard headers", set(re.findall(r"#include <(\w+)\.h>", header)) ==
       {"stdbool", "stddef", "stdint"} and '#include "' not in header)
 
+
+# The header's example, between its first paragraph and how to build: every line, in order.
+shown = [line[2:].strip() for line in header.split("Build with")[0].splitlines()
+         if line.startswith(" *     ")]
+with open(os.path.join(ROOT, "tests/unit/client/example.c")) as f:
+    example = [line.strip() for line in f]
+missing = []
+for line in shown:
+    if line in example:
+        del example[:example.index(line) + 1]
+    else:
+        missing.append(line)
+check("example.c is the header's example", len(shown) > 15 and not missing, str(missing))
+
 with tempfile.TemporaryDirectory() as folder:
     shutil.copy(os.path.join(ROOT, "client/cloister.h"), folder)
     others = ["-lnng", "-lprotobuf-c", "-lcrypto", "-lpthread", "-lm"]
@@ -52,9 +66,9 @@ with tempfile.TemporaryDirectory() as folder:
                     os.path.join(ROOT, "tests/unit/client/example.c"), "-o", program, *libraries)
         check("building with the %s library" % kind, built.returncode == 0, built.stdout.decode())
         if built.returncode == 0:
-            done = run(program)
-            check("running with the %s library" % kind, done.returncode == 0 and
-                  done.stdout.startswith(b"unavailable: no coordinator at tcp://127.0.0.1:1: connection"
+            done = run(program, "tcp://127.0.0.1:1")
+            check("running with the %s library" % kind, done.returncode == 1 and
+                  done.stdout.startswith(b"no coordinator at tcp://127.0.0.1:1: connection"
                                          b" refused"), done.stdout.decode())
 
 for failure in failures:
