@@ -1,5 +1,6 @@
 #include "coordinator/settings.h"
 
+#include "common/config_tls.h"
 #include "common/check.h"
 #include "common/folder.h"
 #include "common/limits.h"
@@ -17,27 +18,6 @@
 #define FIELD(field) offsetof(struct settings, field)
 #define WITHIN(group, field)                                                                       \
     (offsetof(struct settings, group.field) - offsetof(struct settings, group))
-
-static const struct config_key tls_keys[] = {
-    {.name = "ca_file",
-     .type = CONFIG_STRING,
-     .offset = WITHIN(tls, ca_file),
-     .check = config_check_absolute_path,
-     .example = "/etc/cloister/ca.pem",
-     .help = "Authorities that may sign the certificates of workers and clients."},
-    {.name = "cert_file",
-     .type = CONFIG_STRING,
-     .offset = WITHIN(tls, cert_file),
-     .check = config_check_absolute_path,
-     .example = "/etc/cloister/coordinator.pem",
-     .help = "The coordinator's certificate."},
-    {.name = "key_file",
-     .type = CONFIG_STRING,
-     .offset = WITHIN(tls, key_file),
-     .check = config_check_absolute_path,
-     .example = "/etc/cloister/coordinator-tls.key",
-     .help = "The certificate's private key."},
-    {0}};
 
 static const struct config_key queue_keys[] = {
     {.name = "jobs",
@@ -135,8 +115,8 @@ static const struct config_key settings_keys[] = {
     {.name = "tls",
      .type = CONFIG_GROUP,
      .offset = FIELD(tls),
-     .keys = tls_keys,
-     .help = "For tls+tcp://; both sides show a certificate. All three or none."},
+     .keys = config_tls_keys,
+     .help = "For tls+tcp://; both sides show a certificate."},
     {.name = "allow_plaintext",
      .type = CONFIG_BOOL,
      .offset = FIELD(allow_plaintext),
@@ -361,12 +341,10 @@ static bool url_is_loopback(const char *url)
 /* Rules between keys. */
 static enum err rules_check(const struct settings *s, struct errbuf *eb)
 {
-    int given = (s->tls.ca_file != NULL) + (s->tls.cert_file != NULL) + (s->tls.key_file != NULL);
+    bool given = s->tls.ca_file != NULL;
     bool tls = url_is_tls(s->listen), loopback = url_is_loopback(s->listen);
 
-    if (given != 0 && given != 3)
-        return config_fail(s->file, eb, "tls", "ca_file, cert_file and key_file go together");
-    if (tls != (given == 3))
+    if (tls != given)
         return config_fail(s->file, eb, "tls",
                            tls ? "%s needs ca_file, cert_file and key_file"
                                : "certificates are given, but %s is not tls+tcp://",
@@ -508,10 +486,7 @@ void settings_fini(struct settings *s)
 void settings_loop_config(struct settings *s, const char *build, struct loop_config *ret_config)
 {
     struct loop_config k = {
-        .endpoint = {.url = s->listen,
-                     .tls = {.ca_file = s->tls.ca_file,
-                             .cert_file = s->tls.cert_file,
-                             .key_file = s->tls.key_file}},
+        .endpoint = {.url = s->listen, .tls = s->tls},
         .store_path = s->store_path,
         .map_bytes = s->map_bytes,
         .origin = s->origin,

@@ -7,6 +7,7 @@
 
 #include "common/buf.h"
 #include "common/config.h"
+#include "common/transport.h"
 #include "common/err.h"
 #include "coordinator/loop.h"
 
@@ -33,9 +34,7 @@ struct settings_client {
 
 struct settings {
     const char *listen;
-    struct {
-        const char *ca_file, *cert_file, *key_file;
-    } tls;
+    struct transport_tls tls;
     bool allow_plaintext;
     bool allow_any_key;
     const char *name;

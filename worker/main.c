@@ -185,10 +185,7 @@ static int worker_run(struct worker_config *c, const struct sources *sources,
     int status = PROGRAM_STATUS_USAGE;
 
     struct agent_config agent = {
-        .coordinator = {.url = c->coordinator,
-                        .tls = {.ca_file = c->tls.ca_file,
-                                .cert_file = c->tls.cert_file,
-                                .key_file = c->tls.key_file}},
+        .coordinator = {.url = c->coordinator, .tls = c->tls},
         .engine = {.isa = (enum backend_isa)c->engine.isa,
                    .threads =
                        c->engine.threads > 0 ? (uint32_t)c->engine.threads : backend_threads_auto(),

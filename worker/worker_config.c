@@ -1,5 +1,6 @@
 #include "worker/worker_config.h"
 
+#include "common/config_tls.h"
 #include "common/folder.h"
 #include "common/limits.h"
 
@@ -53,27 +54,6 @@ static const struct config_key model_keys[] = {
      .fallback = "f16",
      .names = kv_names,
      .help = "How keys and values are kept: f16, or q8_0 in half the memory."},
-    {0}};
-
-static const struct config_key tls_keys[] = {
-    {.name = "ca_file",
-     .type = CONFIG_STRING,
-     .offset = offsetof(struct worker_config, tls.ca_file) - offsetof(struct worker_config, tls),
-     .check = config_check_absolute_path,
-     .example = "/etc/cloister/ca.pem",
-     .help = "Authorities that may sign the coordinator's certificate."},
-    {.name = "cert_file",
-     .type = CONFIG_STRING,
-     .offset = offsetof(struct worker_config, tls.cert_file) - offsetof(struct worker_config, tls),
-     .check = config_check_absolute_path,
-     .example = "/etc/cloister/worker.pem",
-     .help = "This worker's certificate."},
-    {.name = "key_file",
-     .type = CONFIG_STRING,
-     .offset = offsetof(struct worker_config, tls.key_file) - offsetof(struct worker_config, tls),
-     .check = config_check_absolute_path,
-     .example = "/etc/cloister/worker.key",
-     .help = "The certificate's private key."},
     {0}};
 
 #define ENGINE(field)                                                                              \
@@ -161,8 +141,8 @@ static const struct config_key worker_keys[] = {
     {.name = "tls",
      .type = CONFIG_GROUP,
      .offset = CONFIG(tls),
-     .keys = tls_keys,
-     .help = "For a coordinator at tls+tcp://. All three or none."},
+     .keys = config_tls_keys,
+     .help = "For a coordinator at tls+tcp://; both sides show a certificate."},
     {.name = "models",
      .type = CONFIG_GROUPS,
      .offset = CONFIG(models),
@@ -187,11 +167,7 @@ static const struct config_key worker_keys[] = {
 /* What the table cannot say: rules between keys. */
 static enum err config_rules_check(const struct worker_config *c, struct errbuf *eb)
 {
-    int given = (c->tls.ca_file != NULL) + (c->tls.cert_file != NULL) + (c->tls.key_file != NULL);
-
-    if (given != 0 && given != 3)
-        return config_fail(c->file, eb, "tls", "ca_file, cert_file and key_file go together");
-    if (given == 3 && strncmp(c->coordinator, "tls+", 4) != 0)
+    if (c->tls.ca_file != NULL && strncmp(c->coordinator, "tls+", 4) != 0)
         return config_fail(c->file, eb, "tls", "the coordinator's URL is not tls+tcp://");
     return ERR_OK;
 }

@@ -11,6 +11,7 @@
 
 #include "common/buf.h"
 #include "common/config.h"
+#include "common/transport.h"
 #include "common/err.h"
 #include "common/log.h"
 #include "worker/catalogue.h"
@@ -35,9 +36,7 @@ struct worker_config {
     const char *name;
     const char *state_dir;
     const char *key_file;
-    struct {
-        const char *ca_file, *cert_file, *key_file;
-    } tls;
+    struct transport_tls tls;
     struct config_list models; /* struct worker_config_model */
     struct {
         int isa;

@@ -12,6 +12,7 @@
 #define CLOISTER_CLI_CLI_H
 
 #include "client/cloister.h"
+#include "common/transport.h"
 #include "common/flags.h"
 
 #include <stdbool.h>
@@ -40,14 +41,10 @@ struct cli_globals {
 };
 
 /* client.cfg. */
-struct cli_settings_tls {
-    const char *ca_file, *cert_file, *key_file;
-};
-
 struct cli_settings {
     const char *url, *node, *tenant, *identity, *coordinator_key, *model, *project, *cost_center;
     uint64_t wait_ms, stream_wait_ms;
-    struct cli_settings_tls tls;
+    struct transport_tls tls;
 };
 
 struct config;

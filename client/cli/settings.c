@@ -3,6 +3,7 @@
 
 #include "client/cli/text.h"
 #include "common/config.h"
+#include "common/config_tls.h"
 #include "common/crypto.h"
 #include "common/folder.h"
 
@@ -14,30 +15,6 @@
 #define WAIT_MS_MAX          (24 * 3600 * 1000)
 
 #define SETTING(field) offsetof(struct cli_settings, field)
-
-static const struct config_key tls_keys[] = {
-    {.name = "ca_file",
-     .type = CONFIG_STRING,
-     .offset = offsetof(struct cli_settings_tls, ca_file),
-     .required = true,
-     .check = config_check_absolute_path,
-     .example = "/etc/cloister/ca.pem",
-     .help = "PEM file with the authorities that sign the coordinator's certificate."},
-    {.name = "cert_file",
-     .type = CONFIG_STRING,
-     .offset = offsetof(struct cli_settings_tls, cert_file),
-     .required = true,
-     .check = config_check_absolute_path,
-     .example = "/etc/cloister/client.pem",
-     .help = "PEM file with our certificate; the coordinator wants one."},
-    {.name = "key_file",
-     .type = CONFIG_STRING,
-     .offset = offsetof(struct cli_settings_tls, key_file),
-     .required = true,
-     .check = config_check_absolute_path,
-     .example = "/etc/cloister/client-key.pem",
-     .help = "PEM file with the certificate's key."},
-    {0}};
 
 static const struct config_key settings_keys[] = {
     {.name = "url",
@@ -111,7 +88,7 @@ static const struct config_key settings_keys[] = {
     {.name = "tls",
      .type = CONFIG_GROUP,
      .offset = SETTING(tls),
-     .keys = tls_keys,
+     .keys = config_tls_keys,
      .help = "For tls+tcp://, which is mutual: both sides show a certificate."},
     {0}};
 
