@@ -40,7 +40,7 @@ static const struct config_key queue_keys[] = {
      .fallback = "1d",
      .min = 1000,
      .max = 30ll * 24 * 3600 * 1000,
-     .help = "When the oldest job has waited this long, new ones are refused."},
+     .help = "When the oldest job for a model has waited this long, new ones for it are refused."},
     {0}};
 
 static const struct config_key tenant_keys[] = {

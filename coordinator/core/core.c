@@ -65,7 +65,6 @@ struct core *core_new(const struct core_config *config)
     c->listed_jobs_end = &c->listed_jobs;
     tree_init(&c->timers, timer_compare);
     tree_init(&c->jobs, job_id_compare);
-    tree_init(&c->queued, queue_order_compare);
     tree_init(&c->ended, queue_order_compare);
     names_init(c);
     tenants_init(c);

@@ -35,7 +35,7 @@ struct core_model *model_get(struct core *c, const char *name)
     m = core_alloc(sizeof *m);
     m->name = name_intern(c, name);
     tree_init(&m->hosts, by_model_compare);
-    tree_init(&m->queue, queue_compare);
+    queue_init(m);
     m->learned = (struct record_learned){
         .model = m->name, .architecture = "", .quantization = "", .chat_template = ""};
     tree_insert(&c->models, &m->node);

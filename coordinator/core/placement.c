@@ -4,10 +4,11 @@
  * first token wins, then the lowest name. Loading and making room are things a job can wait for,
  * so they are part of that time.
  *
- * When the first job of a model's queue cannot be placed the others are not looked at, though a
- * shorter one might fit where the first does not: one that waits for room is never overtaken, and a
- * turn looks at as many jobs as it places, however many wait. What it costs is head-of-line
- * blocking: a job that few workers can take holds up its model's queue until one of them has room.
+ * When the first job of a model's queue cannot be placed, every worker whose context is long enough
+ * for it is kept for it: one that waits for room is never overtaken there, however few can take it.
+ * The others go on with the first job that fits their shorter contexts, so that a job which no
+ * worker can take holds up nobody. A turn looks at as many jobs as it places, and at one more for
+ * each length of context, however many wait.
  */
 #include "coordinator/core/state.h"
 
@@ -21,6 +22,7 @@
 #define LOOK_AGAIN_MS     500u
 #define LAST_WORKER_MS    10000u /* dislike of the worker on which it ended badly */
 #define ROWS_MAX          LIMIT_CANDIDATES
+#define CONTEXTS_MAX      16u /* different lengths of context that one look goes down */
 
 typedef bool placement_predicate_fn(const struct core *c, const struct core_job *j,
                                     const struct core_hosting *h, struct placement_row *row);
@@ -308,20 +310,95 @@ static size_t rows_judge(const struct core *c, const struct core_model *m, const
     return n_rows;
 }
 
-static const struct placement_row *rows_best(const struct placement_row *rows, size_t n_rows)
+/* Of those with a context of no more than `reach`. */
+static const struct placement_row *rows_best(const struct placement_row *rows, size_t n_rows,
+                                             uint32_t reach)
 {
     const struct placement_row *best = NULL;
     for (size_t i = 0; i < n_rows; i++) {
-        if (rows[i].predicate == NULL && (best == NULL || rows[i].cost_ms < best->cost_ms))
+        if (rows[i].predicate == NULL && rows[i].hosting->offer.context_tokens <= reach &&
+            (best == NULL || rows[i].cost_ms < best->cost_ms))
             best = &rows[i];
     }
     return best;
 }
 
+/* The longest context below `limit` among the workers that have the model's file; 0: none. */
+static uint32_t context_below(const struct core_model *m, uint32_t limit)
+{
+    uint32_t longest = 0;
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
+        if (h->same_file && h->offer.context_tokens < limit && h->offer.context_tokens > longest)
+            longest = h->offer.context_tokens;
+    }
+    return longest;
+}
+
+/* One that is too long for every worker there is does not wait for ever: it would end up as the
+ * oldest, for which others are turned away. */
+static void queue_reject(struct core *c, struct core_model *m, struct core_effects *fx)
+{
+    uint32_t reach = context_below(m, UINT32_MAX);
+    for (; reach > 0 && c->place_work < CORE_TURN_WORK_MAX &&
+           queue_oldest_ms(c, m) > c->config->queue_age_max_ms;
+         c->place_work++) {
+        struct core_job *j = tree_entry(tree_first(&m->ages), struct core_job, by_order);
+        if (j->max_tokens <= reach)
+            return;
+        const char *text = effect_printf(fx,
+                                         "up to %u tokens fit no worker that has model %s: the "
+                                         "longest context is %u, and it waited for %llu s",
+                                         j->max_tokens, m->name, reach,
+                                         (unsigned long long)(queue_oldest_ms(c, m) / 1000));
+        job_end(c, j, j->tokens == 0 ? WIRE_JOB_STATE_REJECTED : WIRE_JOB_STATE_FAILED,
+                WIRE_FINISH_ERROR, ERR_TOO_LARGE, text, fx);
+    }
+}
+
+/* True where it is leased; else it waits for what was asked for, or for others to finish. */
+static bool job_place(struct core *c, struct core_job *j, const struct placement_row *rows,
+                      size_t n_rows, uint32_t reach)
+{
+    const struct placement_row *best = rows_best(rows, n_rows, reach);
+    if (best == NULL) {
+        room_make(c, j, rows, n_rows);
+        return false;
+    }
+    struct core_hosting *h = best->hosting;
+    if (!best->ready) {
+        if (best->evict)
+            models_evict(c, h->worker, best);
+        else if (!best->loading)
+            model_load(c, h);
+        return false;
+    }
+    explain_keep(c, j, rows, n_rows, (size_t)(best - rows));
+    job_lease(c, j, h);
+    return true;
+}
+
+static void queue_place(struct core *c, struct core_model *m, struct core_effects *fx)
+{
+    size_t n_hosts = tree_count(&m->hosts);
+    struct placement_row *rows =
+        effect_alloc(fx, n_hosts < ROWS_MAX ? n_hosts : ROWS_MAX, sizeof(struct placement_row));
+    uint32_t reach = context_below(m, UINT32_MAX);
+    struct core_job *j;
+    unsigned contexts = 0;
+    while (c->place_work < CORE_TURN_WORK_MAX && contexts < CONTEXTS_MAX &&
+           (j = queue_first_within(m, reach)) != NULL) {
+        c->place_work++;
+        if (!job_place(c, j, rows, rows_judge(c, m, j, rows), reach)) {
+            reach = context_below(m, j->max_tokens);
+            contexts++;
+        }
+    }
+}
+
 void placement_run(struct core *c, struct core_model *m, struct core_effects *fx)
 {
     const struct core_hosting *last;
-    struct tree_node *n;
 
     room_release(c, m);
     timer_clear(c, &m->timer);
@@ -329,31 +406,10 @@ void placement_run(struct core *c, struct core_model *m, struct core_effects *fx
         return;
     if (model_is_hopeless(c, m, &last))
         queue_fail(c, m, last, fx);
+    queue_reject(c, m, fx);
     if (tree_count(&m->queue) == 0)
         return;
-    size_t n_hosts = tree_count(&m->hosts);
-    struct placement_row *rows =
-        effect_alloc(fx, n_hosts < ROWS_MAX ? n_hosts : ROWS_MAX, sizeof(struct placement_row));
-    for (; c->place_work < CORE_TURN_WORK_MAX && (n = tree_first(&m->queue)) != NULL;
-         c->place_work++) {
-        struct core_job *j = tree_entry(n, struct core_job, in_queue);
-        size_t n_rows = rows_judge(c, m, j, rows);
-        const struct placement_row *best = rows_best(rows, n_rows);
-        if (best == NULL) {
-            room_make(c, j, rows, n_rows);
-            break;
-        }
-        struct core_hosting *h = best->hosting;
-        if (!best->ready) {
-            if (best->evict)
-                models_evict(c, h->worker, best);
-            else if (!best->loading)
-                model_load(c, h);
-            break;
-        }
-        explain_keep(c, j, rows, n_rows, (size_t)(best - rows));
-        job_lease(c, j, h);
-    }
+    queue_place(c, m, fx);
     /* Costs, retries and residencies change with time alone. A full turn goes on in the next one.
      */
     bool is_full = c->place_work >= CORE_TURN_WORK_MAX;

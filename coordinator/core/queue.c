@@ -1,6 +1,7 @@
 /*
- * queue.c - who is next: per model by class, priority, deadline and arrival; how much waits, since
- * when, and how long it will take at the rate that was measured.
+ * queue.c - who is next: per model by class, priority, deadline and arrival, among all or among
+ * those that ask for few enough tokens; how much waits, since when, and how long it will take at
+ * the rate that was measured.
  */
 #include "coordinator/core/state.h"
 
@@ -24,6 +25,45 @@ int queue_order_compare(const struct tree_node *a, const struct tree_node *b)
     return x->submit_order < y->submit_order ? -1 : x->submit_order > y->submit_order;
 }
 
+static uint32_t least_of(const struct tree_node *n)
+{
+    return n != NULL ? tree_entry(n, const struct core_job, in_queue)->queue_least : UINT32_MAX;
+}
+
+static void queue_refresh(struct tree_node *n)
+{
+    struct core_job *j = tree_entry(n, struct core_job, in_queue);
+    uint32_t left = least_of(n->left), right = least_of(n->right);
+    j->queue_least = j->max_tokens;
+    if (left < j->queue_least)
+        j->queue_least = left;
+    if (right < j->queue_least)
+        j->queue_least = right;
+}
+
+void queue_init(struct core_model *m)
+{
+    tree_init(&m->queue, queue_compare);
+    m->queue.refresh = queue_refresh;
+    tree_init(&m->ages, queue_order_compare);
+}
+
+struct core_job *queue_first_within(const struct core_model *m, uint32_t limit)
+{
+    struct tree_node *n = m->queue.root;
+    if (least_of(n) > limit)
+        return NULL;
+    for (;;) {
+        struct core_job *j = tree_entry(n, struct core_job, in_queue);
+        if (least_of(n->left) <= limit)
+            n = n->left;
+        else if (j->max_tokens <= limit)
+            return j;
+        else
+            n = n->right;
+    }
+}
+
 /* Tokens still to be computed for it: its prompt (as a bound until it was counted) and what is
  * left of max_tokens. */
 uint64_t job_load_tokens(const struct core_job *j)
@@ -36,7 +76,7 @@ void queue_insert(struct core *c, struct core_job *j)
 {
     uint64_t load = job_load_tokens(j);
     tree_insert(&j->model->queue, &j->in_queue);
-    tree_insert(&c->queued, &j->by_order);
+    tree_insert(&j->model->ages, &j->by_order);
     j->model->queued_tokens += load;
     c->queued_tokens += load;
     model_touch(c, j->model);
@@ -47,7 +87,7 @@ void queue_remove(struct core *c, struct core_job *j)
 {
     uint64_t load = job_load_tokens(j);
     tree_remove(&j->model->queue, &j->in_queue);
-    tree_remove(&c->queued, &j->by_order);
+    tree_remove(&j->model->ages, &j->by_order);
     CHECK(j->model->queued_tokens >= load && c->queued_tokens >= load);
     j->model->queued_tokens -= load;
     c->queued_tokens -= load;
@@ -59,9 +99,9 @@ uint32_t queue_ahead(const struct core_job *j)
     return j->state == WIRE_JOB_STATE_QUEUED ? tree_rank(&j->model->queue, &j->in_queue) : 0;
 }
 
-uint64_t queue_oldest_ms(const struct core *c)
+uint64_t queue_oldest_ms(const struct core *c, const struct core_model *m)
 {
-    const struct core_job *j = tree_entry(tree_first(&c->queued), struct core_job, by_order);
+    const struct core_job *j = tree_entry(tree_first(&m->ages), struct core_job, by_order);
     return j != NULL && c->now_ms > j->submitted_ms ? c->now_ms - j->submitted_ms : 0;
 }
 

@@ -91,7 +91,7 @@ struct core_job {
     struct core_job *next_listed;
     struct tree_node by_id;
     struct tree_node in_queue; /* of its model, while QUEUED */
-    struct tree_node by_order; /* of all that are queued, or of all that ended */
+    struct tree_node by_order; /* of its model's that are queued, or of all that ended */
     struct core_timer timer;
     struct core_model *model;
     struct core_owner *owner;
@@ -121,8 +121,9 @@ struct core_job {
     uint32_t prompt_cached;
     uint32_t max_tokens;
     uint32_t tokens;
-    uint32_t decision; /* slot in the ring of decisions + 1; 0: none */
-    uint8_t state;     /* enum wire_job_state */
+    uint32_t queue_least; /* max_tokens in its subtree of in_queue */
+    uint32_t decision;    /* slot in the ring of decisions + 1; 0: none */
+    uint8_t state;        /* enum wire_job_state */
     uint8_t job_class;
     uint8_t priority;
     uint8_t finish;
@@ -185,6 +186,7 @@ struct core_model {
     const char *name;
     struct tree hosts; /* core_hosting.by_model */
     struct tree queue; /* core_job.in_queue */
+    struct tree ages;  /* core_job.by_order, of those in the queue: the first is the oldest */
     uint64_t queued_tokens;
     uint32_t leased;
     bool known; /* a worker offered it once, now or before a restart */
@@ -311,9 +313,8 @@ struct core {
 
     struct core_job **buckets;
     size_t n_buckets;
-    struct tree jobs;   /* by id */
-    struct tree queued; /* by submit order: the first is the oldest */
-    struct tree ended;  /* by submit order: the first is removed first */
+    struct tree jobs;  /* by id */
+    struct tree ended; /* by submit order: the first is removed first */
     uint64_t next_order;
     uint64_t count[9]; /* per state */
     uint64_t queued_tokens;
@@ -404,11 +405,14 @@ bool job_is_ended(const struct core_job *j);
 
 /* ---- queue.c ---- */
 int queue_compare(const struct tree_node *a, const struct tree_node *b);
+void queue_init(struct core_model *m);
 int queue_order_compare(const struct tree_node *a, const struct tree_node *b);
 void queue_insert(struct core *c, struct core_job *j);
 void queue_remove(struct core *c, struct core_job *j);
 uint32_t queue_ahead(const struct core_job *j);
-uint64_t queue_oldest_ms(const struct core *c); /* age; 0 where it is empty */
+/* The first whose max_tokens are no more than `limit`; NULL where there is none. */
+struct core_job *queue_first_within(const struct core_model *m, uint32_t limit);
+uint64_t queue_oldest_ms(const struct core *c, const struct core_model *m); /* age; 0: empty */
 uint64_t job_load_tokens(const struct core_job *j);
 void rate_count(struct core *c, uint64_t tokens);
 uint64_t rate_retry_after_ms(const struct core *c, uint64_t tokens);

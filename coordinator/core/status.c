@@ -33,6 +33,16 @@ static const struct core_lease *lease_idlest(const struct core *c)
     return idlest;
 }
 
+static uint64_t queues_oldest_ms(const struct core *c)
+{
+    uint64_t oldest_ms = 0;
+    for (struct tree_node *n = tree_first(&c->models); n != NULL; n = tree_above(&c->models, n)) {
+        uint64_t age_ms = queue_oldest_ms(c, tree_entry(n, const struct core_model, node));
+        oldest_ms = age_ms > oldest_ms ? age_ms : oldest_ms;
+    }
+    return oldest_ms;
+}
+
 static void workers_count(const struct core *c, uint32_t *ret_alive, struct health *health,
                           struct core_effects *fx)
 {
@@ -45,7 +55,7 @@ static void workers_count(const struct core *c, uint32_t *ret_alive, struct heal
     if (suspect > 0)
         health_add(health,
                    effect_printf(fx, "%u workers are silent and hold leases or may", suspect));
-    if (alive == 0 && tree_count(&c->queued) > 0)
+    if (alive == 0 && c->count[WIRE_JOB_STATE_QUEUED] > 0)
         health_add(health, "jobs wait and no worker is connected");
     *ret_alive = alive;
 }
@@ -69,7 +79,7 @@ void status_step(struct core *c, const struct core_event *event, struct core_eff
         .ended = tree_count(&c->ended),
         .queued_tokens = c->queued_tokens,
         .workers_known = tree_count(&c->workers),
-        .oldest_queued_ms = queue_oldest_ms(c),
+        .oldest_queued_ms = queues_oldest_ms(c),
         .oldest_running_idle_ms = idlest != NULL ? c->now_ms - idlest->moved_ms : 0,
         .admission_open = !c->frozen && !c->stopping,
         .parked = c->n_parked,

@@ -138,8 +138,8 @@ static bool job_is_possible(const struct core_event *event, const struct core_mo
     return true;
 }
 
-static bool queue_has_room(struct core *c, const struct core_event *event, uint64_t load,
-                           struct core_effects *fx)
+static bool queue_has_room(struct core *c, const struct core_event *event,
+                           const struct core_model *m, uint64_t load, struct core_effects *fx)
 {
     const struct core_config *k = c->config;
     uint64_t queued = c->count[WIRE_JOB_STATE_QUEUED];
@@ -159,11 +159,11 @@ static bool queue_has_room(struct core *c, const struct core_event *event, uint6
                     (unsigned long long)k->queue_tokens_max);
         return false;
     }
-    uint64_t age_ms = queue_oldest_ms(c);
+    uint64_t age_ms = queue_oldest_ms(c, m);
     if (age_ms > k->queue_age_max_ms) {
         reply_error(fx, event, ERR_BUSY, rate_retry_after_ms(c, c->queued_tokens),
-                    "the oldest job has waited for %llu s, the limit is %llu s",
-                    (unsigned long long)(age_ms / 1000),
+                    "the oldest job for model %s has waited for %llu s, the limit is %llu s",
+                    m->name, (unsigned long long)(age_ms / 1000),
                     (unsigned long long)(k->queue_age_max_ms / 1000));
         return false;
     }
@@ -275,7 +275,7 @@ void submit_step(struct core *c, const struct core_event *event, struct core_ses
         max_tokens = least(c->config->default_max_tokens, reach.context_tokens - ids);
     }
     uint64_t tokens = (uint64_t)bound + max_tokens;
-    if (!queue_has_room(c, event, tokens, fx) || !budget_allows(event, s->tenant, tokens, fx))
+    if (!queue_has_room(c, event, m, tokens, fx) || !budget_allows(event, s->tenant, tokens, fx))
         return;
     job_accept(c, event, s, m, bound, max_tokens, fx);
 }

@@ -17,9 +17,20 @@ uint32_t tree_count(const struct tree *t)
     return count_of(t->root);
 }
 
-static void recount(struct tree_node *n)
+static void recount(const struct tree *t, struct tree_node *n)
 {
     n->count = 1 + count_of(n->left) + count_of(n->right);
+    if (t->refresh != NULL)
+        t->refresh(n);
+}
+
+/* All that lies above where `probe` is, or would be. */
+static void refresh_path(const struct tree *t, struct tree_node *n, const struct tree_node *probe)
+{
+    if (n == NULL || n == probe)
+        return;
+    refresh_path(t, t->compare(probe, n) < 0 ? n->left : n->right, probe);
+    t->refresh(n);
 }
 
 /* A full-period step and a mix of it: neighbours in time get unrelated priorities. */
@@ -43,28 +54,28 @@ static void split(const struct tree *t, struct tree_node *n, const struct tree_n
         *ret_low = *ret_high = NULL;
     } else if (t->compare(n, at) < 0) {
         split(t, n->right, at, &n->right, ret_high);
-        recount(n);
+        recount(t, n);
         *ret_low = n;
     } else {
         split(t, n->left, at, ret_low, &n->left);
-        recount(n);
+        recount(t, n);
         *ret_high = n;
     }
 }
 
-static struct tree_node *merge(struct tree_node *low, struct tree_node *high)
+static struct tree_node *merge(const struct tree *t, struct tree_node *low, struct tree_node *high)
 {
     if (low == NULL)
         return high;
     if (high == NULL)
         return low;
     if (low->priority >= high->priority) {
-        low->right = merge(low->right, high);
-        recount(low);
+        low->right = merge(t, low->right, high);
+        recount(t, low);
         return low;
     }
-    high->left = merge(low, high->left);
-    recount(high);
+    high->left = merge(t, low, high->left);
+    recount(t, high);
     return high;
 }
 
@@ -87,8 +98,10 @@ void tree_insert(struct tree *t, struct tree_node *n)
     } else {
         split(t, *at, n, &n->left, &n->right);
     }
-    recount(n);
+    recount(t, n);
     *at = n;
+    if (t->refresh != NULL)
+        refresh_path(t, t->root, n);
 }
 
 void tree_remove(struct tree *t, struct tree_node *n)
@@ -100,7 +113,9 @@ void tree_remove(struct tree *t, struct tree_node *n)
         (*at)->count--;
         at = t->compare(n, *at) < 0 ? &(*at)->left : &(*at)->right;
     }
-    *at = merge(n->left, n->right);
+    *at = merge(t, n->left, n->right);
+    if (t->refresh != NULL)
+        refresh_path(t, t->root, n);
     n->left = n->right = NULL;
     n->count = 0;
     if (t->last == n)

@@ -25,10 +25,14 @@ struct tree_node {
 /* < 0, 0, > 0; 0 only for a node and itself (or a probe that stands for it). */
 typedef int tree_compare_fn(const struct tree_node *a, const struct tree_node *b);
 
+/* Works out what a thing says of its whole subtree, from itself and its children alone. */
+typedef void tree_refresh_fn(struct tree_node *n);
+
 struct tree {
     struct tree_node *root;
     struct tree_node *last; /* what comes in order is put behind it without a search */
     tree_compare_fn *compare;
+    tree_refresh_fn *refresh; /* NULL: nothing but the count is kept of a subtree */
     uint32_t draw;
 };
 

@@ -157,15 +157,16 @@ uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *wo
     size_t n = 0;
     uint64_t used = 0;
     for (; n < 4 && worker->models[n] != NULL; n++) {
-        offers[n] = (struct wire_model_offer){.name = worker->models[n],
-                                              .architecture = "llama",
-                                              .quantization = "Q4_1",
-                                              .context_tokens = 1000,
-                                              .weights_bytes = worker->weights_bytes[n],
-                                              .chat_template = "",
-                                              .prompt_tokens_per_job = 64,
-                                              .prompt_tokens_per_message = 16,
-                                              .prompt_tokens_per_kib = 1024};
+        offers[n] = (struct wire_model_offer){
+            .name = worker->models[n],
+            .architecture = "llama",
+            .quantization = "Q4_1",
+            .context_tokens = worker->context_tokens > 0 ? worker->context_tokens : 1000,
+            .weights_bytes = worker->weights_bytes[n],
+            .chat_template = "",
+            .prompt_tokens_per_job = 64,
+            .prompt_tokens_per_message = 16,
+            .prompt_tokens_per_kib = 1024};
         memcpy(offers[n].weights_digest, worker->models[n], 1);
         status[n] = (struct wire_model_status){
             .name = worker->models[n],

@@ -56,6 +56,7 @@ struct core_test_worker {
     const char *models[4];
     uint64_t weights_bytes[4];
     bool ready[4];
+    uint32_t context_tokens; /* of all of them; 0: 1000 */
     const struct wire_lease_held *leases;
     size_t n_leases;
 };

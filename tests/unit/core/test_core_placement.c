@@ -321,6 +321,69 @@ static void one_name_is_one_file(void **state)
     core_test_fini(&t);
 }
 
+static enum wire_job_state job_state(struct core_test *t, uint64_t client, uint8_t n)
+{
+    return core_test_job(t, client, n).state;
+}
+
+/* A job for which no worker has a context that is long enough holds up nobody. One that some can
+ * take is not overtaken there, and the others are not idle meanwhile. */
+static void a_job_waits_only_for_those_that_can_take_it(void **state)
+{
+    static const char *const expected[] = {"m"};
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.config.expected_models = expected;
+    t.config.n_expected_models = 1;
+    t.config.worker_leases_max = 2;
+    t.config.queue_age_max_ms = 60000;
+    core_test_open(&t);
+    uint64_t red = core_test_client(&t, "r", "red", 1), blue = core_test_client(&t, "b", "blue", 2);
+    assert_int_equal(core_test_submit_ask(&t, red, 1, "m", 500000), ERR_OK);
+    assert_int_equal(core_test_submit_ask(&t, red, 2, "m", 3000), ERR_OK);
+    assert_int_equal(core_test_submit_ask(&t, blue, 3, "m", 10), ERR_OK);
+    uint64_t worker = core_test_ready_worker(&t, "w"); /* a context of 1000 */
+    assert_int_equal(job_state(&t, blue, 1), WIRE_JOB_STATE_QUEUED);
+    assert_int_equal(job_state(&t, blue, 2), WIRE_JOB_STATE_QUEUED);
+    assert_int_equal(job_state(&t, blue, 3), WIRE_JOB_STATE_LEASED);
+    struct wire_request explain = {
+        .kind = WIRE_REQUEST_EXPLAIN, .session = blue, .explain = {.job_id = core_test_id(1)}};
+    assert_non_null(strstr(core_test_ask(&t, &explain)->explain.summary,
+                           "up to 500000 tokens do not fit its context of 1000"));
+
+    struct core_test_worker longer = {.name = "long",
+                                      .key = 2,
+                                      .total_bytes = 8 * CORE_TEST_GB,
+                                      .free_bytes = 8 * CORE_TEST_GB,
+                                      .models = {"m"},
+                                      .weights_bytes = {CORE_TEST_GB},
+                                      .context_tokens = 4000};
+    uint64_t second = core_test_worker(&t, &longer);
+    assert_int_equal(core_test_pull(&t, second, 0).commands[0].kind, WIRE_COMMAND_LOAD);
+    assert_int_equal(core_test_submit_ask(&t, blue, 4, "m", 10), ERR_OK);
+    assert_int_equal(core_test_submit_ask(&t, blue, 5, "m", 10), ERR_OK);
+    assert_int_equal(job_state(&t, blue, 4), WIRE_JOB_STATE_LEASED);
+    assert_string_equal(core_test_job(&t, blue, 4).worker, "w");
+    assert_int_equal(job_state(&t, blue, 5), WIRE_JOB_STATE_QUEUED); /* "w" is full */
+    status_report(&t, second, "m", WIRE_MODEL_STATE_READY, 7);
+    assert_string_equal(core_test_job(&t, blue, 2).worker, "long");
+    assert_string_equal(core_test_job(&t, blue, 5).worker, "long");
+
+    /* Nor does it close the queue: it ends when it has waited for as long as any may. */
+    for (unsigned i = 0; i < 62; i++) {
+        core_test_wait(&t, 1000);
+        (void)core_test_report(&t, worker, 3, 1, 0, 0, WIRE_FINISH_UNSPECIFIED, ERR_OK);
+        status_report(&t, second, "m", WIRE_MODEL_STATE_READY, 7);
+    }
+    blue = core_test_client(&t, "b", "blue", 2);
+    struct wire_job_info info = core_test_job(&t, blue, 1);
+    assert_int_equal(info.state, WIRE_JOB_STATE_REJECTED);
+    assert_non_null(strstr(info.error.text, "the longest context is 4000"));
+    assert_int_equal(core_test_submit_ask(&t, blue, 6, "m", 10), ERR_OK);
+    core_test_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -332,6 +395,7 @@ int main(void)
         cmocka_unit_test(a_model_that_never_loads_fails_its_jobs),
         cmocka_unit_test(a_load_that_fails_between_reports_counts),
         cmocka_unit_test(one_name_is_one_file),
+        cmocka_unit_test(a_job_waits_only_for_those_that_can_take_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,6 +151,36 @@ static void the_tree_is_a_sorted_set(void **state)
     }
 }
 
+/* Against a walk over the whole queue. */
+static void the_first_job_within_a_limit_is_found(void **state)
+{
+    enum { N = 100 };
+    static struct core_job jobs[N];
+    struct core_model m = {.name = "m"};
+    uint32_t draw = 4711;
+    (void)state;
+    queue_init(&m);
+    for (uint32_t i = 0; i < N; i++) {
+        draw = draw * 1664525u + 1013904223u;
+        jobs[i].max_tokens = 1 + (draw >> 16) % 50;
+        jobs[i].priority = (uint8_t)(draw >> 8 & 3);
+        jobs[i].submit_order = i;
+    }
+    for (int round = 0; round < 3000; round++) {
+        draw = draw * 1664525u + 1013904223u;
+        struct core_job *j = &jobs[(draw >> 16) % N];
+        if (tree_holds(&j->in_queue))
+            tree_remove(&m.queue, &j->in_queue);
+        else
+            tree_insert(&m.queue, &j->in_queue);
+        uint32_t limit = (draw >> 8) % 52;
+        struct tree_node *n = tree_first(&m.queue);
+        while (n != NULL && tree_entry(n, struct core_job, in_queue)->max_tokens > limit)
+            n = tree_above(&m.queue, n);
+        assert_ptr_equal(queue_first_within(&m, limit), tree_entry(n, struct core_job, in_queue));
+    }
+}
+
 static void days_are_those_of_the_calendar(void **state)
 {
     static const struct {
@@ -241,6 +271,7 @@ int main(void)
         cmocka_unit_test(every_end_has_its_rule),
         cmocka_unit_test(the_queue_is_in_order),
         cmocka_unit_test(the_tree_is_a_sorted_set),
+        cmocka_unit_test(the_first_job_within_a_limit_is_found),
         cmocka_unit_test(days_are_those_of_the_calendar),
         cmocka_unit_test(a_prompt_is_bounded_by_what_is_known_of_its_model),
     };
