@@ -7,10 +7,14 @@
  */
 #include "coordinator/core/state.h"
 
-#define SESSIONS_OPEN_MAX 4096u /* said Hello once, not yet twice */
-#define SESSIONS_MAX      65536u
-#define HELLO_WAIT_MS     30000u
-#define QUIET_MS          (2 * LIMIT_POLL_MS) /* a client that is there asks more often */
+#define SESSIONS_OPEN_MAX           4096u /* said Hello once, not yet twice */
+#define SESSIONS_PER_CONNECTION_MAX 64u
+#define SESSIONS_PER_KEY_MAX        4096u  /* of clients */
+#define SESSIONS_CLIENTS_MAX        65536u /* workers are bounded by their names, beside these */
+#define HELLO_WAIT_MS               30000u
+#define QUIET_MS                    (2 * LIMIT_POLL_MS) /* a client that is there asks more often */
+#define SWEEP_EVERY_MS              1000u
+#define KEY_LOOKED_MAX              16u /* sessions of a key looked at for one that is not in use */
 
 static int session_compare(const struct tree_node *a, const struct tree_node *b)
 {
@@ -26,10 +30,29 @@ static int opened_compare(const struct tree_node *a, const struct tree_node *b)
     return x->timer.order < y->timer.order ? -1 : x->timer.order > y->timer.order;
 }
 
+static int connection_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    const struct core_session *x = tree_entry(a, const struct core_session, by_connection);
+    const struct core_session *y = tree_entry(b, const struct core_session, by_connection);
+    if (x->connection != y->connection)
+        return x->connection < y->connection ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int key_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    const struct core_session *x = tree_entry(a, const struct core_session, by_key);
+    const struct core_session *y = tree_entry(b, const struct core_session, by_key);
+    int order = memcmp(x->public_key, y->public_key, sizeof x->public_key);
+    return order != 0 ? order : x->order < y->order ? -1 : x->order > y->order;
+}
+
 void sessions_init(struct core *c)
 {
     tree_init(&c->sessions, session_compare);
     tree_init(&c->sessions_open, opened_compare);
+    tree_init(&c->sessions_by_connection, connection_compare);
+    tree_init(&c->sessions_by_key, key_compare);
 }
 
 struct core_session *session_find(const struct core *c, uint64_t id)
@@ -102,6 +125,9 @@ void session_end(struct core *c, struct core_session *s, struct core_effects *fx
     }
     if (!s->established)
         tree_remove(&c->sessions_open, &s->opened);
+    if (tree_holds(&s->by_key))
+        tree_remove(&c->sessions_by_key, &s->by_key);
+    tree_remove(&c->sessions_by_connection, &s->by_connection);
     if (s->worker != NULL && s->worker->session == s)
         s->worker->session = NULL;
     for (struct core_session **at = &c->deliver_sessions; *at != NULL; at = &(*at)->next_deliver) {
@@ -146,27 +172,92 @@ static const char *text_copy(const char *text)
  * quiet go before session_idle_ms; a client that comes back says Hello again. */
 static void sessions_sweep(struct core *c, struct core_effects *fx)
 {
-    for (struct tree_node *n = tree_first(&c->sessions), *next; n != NULL; n = next) {
-        struct core_session *s = tree_entry(n, struct core_session, node);
-        next = tree_above(&c->sessions, n);
-        if (s->established && s->role == WIRE_ROLE_CLIENT && c->now_ms - s->heard_ms >= QUIET_MS)
+    if (c->swept_ms != 0 && c->now_ms - c->swept_ms < SWEEP_EVERY_MS)
+        return; /* whoever knocks while it is full does not have all of them looked at each time */
+    c->swept_ms = c->now_ms;
+    for (struct tree_node *n = tree_first(&c->sessions_by_key), *next; n != NULL; n = next) {
+        struct core_session *s = tree_entry(n, struct core_session, by_key);
+        next = tree_above(&c->sessions_by_key, n);
+        if (c->now_ms - s->heard_ms >= QUIET_MS)
             session_end(c, s, fx);
     }
+}
+
+static enum err clients_room(struct core *c, struct core_effects *fx, struct errbuf *eb)
+{
+    if (tree_count(&c->sessions_by_key) >= SESSIONS_CLIENTS_MAX)
+        sessions_sweep(c, fx);
+    if (tree_count(&c->sessions_by_key) < SESSIONS_CLIENTS_MAX)
+        return ERR_OK;
+    return err_set(eb, ERR_BUSY, "%u sessions are open, no more are taken", SESSIONS_CLIENTS_MAX);
+}
+
+/* A connection has a session or two. Who says Hello on it again and again ends his own: first what
+ * is half open, which is what a flood is made of. False where all of them are established. */
+static bool connection_room(struct core *c, uint64_t connection, struct core_effects *fx)
+{
+    const struct core_session first = {.connection = connection},
+                              last = {.connection = connection, .id = UINT64_MAX};
+    struct core_session *oldest = NULL;
+    uint32_t n = tree_rank(&c->sessions_by_connection, &last.by_connection) -
+                 tree_rank(&c->sessions_by_connection, &first.by_connection);
+    if (n < SESSIONS_PER_CONNECTION_MAX)
+        return true;
+    struct tree_node *at = tree_at_least(&c->sessions_by_connection, &first.by_connection);
+    for (; n > 0 && at != NULL; n--, at = tree_above(&c->sessions_by_connection, at)) {
+        struct core_session *s = tree_entry(at, struct core_session, by_connection);
+        if (!s->established && (oldest == NULL || s->timer.order < oldest->timer.order))
+            oldest = s;
+    }
+    if (oldest == NULL)
+        return false;
+    session_end(c, oldest, fx);
+    return true;
+}
+
+/* One key does not take all the room there is. The session that gives way is one of its own, which
+ * has not been heard from for long: those that were heard since they were last looked at stay, as
+ * far as that takes few steps. Its client says Hello again, should there still be one. */
+static void key_room(struct core *c, const struct core_session *s, struct core_effects *fx)
+{
+    struct core_session first = {.order = 0}, last = {.order = UINT64_MAX};
+    memcpy(first.public_key, s->public_key, sizeof first.public_key);
+    memcpy(last.public_key, s->public_key, sizeof last.public_key);
+    if (tree_rank(&c->sessions_by_key, &last.by_key) -
+            tree_rank(&c->sessions_by_key, &first.by_key) <
+        SESSIONS_PER_KEY_MAX)
+        return;
+    struct core_session *oldest = NULL;
+    for (unsigned looked = 0; looked < KEY_LOOKED_MAX; looked++) {
+        oldest = tree_entry(tree_at_least(&c->sessions_by_key, &first.by_key), struct core_session,
+                            by_key);
+        if (oldest->heard_ms <= oldest->order_ms)
+            break;
+        tree_remove(&c->sessions_by_key, &oldest->by_key);
+        oldest->order = ++c->session_order;
+        oldest->order_ms = oldest->heard_ms;
+        tree_insert(&c->sessions_by_key, &oldest->by_key);
+    }
+    session_end(c, oldest, fx);
 }
 
 static void hello_first(struct core *c, const struct core_event *event, struct core_effects *fx)
 {
     const struct wire_hello *hello = &event->request->hello;
-    if (tree_count(&c->sessions) >= SESSIONS_MAX)
-        sessions_sweep(c, fx);
+    struct errbuf eb = {{0}};
+    if (hello->role == WIRE_ROLE_CLIENT && clients_room(c, fx, &eb) != ERR_OK) {
+        reply_error(fx, event, ERR_BUSY, HELLO_WAIT_MS, "%s", eb.text);
+        return;
+    }
+    if (!connection_room(c, event->connection, fx)) {
+        reply_error(fx, event, ERR_BUSY, HELLO_WAIT_MS,
+                    "%u sessions are open on this connection, no more are taken",
+                    SESSIONS_PER_CONNECTION_MAX);
+        return;
+    }
     /* Who means it says the second Hello before thousands of others have said their first. */
     if (tree_count(&c->sessions_open) >= SESSIONS_OPEN_MAX)
         session_end(c, tree_entry(tree_first(&c->sessions_open), struct core_session, opened), fx);
-    if (tree_count(&c->sessions) >= SESSIONS_MAX) {
-        reply_error(fx, event, ERR_BUSY, HELLO_WAIT_MS, "%u sessions are open, no more are taken",
-                    tree_count(&c->sessions));
-        return;
-    }
     struct core_session *s = core_alloc(sizeof *s);
     s->id = event->random[0];
     while (s->id == 0 || session_find(c, s->id) != NULL)
@@ -180,6 +271,7 @@ static void hello_first(struct core *c, const struct core_event *event, struct c
     tree_insert(&c->sessions, &s->node);
     timer_set(c, &s->timer, CORE_TIMER_SESSION, c->now_ms + HELLO_WAIT_MS);
     tree_insert(&c->sessions_open, &s->opened);
+    tree_insert(&c->sessions_by_connection, &s->by_connection);
     session_reply(c, event, s, fx);
 }
 
@@ -234,7 +326,7 @@ static enum err worker_allowed(const struct core *c, const struct wire_hello *he
 }
 
 static enum err client_allowed(struct core *c, const struct wire_hello *hello,
-                               struct core_session *s, struct errbuf *eb)
+                               struct core_session *s, struct core_effects *fx, struct errbuf *eb)
 {
     const char *tenant = hello->tenant[0] != '\0' ? hello->tenant : "default";
     bool is_operator = true;
@@ -255,6 +347,9 @@ static enum err client_allowed(struct core *c, const struct wire_hello *hello,
     }
     if (tenant_find(c, tenant) == NULL && tree_count(&c->tenants) >= LIMIT_TENANTS)
         return err_set(eb, ERR_TOO_LARGE, "%u tenants are known, no more are taken", LIMIT_TENANTS);
+    enum err err = s->established ? ERR_OK : clients_room(c, fx, eb);
+    if (err != ERR_OK)
+        return err;
     s->tenant = tenant_get(c, tenant);
     s->is_operator = is_operator;
     return ERR_OK;
@@ -282,18 +377,24 @@ static void hello_second(struct core *c, const struct core_event *event, struct 
         return;
     }
     enum err err = s->role == WIRE_ROLE_WORKER ? worker_allowed(c, hello, s, &eb)
-                                               : client_allowed(c, hello, s, &eb);
+                                               : client_allowed(c, hello, s, fx, &eb);
     if (err != ERR_OK) {
-        reply_error(fx, event, err, 0, "%s", eb.text);
+        reply_error(fx, event, err, err == ERR_BUSY ? HELLO_WAIT_MS : 0, "%s", eb.text);
         session_end(c, s, fx);
         return;
     }
     memcpy(s->key_fingerprint, event->key_fingerprint, sizeof s->key_fingerprint);
+    s->heard_ms = c->now_ms;
     if (!s->established) {
         s->established = true;
         tree_remove(&c->sessions_open, &s->opened);
+        if (s->role == WIRE_ROLE_CLIENT) {
+            key_room(c, s, fx);
+            s->order = ++c->session_order;
+            s->order_ms = s->heard_ms;
+            tree_insert(&c->sessions_by_key, &s->by_key);
+        }
     }
-    s->heard_ms = c->now_ms;
     if (s->role == WIRE_ROLE_WORKER) {
         timer_clear(c, &s->timer);
         worker_hello(c, event, s, fx);

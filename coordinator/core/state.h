@@ -251,6 +251,10 @@ struct core_command {
 struct core_session {
     struct tree_node node;
     struct tree_node opened; /* while it has said Hello once */
+    struct tree_node by_connection;
+    struct tree_node by_key; /* an established client's */
+    uint64_t order;          /* when it began, or was last found to be in use, among its key's */
+    uint64_t order_ms;
     uint64_t id;
     uint64_t connection; /* it is good on this one alone */
     enum wire_role role;
@@ -323,6 +327,10 @@ struct core {
     struct tree workers;
     struct tree sessions;
     struct tree sessions_open; /* not yet established: the oldest first */
+    struct tree sessions_by_connection;
+    struct tree sessions_by_key; /* established clients' */
+    uint64_t session_order;
+    uint64_t swept_ms; /* when quiet clients were last looked for */
 
     struct core_decision *decisions;
     uint32_t next_decision;

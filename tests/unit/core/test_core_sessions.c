@@ -195,25 +195,102 @@ static void a_flood_of_first_hellos_is_forgotten(void **state)
     core_test_fini(&t);
 }
 
-/* Each command line leaves a session behind. */
+/* On a connection of its own, like each command line, which leaves its session behind. */
+static uint64_t visitor(struct core_test *t, uint8_t key)
+{
+    t->connection++;
+    return core_test_client(t, "c", "", key);
+}
+
+static const struct wire_reply *models_ask(struct core_test *t, uint64_t session,
+                                           uint64_t connection)
+{
+    struct wire_request list = {.kind = WIRE_REQUEST_LIST_MODELS, .session = session};
+    uint64_t now = t->connection;
+    t->connection = connection;
+    const struct wire_reply *reply = core_test_ask(t, &list);
+    t->connection = now;
+    return reply;
+}
+
 static void quiet_clients_make_room_for_others(void **state)
 {
     struct core_test t;
     (void)state;
     core_test_init(&t);
     core_test_open(&t);
-    uint64_t first = core_test_client(&t, "c", "", 2);
+    uint64_t first = visitor(&t, 2), at = t.connection;
     for (unsigned i = 1; i < 65536; i++)
-        assert_true(core_test_client(&t, "c", "", 2) != 0);
+        assert_true(visitor(&t, (uint8_t)(2 + i % 20)) != 0);
     struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
                                  .hello = {.role = WIRE_ROLE_CLIENT, .node = "c", .tenant = ""}};
+    t.connection++;
     core_test_expect_error(core_test_ask(&t, &hello), ERR_BUSY, "65536 sessions are open");
+    /* Workers have room of their own. */
+    assert_true(core_test_ready_worker(&t, "w") != 0);
     core_test_wait(&t, 59000);
-    struct wire_request list = {.kind = WIRE_REQUEST_LIST_MODELS, .session = first};
-    assert_int_equal(core_test_ask(&t, &list)->kind, WIRE_REQUEST_LIST_MODELS);
+    assert_int_equal(models_ask(&t, first, at)->kind, WIRE_REQUEST_LIST_MODELS);
     core_test_wait(&t, 2000);
-    assert_true(core_test_client(&t, "c", "", 2) != 0);
-    assert_int_equal(core_test_ask(&t, &list)->kind, WIRE_REQUEST_LIST_MODELS); /* was not quiet */
+    assert_true(visitor(&t, 2) != 0);
+    assert_int_equal(models_ask(&t, first, at)->kind, WIRE_REQUEST_LIST_MODELS); /* not quiet */
+    core_test_fini(&t);
+}
+
+/* Whoever has one key, and says Hello as often as he likes, ends his own sessions: the ones that
+ * nobody uses before the one that is in use, and nobody else's. */
+static void one_key_does_not_take_all_the_room(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    uint64_t other = visitor(&t, 3), other_at = t.connection;
+    uint64_t used = visitor(&t, 2), used_at = t.connection;
+    uint64_t unused = visitor(&t, 2), unused_at = t.connection;
+    for (unsigned i = 0; i < 70000; i++) {
+        if (i % 1000 == 0) {
+            core_test_wait(&t, 10);
+            assert_int_equal(models_ask(&t, used, used_at)->kind, WIRE_REQUEST_LIST_MODELS);
+        }
+        assert_true(visitor(&t, 2) != 0);
+    }
+    core_test_expect_error(models_ask(&t, unused, unused_at), ERR_STALE, "say Hello again");
+    assert_int_equal(models_ask(&t, used, used_at)->kind, WIRE_REQUEST_LIST_MODELS);
+    assert_int_equal(models_ask(&t, other, other_at)->kind, WIRE_REQUEST_LIST_MODELS);
+    assert_true(visitor(&t, 4) != 0);
+    assert_true(core_test_ready_worker(&t, "w") != 0);
+    core_test_fini(&t);
+}
+
+/* Half-open sessions are of strangers: thousands on one connection push out none of another's. */
+static void one_connection_does_not_take_all_the_room(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
+                                 .hello = {.role = WIRE_ROLE_CLIENT, .node = "c", .tenant = ""}};
+    t.connection = 1;
+    uint64_t slow = core_test_ask(&t, &hello)->session;
+    t.connection = 2;
+    uint64_t flood = core_test_ask(&t, &hello)->session;
+    for (unsigned i = 0; i < 10000; i++)
+        (void)core_test_ask(&t, &hello);
+    hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
+    hello.session = flood;
+    core_test_expect_error(core_test_ask(&t, &hello), ERR_STALE, "no such session");
+    t.connection = 1;
+    hello.session = slow;
+    assert_true(core_test_ask(&t, &hello)->hello.established);
+    /* Established ones are not pushed out, and there is an end to them. */
+    t.connection = 3;
+    for (unsigned i = 0; i < 64; i++)
+        assert_true(core_test_client(&t, "c", "", 2) != 0);
+    hello.session = 0;
+    hello.hello.signature = (struct wire_bytes){0};
+    core_test_expect_error(core_test_ask(&t, &hello), ERR_BUSY,
+                           "64 sessions are open on this connection");
     core_test_fini(&t);
 }
 
@@ -227,6 +304,8 @@ int main(void)
         cmocka_unit_test(no_more_models_are_known_than_can_be_listed),
         cmocka_unit_test(a_flood_of_first_hellos_is_forgotten),
         cmocka_unit_test(quiet_clients_make_room_for_others),
+        cmocka_unit_test(one_key_does_not_take_all_the_room),
+        cmocka_unit_test(one_connection_does_not_take_all_the_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
