@@ -203,6 +203,11 @@ struct cloister_sampling {
     uint64_t seed;            /* the same job with the same seed gives the same text, anywhere */
 };
 
+struct cloister_logit_bias {
+    int32_t id;
+    float bias; /* -100 .. 100, added to the token's logit */
+};
+
 /* Exactly one of messages, text and prompt_ids is the prompt. */
 struct cloister_job {
     size_t size;
@@ -222,6 +227,13 @@ struct cloister_job {
     bool cancel_on_disconnect; /* else it runs on when nobody watches */
     const char *project;       /* for the bill; NULL: none */
     const char *cost_center;
+    float typical_p;                              /* 0 and 1: off */
+    const struct cloister_logit_bias *logit_bias; /* each id once */
+    size_t n_logit_bias;
+    const int32_t *stop_tokens; /* end the answer and add no text */
+    size_t n_stop_tokens;
+    bool logprobs;         /* of each token are wanted, */
+    uint32_t top_logprobs; /* and of this many of the likeliest in its place: up to 20 */
 };
 
 #define CLOISTER_JOB_INIT                                                                          \
@@ -243,7 +255,7 @@ enum cloister_state {
 
 enum cloister_finish {
     CLOISTER_FINISH_NONE = 0, /* not finished */
-    CLOISTER_FINISH_STOP = 1, /* the model ended, or a stop string came */
+    CLOISTER_FINISH_STOP = 1, /* the model ended, or a stop string or stop token came */
     CLOISTER_FINISH_LENGTH = 2,
     CLOISTER_FINISH_CANCELLED = 3,
     CLOISTER_FINISH_ERROR = 4,
@@ -278,6 +290,16 @@ CLOISTER_API enum cloister_error cloister_submit(struct cloister *c, const char 
                                                  struct cloister_receipt *ret_receipt,
                                                  struct cloister_problem *problem);
 
+/* A token and the natural logarithm of its probability, as the model itself sees it: before biases,
+ * penalties and temperature. -9999 stands for no probability at all. */
+struct cloister_logprob {
+    int32_t id;
+    float logprob;
+    struct cloister_bytes bytes;        /* what it is written with, at most 256 */
+    const struct cloister_logprob *top; /* the likeliest in its place, likeliest first */
+    size_t n_top;
+};
+
 /* A piece of a job's answer. Valid during the callback. */
 struct cloister_event {
     enum cloister_state state;
@@ -290,6 +312,7 @@ struct cloister_event {
     enum cloister_error error; /* where it failed */
     const char *error_text;
     struct cloister_usage usage;
+    const struct cloister_logprob *logprobs; /* [n_ids]; NULL: none were asked for */
 };
 
 /* Non-zero: enough, cloister_watch returns CANCELLED (the job goes on). Runs on the caller's

@@ -14,13 +14,46 @@
 
 _Static_assert(WATCH_WAIT_MS <= LIMIT_POLL_MS, "the coordinator parks no poll for longer");
 
+static int bias_compare(const void *a, const void *z)
+{
+    const struct wire_logit_bias *x = a, *y = z;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* By ascending id, as the wire has them; it refuses what is there twice. */
+static enum err biases_to_wire(const struct cloister_job *job, struct arena *arena,
+                               const struct wire_logit_bias **ret_biases,
+                               struct cloister_problem *problem)
+{
+    if (job->n_logit_bias > LIMIT_LOGIT_BIASES)
+        return problem_set(problem, ERR_TOO_LARGE, "%zu logit biases; a job may have %u",
+                           job->n_logit_bias, LIMIT_LOGIT_BIASES);
+    struct wire_logit_bias *biases = arena_alloc_array(arena, job->n_logit_bias, sizeof *biases);
+    if (!biases)
+        return problem_set(problem, ERR_NO_MEMORY, "no memory for the job");
+    for (size_t i = 0; i < job->n_logit_bias; i++) {
+        if (job->logit_bias[i].id < 0)
+            return problem_set(problem, ERR_INVALID, "logit bias %zu is for token %d", i,
+                               job->logit_bias[i].id);
+        biases[i] = (struct wire_logit_bias){.id = (uint32_t)job->logit_bias[i].id,
+                                             .bias = job->logit_bias[i].bias};
+    }
+    qsort(biases, job->n_logit_bias, sizeof *biases, bias_compare);
+    *ret_biases = biases;
+    return ERR_OK;
+}
+
 /* The public job as the wire wants it; arrays lie in `arena`. */
-static enum err job_to_wire(const struct cloister_job *job, struct arena *arena,
+static enum err job_to_wire(const struct cloister_job *given, struct arena *arena,
                             struct wire_job *ret_job, struct cloister_problem *problem)
 {
-    if (job->size < offsetof(struct cloister_job, cost_center) + sizeof job->cost_center)
+    if (given->size < offsetof(struct cloister_job, cost_center) + sizeof given->cost_center)
         return problem_set(problem, ERR_INVALID,
                            "the job's size is not set; begin with CLOISTER_JOB_INIT");
+    /* A program that was built against an older header knows fewer members. */
+    struct cloister_job whole = {0};
+    const struct cloister_job *job = &whole;
+    memcpy(&whole, given, given->size < sizeof whole ? given->size : sizeof whole);
     if (!job->model || !job->model[0])
         return problem_set(problem, ERR_INVALID, "the job names no model");
     int prompts = (job->n_messages > 0) + (job->text.size > 0) + (job->n_prompt_ids > 0);
@@ -47,6 +80,10 @@ static enum err job_to_wire(const struct cloister_job *job, struct arena *arena,
     }
     for (size_t i = 0; i < job->n_stops; i++)
         stops[i] = (struct wire_bytes){.data = job->stops[i].data, .size = job->stops[i].size};
+    const struct wire_logit_bias *biases = NULL;
+    enum err err = biases_to_wire(job, arena, &biases, problem);
+    if (err != ERR_OK)
+        return err;
     *ret_job = (struct wire_job){
         .model = job->model,
         .prompt_kind = job->n_messages > 0  ? WIRE_PROMPT_KIND_CHAT
@@ -64,7 +101,10 @@ static enum err job_to_wire(const struct cloister_job *job, struct arena *arena,
                      .repetition_penalty = job->sampling.repetition_penalty,
                      .presence_penalty = job->sampling.presence_penalty,
                      .frequency_penalty = job->sampling.frequency_penalty,
-                     .seed = job->sampling.seed},
+                     .seed = job->sampling.seed,
+                     .typical_p = job->typical_p,
+                     .logit_bias = biases,
+                     .n_logit_bias = job->n_logit_bias},
         .max_tokens = job->max_tokens,
         .stops = stops,
         .n_stops = job->n_stops,
@@ -74,6 +114,10 @@ static enum err job_to_wire(const struct cloister_job *job, struct arena *arena,
         .cancel_on_disconnect = job->cancel_on_disconnect,
         .project = job->project ? job->project : "",
         .cost_center = job->cost_center ? job->cost_center : "",
+        .stop_tokens = job->stop_tokens,
+        .n_stop_tokens = job->n_stop_tokens,
+        .logprobs = job->logprobs,
+        .top_logprobs = job->top_logprobs,
     };
     return ERR_OK;
 }
@@ -135,10 +179,47 @@ static bool watch_is_stray(const struct watcher *w, const struct wire_watch_repl
            r->n_ids > UINT32_MAX - w->at || (r->n_ids == 0 && r->text.size > 0 && !r->end);
 }
 
+static struct cloister_logprob logprob_from_wire(const struct wire_token_logprob *one)
+{
+    return (struct cloister_logprob){.id = (int32_t)one->id,
+                                     .logprob = one->logprob,
+                                     .bytes = {one->bytes.data, one->bytes.size}};
+}
+
+/* Of all tokens of the reply, in `arena`; NULL where it has none. */
+static enum err logprobs_from_wire(const struct wire_watch_reply *r, struct arena *arena,
+                                   const struct cloister_logprob **ret_logprobs,
+                                   struct cloister_problem *problem)
+{
+    *ret_logprobs = NULL;
+    if (r->n_logprobs == 0)
+        return ERR_OK;
+    struct cloister_logprob *list = arena_alloc_array(arena, r->n_logprobs, sizeof *list);
+    for (size_t i = 0; list && i < r->n_logprobs; i++) {
+        struct wire_token_logprobs one;
+        struct errbuf eb = {0};
+        enum err err = wire_token_logprobs_decode(&r->logprobs[i], arena, &one, &eb);
+        if (err != ERR_OK)
+            return problem_set(problem, err, "token %zu: %s", r->first + i, eb.text);
+        struct cloister_logprob *top = arena_alloc_array(arena, one.n_top, sizeof *top);
+        if (!top)
+            return problem_set(problem, ERR_NO_MEMORY, "no memory for logprobs");
+        for (size_t k = 0; k < one.n_top; k++)
+            top[k] = logprob_from_wire(&one.top[k]);
+        list[i] = logprob_from_wire(&one.drawn);
+        list[i].top = top;
+        list[i].n_top = one.n_top;
+    }
+    *ret_logprobs = list;
+    return list ? ERR_OK : problem_set(problem, ERR_NO_MEMORY, "no memory for logprobs");
+}
+
 /* True when the watch is over, with its result in ret_err. */
 static bool watch_deliver(struct watcher *w, const struct wire_watch_reply *r, enum err *ret_err,
                           struct cloister_problem *problem)
 {
+    struct arena arena;
+    arena_init(&arena, LIMIT_DECODE_BYTES);
     struct cloister_event event = {
         .state = (enum cloister_state)r->state,
         .first = r->first,
@@ -153,12 +234,14 @@ static bool watch_deliver(struct watcher *w, const struct wire_watch_reply *r, e
     usage_from_wire(&r->usage, &event.usage);
     w->at += (uint32_t)r->n_ids;
     w->state = r->state;
-    *ret_err = ERR_OK;
-    if (w->on_event(w->arg, &event) != 0 && !r->end) {
+    *ret_err = logprobs_from_wire(r, &arena, &event.logprobs, problem);
+    bool over = r->end || *ret_err != ERR_OK;
+    if (*ret_err == ERR_OK && w->on_event(w->arg, &event) != 0 && !r->end) {
         *ret_err = problem_set(problem, ERR_CANCELLED, "the watcher had enough");
-        return true;
+        over = true;
     }
-    return r->end;
+    arena_fini(&arena);
+    return over;
 }
 
 enum cloister_error cloister_watch(struct cloister *c, const char *id, uint32_t first,

@@ -185,12 +185,17 @@ static const struct cloister_job *job_from_wire(struct cloister_result *result,
     struct cloister_message *messages =
         query_rows(result, w->n_messages, sizeof *messages, err, problem);
     struct cloister_bytes *stops = query_rows(result, w->n_stops, sizeof *stops, err, problem);
+    struct cloister_logit_bias *biases =
+        query_rows(result, w->sampling.n_logit_bias, sizeof *biases, err, problem);
     if (*err != ERR_OK)
         return NULL;
     for (size_t i = 0; i < w->n_messages; i++)
         messages[i] = (struct cloister_message){
             .role = w->messages[i].role,
             .content = {w->messages[i].content.data, w->messages[i].content.size}};
+    for (size_t i = 0; i < w->sampling.n_logit_bias; i++)
+        biases[i] = (struct cloister_logit_bias){.id = (int32_t)w->sampling.logit_bias[i].id,
+                                                 .bias = w->sampling.logit_bias[i].bias};
     for (size_t i = 0; i < w->n_stops; i++)
         stops[i] = (struct cloister_bytes){w->stops[i].data, w->stops[i].size};
     *job = (struct cloister_job){
@@ -218,6 +223,13 @@ static const struct cloister_job *job_from_wire(struct cloister_result *result,
         .cancel_on_disconnect = w->cancel_on_disconnect,
         .project = w->project,
         .cost_center = w->cost_center,
+        .typical_p = w->sampling.typical_p,
+        .logit_bias = biases,
+        .n_logit_bias = w->sampling.n_logit_bias,
+        .stop_tokens = w->stop_tokens,
+        .n_stop_tokens = w->n_stop_tokens,
+        .logprobs = w->logprobs,
+        .top_logprobs = w->top_logprobs,
     };
     return job;
 }

@@ -2,6 +2,7 @@
 
 #include "client/cli/output.h"
 #include "common/limits.h"
+#include "common/units.h"
 #include "common/utf8.h"
 
 #include <inttypes.h>
@@ -184,6 +185,81 @@ static enum err batch_stop(struct batch_reader *r, const json_t *value)
     return ERR_OK;
 }
 
+static enum err batch_stop_tokens(struct batch_reader *r, const json_t *value)
+{
+    size_t n = json_array_size(value);
+    if (!json_is_array(value))
+        return err_set(r->eb, ERR_INVALID, "body.stop_token_ids must be a list of token ids");
+    if (n > LIMIT_STOP_TOKENS)
+        return err_set(r->eb, ERR_TOO_LARGE, "body.stop_token_ids has %zu tokens; it may have %u",
+                       n, LIMIT_STOP_TOKENS);
+    r->line->stop_tokens = calloc(n + 1, sizeof *r->line->stop_tokens);
+    if (!r->line->stop_tokens)
+        return err_set(r->eb, ERR_NO_MEMORY, "no memory");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *id = json_array_get(value, i);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) > INT32_MAX)
+            return err_set(r->eb, ERR_INVALID, "body.stop_token_ids[%zu] is not a token id", i);
+        r->line->stop_tokens[i] = (int32_t)json_integer_value(id);
+    }
+    r->line->job.stop_tokens = r->line->stop_tokens;
+    r->line->job.n_stop_tokens = n;
+    return ERR_OK;
+}
+
+/* {"50256": -100, ...} */
+static enum err batch_logit_bias(struct batch_reader *r, const json_t *value)
+{
+    size_t n = json_object_size(value);
+    if (!json_is_object(value))
+        return err_set(r->eb, ERR_INVALID, "body.logit_bias must be an object of token ids");
+    if (n > LIMIT_LOGIT_BIASES)
+        return err_set(r->eb, ERR_TOO_LARGE, "body.logit_bias has %zu tokens; it may have %u", n,
+                       LIMIT_LOGIT_BIASES);
+    r->line->biases = calloc(n + 1, sizeof *r->line->biases);
+    if (!r->line->biases)
+        return err_set(r->eb, ERR_NO_MEMORY, "no memory");
+    const char *key;
+    json_t *bias;
+    n = 0;
+    json_object_foreach((json_t *)value, key, bias)
+    {
+        uint64_t id;
+        double number = json_number_value(bias);
+        /* One spelling of a number, so that no token can be there twice. */
+        if (!units_uint_parse(key, &id) || id > INT32_MAX || (key[0] == '0' && key[1]))
+            return err_set(r->eb, ERR_INVALID, "body.logit_bias: %.64s is not a token id", key);
+        if (!json_is_number(bias) || !(number >= -100 && number <= 100))
+            return err_set(r->eb, ERR_INVALID,
+                           "body.logit_bias of token %.64s must be a number, -100 to 100", key);
+        r->line->biases[n++] =
+            (struct cloister_logit_bias){.id = (int32_t)id, .bias = (float)number};
+    }
+    r->line->job.logit_bias = r->line->biases;
+    r->line->job.n_logit_bias = n;
+    return ERR_OK;
+}
+
+/* Chat: true and, beside it, top_logprobs. Completions: how many of the likeliest. */
+static enum err batch_logprobs(struct batch_reader *r, const char *name, const json_t *value)
+{
+    struct cloister_job *job = &r->line->job;
+    json_int_t number = 0;
+    if (r->line->chat && strcmp(name, "logprobs") == 0) {
+        if (!json_is_boolean(value))
+            return err_set(r->eb, ERR_INVALID, "body.logprobs must be true or false");
+        job->logprobs = json_is_true(value);
+        return ERR_OK;
+    }
+    if (!r->line->chat && json_is_false(value))
+        return ERR_OK;
+    enum err err = batch_integer(r, name, value, 0, LIMIT_TOP_LOGPROBS, &number);
+    job->top_logprobs = (uint32_t)number;
+    job->logprobs = job->logprobs || !r->line->chat;
+    return err;
+}
+
 static enum err batch_model(struct batch_reader *r, const json_t *value)
 {
     const char *model = json_string_value(value);
@@ -281,14 +357,26 @@ static enum err batch_field(struct batch_reader *r, const char *name, const json
         job->priority = (uint32_t)number;
         return err;
     }
-    if (strcmp(name, "stream") == 0 || strcmp(name, "echo") == 0 || strcmp(name, "logprobs") == 0)
+    if (strcmp(name, "typical_p") == 0)
+        return batch_float(r, name, value, 0, 1, &job->typical_p);
+    if (strcmp(name, "logit_bias") == 0)
+        return batch_logit_bias(r, value);
+    if (strcmp(name, "stop_token_ids") == 0)
+        return batch_stop_tokens(r, value);
+    if (strcmp(name, "logprobs") == 0 || (r->line->chat && strcmp(name, "top_logprobs") == 0))
+        return batch_logprobs(r, name, value);
+    if (strcmp(name, "n") == 0) {
+        err = batch_integer(r, name, value, 1, LIMIT_COMPLETIONS, &number);
+        r->line->n_choices = (uint32_t)number;
+        return err;
+    }
+    if (strcmp(name, "stream") == 0 || strcmp(name, "echo") == 0)
         return batch_only(r, name, json_is_false(value), "false");
-    if (strcmp(name, "n") == 0 || strcmp(name, "best_of") == 0)
+    if (strcmp(name, "best_of") == 0)
         return batch_only(r, name, batch_is_one(value), "1");
     if (strcmp(name, "response_format") == 0)
         return batch_only(r, name, batch_is_text_format(value), "{\"type\":\"text\"}");
-    if (strcmp(name, "logit_bias") == 0 || strcmp(name, "tools") == 0 ||
-        strcmp(name, "functions") == 0)
+    if (strcmp(name, "tools") == 0 || strcmp(name, "functions") == 0)
         return batch_only(r, name, batch_is_empty(value), "an empty one");
     return err_set(r->eb, ERR_UNSUPPORTED, "body.%.64s is not understood", name);
 }
@@ -335,6 +423,7 @@ enum err batch_line_parse(const char *text, size_t size, const struct cloister_j
     memset(line, 0, sizeof *line);
     buf_init(&line->parts);
     line->job = *defaults;
+    line->n_choices = 1;
     if (size > BATCH_LINE_BYTES)
         return err_set(eb, ERR_TOO_LARGE, "the line has %zu bytes; it may have %u", size,
                        BATCH_LINE_BYTES);
@@ -359,6 +448,14 @@ enum err batch_line_parse(const char *text, size_t size, const struct cloister_j
         return err_set(eb, ERR_INVALID, "body.model is missing, and --model names none either");
     if (job->n_messages == 0 && job->text.size == 0 && job->n_prompt_ids == 0)
         return err_set(eb, ERR_INVALID, "body.%s is missing", line->chat ? "messages" : "prompt");
+    if (job->top_logprobs > 0 && !job->logprobs)
+        return err_set(eb, ERR_INVALID,
+                       "body.top_logprobs is %" PRIu32 ", but logprobs is not true",
+                       job->top_logprobs);
+    if (line->n_choices > 1 && job->sampling.temperature <= 0)
+        return err_set(eb, ERR_INVALID,
+                       "body.n is %" PRIu32 ", and all answers would be the same at temperature 0",
+                       line->n_choices);
     return ERR_OK;
 }
 
@@ -368,6 +465,8 @@ void batch_line_fini(struct batch_line *line)
     free(line->messages);
     free(line->stops);
     free(line->prompt_ids);
+    free(line->stop_tokens);
+    free(line->biases);
     buf_fini(&line->parts);
 }
 
@@ -421,15 +520,45 @@ static int batch_status_code(const struct batch_answer *a)
     }
 }
 
-static json_t *batch_choice(const struct batch_answer *a)
+/* The same for the older API: lists beside one another. */
+static json_t *batch_text_logprobs(const json_t *list)
 {
-    const char *finish = a->finish == CLOISTER_FINISH_LENGTH ? "length" : "stop";
-    json_t *text = output_text(a->text.data, a->text.size);
+    json_t *tokens = json_array(), *own = json_array(), *top = json_array(), *at = json_array();
+    json_int_t offset = 0;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i), *others = json_object_get(one, "top_logprobs");
+        const char *token = json_string_value(json_object_get(one, "token"));
+        json_t *likeliest = json_object();
+        for (size_t k = 0; k < json_array_size(others); k++) {
+            const json_t *other = json_array_get(others, k);
+            json_object_set(likeliest, json_string_value(json_object_get(other, "token")),
+                            json_object_get(other, "logprob"));
+        }
+        json_array_append(tokens, json_object_get(one, "token"));
+        json_array_append(own, json_object_get(one, "logprob"));
+        json_array_append_new(top, likeliest);
+        json_array_append_new(at, json_integer(offset));
+        for (; token && *token; token++)
+            offset += ((unsigned char)*token & 0xC0) != 0x80; /* characters, not bytes */
+    }
+    return json_pack("{s:o, s:o, s:o, s:o}", "tokens", tokens, "token_logprobs", own,
+                     "top_logprobs", top, "text_offset", at);
+}
+
+static json_t *batch_choice(const struct batch_answer *a, size_t index)
+{
+    const struct batch_choice *c = &a->choices[index];
+    const char *finish = c->finish == CLOISTER_FINISH_LENGTH ? "length" : "stop";
+    json_t *text = output_text(c->text.data, c->text.size);
+    json_t *logprobs = !c->logprobs ? json_null()
+                       : a->chat    ? json_pack("{s:O, s:n}", "content", c->logprobs, "refusal")
+                                    : batch_text_logprobs(c->logprobs);
     if (a->chat)
-        return json_pack("{s:i, s:{s:s, s:o}, s:n, s:s}", "index", 0, "message", "role",
-                         "assistant", "content", text, "logprobs", "finish_reason", finish);
-    return json_pack("{s:i, s:o, s:n, s:s}", "index", 0, "text", text, "logprobs", "finish_reason",
-                     finish);
+        return json_pack("{s:i, s:{s:s, s:o}, s:o, s:s}", "index", (int)index, "message", "role",
+                         "assistant", "content", text, "logprobs", logprobs, "finish_reason",
+                         finish);
+    return json_pack("{s:i, s:o, s:o, s:s}", "index", (int)index, "text", text, "logprobs",
+                     logprobs, "finish_reason", finish);
 }
 
 static json_t *batch_completion(const struct batch_answer *a)
@@ -437,12 +566,15 @@ static json_t *batch_completion(const struct batch_answer *a)
     char id[CLOISTER_ID_BYTES + 16];
     snprintf(id, sizeof id, "%s-%s", a->chat ? "chatcmpl" : "cmpl", a->id);
     const struct cloister_usage *u = &a->usage;
-    return json_pack("{s:s, s:s, s:I, s:o, s:[o], s:{s:I, s:I, s:I, s:{s:I}}}",           //
+    json_t *choices = json_array();
+    for (size_t i = 0; i < a->n_choices; i++)
+        json_array_append_new(choices, batch_choice(a, i));
+    return json_pack("{s:s, s:s, s:I, s:o, s:o, s:{s:I, s:I, s:I, s:{s:I}}}",             //
                      "id", id,                                                            //
                      "object", a->chat ? "chat.completion" : "text_completion",           //
                      "created", (json_int_t)a->created,                                   //
                      "model", output_string(a->model),                                    //
-                     "choices", batch_choice(a),                                          //
+                     "choices", choices,                                                  //
                      "usage",                                                             //
                      "prompt_tokens", (json_int_t)u->prompt_tokens,                       //
                      "completion_tokens", (json_int_t)u->completion_tokens,               //

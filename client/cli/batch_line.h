@@ -4,8 +4,8 @@
  *
  * In:  {"custom_id": "...", "method": "POST", "url": "/v1/chat/completions", "body": {...}} or
  *      "/v1/completions". Fields that cannot change the answer here are passed over (user,
- *      metadata, store, service_tier); those that would and that the cluster does not do (n > 1,
- *      stream or logprobs other than false, tools, ...) are errors, as is any field nobody knows.
+ *      metadata, store, service_tier); those that would and that the cluster does not do
+ *      (stream other than false, tools, ...) are errors, as is any field nobody knows.
  * Out: {"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error"}.
  *
  * Source: OpenAI's Batch API reference, chat.completion and text_completion objects.
@@ -34,7 +34,10 @@ struct batch_line {
     struct cloister_message *messages;
     struct cloister_bytes *stops;
     int32_t *prompt_ids;
-    struct buf parts; /* contents that came in several text parts, joined */
+    int32_t *stop_tokens;
+    struct cloister_logit_bias *biases;
+    uint32_t n_choices; /* answers wanted */
+    struct buf parts;   /* contents that came in several text parts, joined */
 };
 
 /* `defaults` is what the body does not say, its prompt and stops aside; defaults->model may be
@@ -44,17 +47,23 @@ enum err batch_line_parse(const char *text, size_t size, const struct cloister_j
                           struct batch_line *ret_line, struct errbuf *eb);
 void batch_line_fini(struct batch_line *line);
 
+struct batch_choice {
+    struct cloister_bytes text;
+    enum cloister_finish finish;
+    json_t *logprobs; /* a list of output_logprob, not owned; NULL: none were asked for */
+};
+
 struct batch_answer {
-    const char *id; /* the job's */
+    const char *id; /* the job's; of several, the first one's */
     const char *custom_id, *model;
     bool chat;
-    struct cloister_bytes text;
+    const struct batch_choice *choices; /* one for each job */
+    size_t n_choices;
     enum cloister_state state;
-    enum cloister_finish finish;
     enum cloister_error error; /* of the job, or of handing it over */
     const char *error_text;
-    struct cloister_usage usage;
-    int64_t created; /* seconds since 1970 */
+    struct cloister_usage usage; /* of all jobs together: each is metered */
+    int64_t created;             /* seconds since 1970 */
 };
 
 /* Appends the line with its line feed. An answer that is not there becomes a response with the

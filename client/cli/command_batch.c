@@ -9,6 +9,8 @@
 #include "client/cli/text.h"
 
 #include "common/clock.h"
+#include "common/crypto.h"
+#include "common/id.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -110,9 +112,14 @@ static void batch_write(struct batch *b, struct batch_plan_line *line, struct bu
         batch_stop(b, CLI_EXIT_FAILED, eb.text);
 }
 
+/* One answer of a line on its way in. */
 struct batch_collect {
     struct buf text;
-    struct batch_answer *answer;
+    json_t *logprobs; /* NULL: none are wanted */
+    enum cloister_state state;
+    enum cloister_finish finish;
+    enum cloister_error error;
+    struct cloister_usage usage;
     char error_text[CLOISTER_PROBLEM_BYTES];
 };
 
@@ -120,10 +127,12 @@ static int batch_on_event(void *arg, const struct cloister_event *event)
 {
     struct batch_collect *c = arg;
     buf_append(&c->text, event->text.data, event->text.size);
-    c->answer->state = event->state;
-    c->answer->finish = event->finish;
-    c->answer->error = event->error;
-    c->answer->usage = event->usage;
+    if (c->logprobs)
+        output_logprobs_add(c->logprobs, event);
+    c->state = event->state;
+    c->finish = event->finish;
+    c->error = event->error;
+    c->usage = event->usage;
     snprintf(c->error_text, sizeof c->error_text, "%s", event->error_text);
     return c->text.failed;
 }
@@ -159,47 +168,132 @@ static enum cloister_error batch_submit(struct batch *b, const char *id,
     }
 }
 
+/* The job of a line's answer: the first one has the line's id, the others ids made from it, so that
+ * a line that is tried again finds its jobs. */
+static void batch_choice_id(const struct batch_plan_line *line, size_t index,
+                            char ret_id[CLOISTER_ID_BYTES])
+{
+    char text[CLOISTER_ID_BYTES + 32];
+    uint8_t digest[SHA256_BYTES];
+    struct id id;
+    batch_plan_id(line, ret_id);
+    if (index == 0)
+        return;
+    int size = snprintf(text, sizeof text, "%s answer %zu", ret_id, index);
+    sha256(text, (size_t)size, digest);
+    memcpy(id.bytes, digest, sizeof id.bytes);
+    id_format(&id, ret_id);
+}
+
+/* All answers are handed over before the first is waited for, so that they are computed side by
+ * side. */
+static enum cloister_error batch_answers(struct batch *b, const struct batch_plan_line *line,
+                                         const struct batch_line *parsed,
+                                         struct batch_collect *collect,
+                                         struct cloister_problem *problem)
+{
+    struct cloister_job job = parsed->job;
+    char id[CLOISTER_ID_BYTES];
+    enum cloister_error err = CLOISTER_OK;
+    batch_plan_id(line, id);
+    /* A seed of its own for each line, the same one when the line is tried again; and of its own
+     * for each answer. */
+    if (job.sampling.temperature > 0 && !parsed->has_seed && !b->has_seed)
+        job.sampling.seed = strtoull(id + CLOISTER_ID_BYTES - 1 - 13, NULL, 16);
+    for (size_t i = 0; err == CLOISTER_OK && i < parsed->n_choices; i++) {
+        batch_choice_id(line, i, id);
+        err = batch_submit(b, id, &job, problem);
+        job.sampling.seed++;
+    }
+    for (size_t i = 0; err == CLOISTER_OK && i < parsed->n_choices; i++) {
+        batch_choice_id(line, i, id);
+        err = cloister_watch(b->cli->cluster, id, 0, batch_on_event, &collect[i], problem);
+    }
+    return err;
+}
+
+/* What became of all answers: the first that is not there speaks for the line. */
+static void batch_answer_fill(struct batch_answer *answer, const struct batch_collect *collect,
+                              struct batch_choice *choices)
+{
+    for (size_t i = 0; i < answer->n_choices; i++) {
+        const struct batch_collect *c = &collect[i];
+        choices[i] = (struct batch_choice){.text = {buf_str(&c->text), c->text.size},
+                                           .finish = c->finish,
+                                           .logprobs = c->logprobs};
+        answer->usage.prompt_tokens += c->usage.prompt_tokens;
+        answer->usage.prompt_cached += c->usage.prompt_cached;
+        answer->usage.completion_tokens += c->usage.completion_tokens;
+        bool good = answer->error == CLOISTER_OK && answer->state == CLOISTER_STATE_DONE;
+        if (i == 0 || good) {
+            answer->state = c->state;
+            answer->error = c->error;
+            answer->error_text = c->error_text;
+        }
+    }
+    answer->choices = choices;
+}
+
+static void batch_write_answer(struct batch *b, struct batch_plan_line *line,
+                               const struct batch_answer *answer)
+{
+    struct buf text;
+    buf_init(&text);
+    batch_line_write(answer, &text);
+    bool failed = answer->error != CLOISTER_OK || answer->state != CLOISTER_STATE_DONE;
+    batch_write(b, line, &text, failed, answer->usage.completion_tokens);
+    buf_fini(&text);
+}
+
 static void batch_run_job(struct batch *b, struct batch_plan_line *line,
                           const struct batch_line *parsed)
 {
-    char id[CLOISTER_ID_BYTES];
+    char id[CLOISTER_ID_BYTES], error_text[CLOISTER_PROBLEM_BYTES];
     struct cloister_problem problem;
+    size_t n = parsed->n_choices;
     struct batch_answer answer = {.id = id,
                                   .custom_id = parsed->custom_id,
                                   .model = parsed->job.model,
                                   .chat = parsed->chat,
-                                  .state = CLOISTER_STATE_REJECTED};
-    struct batch_collect collect = {.answer = &answer};
-    struct cloister_job job = parsed->job;
-    buf_init(&collect.text);
+                                  .n_choices = n,
+                                  .created = (int64_t)time(NULL)};
+    struct batch_collect *collect = calloc(n, sizeof *collect);
+    struct batch_choice *choices = calloc(n, sizeof *choices);
+    if (!collect || !choices) {
+        batch_stop(b, CLI_EXIT_FAILED, "no memory for an answer");
+        goto out;
+    }
+    for (size_t i = 0; i < n; i++) {
+        collect[i].state = CLOISTER_STATE_REJECTED;
+        collect[i].logprobs = parsed->job.logprobs ? json_array() : NULL;
+        buf_init(&collect[i].text);
+    }
     batch_plan_id(line, id);
-    /* A seed of its own for each line, the same one when the line is tried again. */
-    if (job.sampling.temperature > 0 && !parsed->has_seed && !b->has_seed)
-        job.sampling.seed = strtoull(id + CLOISTER_ID_BYTES - 1 - 13, NULL, 16);
-    enum cloister_error err = batch_submit(b, id, &job, &problem);
-    if (err == CLOISTER_OK)
-        err = cloister_watch(b->cli->cluster, id, 0, batch_on_event, &collect, &problem);
-    if (collect.text.failed) {
+    enum cloister_error err = batch_answers(b, line, parsed, collect, &problem);
+    bool failed = false;
+    for (size_t i = 0; i < n; i++)
+        failed = failed || collect[i].text.failed;
+    if (failed) {
         batch_stop(b, CLI_EXIT_FAILED, "no memory for an answer");
     } else if (err != CLOISTER_OK && batch_is_passing(err)) {
         batch_stop(b, cli_exit_for(err), problem.text);
     } else {
-        struct buf text;
-        buf_init(&text);
+        batch_answer_fill(&answer, collect, choices);
         if (err != CLOISTER_OK) {
             answer.error = err;
-            snprintf(collect.error_text, sizeof collect.error_text, "line %" PRIu32 ": %s",
-                     line->number, problem.text);
+            snprintf(error_text, sizeof error_text, "line %" PRIu32 ": %s", line->number,
+                     problem.text);
+            answer.error_text = error_text;
         }
-        answer.text = (struct cloister_bytes){buf_str(&collect.text), collect.text.size};
-        answer.error_text = collect.error_text;
-        answer.created = (int64_t)time(NULL);
-        batch_line_write(&answer, &text);
-        bool failed = answer.error != CLOISTER_OK || answer.state != CLOISTER_STATE_DONE;
-        batch_write(b, line, &text, failed, answer.usage.completion_tokens);
-        buf_fini(&text);
+        batch_write_answer(b, line, &answer);
     }
-    buf_fini(&collect.text);
+    for (size_t i = 0; i < n; i++) {
+        buf_fini(&collect[i].text);
+        json_decref(collect[i].logprobs);
+    }
+out:
+    free(collect);
+    free(choices);
 }
 
 static void batch_run_line(struct batch *b, struct batch_plan_line *line)
@@ -370,6 +464,15 @@ static void batch_flags_text(const struct batch_values *v, const struct cloister
                job->cost_center ? job->cost_center : "-");
     if (f->has_seed)
         buf_printf(out, ", seed %" PRIu64, f->seed);
+    /* Only where they are given, so that a batch begun without them is gone on with. */
+    if (f->typical_p < 1)
+        buf_printf(out, ", typical-p %.9g", f->typical_p);
+    for (size_t i = 0; i < f->biases.count; i++)
+        buf_printf(out, ", logit-bias %s", f->biases.items[i]);
+    for (size_t i = 0; i < f->stop_tokens.count; i++)
+        buf_printf(out, ", stop-token %s", f->stop_tokens.items[i]);
+    if (f->has_logprobs)
+        buf_printf(out, ", logprobs %" PRIu64, f->top_logprobs);
 }
 
 static int batch_open(struct batch *b, struct batch_values *v, const char *input)
@@ -379,8 +482,10 @@ static int batch_open(struct batch *b, struct batch_values *v, const char *input
     buf_init(&flags);
     b->has_seed = v->job.has_seed;
     v->job.has_seed = true; /* none is to be drawn here: each line has its own */
-    job_flags_apply(&v->job, &b->cli->settings, &b->defaults);
+    int code = job_flags_apply(&v->job, &b->cli->settings, &b->defaults);
     v->job.has_seed = b->has_seed;
+    if (code != CLI_EXIT_OK)
+        return code;
     b->defaults.model = v->job.model ? v->job.model : b->cli->settings.model;
     batch_flags_text(v, &b->defaults, &flags);
     struct batch_plan_config config = {.input = input,

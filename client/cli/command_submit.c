@@ -34,6 +34,14 @@ static const struct flag submit_flags[] = {
      .offset = SUBMIT(stops),
      .max = LIMIT_STOP_STRINGS,
      .help = "The answer ends before this text. May be repeated."},
+    {.name = "answers",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = SUBMIT(answers),
+     .min = 1,
+     .max = LIMIT_COMPLETIONS,
+     .help = "N answers (1), each a job of its own, one after the other; the seed of answer i is "
+             "--seed + i, from 0. Needs a temperature above 0."},
     {.name = "detach",
      .letter = 'd',
      .type = FLAG_SWITCH,
@@ -54,6 +62,7 @@ void submit_defaults(void *values)
 {
     struct submit_values *v = values;
     job_flags_defaults(&v->job, "interactive");
+    v->answers = 1;
 }
 
 /* All of a file, to the bound a prompt has. */
@@ -111,46 +120,94 @@ static int submit_prompt(const struct submit_values *v, char **operands, int n_o
     return code;
 }
 
-static int submit_detached(struct cli *cli, const char *id, const struct cloister_receipt *receipt,
-                           const struct submit_values *v)
+/* The seed of answer i is the first one's plus i. */
+static uint64_t submit_seed(const struct submit_values *v, size_t i)
 {
+    return v->job.seed + i;
+}
+
+static int submit_detached(struct cli *cli, const char *id, const struct cloister_receipt *receipt,
+                           const struct submit_values *v, size_t i)
+{
+    uint64_t seed = submit_seed(v, i);
     if (cli->globals.json)
         return output_print(json_pack("{s:s, s:s, s:o, s:o}", "id", id, "state",
                                       cloister_state_name(receipt->state), "queued_ahead",
                                       output_count(receipt->queued_ahead), "seed",
-                                      v->job.has_seed ? output_count(v->job.seed) : json_null()),
+                                      v->job.has_seed ? output_count(seed) : json_null()),
                             false);
     printf("%s\n", id);
     if (cli->globals.verbose && v->job.has_seed)
-        fprintf(stderr, "seed %" PRIu64 "\n", v->job.seed);
+        fprintf(stderr, "seed %" PRIu64 "\n", seed);
     return cli_finish_output();
+}
+
+/* Answers that nobody waits for any more. What cannot be cancelled now runs to its end. */
+static void submit_cancel(struct cli *cli, char (*ids)[CLOISTER_ID_BYTES], size_t n)
+{
+    struct cloister_problem problem;
+    for (size_t i = 0; i < n; i++)
+        if (cloister_cancel(cli->cluster, ids[i], "another answer of it was not wanted", NULL,
+                            &problem) != CLOISTER_OK)
+            cli_fail_problem(&problem);
+}
+
+/* Hands all answers over, so that they are computed side by side. */
+static int submit_all(struct cli *cli, struct submit_values *v, struct interrupt *interrupt,
+                      struct cloister_job *job, char (*ids)[CLOISTER_ID_BYTES])
+{
+    struct cloister_problem problem;
+    struct cloister_receipt receipt;
+    for (size_t i = 0; i < v->answers; i++) {
+        cloister_id_new(ids[i]);
+        job->sampling.seed = submit_seed(v, i);
+        enum cloister_error err = cloister_submit(cli->cluster, ids[i], job, &receipt, &problem);
+        if (err != CLOISTER_OK)
+            submit_cancel(cli, ids, i);
+        if (err == CLOISTER_ERROR_CANCELLED)
+            return cli_fail(CLI_EXIT_CANCELLED,
+                            "interrupted while the job was being handed over; if it was accepted, "
+                            "`cloister cancel %s` ends it",
+                            ids[i]);
+        if (err != CLOISTER_OK)
+            return cli_fail_problem(&problem);
+        if (v->detach) {
+            int code = submit_detached(cli, ids[i], &receipt, v, i);
+            if (code != CLI_EXIT_OK)
+                return code;
+            continue;
+        }
+        if (i == 0)
+            interrupt_name_job(interrupt, ids[i]);
+        if (cli->globals.verbose && receipt.queued_ahead > 0)
+            fprintf(stderr, "cloister: job %s waits behind %u others\n", ids[i],
+                    receipt.queued_ahead);
+    }
+    return CLI_EXIT_OK;
 }
 
 static int submit_send(struct cli *cli, struct submit_values *v, struct interrupt *interrupt,
                        struct cloister_job *job)
 {
-    char id[CLOISTER_ID_BYTES];
-    struct cloister_problem problem;
-    struct cloister_receipt receipt;
-    cloister_id_new(id);
-    enum cloister_error err = cloister_submit(cli->cluster, id, job, &receipt, &problem);
-    if (err == CLOISTER_ERROR_CANCELLED)
-        return cli_fail(CLI_EXIT_CANCELLED,
-                        "interrupted while the job was being handed over; if it was accepted, "
-                        "`cloister cancel %s` ends it",
-                        id);
-    if (err != CLOISTER_OK)
-        return cli_fail_problem(&problem);
-    if (v->detach)
-        return submit_detached(cli, id, &receipt, v);
-    interrupt_name_job(interrupt, id);
-    if (cli->globals.verbose && receipt.queued_ahead > 0)
-        fprintf(stderr, "cloister: job %s waits behind %u others\n", id, receipt.queued_ahead);
-    struct show show;
-    show_init(&show, cli, id);
-    int code = show_run(&show, v->job.has_seed, v->job.seed);
-    show_fini(&show);
-    return code;
+    static char ids[LIMIT_COMPLETIONS][CLOISTER_ID_BYTES];
+    int code = submit_all(cli, v, interrupt, job, ids), result = code;
+    for (size_t i = 0; code == CLI_EXIT_OK && !v->detach && i < v->answers; i++) {
+        struct show show;
+        interrupt_name_job(interrupt, ids[i]);
+        if (v->answers > 1 && !cli->globals.json)
+            printf("%s--- answer %zu of %" PRIu64 "\n", i > 0 ? "\n" : "", i + 1, v->answers);
+        show_init(&show, cli, ids[i]);
+        code = show_run(&show, v->job.has_seed, submit_seed(v, i));
+        show_fini(&show);
+        if (code != CLI_EXIT_OK)
+            result = code;
+        /* One that failed says nothing about the others. */
+        if (code == CLI_EXIT_JOB_FAILED)
+            code = CLI_EXIT_OK;
+        else if (code != CLI_EXIT_OK)
+            submit_cancel(cli, ids + i + 1, v->answers - i - 1);
+    }
+    return result;
 }
 
 int command_submit(struct cli *cli, void *values, char **operands, int n_operands)
@@ -165,6 +222,11 @@ int command_submit(struct cli *cli, void *values, char **operands, int n_operand
     buf_init(&prompt);
     if (v->raw && v->system)
         return cli_fail(CLI_EXIT_USAGE, "--raw leaves no place for a --system message");
+    if (v->answers > 1 && v->job.temperature == 0)
+        return cli_fail(CLI_EXIT_USAGE,
+                        "--answers %" PRIu64 " would all be the same: at temperature 0 nothing is "
+                        "drawn; give a --temperature",
+                        v->answers);
     int code = submit_prompt(v, operands, n_operands, &prompt);
     if (code != CLI_EXIT_OK) {
         buf_fini(&prompt);
@@ -175,8 +237,9 @@ int command_submit(struct cli *cli, void *values, char **operands, int n_operand
     if (code != CLI_EXIT_OK)
         goto out;
     interrupt_connected(&interrupt, cli->cluster);
-    job_flags_apply(&v->job, &cli->settings, &job);
-    code = job_flags_model(cli, &v->job, &models, &job.model);
+    code = job_flags_apply(&v->job, &cli->settings, &job);
+    if (code == CLI_EXIT_OK)
+        code = job_flags_model(cli, &v->job, &models, &job.model);
     if (code != CLI_EXIT_OK)
         goto out;
     for (size_t i = 0; i < v->stops.count; i++)

@@ -11,6 +11,7 @@ struct submit_values {
     struct job_flags job;
     const char *system, *file;
     struct flag_texts stops;
+    uint64_t answers;
     bool raw, detach, cancel_on_disconnect;
 };
 extern const struct flag_set submit_sets[];

@@ -3,6 +3,7 @@
 #include "common/buf.h"
 #include "common/crypto.h"
 #include "common/limits.h"
+#include "common/units.h"
 
 #define JOB(field) offsetof(struct job_flags, field)
 
@@ -53,6 +54,19 @@ const struct flag job_flags_table[] = {
      .float_min = 0,
      .float_max = 1,
      .help = "Draws from tokens at least P times as likely as the likeliest (0: off)."},
+    {.name = "typical-p",
+     .type = FLAG_FLOAT,
+     .argument = "P",
+     .offset = JOB(typical_p),
+     .float_min = 0,
+     .float_max = 1,
+     .help = "Draws from the tokens whose surprise is nearest to the mean, as many as together "
+             "reach P (1: off)."},
+    {.name = "logit-bias",
+     .type = FLAG_TEXTS,
+     .argument = "ID:BIAS",
+     .offset = JOB(biases),
+     .help = "Adds BIAS, -100 to 100, to the logit of the token ID. May be repeated."},
     {.name = "repetition-penalty",
      .type = FLAG_FLOAT,
      .argument = "R",
@@ -82,6 +96,21 @@ const struct flag job_flags_table[] = {
      .given = JOB(has_seed),
      .help = "The same job with the same seed gives the same answer on any worker. Without it, one "
              "is drawn where the temperature is above 0; -v and --json show it."},
+    {.name = "stop-token",
+     .type = FLAG_TEXTS,
+     .argument = "ID",
+     .offset = JOB(stop_tokens),
+     .max = LIMIT_STOP_TOKENS,
+     .help = "The answer ends with this token, which adds no text. May be repeated."},
+    {.name = "logprobs",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = JOB(top_logprobs),
+     .given = JOB(has_logprobs),
+     .min = 0,
+     .max = LIMIT_TOP_LOGPROBS,
+     .help = "Answers in JSON have the logprob of each token, and of the N likeliest in its place "
+             "(0 to 20)."},
     {.name = "class",
      .type = FLAG_CHOICE,
      .argument = "CLASS",
@@ -119,12 +148,44 @@ void job_flags_defaults(struct job_flags *flags, const char *job_class)
     *flags = (struct job_flags){.job_class = job_class,
                                 .max_tokens = 256,
                                 .top_p = 1,
+                                .typical_p = 1,
                                 .repetition_penalty = 1,
                                 .priority = 5};
 }
 
-void job_flags_apply(struct job_flags *flags, const struct cli_settings *settings,
-                     struct cloister_job *job)
+_Static_assert(LIMIT_STOP_TOKENS <= FLAG_TEXTS_MOST, "all stop tokens can be given");
+
+static int job_flags_tokens(struct job_flags *flags, struct cloister_job *job)
+{
+    for (size_t i = 0; i < flags->biases.count; i++) {
+        struct cloister_logit_bias *b = &flags->bias_values[i];
+        const char *text = flags->biases.items[i];
+        if (!units_bias_parse(text, &b->id, &b->bias) || b->bias < -100 || b->bias > 100)
+            return cli_fail(CLI_EXIT_USAGE,
+                            "--logit-bias %s: not ID:BIAS with a bias of -100 to 100, such as "
+                            "50256:-100",
+                            text);
+        for (size_t k = 0; k < i; k++)
+            if (flags->bias_values[k].id == b->id)
+                return cli_fail(CLI_EXIT_USAGE, "--logit-bias %s: token %d has one already", text,
+                                b->id);
+    }
+    for (size_t i = 0; i < flags->stop_tokens.count; i++) {
+        uint64_t id;
+        if (!units_uint_parse(flags->stop_tokens.items[i], &id) || id > INT32_MAX)
+            return cli_fail(CLI_EXIT_USAGE, "--stop-token %s: not a token id",
+                            flags->stop_tokens.items[i]);
+        flags->stop_token_values[i] = (int32_t)id;
+    }
+    job->logit_bias = flags->bias_values;
+    job->n_logit_bias = flags->biases.count;
+    job->stop_tokens = flags->stop_token_values;
+    job->n_stop_tokens = flags->stop_tokens.count;
+    return CLI_EXIT_OK;
+}
+
+int job_flags_apply(struct job_flags *flags, const struct cli_settings *settings,
+                    struct cloister_job *job)
 {
     *job = (struct cloister_job)CLOISTER_JOB_INIT;
     if (flags->temperature > 0 && !flags->has_seed) {
@@ -148,6 +209,10 @@ void job_flags_apply(struct job_flags *flags, const struct cli_settings *setting
                                    .presence_penalty = (float)flags->presence_penalty,
                                    .frequency_penalty = (float)flags->frequency_penalty,
                                    .seed = flags->seed};
+    job->typical_p = (float)flags->typical_p;
+    job->logprobs = flags->has_logprobs;
+    job->top_logprobs = (uint32_t)flags->top_logprobs;
+    return job_flags_tokens(flags, job);
 }
 
 int job_flags_model(struct cli *cli, const struct job_flags *flags,

@@ -123,27 +123,74 @@ static json_t *output_prompt(const struct cloister_job *job)
     return json_pack("{s:o}", job->n_prompt_ids > 0 ? "ids" : "messages", list);
 }
 
+static json_t *output_logprob_alone(const struct cloister_logprob *logprob)
+{
+    const uint8_t *p = logprob->bytes.data;
+    json_t *bytes = json_array();
+    for (size_t i = 0; i < logprob->bytes.size; i++)
+        json_array_append_new(bytes, json_integer(p[i]));
+    return json_pack("{s:o, s:f, s:o}",                            //
+                     "token", output_text(p, logprob->bytes.size), //
+                     "logprob", (double)logprob->logprob, "bytes", bytes);
+}
+
+json_t *output_logprob(const struct cloister_logprob *logprob)
+{
+    json_t *value = output_logprob_alone(logprob);
+    json_t *top = json_array();
+    for (size_t i = 0; i < logprob->n_top; i++)
+        json_array_append_new(top, output_logprob_alone(&logprob->top[i]));
+    json_object_set_new(value, "top_logprobs", top);
+    return value;
+}
+
+void output_logprobs_add(json_t *list, const struct cloister_event *event)
+{
+    for (size_t i = 0; event->logprobs && i < event->n_ids; i++)
+        json_array_append_new(list, output_logprob(&event->logprobs[i]));
+}
+
+/* Ids with their biases, as OpenAI's API has them. */
+static json_t *output_biases(const struct cloister_job *job)
+{
+    json_t *biases = json_object();
+    for (size_t i = 0; i < job->n_logit_bias; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "%d", job->logit_bias[i].id);
+        json_object_set_new(biases, id, json_real((double)job->logit_bias[i].bias));
+    }
+    return biases;
+}
+
 json_t *output_job(const struct cloister_job *job)
 {
+    json_t *stop_tokens = json_array();
+    for (size_t i = 0; i < job->n_stop_tokens; i++)
+        json_array_append_new(stop_tokens, json_integer(job->stop_tokens[i]));
     json_t *stops = json_array();
     for (size_t i = 0; i < job->n_stops; i++)
         json_array_append_new(stops, output_text(job->stops[i].data, job->stops[i].size));
     const struct cloister_sampling *s = &job->sampling;
-    return json_pack("{s:o, s:o, s:{s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:o}, s:o, s:o, s:b}", //
-                     "prompt", output_prompt(job),                                            //
-                     "stop", stops,                                                           //
-                     "sampling",                                                              //
-                     "temperature", (double)s->temperature,                                   //
-                     "top_k", (int)s->top_k,                                                  //
-                     "top_p", (double)s->top_p,                                               //
-                     "min_p", (double)s->min_p,                                               //
-                     "repetition_penalty", (double)s->repetition_penalty,                     //
-                     "presence_penalty", (double)s->presence_penalty,                         //
-                     "frequency_penalty", (double)s->frequency_penalty,                       //
-                     "seed", output_count(s->seed),                                           //
-                     "max_tokens", output_count(job->max_tokens),                             //
-                     "deadline_ms", output_count(job->deadline_ms),                           //
-                     "cancel_on_disconnect", job->cancel_on_disconnect);
+    return json_pack("{s:o, s:o, s:o, s:{s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o}, s:o, "
+                     "s:o, s:b, s:b, s:i}",                                          //
+                     "prompt", output_prompt(job),                                   //
+                     "stop_tokens", stop_tokens,                                     //
+                     "stop", stops,                                                  //
+                     "sampling",                                                     //
+                     "temperature", (double)s->temperature,                          //
+                     "top_k", (int)s->top_k,                                         //
+                     "top_p", (double)s->top_p,                                      //
+                     "min_p", (double)s->min_p,                                      //
+                     "typical_p", job->typical_p > 0 ? (double)job->typical_p : 1.0, //
+                     "repetition_penalty", (double)s->repetition_penalty,            //
+                     "presence_penalty", (double)s->presence_penalty,                //
+                     "frequency_penalty", (double)s->frequency_penalty,              //
+                     "logit_bias", output_biases(job),                               //
+                     "seed", output_count(s->seed),                                  //
+                     "max_tokens", output_count(job->max_tokens),                    //
+                     "deadline_ms", output_count(job->deadline_ms),                  //
+                     "cancel_on_disconnect", job->cancel_on_disconnect,              //
+                     "logprobs", job->logprobs, "top_logprobs", (int)job->top_logprobs);
 }
 
 int output_print(json_t *document, bool pretty)

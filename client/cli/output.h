@@ -19,6 +19,10 @@ json_t *output_hex(const uint8_t *bytes, size_t size);
 json_t *output_time(uint64_t wall_ns); /* RFC 3339; null for 0 */
 json_t *output_usage(const struct cloister_usage *usage);
 json_t *output_job_info(const struct cloister_job_info *info);
+/* As OpenAI's API has it: token, logprob, bytes; with the likeliest in its place: top_logprobs. */
+json_t *output_logprob(const struct cloister_logprob *logprob);
+/* Appends those of all the event's tokens. */
+void output_logprobs_add(json_t *list, const struct cloister_event *event);
 /* What was asked: prompt, sampling, limits. */
 json_t *output_job(const struct cloister_job *job);
 

@@ -16,6 +16,7 @@ void show_init(struct show *show, struct cli *cli, const char *id)
     text_sink_init(&show->sink, stdout, cli->stdout_is_terminal);
     buf_init(&show->text);
     buf_init(&show->ids);
+    show->logprobs = json_array();
     show->started_ms = clock_mono_ms();
 }
 
@@ -23,6 +24,7 @@ void show_fini(struct show *show)
 {
     buf_fini(&show->text);
     buf_fini(&show->ids);
+    json_decref(show->logprobs);
 }
 
 static int show_on_event(void *arg, const struct cloister_event *event)
@@ -33,6 +35,7 @@ static int show_on_event(void *arg, const struct cloister_event *event)
     if (show->cli->globals.json) {
         buf_append(&show->text, event->text.data, event->text.size);
         buf_append(&show->ids, event->ids, event->n_ids * sizeof *event->ids);
+        output_logprobs_add(show->logprobs, event);
         show->output_failed = show->text.failed || show->ids.failed;
     } else if (event->text.size > 0) {
         show->output_failed = !text_sink_write(&show->sink, event->text.data, event->text.size);
@@ -40,6 +43,7 @@ static int show_on_event(void *arg, const struct cloister_event *event)
     show->last = *event;
     /* They end with the call. */
     show->last.ids = NULL;
+    show->last.logprobs = NULL;
     show->last.text = (struct cloister_bytes){0};
     show->last.error_text = show->error_text;
     snprintf(show->error_text, sizeof show->error_text, "%s", event->error_text);
@@ -57,11 +61,14 @@ static json_t *show_document(const struct show *show, bool has_seed, uint64_t se
     if (show->last.error != CLOISTER_OK)
         error = json_pack("{s:s, s:o}", "code", cloister_error_name(show->last.error), "text",
                           output_string(show->error_text));
-    return json_pack("{s:s, s:s, s:o, s:o, s:s, s:o, s:o, s:o}",                 //
+    json_t *logprobs = json_array_size(show->logprobs) > 0
+                           ? json_pack("{s:O}", "content", show->logprobs)
+                           : json_null();
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:o}",            //
                      "id", show->id,                                             //
                      "state", cloister_state_name(show->last.state),             //
                      "text", output_text(buf_str(&show->text), show->text.size), //
-                     "ids", ids,                                                 //
+                     "ids", ids, "logprobs", logprobs,                           //
                      "finish", cloister_finish_name(show->last.finish),          //
                      "usage", output_usage(&show->last.usage),                   //
                      "seed", has_seed ? output_count(seed) : json_null(),        //

@@ -8,6 +8,8 @@
 #include "client/cli/text.h"
 #include "common/buf.h"
 
+#include <jansson.h>
+
 struct show {
     struct cli *cli;
     char id[CLOISTER_ID_BYTES];
@@ -15,6 +17,7 @@ struct show {
     struct text_sink sink;
     struct buf text;               /* collected for --json */
     struct buf ids;                /* int32_t each */
+    json_t *logprobs;              /* a list; empty where none came */
     uint64_t started_ms, first_ms; /* monotonic; 0: no token yet */
     struct cloister_event last;    /* without what it carried: its text and ids are gone */
     char error_text[CLOISTER_PROBLEM_BYTES];

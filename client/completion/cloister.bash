@@ -22,7 +22,7 @@ _cloister() {
             continue
         fi
         case ${COMP_WORDS[i]} in
-        "" | --url | -u | --tenant | --wait | -w | --identity | -i | --config | -c | --system | --file | -f | --stop | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --output | -o | --concurrency | -j | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --from | --state | --model | -m | --tenant | --prefix | --limit | -n | --reason | --from | --to | --model | -m | --tenant | --output | -o | --from | --key | -k | --origin | --against | -a) skip=1 ;;
+        "" | --url | -u | --tenant | --wait | -w | --identity | -i | --config | -c | --system | --file | -f | --stop | --answers | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --typical-p | --logit-bias | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --stop-token | --logprobs | --class | --priority | --deadline | --project | --cost-center | --output | -o | --concurrency | -j | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --typical-p | --logit-bias | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --stop-token | --logprobs | --class | --priority | --deadline | --project | --cost-center | --from | --state | --model | -m | --tenant | --prefix | --limit | -n | --reason | --from | --to | --model | -m | --tenant | --output | -o | --from | --key | -k | --origin | --against | -a) skip=1 ;;
         -*) ;;
         ledger) command=ledger ;;
         *)
@@ -62,6 +62,9 @@ _cloister() {
     "submit:"--stop)
         :
         return ;;
+    "submit:"--answers)
+        :
+        return ;;
     "submit:"--model | "submit:"-m)
         COMPREPLY=($(compgen -W "$(_cloister_models)" -- "$cur"))
         return ;;
@@ -80,6 +83,12 @@ _cloister() {
     "submit:"--min-p)
         :
         return ;;
+    "submit:"--typical-p)
+        :
+        return ;;
+    "submit:"--logit-bias)
+        :
+        return ;;
     "submit:"--repetition-penalty)
         :
         return ;;
@@ -90,6 +99,12 @@ _cloister() {
         :
         return ;;
     "submit:"--seed | "submit:"-s)
+        :
+        return ;;
+    "submit:"--stop-token)
+        :
+        return ;;
+    "submit:"--logprobs)
         :
         return ;;
     "submit:"--class)
@@ -131,6 +146,12 @@ _cloister() {
     "batch:"--min-p)
         :
         return ;;
+    "batch:"--typical-p)
+        :
+        return ;;
+    "batch:"--logit-bias)
+        :
+        return ;;
     "batch:"--repetition-penalty)
         :
         return ;;
@@ -141,6 +162,12 @@ _cloister() {
         :
         return ;;
     "batch:"--seed | "batch:"-s)
+        :
+        return ;;
+    "batch:"--stop-token)
+        :
+        return ;;
+    "batch:"--logprobs)
         :
         return ;;
     "batch:"--class)
@@ -210,8 +237,8 @@ _cloister() {
 
     local flags=
     case $command in
-    "submit") flags=" --system --file -f --raw --stop --detach -d --cancel-on-disconnect --model -m --max-tokens -n --temperature -t --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed -s --class --priority --deadline --project --cost-center" ;;
-    "batch") flags=" --output -o --concurrency -j --restart --no-progress --model -m --max-tokens -n --temperature -t --top-p --top-k --min-p --repetition-penalty --presence-penalty --frequency-penalty --seed -s --class --priority --deadline --project --cost-center" ;;
+    "submit") flags=" --system --file -f --raw --stop --answers --detach -d --cancel-on-disconnect --model -m --max-tokens -n --temperature -t --top-p --top-k --min-p --typical-p --logit-bias --repetition-penalty --presence-penalty --frequency-penalty --seed -s --stop-token --logprobs --class --priority --deadline --project --cost-center" ;;
+    "batch") flags=" --output -o --concurrency -j --restart --no-progress --model -m --max-tokens -n --temperature -t --top-p --top-k --min-p --typical-p --logit-bias --repetition-penalty --presence-penalty --frequency-penalty --seed -s --stop-token --logprobs --class --priority --deadline --project --cost-center" ;;
     "watch") flags=" --from" ;;
     "jobs") flags=" --state --model -m --tenant --prefix --limit -n" ;;
     "job") flags=" --prompt -p" ;;

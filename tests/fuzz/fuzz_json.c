@@ -55,13 +55,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         batch_line_write_invalid(id, line.custom_id, eb.text, &out);
     } else {
         check_job(&line.job);
+        const struct batch_choice choice = {.text = {data, size}, .finish = CLOISTER_FINISH_STOP};
         struct batch_answer answer = {.id = id,
                                       .custom_id = line.custom_id,
                                       .model = line.job.model,
                                       .chat = line.chat,
-                                      .text = {data, size},
+                                      .choices = &choice,
+                                      .n_choices = 1,
                                       .state = CLOISTER_STATE_DONE,
-                                      .finish = CLOISTER_FINISH_STOP,
                                       .error_text = ""};
         batch_line_write(&answer, &out);
     }

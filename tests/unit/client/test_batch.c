@@ -174,7 +174,7 @@ static void test_bad_lines_are_errors_of_their_own(void **state)
                "\"/v1/completions\",\"body\":{\"prompt\":\"x\"}}\n");
     write_file(r.in, "a",
                "{\"custom_id\":\"n\",\"method\":\"POST\",\"url\":"
-               "\"/v1/chat/completions\",\"body\":{\"model\":\"m\",\"n\":2}}");
+               "\"/v1/chat/completions\",\"body\":{\"model\":\"m\",\"best_of\":2}}");
     for (int again = 0; again < 2; again++) {
         run_start(&run, r.dir, r.fake.url, NULL, NULL,
                   WORDS("batch", r.in, "-o", r.out, "--model", "m"));
@@ -186,7 +186,7 @@ static void test_bad_lines_are_errors_of_their_own(void **state)
             assert_non_null(
                 strstr(buf_str(&run.err), "line 6: the same custom_id is in line 2 already"));
             assert_non_null(
-                strstr(buf_str(&run.err), "line 7: body.n is not supported, except as 1"));
+                strstr(buf_str(&run.err), "line 7: body.best_of is not supported, except as 1"));
         }
         run_fini(&run);
         assert_int_equal(check_output(&r, 3), 3);

@@ -1,5 +1,6 @@
 /* One batch line in, one out: what is understood, what is passed over, what is refused. */
 #include "client/cli/batch_line.h"
+#include "client/cli/output.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -62,6 +63,38 @@ static void test_a_chat_line(void **state)
     batch_line_fini(&line);
 }
 
+static void test_what_is_drawn(void **state)
+{
+    (void)state;
+    struct batch_line line;
+    struct errbuf eb = {0};
+    assert_int_equal(parse(CHAT("{" HELLO ",\"temperature\":1,\"n\":3,\"typical_p\":0.5,"
+                                "\"logit_bias\":{\"50256\":-100,\"0\":0.5},"
+                                "\"stop_token_ids\":[2,7],\"logprobs\":true,\"top_logprobs\":5}"),
+                           "m", &line, &eb),
+                     ERR_OK);
+    const struct cloister_job *j = &line.job;
+    assert_int_equal(line.n_choices, 3);
+    assert_true(j->typical_p == 0.5f);
+    assert_int_equal(j->n_logit_bias, 2);
+    assert_int_equal(j->logit_bias[0].id, 50256);
+    assert_true(j->logit_bias[0].bias == -100 && j->logit_bias[1].bias == 0.5f);
+    assert_int_equal(j->n_stop_tokens, 2);
+    assert_int_equal(j->stop_tokens[1], 7);
+    assert_true(j->logprobs);
+    assert_int_equal(j->top_logprobs, 5);
+    batch_line_fini(&line);
+    assert_int_equal(
+        parse(CHAT("{" HELLO ",\"logprobs\":false,\"logit_bias\":{}}"), "m", &line, &eb), ERR_OK);
+    assert_false(line.job.logprobs);
+    assert_int_equal(line.n_choices, 1);
+    batch_line_fini(&line);
+    assert_int_equal(parse(TEXT("{\"prompt\":\"once\",\"logprobs\":2}"), "m", &line, &eb), ERR_OK);
+    assert_true(line.job.logprobs);
+    assert_int_equal(line.job.top_logprobs, 2);
+    batch_line_fini(&line);
+}
+
 static void test_completion_lines(void **state)
 {
     (void)state;
@@ -104,6 +137,26 @@ static void test_refusals(void **state)
         {"{\"custom_id\":\"a\",\"extra\":1}", "extra is not understood"},
         {CHAT("{}"), "body.model is missing, and --model names none either"},
         {CHAT("{\"model\":\"m\"}"), "body.messages is missing"},
+        {CHAT("{\"model\":\"m\"," HELLO ",\"n\":129}"), "body.n must be a whole number, 1 to 128"},
+        {CHAT("{\"model\":\"m\"," HELLO ",\"n\":2}"),
+         "body.n is 2, and all answers would be the same at temperature 0"},
+        {CHAT("{\"model\":\"m\"," HELLO ",\"logit_bias\":{\"7\":101}}"),
+         "body.logit_bias of token 7 must be a number, -100 to 100"},
+        {CHAT("{\"model\":\"m\"," HELLO ",\"logit_bias\":{\"07\":1}}"),
+         "body.logit_bias: 07 is not a token id"},
+        {CHAT("{\"model\":\"m\"," HELLO ",\"logit_bias\":[7]}"),
+         "body.logit_bias must be an object of token ids"},
+        {CHAT("{\"model\":\"m\"," HELLO ",\"stop_token_ids\":[-1]}"),
+         "body.stop_token_ids[0] is not a token id"},
+        {CHAT("{\"model\":\"m\"," HELLO ",\"top_logprobs\":2}"),
+         "body.top_logprobs is 2, but logprobs is not true"},
+        {CHAT("{\"model\":\"m\"," HELLO ",\"logprobs\":2}"), "body.logprobs must be true or false"},
+        {TEXT("{\"model\":\"m\",\"prompt\":\"a\",\"logprobs\":21}"),
+         "body.logprobs must be a whole number, 0 to 20"},
+        {TEXT("{\"model\":\"m\",\"prompt\":\"a\",\"top_logprobs\":1}"),
+         "body.top_logprobs is not understood"},
+        {CHAT("{\"model\":\"m\"," HELLO ",\"typical_p\":2}"),
+         "body.typical_p must be a number, 0 to 1"},
         {TEXT("{\"model\":\"m\"}"), "body.prompt is missing"},
         {CHAT("{\"model\":\"m\",\"model\":\"n\"," HELLO "}"), NULL},
         {CHAT("{\"model\":\"\"," HELLO "}"), "body.model must be a name of 1 to 128 bytes"},
@@ -133,7 +186,8 @@ static void test_refusals(void **state)
          "body.temperature must be a number, 0 to 100"},
         {CHAT("{\"model\":\"m\"," HELLO ",\"top_p\":\"1\"}"),
          "body.top_p must be a number, 0 to 1"},
-        {CHAT("{\"model\":\"m\"," HELLO ",\"n\":2}"), "body.n is not supported, except as 1"},
+        {CHAT("{\"model\":\"m\"," HELLO ",\"best_of\":2}"),
+         "body.best_of is not supported, except as 1"},
         {CHAT("{\"model\":\"m\"," HELLO ",\"stream\":true}"),
          "body.stream is not supported, except as false"},
         {CHAT("{\"model\":\"m\"," HELLO ",\"tools\":[{}]}"),
@@ -218,14 +272,16 @@ static json_t *at(json_t *value, const char *path)
 static void test_an_answer(void **state)
 {
     (void)state;
+    struct batch_choice choice = {.text = {"hi \xC3\xA9\xFF\n", 7},
+                                  .finish = CLOISTER_FINISH_LENGTH};
     struct batch_answer answer = {
         .id = "0123456789abcdef0123456789abcdef",
         .custom_id = "q1",
         .model = "m",
         .chat = true,
-        .text = {"hi \xC3\xA9\xFF\n", 7},
+        .choices = &choice,
+        .n_choices = 1,
         .state = CLOISTER_STATE_DONE,
-        .finish = CLOISTER_FINISH_LENGTH,
         .error_text = "",
         .usage = {.prompt_tokens = 10, .prompt_cached = 4, .completion_tokens = 3},
         .created = 1700000000};
@@ -242,15 +298,63 @@ static void test_an_answer(void **state)
     assert_int_equal(
         json_integer_value(at(v, "response.body.usage.prompt_tokens_details.cached_tokens")), 4);
     json_decref(v);
-    answer.text = (struct cloister_bytes){"a\0b", 3};
+    choice.text = (struct cloister_bytes){"a\0b", 3};
     json_decref(written(&answer)); /* it is known again when the batch goes on */
     answer.chat = false;
-    answer.finish = CLOISTER_FINISH_STOP;
+    choice.finish = CLOISTER_FINISH_STOP;
     v = written(&answer);
     assert_string_equal(json_string_value(at(v, "response.body.object")), "text_completion");
     assert_string_equal(json_string_value(at(v, "response.body.choices.0.finish_reason")), "stop");
     assert_non_null(at(v, "response.body.choices.0.text"));
     json_decref(v);
+}
+
+static void test_logprobs_in_both_forms(void **state)
+{
+    (void)state;
+    static const struct cloister_logprob top[] = {{.id = 7, .logprob = -0.5f, .bytes = {"a", 1}},
+                                                  {.id = 8, .logprob = -2, .bytes = {"\xC3", 1}}};
+    static const struct cloister_logprob tokens[] = {
+        {.id = 7, .logprob = -0.5f, .bytes = {"\xC3\xA9", 2}, .top = top, .n_top = 2},
+        {.id = 9, .logprob = -9999, .bytes = {"b", 1}}};
+    const struct cloister_event event = {.n_ids = 2, .logprobs = tokens};
+    struct batch_choice choices[2] = {{.text = {"x", 1}, .finish = CLOISTER_FINISH_STOP},
+                                      {.text = {"y", 1}, .finish = CLOISTER_FINISH_LENGTH}};
+    struct batch_answer answer = {.id = "0123456789abcdef0123456789abcdef",
+                                  .custom_id = "q1",
+                                  .model = "m",
+                                  .chat = true,
+                                  .choices = choices,
+                                  .n_choices = 2,
+                                  .state = CLOISTER_STATE_DONE,
+                                  .error_text = ""};
+    choices[1].logprobs = json_array();
+    output_logprobs_add(choices[1].logprobs, &event);
+    json_t *v = written(&answer);
+    json_t *first = at(v, "response.body.choices.0"), *second = at(v, "response.body.choices.1");
+    assert_true(json_is_null(at(first, "logprobs")));
+    assert_int_equal(json_integer_value(at(second, "index")), 1);
+    assert_string_equal(json_string_value(at(second, "message.content")), "y");
+    assert_string_equal(json_string_value(at(second, "finish_reason")), "length");
+    json_t *content = at(second, "logprobs.content");
+    assert_int_equal(json_array_size(content), 2);
+    assert_string_equal(json_string_value(at(content, "0.token")), "\xC3\xA9");
+    assert_true(json_number_value(at(content, "0.logprob")) == -0.5);
+    assert_int_equal(json_integer_value(at(content, "0.bytes.1")), 0xA9);
+    assert_string_equal(json_string_value(at(content, "0.top_logprobs.1.token")), "\xEF\xBF\xBD");
+    assert_int_equal(json_integer_value(at(content, "0.top_logprobs.1.bytes.0")), 0xC3);
+    assert_true(json_number_value(at(content, "1.logprob")) == -9999);
+    assert_int_equal(json_array_size(at(content, "1.top_logprobs")), 0);
+    json_decref(v);
+    answer.chat = false;
+    v = written(&answer);
+    second = at(v, "response.body.choices.1.logprobs");
+    assert_string_equal(json_string_value(at(second, "tokens.1")), "b");
+    assert_true(json_number_value(at(second, "token_logprobs.0")) == -0.5);
+    assert_true(json_number_value(at(second, "top_logprobs.0.a")) == -0.5);
+    assert_int_equal(json_integer_value(at(second, "text_offset.1")), 1);
+    json_decref(v);
+    json_decref(choices[1].logprobs);
 }
 
 static void test_failures_have_status_codes(void **state)
@@ -329,10 +433,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_chat_line),
         cmocka_unit_test(test_completion_lines),
+        cmocka_unit_test(test_what_is_drawn),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_custom_id_of_a_bad_line),
         cmocka_unit_test(test_deep_and_huge),
         cmocka_unit_test(test_an_answer),
+        cmocka_unit_test(test_logprobs_in_both_forms),
         cmocka_unit_test(test_failures_have_status_codes),
         cmocka_unit_test(test_an_invalid_line),
         cmocka_unit_test(test_lines_that_are_not_ours),
