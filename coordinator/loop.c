@@ -24,10 +24,14 @@
 #define TURN_EVENTS_MAX 16384u
 /* A turn is ended when its events have taken this long, or its replies will: who waits for a
  * heartbeat to be answered waits for two turns. */
-#define TURN_NS_MAX        20000000u
-#define TURN_WEIGHT_MAX    1024u
+#define TURN_NS_MAX     20000000u
+#define TURN_WEIGHT_MAX 1024u
+/* Of a reply that may have as many bytes as a frame carries: 16 of them are a turn, since what is
+ * packed lies in memory until its peer takes it. The others wait for the next turn. */
+#define LARGE_WEIGHT       (TURN_WEIGHT_MAX / 16)
 #define TURN_BYTES_SOFT    (64u << 20) /* no more is gathered beyond it */
 #define TURN_BYTES_MAX     (1u << 30)
+#define FILL_ARENA_BYTES   (256u << 20) /* for one reply: commands bring several jobs */
 #define PROBE_EVERY_MS     2000u
 #define COMMITS_REMEMBERED 256u
 #define LOOK_EVERY_MS      1000u
@@ -67,6 +71,7 @@ struct loop {
     struct turn *gathering;
     struct turn *committing; /* NULL: none */
     struct pending pending;  /* head of the ring of those unanswered */
+    struct arena fill;       /* what one reply brings from the store, until it is packed */
 
     uint64_t commit_ms;   /* when the one under way began */
     bool more;            /* the last turn was full before the inbox was empty */
@@ -179,13 +184,14 @@ static void turn_reply(struct loop *l, struct turn *turn)
         if (e->reply.fill != CORE_FILL_NONE && txn == NULL)
             err = store_begin(l->store, false, &txn, &eb);
         if (err == ERR_OK)
-            err = fill_reply(&context, txn, e, &turn->arena, &eb);
+            err = fill_reply(&context, txn, e, &l->fill, &eb);
         if (err == ERR_OK) {
             reply_send(l, p, &e->reply.reply);
         } else {
             log_error("a reply could not be completed: %s", eb.text);
             reply_error(l, p, err, eb.text);
         }
+        arena_reset(&l->fill);
         if (!id_is_zero(&context.unreadable)) {
             l->unreadable = context.unreadable;
             l->unreadable_why = eb;
@@ -210,9 +216,8 @@ static size_t reply_weight(const struct core_effect *e)
     case CORE_FILL_TOKENS:
         return 1 + (e->reply.tokens - reply->watch.first) / 1024;
     case CORE_FILL_CONTENT:
-        return TURN_WEIGHT_MAX / 64;
     case CORE_FILL_LEDGER:
-        return TURN_WEIGHT_MAX / 32;
+        return LARGE_WEIGHT;
     case CORE_FILL_NONE:
         if (reply->kind == (int)WIRE_REQUEST_LIST_JOBS || reply->kind == (int)WIRE_REQUEST_USAGE)
             return TURN_WEIGHT_MAX / 32;
@@ -596,6 +601,7 @@ enum err loop_open(struct loop **ret_loop, const struct loop_config *config, str
     buf_init(&l->packed);
     for (int i = 0; i < 2; i++)
         arena_init(&l->turns[i].arena, TURN_BYTES_MAX);
+    arena_init(&l->fill, FILL_ARENA_BYTES);
     turns_reset(l);
     l->look_ms = clock_mono_ms() + LOOK_EVERY_MS;
 
@@ -660,6 +666,7 @@ void loop_close(struct loop *l)
     storage_close(l);
     for (int i = 0; i < 2; i++)
         arena_fini(&l->turns[i].arena);
+    arena_fini(&l->fill);
     buf_fini(&l->packed);
     if (l->signal_fd >= 0)
         close(l->signal_fd);

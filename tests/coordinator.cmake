@@ -31,6 +31,8 @@ cloister_unit_test(loop_store SOURCES unit/core/test_loop_store.c
                    LIBS cloister_core_test cloister_store_test cloister_coordinator)
 
 cloister_unit_test(loop_inbox SOURCES unit/core/test_loop_inbox.c LIBS cloister_coordinator)
+cloister_unit_test(loop_replies SOURCES unit/core/test_loop_replies.c
+                   LIBS cloister_store_test cloister_coordinator Threads::Threads)
 
 cloister_unit_test(settings SOURCES unit/core/test_settings.c LIBS cloister_coordinator)
 
