@@ -69,6 +69,7 @@ void lease_end(struct core *c, struct core_lease *l)
     j->lease = NULL;
     tree_remove(&l->worker->leases, &l->node);
     workers_touch_models(c, l->worker);
+    model_touch(c, j->model); /* its worker may not have come back with it */
     free(l);
 }
 

@@ -163,6 +163,27 @@ struct prompt_rate model_prompt_rate(const struct core_model *m)
     return r;
 }
 
+/* Offers may have stood beside the old file for long: the name moves when that is gone, to what the
+ * first of those that are here by name offers. */
+void model_choose_file(struct core *c, struct core_model *m)
+{
+    const struct core_hosting *first = NULL;
+    if (!name_may_move(m))
+        return;
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        struct core_hosting *h = tree_entry(n, struct core_hosting, by_model);
+        if (first == NULL && h->worker->session != NULL) {
+            first = h;
+            learn_offer(c, m, &h->offer);
+        }
+    }
+    for (struct tree_node *n = tree_first(&m->hosts); first != NULL && n != NULL;
+         n = tree_above(&m->hosts, n)) {
+        struct core_hosting *h = tree_entry(n, struct core_hosting, by_model);
+        h->same_file = learned_is(&m->learned, &h->offer);
+    }
+}
+
 void hosting_offer(struct core *c, struct core_worker *w, const struct wire_model_offer *offer)
 {
     struct core_model *m = model_get(c, offer->name);

@@ -404,6 +404,7 @@ void placement_run(struct core *c, struct core_model *m, struct core_effects *fx
     timer_clear(c, &m->timer);
     if (c->frozen || c->stopping)
         return;
+    model_choose_file(c, m);
     if (model_is_hopeless(c, m, &last))
         queue_fail(c, m, last, fx);
     queue_reject(c, m, fx);

@@ -441,6 +441,9 @@ struct core_hosting *hosting_find(const struct core_worker *w, const char *model
 void hosting_offer(struct core *c, struct core_worker *w, const struct wire_model_offer *offer);
 void hosting_status(struct core *c, struct core_worker *w, const struct wire_model_status *status);
 void hosting_remove(struct core *c, struct core_hosting *h);
+/* Where nobody serves the file that the name stands for any more, and no job of it is unfinished,
+ * the name moves to one that is served. */
+void model_choose_file(struct core *c, struct core_model *m);
 /* The greatest of what the workers that have the model's file say of its prompts; where none is
  * here, what the last of them said; where nobody said, a rate that is enough for any vocabulary and
  * for a template that brings no more than a few thousand tokens of its own. */

@@ -128,7 +128,8 @@ static void a_refusal_says_why_in_numbers(void **state)
     t.config.queue_age_max_ms = 5000;
     core_test_wait(&t, 6000);
     r = core_test_submit(client, 4, "smollm2", 20);
-    core_test_expect_error(core_test_ask(&t, &r), ERR_BUSY, "the oldest job for model smollm2 has waited for 6 s");
+    core_test_expect_error(core_test_ask(&t, &r), ERR_BUSY,
+                           "the oldest job for model smollm2 has waited for 6 s");
     core_test_fini(&t);
 }
 

@@ -283,6 +283,36 @@ static void a_load_that_fails_between_reports_counts(void **state)
     core_test_fini(&t);
 }
 
+/* A worker that has another file under the name "m", loaded. */
+static uint64_t worker_with_file(struct core_test *t, const char *name, uint8_t digest)
+{
+    struct wire_model_offer offer = {.name = "m",
+                                     .weights_digest = {digest},
+                                     .architecture = "",
+                                     .quantization = "",
+                                     .context_tokens = 1000,
+                                     .chat_template = "",
+                                     .weights_bytes = CORE_TEST_GB};
+    struct wire_model_status status = {
+        .name = "m", .state = WIRE_MODEL_STATE_READY, .error = "", .decode_tokens_per_s = 100};
+    struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
+                                 .hello = {.role = WIRE_ROLE_WORKER,
+                                           .node = name,
+                                           .tenant = "",
+                                           .build = "",
+                                           .worker = {.models = &offer,
+                                                      .n_models = 1,
+                                                      .status = &status,
+                                                      .n_status = 1,
+                                                      .memory = {.total_bytes = 8 * CORE_TEST_GB},
+                                                      .device = "",
+                                                      .isa = ""}}};
+    hello.session = core_test_ask(t, &hello)->session;
+    hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
+    assert_true(core_test_ask(t, &hello)->hello.established);
+    return hello.session;
+}
+
 static void one_name_is_one_file(void **state)
 {
     struct core_test t;
@@ -291,22 +321,7 @@ static void one_name_is_one_file(void **state)
     core_test_open(&t);
     (void)core_test_ready_worker(&t, "w");
     uint64_t client = core_test_client(&t, "c", "", 2);
-    struct wire_model_offer offer = {.name = "m",
-                                     .weights_digest = {99},
-                                     .architecture = "",
-                                     .quantization = "",
-                                     .context_tokens = 1000,
-                                     .chat_template = ""};
-    struct wire_request hello = {
-        .kind = WIRE_REQUEST_HELLO,
-        .hello = {.role = WIRE_ROLE_WORKER,
-                  .node = "v",
-                  .tenant = "",
-                  .build = "",
-                  .worker = {.models = &offer, .n_models = 1, .device = "", .isa = ""}}};
-    hello.session = core_test_ask(&t, &hello)->session;
-    hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
-    assert_true(core_test_ask(&t, &hello)->hello.established);
+    (void)worker_with_file(&t, "v", 99);
     t.config.worker_leases_max = 1;
     assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
     assert_int_equal(core_test_submit_ask(&t, client, 2, "m", 20), ERR_OK);
@@ -318,6 +333,37 @@ static void one_name_is_one_file(void **state)
     assert_non_null(strstr(e->candidates[0].detail, "another digest"));
     assert_string_equal(e->candidates[1].predicate, "slots"); /* w */
     assert_string_equal(e->candidates[1].detail, "1 of 1 leases are out");
+    core_test_fini(&t);
+}
+
+/* Workers that wait with another file are used as soon as the old one is gone and nothing of it is
+ * under way, without saying Hello again. */
+static void a_name_moves_to_a_file_that_was_offered_before(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    uint64_t old = core_test_ready_worker(&t, "old");
+    (void)worker_with_file(&t, "new-a", 99);
+    (void)worker_with_file(&t, "new-b", 99);
+    (void)worker_with_file(&t, "other", 98);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    struct wire_request goodbye = {
+        .kind = WIRE_REQUEST_GOODBYE, .session = old, .goodbye = {.reason = ""}};
+    (void)core_test_ask(&t, &goodbye);
+    assert_int_equal(core_test_job(&t, client, 1).state, WIRE_JOB_STATE_QUEUED);
+    struct wire_request cancel = {.kind = WIRE_REQUEST_CANCEL,
+                                  .session = client,
+                                  .cancel = {.job_id = core_test_id(1), .reason = ""}};
+    (void)core_test_ask(&t, &cancel);
+    struct wire_request models = {.kind = WIRE_REQUEST_LIST_MODELS, .session = client};
+    const struct wire_list_models_reply *r = &core_test_ask(&t, &models)->list_models;
+    assert_int_equal(r->models[0].offer.weights_digest[0], 99);
+    assert_int_equal(r->models[0].workers, 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 2, "m", 20), ERR_OK);
+    assert_string_equal(core_test_job(&t, client, 2).worker, "new-a");
     core_test_fini(&t);
 }
 
@@ -395,6 +441,7 @@ int main(void)
         cmocka_unit_test(a_model_that_never_loads_fails_its_jobs),
         cmocka_unit_test(a_load_that_fails_between_reports_counts),
         cmocka_unit_test(one_name_is_one_file),
+        cmocka_unit_test(a_name_moves_to_a_file_that_was_offered_before),
         cmocka_unit_test(a_job_waits_only_for_those_that_can_take_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
