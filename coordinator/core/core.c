@@ -4,7 +4,8 @@
  */
 #include "coordinator/core/state.h"
 
-#define REMOVALS_PER_TURN 16u
+#define REMOVALS_PER_TURN 256u
+#define KEPT_MS           (2 * LIMIT_POLL_MS) /* whoever waited for the end has come back by then */
 
 void *core_alloc(size_t size)
 {
@@ -65,7 +66,7 @@ struct core *core_new(const struct core_config *config)
     c->listed_jobs_end = &c->listed_jobs;
     tree_init(&c->timers, timer_compare);
     tree_init(&c->jobs, job_id_compare);
-    tree_init(&c->ended, queue_order_compare);
+    tree_init(&c->ended, ended_compare);
     names_init(c);
     tenants_init(c);
     models_init(c);
@@ -314,13 +315,18 @@ static void turn_store(struct core *c, struct core_effects *fx)
     }
 }
 
-/* Jobs that ended longest ago go, a few a turn. Their ledger records stay. */
+/* Jobs that ended longest ago go, a few a turn. Their ledger records stay. One that has just ended
+ * stays too, however many there are: the reply that tells its end is still to be filled from the
+ * store, it may be lost and asked for again, and so may the Submit: the same id would be a new job.
+ */
 static void turn_remove(struct core *c, struct core_effects *fx)
 {
     for (unsigned i = 0; i < REMOVALS_PER_TURN && !c->frozen; i++) {
-        if (tree_count(&c->ended) <= c->config->retain_ended_jobs)
+        struct core_job *j = tree_entry(tree_first(&c->ended), struct core_job, by_order);
+        if (tree_count(&c->ended) <= c->config->retain_ended_jobs ||
+            c->now_ms < j->ended_ms + KEPT_MS)
             return;
-        job_remove(c, tree_entry(tree_first(&c->ended), struct core_job, by_order), fx);
+        job_remove(c, j, fx);
     }
 }
 

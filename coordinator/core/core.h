@@ -70,7 +70,8 @@ struct core_config {
     uint64_t queue_age_max_ms; /* of the oldest waiting job, before new ones are turned away */
     uint32_t worker_leases_max;
     uint32_t default_max_tokens;
-    uint64_t retain_ended_jobs; /* the oldest ended jobs above this are removed; ledger stays */
+    /* Above this those that ended first are removed, a minute after their end; the ledger stays. */
+    uint64_t retain_ended_jobs;
 
     const struct core_tenant_config *tenants;
     size_t n_tenants;

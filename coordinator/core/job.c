@@ -27,6 +27,16 @@ bool job_is_ended(const struct core_job *j)
     return j->state >= WIRE_JOB_STATE_DONE;
 }
 
+/* The ledger's order: its numbers are stored, and no clock can set them back. */
+int ended_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    const struct core_job *x = tree_entry(a, const struct core_job, by_order);
+    const struct core_job *y = tree_entry(b, const struct core_job, by_order);
+    if (x->settle_seq != y->settle_seq)
+        return x->settle_seq < y->settle_seq ? -1 : 1;
+    return id_compare(&x->id, &y->id);
+}
+
 static size_t bucket_of(const struct core *c, const struct id *id)
 {
     uint64_t low, high;
@@ -127,8 +137,6 @@ void job_move(struct core *c, struct core_job *j, enum wire_job_state to)
         queue_insert(c, j);
     else if (to == WIRE_JOB_STATE_RUNNING && j->started_wall_ns == 0)
         j->started_wall_ns = c->wall_ns;
-    else if (wire_job_state_is_end(to))
-        tree_insert(&c->ended, &j->by_order);
     job_touch(c, j, CORE_JOB_DIRTY);
 }
 
@@ -240,6 +248,8 @@ void job_end(struct core *c, struct core_job *j, enum wire_job_state state, enum
     job_set_error(j, code, text);
     rate_count(c, job_load_tokens(j) + j->tokens);
     ledger_finish(c, j, fx);
+    j->ended_ms = c->now_ms;
+    tree_insert(&c->ended, &j->by_order);
     job_touch(c, j, CORE_JOB_DIRTY | CORE_JOB_NEWS);
 }
 

@@ -197,6 +197,7 @@ enum err core_restore_end(struct core *c, uint64_t mono_ns, uint64_t wall_ns, ui
     for (struct tree_node *n = tree_first(&c->jobs); n != NULL; n = tree_above(&c->jobs, n)) {
         struct core_job *j = tree_entry(n, struct core_job, by_id);
         if (job_is_ended(j)) {
+            j->ended_ms = c->now_ms;
             tree_insert(&c->ended, &j->by_order);
             continue;
         }

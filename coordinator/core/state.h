@@ -106,6 +106,7 @@ struct core_job {
     uint64_t deadline_ms; /* monotonic; UINT64_MAX: none */
     uint64_t started_wall_ns;
     uint64_t ended_wall_ns;
+    uint64_t ended_ms;   /* or the start, where that was later */
     uint64_t watched_ms; /* when somebody last watched */
     uint64_t lease_epoch;
     uint64_t prompt_computed; /* this and the next four: attempts that are over */
@@ -318,7 +319,7 @@ struct core {
     struct core_job **buckets;
     size_t n_buckets;
     struct tree jobs;  /* by id */
-    struct tree ended; /* by submit order: the first is removed first */
+    struct tree ended; /* as they ended: the first is removed first */
     uint64_t next_order;
     uint64_t count[9]; /* per state */
     uint64_t queued_tokens;
@@ -410,6 +411,7 @@ void job_end(struct core *c, struct core_job *j, enum wire_job_state state, enum
 void job_timer_set(struct core *c, struct core_job *j);
 void job_timer_fire(struct core *c, struct core_job *j, struct core_effects *fx);
 bool job_is_ended(const struct core_job *j);
+int ended_compare(const struct tree_node *a, const struct tree_node *b);
 
 /* ---- queue.c ---- */
 int queue_compare(const struct tree_node *a, const struct tree_node *b);

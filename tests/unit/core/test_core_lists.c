@@ -52,8 +52,28 @@ static void a_full_disk_refuses_writes_and_answers_reads(void **state)
     core_test_fini(&t);
 }
 
-static void old_jobs_are_removed_the_oldest_first(void **state)
+#define KEPT_MS 60000u
+
+static bool is_known(struct core_test *t, uint64_t client, uint8_t job)
 {
+    struct wire_request get = {
+        .kind = WIRE_REQUEST_GET_JOB, .session = client, .get_job = {.job_id = core_test_id(job)}};
+    return core_test_ask(t, &get)->kind == WIRE_REQUEST_GET_JOB;
+}
+
+static void wait_alive(struct core_test *t, uint64_t worker, uint64_t ms)
+{
+    struct wire_request beat = {.kind = WIRE_REQUEST_REPORT, .session = worker};
+    for (uint64_t passed = 0; passed < ms; passed += 1000) {
+        core_test_wait(t, 1000);
+        (void)core_test_ask(t, &beat);
+    }
+}
+
+/* The first that ended is the first to go, whenever it came. */
+static void old_jobs_are_removed_as_they_ended(void **state)
+{
+    static const uint8_t ends[] = {2, 4, 1, 3};
     struct core_test t;
     (void)state;
     core_test_init(&t);
@@ -61,18 +81,45 @@ static void old_jobs_are_removed_the_oldest_first(void **state)
     core_test_open(&t);
     uint64_t worker = core_test_ready_worker(&t, "w");
     uint64_t client = core_test_client(&t, "c", "", 2);
-    for (uint8_t i = 1; i <= 4; i++) {
+    for (uint8_t i = 1; i <= 4; i++)
         assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
-        (void)core_test_report(&t, worker, i, 1, 0, 4, WIRE_FINISH_STOP, ERR_OK);
-        size_t removed = core_test_count(&t, CORE_EFFECT_DELETE_JOB);
-        assert_int_equal(removed, i > 2 ? 1 : 0);
-        if (removed > 0)
-            assert_int_equal(core_test_find(&t, CORE_EFFECT_DELETE_JOB)->job_id.bytes[15], i - 2);
-    }
-    struct wire_request list = {.kind = WIRE_REQUEST_LIST_JOBS,
-                                .session = client,
-                                .list_jobs = {.tenant = "", .model = ""}};
-    assert_int_equal(core_test_ask(&t, &list)->list_jobs.n_jobs, 2);
+    for (size_t i = 0; i < sizeof ends; i++)
+        (void)core_test_report(&t, worker, ends[i], 1, 0, 4, WIRE_FINISH_STOP, ERR_OK);
+    wait_alive(&t, worker, KEPT_MS - 2000);
+    for (uint8_t i = 1; i <= 4; i++)
+        assert_true(is_known(&t, client, i));
+    wait_alive(&t, worker, 4000);
+    assert_false(is_known(&t, client, 2));
+    assert_false(is_known(&t, client, 4));
+    assert_true(is_known(&t, client, 1));
+    assert_true(is_known(&t, client, 3));
+    core_test_fini(&t);
+}
+
+/* Its last tokens are read from the store after the turn in which it ended. */
+static void a_job_that_has_just_ended_is_kept(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.config.retain_ended_jobs = 0;
+    core_test_open(&t);
+    uint64_t worker = core_test_ready_worker(&t, "w");
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    struct wire_request watch = {.kind = WIRE_REQUEST_WATCH,
+                                 .session = client,
+                                 .watch = {.job_id = core_test_id(1), .wait_ms = 1000}};
+    assert_null(core_test_ask(&t, &watch));
+    (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_STOP, ERR_OK);
+    assert_int_equal(core_test_count(&t, CORE_EFFECT_DELETE_JOB), 0);
+    wait_alive(&t, worker, KEPT_MS / 2);
+    /* Asked for once more, and said once more, it is the same job. */
+    assert_true(core_test_ask(&t, &watch)->watch.end);
+    struct wire_request again = core_test_submit(client, 1, "m", 20);
+    assert_true(core_test_ask(&t, &again)->submit.duplicate);
+    wait_alive(&t, worker, KEPT_MS / 2 + 2000);
+    assert_false(is_known(&t, client, 1));
     core_test_fini(&t);
 }
 
@@ -192,7 +239,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_full_disk_refuses_writes_and_answers_reads),
-        cmocka_unit_test(old_jobs_are_removed_the_oldest_first),
+        cmocka_unit_test(old_jobs_are_removed_as_they_ended),
+        cmocka_unit_test(a_job_that_has_just_ended_is_kept),
         cmocka_unit_test(lists_page_both_ways),
         cmocka_unit_test(jobs_are_found_by_their_end),
         cmocka_unit_test(a_page_looks_at_a_bounded_number_of_jobs),
