@@ -232,6 +232,15 @@ static void job_lease(struct core *c, struct core_job *j, struct core_hosting *h
     cmd->epoch = l->epoch;
 }
 
+/* Strangers may have taken what emptying it would bring. */
+static bool room_is_possible(const struct core_hosting *h)
+{
+    const struct core_worker *w = h->worker;
+    uint64_t need = hosting_need_bytes(h), pending = worker_pending_bytes(w);
+    uint64_t unused = w->memory.free_bytes > pending ? w->memory.free_bytes - pending : 0;
+    return need <= worker_capacity_bytes(w) && need <= unused + worker_claimed_bytes(w);
+}
+
 /* A worker whose models are never idle would never have room for another one. When a job has
  * waited for a whole residency, the worker with the least to finish is emptied for it. */
 static void room_make(struct core *c, const struct core_job *j, const struct placement_row *rows,
@@ -246,8 +255,7 @@ static void room_make(struct core *c, const struct core_job *j, const struct pla
         if (w->making_room == j->model)
             return;
         if (row->predicate == NULL || strcmp(row->predicate, "memory") != 0 ||
-            w->making_room != NULL || row->need_bytes > worker_capacity_bytes(w) ||
-            row->need_bytes > row->free_bytes + worker_claimed_bytes(w))
+            w->making_room != NULL || !room_is_possible(row->hosting))
             continue;
         if (best == NULL || w->lease_tokens < best->lease_tokens)
             best = w;
@@ -256,7 +264,8 @@ static void room_make(struct core *c, const struct core_job *j, const struct pla
         best->making_room = j->model;
 }
 
-/* Over when the model is there, cannot come, or nobody waits for it. */
+/* Over when the model is there, cannot come, does not fit an empty worker any more, or nobody waits
+ * for it. */
 static void room_release(struct core *c, const struct core_model *m)
 {
     for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
@@ -264,7 +273,7 @@ static void room_release(struct core *c, const struct core_model *m)
         if (h->worker->making_room != m)
             continue;
         if (tree_count(&m->queue) > 0 && h->state != WIRE_MODEL_STATE_READY &&
-            h->state != WIRE_MODEL_STATE_FAILED)
+            h->state != WIRE_MODEL_STATE_FAILED && room_is_possible(h))
             continue;
         h->worker->making_room = NULL;
         workers_touch_models(c, h->worker);

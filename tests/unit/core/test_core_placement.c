@@ -211,6 +211,41 @@ static void room_is_made_only_for_what_is_there(void **state)
     core_test_fini(&t);
 }
 
+/* While the worker was being emptied for b, somebody else took the memory that b needs. */
+static void room_that_others_took_is_given_up(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.config.residency_ms = 5000;
+    core_test_open(&t);
+    struct core_test_worker w = {.name = "w",
+                                 .key = 1,
+                                 .total_bytes = 8 * CORE_TEST_GB,
+                                 .free_bytes = 4 * CORE_TEST_GB,
+                                 .models = {"a", "b"},
+                                 .weights_bytes = {CORE_TEST_GB, 5 * CORE_TEST_GB},
+                                 .ready = {true, false}};
+    uint64_t worker = core_test_worker(&t, &w);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "a", 20), ERR_OK);
+    assert_int_equal(core_test_submit_ask(&t, client, 2, "b", 20), ERR_OK);
+    (void)core_test_pull(&t, worker, 0);
+    wait_alive(&t, worker, 6000);
+    assert_int_equal(core_test_submit_ask(&t, client, 3, "a", 20), ERR_OK);
+    assert_int_equal(core_test_job(&t, client, 3).state, WIRE_JOB_STATE_QUEUED); /* emptied for b */
+    (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_STOP, ERR_OK);
+    assert_int_equal(core_test_pull(&t, worker, 1).commands[0].kind, WIRE_COMMAND_UNLOAD);
+    /* a is gone, and its gigabyte is not there: b cannot come, a can. */
+    status_report(&t, worker, "a", WIRE_MODEL_STATE_AVAILABLE, 4);
+    wait_alive(&t, worker, 2000);
+    struct wire_pull_reply pull = core_test_pull(&t, worker, 2);
+    assert_int_equal(pull.n_commands, 1);
+    assert_int_equal(pull.commands[0].kind, WIRE_COMMAND_LOAD);
+    assert_string_equal(pull.commands[0].load.model, "a");
+    core_test_fini(&t);
+}
+
 static void a_model_that_never_loads_fails_its_jobs(void **state)
 {
     struct core_test t;
@@ -438,6 +473,7 @@ int main(void)
         cmocka_unit_test(memory_must_be_free_and_unclaimed),
         cmocka_unit_test(an_idle_model_makes_room_a_busy_one_is_let_finish),
         cmocka_unit_test(room_is_made_only_for_what_is_there),
+        cmocka_unit_test(room_that_others_took_is_given_up),
         cmocka_unit_test(a_model_that_never_loads_fails_its_jobs),
         cmocka_unit_test(a_load_that_fails_between_reports_counts),
         cmocka_unit_test(one_name_is_one_file),
