@@ -80,6 +80,25 @@ static struct tree_node *list_start(const struct core *c, const struct wire_list
     return exact != NULL ? exact : tree_below(&c->jobs, &probe.by_id);
 }
 
+/* Where to go on behind `last`, before `next`. The id of a job that the client may not see is not
+ * for it to know: then only what tells the two apart, the rest filled up. */
+static struct id list_cursor(const struct core_session *s, const struct core_job *last,
+                             const struct core_job *next, bool newest_first)
+{
+    struct id at = last->id;
+    if (session_may_see(s, last))
+        return at;
+    size_t i = 0;
+    unsigned bit = 0x80;
+    while (last->id.bytes[i] == next->id.bytes[i])
+        i++;
+    while (((last->id.bytes[i] ^ next->id.bytes[i]) & bit) == 0)
+        bit >>= 1;
+    at.bytes[i] = (uint8_t)(newest_first ? at.bytes[i] & ~(bit - 1) : at.bytes[i] | (bit - 1));
+    memset(at.bytes + i + 1, newest_first ? 0 : 0xff, ID_BYTES - i - 1);
+    return at;
+}
+
 void list_jobs_step(struct core *c, const struct core_event *event, struct core_session *s,
                     struct core_effects *fx)
 {
@@ -93,26 +112,22 @@ void list_jobs_step(struct core *c, const struct core_event *event, struct core_
     struct tree_node *n = list_start(c, want);
 
     *r = (struct wire_list_jobs_reply){.jobs = rows};
+    const struct core_job *last = NULL;
     for (uint32_t looked = 0; n != NULL; looked++) {
         const struct core_job *j = tree_entry(n, const struct core_job, by_id);
         if (!prefix_matches(j, want->id_prefix))
             break;
-        if (looked == LIST_LOOKED_MAX) {
+        bool matches = end_matches(j, want) && job_matches(j, s, want);
+        if (looked == LIST_LOOKED_MAX || (matches && r->n_jobs == limit)) {
             r->more = true;
+            r->next = list_cursor(s, last, j, want->newest_first);
             break;
         }
-        if (end_matches(j, want) && job_matches(j, s, want)) {
-            if (r->n_jobs == limit) {
-                r->more = true;
-                break;
-            }
+        if (matches)
             job_info(c, j, fx, &rows[r->n_jobs++]);
-        }
-        r->next = j->id;
+        last = j;
         n = want->newest_first ? tree_below(&c->jobs, n) : tree_above(&c->jobs, n);
     }
-    if (!r->more)
-        r->next = (struct id){{0}};
 }
 
 void get_job_step(struct core *c, const struct core_event *event, struct core_session *s,

@@ -235,6 +235,46 @@ static void a_page_looks_at_a_bounded_number_of_jobs(void **state)
     core_test_fini(&t);
 }
 
+/* Pages go on behind jobs of others, either way, without telling their ids. */
+static void a_page_tells_no_id_of_others(void **state)
+{
+    static const struct core_key_config clients[] = {
+        {.public_key = {1}, .name = "", .tenant = "red"},
+        {.public_key = {2}, .name = "", .tenant = "blue"}};
+    static const uint8_t reds[] = {1, 99, 130, 200}, blues[] = {77, 78, 120, 201};
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.config.open_clients = false;
+    t.config.clients = clients;
+    t.config.n_clients = 2;
+    core_test_open(&t);
+    (void)core_test_ready_worker(&t, "w");
+    uint64_t red = core_test_client(&t, "r", "red", 1), blue = core_test_client(&t, "b", "blue", 2);
+    for (size_t i = 0; i < sizeof reds; i++) {
+        assert_int_equal(core_test_submit_ask(&t, red, reds[i], "m", 20), ERR_OK);
+        assert_int_equal(core_test_submit_ask(&t, blue, blues[i], "m", 20), ERR_OK);
+    }
+    for (int newest = 0; newest < 2; newest++) {
+        struct id after;
+        struct wire_request list = {
+            .kind = WIRE_REQUEST_LIST_JOBS,
+            .session = red,
+            .list_jobs = {.tenant = "", .model = "", .limit = 1, .newest_first = newest == 1}};
+        for (size_t i = 0; i < sizeof reds; i++) {
+            const struct wire_list_jobs_reply *r = &core_test_ask(&t, &list)->list_jobs;
+            assert_int_equal(r->n_jobs, 1);
+            assert_int_equal(r->jobs[0].job_id.bytes[15], reds[newest ? sizeof reds - 1 - i : i]);
+            assert_int_equal(r->more, i + 1 < sizeof reds);
+            for (size_t k = 0; k < sizeof blues; k++)
+                assert_int_not_equal(r->next.bytes[15], blues[k]);
+            after = r->next;
+            list.list_jobs.after = (struct wire_bytes){.data = after.bytes, .size = ID_BYTES};
+        }
+    }
+    core_test_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +284,7 @@ int main(void)
         cmocka_unit_test(lists_page_both_ways),
         cmocka_unit_test(jobs_are_found_by_their_end),
         cmocka_unit_test(a_page_looks_at_a_bounded_number_of_jobs),
+        cmocka_unit_test(a_page_tells_no_id_of_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
