@@ -338,6 +338,7 @@ static void turn_end(struct core *c, struct core_effects *fx)
     turn_remove(c, fx);
     /* What cannot be stored must not have been decided. */
     CHECK(!c->frozen || fx->n_persist == 0);
+    names_sweep(c);
     c->tick_work = c->place_work = 0;
 }
 

@@ -19,8 +19,9 @@
  * in the next turn.
  *
  * Ownership: an event's pointers must live as long as the effects of its turn, which point into
- * them. Thread: one owner. The strings that effects point to are immutable and live as long as
- * the core, so that another thread may carry the effects out.
+ * them. Thread: one owner. The strings that effects point to are immutable and live until the turn
+ * after theirs has ended too, so that another thread may carry the effects out: a turn may be ended
+ * while those of the one before are under way, and the next one only when they are done.
  */
 #ifndef CLOISTER_COORDINATOR_CORE_CORE_H
 #define CLOISTER_COORDINATOR_CORE_CORE_H

@@ -110,6 +110,7 @@ void job_remove(struct core *c, struct core_job *j, struct core_effects *fx)
     tree_remove(&c->ended, &j->by_order);
     timer_clear(c, &j->timer);
     c->count[j->state]--;
+    owner_drop(c, j->owner);
     job_free(j);
 }
 

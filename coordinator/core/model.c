@@ -108,9 +108,9 @@ static void learn_offer(struct core *c, struct core_model *m, const struct wire_
     }
     memcpy(l->weights_digest, o->weights_digest, sizeof l->weights_digest);
     memcpy(l->tokenizer_digest, o->tokenizer_digest, sizeof l->tokenizer_digest);
-    l->architecture = o->architecture;
-    l->quantization = o->quantization;
-    l->chat_template = o->chat_template;
+    name_replace(c, &l->architecture, o->architecture);
+    name_replace(c, &l->quantization, o->quantization);
+    name_replace(c, &l->chat_template, o->chat_template);
     l->parameters = o->parameters;
     l->file_bytes = o->file_bytes;
     l->context_tokens = o->context_tokens;
@@ -184,6 +184,13 @@ void model_choose_file(struct core *c, struct core_model *m)
     }
 }
 
+static void offer_drop(struct core *c, const struct wire_model_offer *offer)
+{
+    name_drop(c, offer->architecture);
+    name_drop(c, offer->quantization);
+    name_drop(c, offer->chat_template);
+}
+
 void hosting_offer(struct core *c, struct core_worker *w, const struct wire_model_offer *offer)
 {
     struct core_model *m = model_get(c, offer->name);
@@ -192,14 +199,17 @@ void hosting_offer(struct core *c, struct core_worker *w, const struct wire_mode
         h = core_alloc(sizeof *h);
         h->worker = w;
         h->model = m;
+        h->offer.architecture = h->offer.quantization = h->offer.chat_template = "";
         tree_insert(&w->hosting, &h->by_worker);
         tree_insert(&m->hosts, &h->by_model);
     }
+    struct wire_model_offer old = h->offer;
     h->offer = *offer;
     h->offer.name = m->name;
     h->offer.architecture = name_intern(c, offer->architecture);
     h->offer.quantization = name_intern(c, offer->quantization);
     h->offer.chat_template = name_intern(c, offer->chat_template);
+    offer_drop(c, &old);
     h->state = WIRE_MODEL_STATE_AVAILABLE;
     h->load_asked = h->unload_asked = false;
     h->failures = 0;
@@ -223,6 +233,7 @@ void hosting_remove(struct core *c, struct core_hosting *h)
         h->worker->making_room = NULL; /* it may come back without that file */
     tree_remove(&h->worker->hosting, &h->by_worker);
     tree_remove(&h->model->hosts, &h->by_model);
+    offer_drop(c, &h->offer);
     free(h->error);
     free(h);
 }

@@ -70,7 +70,7 @@ enum err core_restore_job(struct core *c, const struct record_job *r, struct err
     struct core_job *j = job_new(c, &r->job_id);
     memcpy(j->content_digest, r->content_digest, sizeof j->content_digest);
     j->model = model_get(c, r->model);
-    j->owner = owner_get(c, &owner);
+    j->owner = owner_hold(c, &owner);
     j->worker = name_intern(c, r->worker);
     j->submit_order = r->submit_order;
     j->submitted_wall_ns = r->submitted_wall_ns;

@@ -35,10 +35,16 @@ struct core_timer {
 
 /* ---- names ---- */
 
-/* An interned string: equal text, equal pointer, for the core's life. */
+/* An interned string: equal text, equal pointer, while somebody holds it. */
 struct core_name {
     struct tree_node node;
+    uint32_t holders;
+    bool dropped;          /* in the list of names that nobody held */
+    uint64_t dropped_turn; /* when the last holder went */
+    uint64_t listed_turn;
+    struct core_name *next_dropped;
     const char *text;
+    char own[];
 };
 
 struct core_tenant {
@@ -59,6 +65,7 @@ struct core_owner {
     uint8_t key_fingerprint[32];
     const char *project;
     const char *cost_center;
+    uint32_t jobs;
 };
 
 struct core_usage {
@@ -312,6 +319,8 @@ struct core {
     struct tree timers;
     uint64_t timer_order;
     struct tree names;
+    struct core_name *dropped_names, **dropped_names_end;
+    uint64_t turns; /* that have ended */
     struct tree tenants;
     struct tree owners;
     struct tree usages;
@@ -367,13 +376,20 @@ enum core_timer_kind timer_kind(const struct core_timer *t);
 /* ---- names.c ---- */
 void names_init(struct core *c);
 void names_free(struct core *c);
-const char *name_intern(struct core *c, const char *text);
+const char *name_intern(struct core *c,
+                        const char *text); /* and held: until name_drop, or for good */
+/* The text itself stays until no effect of this turn can point to it any more. */
+void name_drop(struct core *c, const char *text);
+void name_replace(struct core *c, const char **name, const char *text);
+void names_sweep(struct core *c); /* when a turn ends */
 
 /* ---- tenant.c ---- */
 struct core_tenant *tenant_find(const struct core *c, const char *name);
 struct core_tenant *tenant_get(struct core *c, const char *name); /* made where missing */
 void tenant_touch(struct core *c, struct core_tenant *t);
-struct core_owner *owner_get(struct core *c, const struct core_owner *like);
+/* One job more, or one less, is theirs: without any they are forgotten. */
+struct core_owner *owner_hold(struct core *c, const struct core_owner *like);
+void owner_drop(struct core *c, struct core_owner *o);
 struct core_usage *usage_get(struct core *c, const char *tenant, const char *model, uint32_t day);
 void usage_touch(struct core *c, struct core_usage *u);
 void tenants_init(struct core *c);

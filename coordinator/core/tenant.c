@@ -94,22 +94,36 @@ void tenant_touch(struct core *c, struct core_tenant *t)
     c->dirty_tenants = t;
 }
 
-struct core_owner *owner_get(struct core *c, const struct core_owner *like)
+struct core_owner *owner_hold(struct core *c, const struct core_owner *like)
 {
     struct core_owner probe = *like;
     struct core_owner *o = tree_entry(tree_find(&c->owners, &probe.node), struct core_owner, node);
-    if (o != NULL)
+    if (o != NULL) {
+        o->jobs++;
         return o;
+    }
     o = core_alloc(sizeof *o);
     *o = (struct core_owner){
         .tenant = like->tenant,
         .principal = name_intern(c, like->principal),
         .project = name_intern(c, like->project),
         .cost_center = name_intern(c, like->cost_center),
+        .jobs = 1,
     };
     memcpy(o->key_fingerprint, like->key_fingerprint, sizeof o->key_fingerprint);
     tree_insert(&c->owners, &o->node);
     return o;
+}
+
+void owner_drop(struct core *c, struct core_owner *o)
+{
+    if (--o->jobs > 0)
+        return;
+    tree_remove(&c->owners, &o->node);
+    name_drop(c, o->principal);
+    name_drop(c, o->project);
+    name_drop(c, o->cost_center);
+    free(o);
 }
 
 struct core_usage *usage_get(struct core *c, const char *tenant, const char *model, uint32_t day)

@@ -238,9 +238,9 @@ void worker_hello(struct core *c, const struct core_event *event, struct core_se
     s->worker = w;
     memcpy(w->public_key, hello->public_key, sizeof w->public_key);
     memcpy(w->key_fingerprint, event->key_fingerprint, sizeof w->key_fingerprint);
-    w->device = name_intern(c, wh->device);
-    w->isa = name_intern(c, wh->isa);
-    w->build = name_intern(c, hello->build);
+    name_replace(c, &w->device, wh->device);
+    name_replace(c, &w->isa, wh->isa);
+    name_replace(c, &w->build, hello->build);
     w->threads = wh->threads;
     w->memory = (struct wire_memory){0};
     worker_memory(w, &wh->memory);

@@ -1,6 +1,9 @@
 /* What one turn may come to, and how much others may leave behind in the core. */
 #include "tests/unit/core/core_test.h"
 
+#include "coordinator/core/state.h"
+
+#include <stdio.h>
 #include <string.h>
 
 #define WALL_NS(t) (1800000000000000000u + (t)->now_ms * 1000000u)
@@ -112,11 +115,80 @@ static void a_queue_that_nobody_can_load_for_ends_over_several_turns(void **stat
     core_test_fini(&t);
 }
 
+static uint32_t owners_count(const struct core_test *t)
+{
+    return tree_count(&t->core->owners);
+}
+
+/* Each job says another project, each Hello another device: what no job and no worker says any more
+ * is forgotten, but not before the effects that may point to it are carried out. */
+static void names_are_kept_while_somebody_has_them(void **state)
+{
+    enum { JOBS = 300, KEPT = 10 };
+    struct core_test t;
+    char text[64];
+    (void)state;
+    core_test_init(&t);
+    t.config.retain_ended_jobs = KEPT;
+    core_test_open(&t);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    (void)core_test_ready_worker(&t, "w");
+    uint32_t names = tree_count(&t.core->names);
+    for (unsigned i = 0; i < JOBS; i++) {
+        struct wire_request submit = core_test_submit(client, 1, "m", 20);
+        (void)snprintf(text, sizeof text, "project %u", i);
+        submit.submit.job_id = (struct id){{1, (uint8_t)(i >> 8), (uint8_t)i}};
+        submit.submit.job.project = text;
+        assert_int_equal(core_test_ask(&t, &submit)->kind, WIRE_REQUEST_SUBMIT);
+        struct wire_request cancel = {.kind = WIRE_REQUEST_CANCEL,
+                                      .session = client,
+                                      .cancel = {.job_id = submit.submit.job_id, .reason = ""}};
+        assert_int_equal(core_test_ask(&t, &cancel)->kind, WIRE_REQUEST_CANCEL);
+    }
+    assert_int_equal(owners_count(&t), JOBS);
+    core_test_wait(&t, 70000);
+    assert_int_equal(owners_count(&t), KEPT);
+    core_test_wait(&t, 3 * t.config.lease_ms);
+    assert_in_range(tree_count(&t.core->names), KEPT, names + KEPT + 2);
+
+    struct wire_request get = {.kind = WIRE_REQUEST_GET_JOB,
+                               .session = core_test_client(&t, "c", "", 2),
+                               .get_job = {.job_id = {{1, 1, 43}}}};
+    assert_string_equal(core_test_ask(&t, &get)->get_job.info.project, "project 299");
+    core_test_fini(&t);
+}
+
+static void a_name_outlives_the_effects_that_show_it(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    const char *name = name_intern(t.core, "short-lived");
+    assert_ptr_equal(name_intern(t.core, "short-lived"), name);
+    name_drop(t.core, name);
+    core_test_end(&t);
+    uint32_t names = tree_count(&t.core->names);
+    name_drop(t.core, name); /* in this turn, whose effects may point to it */
+    core_test_end(&t);
+    core_test_end(&t);
+    assert_string_equal(name, "short-lived");
+    assert_int_equal(tree_count(&t.core->names), names);
+    assert_ptr_equal(name_intern(t.core, "short-lived"), name); /* and once more */
+    name_drop(t.core, name);
+    for (unsigned i = 0; i < 4; i++)
+        core_test_end(&t);
+    assert_int_equal(tree_count(&t.core->names), names - 1);
+    core_test_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(deadlines_that_passed_together_end_over_several_turns),
         cmocka_unit_test(a_queue_that_nobody_can_load_for_ends_over_several_turns),
+        cmocka_unit_test(names_are_kept_while_somebody_has_them),
+        cmocka_unit_test(a_name_outlives_the_effects_that_show_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
