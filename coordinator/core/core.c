@@ -38,25 +38,10 @@ void core_config_defaults(struct core_config *config)
     };
 }
 
-static uint64_t id_part(const struct core_job *j, size_t at)
-{
-    uint64_t part = 0;
-    for (size_t i = 0; i < 8; i++)
-        part = part << 8 | j->id.bytes[at + i];
-    return part;
-}
-
-/* As id_compare, in two words: it is what a restart with many jobs spends its time on. */
 static int job_id_compare(const struct tree_node *a, const struct tree_node *b)
 {
-    const struct core_job *x = tree_entry(a, const struct core_job, by_id);
-    const struct core_job *y = tree_entry(b, const struct core_job, by_id);
-    uint64_t p = id_part(x, 0), q = id_part(y, 0);
-    if (p == q) {
-        p = id_part(x, 8);
-        q = id_part(y, 8);
-    }
-    return p < q ? -1 : p > q;
+    return job_id_order(tree_entry(a, const struct core_job, by_id),
+                        tree_entry(b, const struct core_job, by_id));
 }
 
 struct core *core_new(const struct core_config *config)

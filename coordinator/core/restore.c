@@ -67,10 +67,9 @@ enum err core_restore_job(struct core *c, const struct record_job *r, struct err
                                .cost_center = r->cost_center};
     memcpy(owner.key_fingerprint, r->key_fingerprint, sizeof owner.key_fingerprint);
 
-    struct core_job *j = job_new(c, &r->job_id);
+    struct core_job *j = job_new(c, &r->job_id, owner_hold(c, &owner));
     memcpy(j->content_digest, r->content_digest, sizeof j->content_digest);
     j->model = model_get(c, r->model);
-    j->owner = owner_hold(c, &owner);
     j->worker = name_intern(c, r->worker);
     j->submit_order = r->submit_order;
     j->submitted_wall_ns = r->submitted_wall_ns;

@@ -53,6 +53,7 @@ struct core_tenant {
     uint64_t budget_tokens; /* 0: no limit */
     uint64_t reserved_tokens;
     uint64_t settled_tokens;
+    struct tree jobs; /* core_job.of_tenant: by id */
     bool dirty;
     struct core_tenant *next_dirty;
 };
@@ -97,8 +98,9 @@ struct core_job {
     struct core_job *next_hash;
     struct core_job *next_listed;
     struct tree_node by_id;
-    struct tree_node in_queue; /* of its model, while QUEUED */
-    struct tree_node by_order; /* of its model's that are queued, or of all that ended */
+    struct tree_node of_tenant; /* among its tenant's, by id */
+    struct tree_node in_queue;  /* of its model, while QUEUED */
+    struct tree_node by_order;  /* of its model's that are queued, or of all that ended */
     struct core_timer timer;
     struct core_model *model;
     struct core_owner *owner;
@@ -411,7 +413,8 @@ void reply_error(struct core_effects *fx, const struct core_event *event, enum e
 
 /* ---- job.c ---- */
 struct core_job *job_find(const struct core *c, const struct id *id);
-struct core_job *job_new(struct core *c, const struct id *id);
+struct core_job *job_new(struct core *c, const struct id *id, struct core_owner *owner);
+int job_id_order(const struct core_job *a, const struct core_job *b);
 void job_remove(struct core *c, struct core_job *j, struct core_effects *fx);
 void job_free(struct core_job *j);
 void job_move(struct core *c, struct core_job *j, enum wire_job_state to);

@@ -196,10 +196,9 @@ static void job_accept(struct core *c, const struct core_event *event, struct co
                                .cost_center = job->cost_center};
     memcpy(owner.key_fingerprint, s->key_fingerprint, sizeof owner.key_fingerprint);
 
-    struct core_job *j = job_new(c, &submit->job_id);
+    struct core_job *j = job_new(c, &submit->job_id, owner_hold(c, &owner));
     memcpy(j->content_digest, event->content_digest, sizeof j->content_digest);
     j->model = m;
-    j->owner = owner_hold(c, &owner);
     j->submit_order = c->next_order++;
     j->submitted_wall_ns = c->wall_ns;
     j->submitted_ms = j->watched_ms = c->now_ms;

@@ -39,6 +39,12 @@ static int usage_compare(const struct tree_node *a, const struct tree_node *b)
     return order;
 }
 
+static int tenant_job_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    return job_id_order(tree_entry(a, const struct core_job, of_tenant),
+                        tree_entry(b, const struct core_job, of_tenant));
+}
+
 void tenants_init(struct core *c)
 {
     tree_init(&c->tenants, tenant_compare);
@@ -76,6 +82,7 @@ struct core_tenant *tenant_get(struct core *c, const char *name)
         return t;
     t = core_alloc(sizeof *t);
     t->name = name_intern(c, name);
+    tree_init(&t->jobs, tenant_job_compare);
     t->budget_tokens = c->config->default_budget_tokens;
     for (size_t i = 0; i < c->config->n_tenants; i++) {
         if (strcmp(c->config->tenants[i].name, name) == 0)

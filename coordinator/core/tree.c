@@ -203,3 +203,48 @@ uint32_t tree_rank(const struct tree *t, const struct tree_node *probe)
     }
     return before;
 }
+
+static void cursor_push(struct tree_cursor *at, struct tree_node *n)
+{
+    if (at->depth == TREE_CURSOR_DEPTH) {
+        at->cut = true;
+        at->depth--;
+        for (uint32_t i = 0; i < at->depth; i++)
+            at->path[i] = at->path[i + 1];
+    }
+    at->path[at->depth++] = n;
+}
+
+void tree_cursor_begin(struct tree_cursor *at, const struct tree *t, struct tree_node *start,
+                       bool down)
+{
+    *at = (struct tree_cursor){.tree = t, .down = down};
+    if (start == NULL)
+        return;
+    for (struct tree_node *n = t->root; n != start;) {
+        CHECK(n != NULL);
+        bool is_low = t->compare(n, start) < 0;
+        if (is_low == down)
+            cursor_push(at, n);
+        n = is_low ? n->right : n->left;
+    }
+    cursor_push(at, start);
+}
+
+struct tree_node *tree_cursor_node(const struct tree_cursor *at)
+{
+    return at->depth > 0 ? at->path[at->depth - 1] : NULL;
+}
+
+void tree_cursor_next(struct tree_cursor *at)
+{
+    CHECK(at->depth > 0);
+    struct tree_node *here = at->path[--at->depth];
+    struct tree_node *n = at->down ? here->left : here->right;
+    for (; n != NULL; n = at->down ? n->right : n->left)
+        cursor_push(at, n);
+    if (at->depth == 0 && at->cut)
+        tree_cursor_begin(at, at->tree,
+                          at->down ? tree_below(at->tree, here) : tree_above(at->tree, here),
+                          at->down);
+}

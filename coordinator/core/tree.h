@@ -57,6 +57,23 @@ struct tree_node *tree_above(const struct tree *t, const struct tree_node *probe
 struct tree_node *tree_at_least(const struct tree *t, const struct tree_node *probe);
 struct tree_node *tree_below(const struct tree *t, const struct tree_node *probe);
 struct tree_node *tree_find(const struct tree *t, const struct tree_node *probe);
+/* A way through the tree from one node to the next, a few steps each, where tree_above walks down
+ * from the root again. Good until something is inserted or removed. */
+#define TREE_CURSOR_DEPTH 64u
+struct tree_cursor {
+    const struct tree *tree;
+    bool down; /* from high to low */
+    bool cut;  /* the tree is deeper than `path`: what is missing is searched for */
+    uint32_t depth;
+    struct tree_node *path[TREE_CURSOR_DEPTH]; /* where we are, below what comes behind it */
+};
+
+/* Begins at `start`, a node of the tree; NULL gives a cursor at its end. */
+void tree_cursor_begin(struct tree_cursor *at, const struct tree *t, struct tree_node *start,
+                       bool down);
+struct tree_node *tree_cursor_node(const struct tree_cursor *at); /* NULL at the end */
+void tree_cursor_next(struct tree_cursor *at);                    /* not at the end */
+
 /* How many nodes come before it. */
 uint32_t tree_rank(const struct tree *t, const struct tree_node *probe);
 
