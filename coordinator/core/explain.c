@@ -8,10 +8,12 @@
 
 #include <stdio.h>
 
-static void decision_clear(struct core_decision *d)
+static void decision_clear(struct core *c, struct core_decision *d)
 {
-    for (size_t i = 0; i < d->n_candidates; i++)
+    for (size_t i = 0; i < d->n_candidates; i++) {
+        name_drop(c, d->candidates[i].worker);
         free((void *)(uintptr_t)d->candidates[i].detail);
+    }
     free(d->candidates);
     *d = (struct core_decision){0};
 }
@@ -50,7 +52,7 @@ void explain_keep(struct core *c, struct core_job *j, const struct placement_row
     uint32_t slot = c->next_decision;
     c->next_decision = (slot + 1) % CORE_DECISIONS;
     struct core_decision *d = &c->decisions[slot];
-    decision_clear(d);
+    decision_clear(c, d);
     d->job_id = j->id;
     d->wall_ns = c->wall_ns;
     d->n_considered = n_rows;
@@ -68,6 +70,7 @@ void explain_keep(struct core *c, struct core_job *j, const struct placement_row
         memcpy(copy, detail, size);
         struct wire_candidate *out = &d->candidates[d->n_candidates++];
         *out = candidate_of(&rows[at], copy);
+        out->worker = name_intern(c, out->worker);
         out->chosen = at == chosen;
     }
     j->decision = slot + 1;
@@ -211,6 +214,6 @@ void explain_step(struct core *c, const struct core_event *event, struct core_se
 void explain_free(struct core *c)
 {
     for (uint32_t i = 0; c->decisions != NULL && i < CORE_DECISIONS; i++)
-        decision_clear(&c->decisions[i]);
+        decision_clear(c, &c->decisions[i]);
     free(c->decisions);
 }

@@ -133,6 +133,7 @@ void job_remove(struct core *c, struct core_job *j, struct core_effects *fx)
     timer_clear(c, &j->timer);
     c->count[j->state]--;
     owner_drop(c, j->owner);
+    name_drop(c, j->worker);
     job_free(j);
 }
 

@@ -154,8 +154,23 @@ void get_job_step(struct core *c, const struct core_event *event, struct core_se
     job_info(c, j, fx, &e->reply.reply.get_job.info);
 }
 
-static void worker_info(const struct core *c, const struct core_worker *w, struct core_effects *fx,
-                        struct wire_worker_info *ret_info)
+#define WORKERS_MODELS_MAX  65536u     /* models of workers in one answer */
+#define WORKERS_ERRORS_MAX  (4u << 20) /* text of their errors, whole */
+#define WORKERS_ERROR_SHORT 64u        /* and where that is not enough */
+
+static const char *error_clipped(struct core_effects *fx, const char *text, size_t bytes_max)
+{
+    size_t n = strlen(text);
+    if (n > bytes_max) {
+        n = bytes_max;
+        while (n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80) /* whole characters */
+            n--;
+    }
+    return effect_printf(fx, "%.*s", (int)n, text);
+}
+
+static void worker_info(const struct core *c, const struct core_worker *w, size_t error_max,
+                        struct core_effects *fx, struct wire_worker_info *ret_info)
 {
     struct wire_model_status *models =
         effect_alloc(fx, tree_count(&w->hosting), sizeof(struct wire_model_status));
@@ -166,7 +181,7 @@ static void worker_info(const struct core *c, const struct core_worker *w, struc
         *m = h->status;
         m->name = h->model->name;
         m->state = h->state;
-        m->error = h->error != NULL ? effect_text(fx, h->error) : "";
+        m->error = h->error != NULL ? error_clipped(fx, h->error, error_max) : "";
     }
     *ret_info = (struct wire_worker_info){.name = w->name,
                                           .state = w->state,
@@ -187,12 +202,29 @@ static void worker_info(const struct core *c, const struct core_worker *w, struc
 
 void list_workers_step(struct core *c, const struct core_event *event, struct core_effects *fx)
 {
+    size_t n_workers = 0, n_models = 0, n_bytes = 0;
+    for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n)) {
+        const struct core_worker *w = tree_entry(n, const struct core_worker, node);
+        n_models += tree_count(&w->hosting);
+        for (struct tree_node *k = tree_first(&w->hosting); k != NULL;
+             k = tree_above(&w->hosting, k)) {
+            const struct core_hosting *h = tree_entry(k, const struct core_hosting, by_worker);
+            n_bytes += h->error != NULL ? strlen(h->error) : 0;
+        }
+    }
+    if (n_models > WORKERS_MODELS_MAX) {
+        reply_error(fx, event, ERR_TOO_LARGE, 0,
+                    "%u workers have %zu models, no more than %u fit one answer",
+                    tree_count(&c->workers), n_models, WORKERS_MODELS_MAX);
+        return;
+    }
+    size_t error_max = n_bytes <= WORKERS_ERRORS_MAX ? LIMIT_ERROR_TEXT_BYTES : WORKERS_ERROR_SHORT;
     struct core_effect *e = reply_to(fx, event);
-    size_t n_workers = 0;
     struct wire_worker_info *rows =
         effect_alloc(fx, tree_count(&c->workers), sizeof(struct wire_worker_info));
     for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n))
-        worker_info(c, tree_entry(n, const struct core_worker, node), fx, &rows[n_workers++]);
+        worker_info(c, tree_entry(n, const struct core_worker, node), error_max, fx,
+                    &rows[n_workers++]);
     e->reply.reply.list_workers =
         (struct wire_list_workers_reply){.workers = rows, .n_workers = n_workers};
 }
@@ -254,9 +286,18 @@ void usage_step(struct core *c, const struct core_event *event, struct core_sess
                 struct core_effects *fx)
 {
     const struct wire_usage *want = &event->request->usage;
+    size_t n_match = 0;
+    for (struct tree_node *n = tree_first(&c->usages); n != NULL; n = tree_above(&c->usages, n))
+        n_match += usage_matches(tree_entry(n, const struct core_usage, node), s, want);
+    if (n_match > LIMIT_USAGE_ROWS) {
+        reply_error(fx, event, ERR_TOO_LARGE, 0,
+                    "%zu rows of usage, no more than %u fit one answer: ask for fewer days, for "
+                    "one tenant or for one model",
+                    n_match, LIMIT_USAGE_ROWS);
+        return;
+    }
     struct core_effect *e = reply_to(fx, event);
-    struct wire_usage_row *rows =
-        effect_alloc(fx, tree_count(&c->usages), sizeof(struct wire_usage_row));
+    struct wire_usage_row *rows = effect_alloc(fx, n_match, sizeof(struct wire_usage_row));
     struct wire_usage_balance *balances =
         effect_alloc(fx, tree_count(&c->tenants), sizeof(struct wire_usage_balance));
     size_t n_rows = 0, n_balances = 0;

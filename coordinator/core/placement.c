@@ -225,7 +225,7 @@ static void job_lease(struct core *c, struct core_job *j, struct core_hosting *h
     if (j->attempts < UINT8_MAX)
         j->attempts++;
     j->lease_epoch++;
-    j->worker = w->name;
+    name_replace(c, &j->worker, w->name);
     struct core_lease *l = lease_new(c, j, w, h);
     struct core_command *cmd = session_command(c, w->session, WIRE_COMMAND_RUN);
     cmd->job_id = j->id;

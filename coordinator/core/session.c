@@ -298,7 +298,7 @@ static enum err models_allowed(const struct core *c, const struct wire_worker_he
     return ERR_OK;
 }
 
-static enum err worker_allowed(const struct core *c, const struct wire_hello *hello,
+static enum err worker_allowed(struct core *c, const struct wire_hello *hello,
                                const struct core_session *s, struct errbuf *eb)
 {
     if (!c->config->open_workers) {
@@ -312,8 +312,6 @@ static enum err worker_allowed(const struct core *c, const struct wire_hello *he
                            hello->node);
     }
     const struct core_worker *w = worker_find(c, hello->node);
-    if (w == NULL && tree_count(&c->workers) >= LIMIT_WORKERS)
-        return err_set(eb, ERR_TOO_LARGE, "%u workers are known, no more are taken", LIMIT_WORKERS);
     if (w != NULL && w->session != NULL && w->session != s && w->state != WIRE_WORKER_STATE_GONE &&
         memcmp(w->public_key, hello->public_key, sizeof w->public_key) != 0)
         return err_set(eb, ERR_REFUSED, "a worker named %s is connected with another key",
@@ -322,6 +320,8 @@ static enum err worker_allowed(const struct core *c, const struct wire_hello *he
         return err_set(eb, ERR_NO_SPACE, "%s", c->frozen_text);
     if (c->stopping)
         return err_set(eb, ERR_UNAVAILABLE, "the coordinator is shutting down");
+    if (w == NULL && !workers_make_room(c))
+        return err_set(eb, ERR_TOO_LARGE, "%u workers are here, no more are taken", LIMIT_WORKERS);
     return models_allowed(c, &hello->worker, eb);
 }
 

@@ -482,6 +482,9 @@ void models_free(struct core *c);
 /* ---- worker.c ---- */
 struct core_worker *worker_find(const struct core *c, const char *name);
 struct core_worker *worker_get(struct core *c, const char *name);
+/* Where as many are known as may be, the one that has been gone for the longest time is forgotten.
+ * False where none of them is gone. */
+bool workers_make_room(struct core *c);
 void worker_hello(struct core *c, const struct core_event *event, struct core_session *s,
                   struct core_effects *fx);
 void worker_heard(struct core *c, struct core_worker *w);

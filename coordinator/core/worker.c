@@ -53,6 +53,34 @@ struct core_worker *worker_get(struct core *c, const char *name)
     return w;
 }
 
+static void worker_forget(struct core *c, struct core_worker *w)
+{
+    CHECK(w->session == NULL && tree_count(&w->leases) == 0 && tree_count(&w->hosting) == 0);
+    timer_clear(c, &w->timer);
+    tree_remove(&c->workers, &w->node);
+    name_drop(c, w->name);
+    name_drop(c, w->device);
+    name_drop(c, w->isa);
+    name_drop(c, w->build);
+    free(w);
+}
+
+bool workers_make_room(struct core *c)
+{
+    struct core_worker *longest = NULL;
+    if (tree_count(&c->workers) < LIMIT_WORKERS)
+        return true;
+    for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n)) {
+        struct core_worker *w = tree_entry(n, struct core_worker, node);
+        if (w->state == WIRE_WORKER_STATE_GONE && w->session == NULL &&
+            tree_count(&w->leases) == 0 && (longest == NULL || w->heard_ms < longest->heard_ms))
+            longest = w;
+    }
+    if (longest != NULL)
+        worker_forget(c, longest);
+    return longest != NULL;
+}
+
 void workers_touch_models(struct core *c, struct core_worker *w)
 {
     for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n))

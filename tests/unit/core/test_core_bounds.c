@@ -182,6 +182,99 @@ static void a_name_outlives_the_effects_that_show_it(void **state)
     core_test_fini(&t);
 }
 
+/* So many names of workers that are gone keep nobody out; who is here is not forgotten. */
+static void workers_that_are_gone_make_room(void **state)
+{
+    struct core_test t;
+    char name[16];
+    (void)state;
+    core_test_init(&t);
+    core_test_open(&t);
+    uint64_t first = core_test_ready_worker(&t, "here");
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    for (unsigned i = 0; i < LIMIT_WORKERS + 2; i++) {
+        (void)snprintf(name, sizeof name, "w%u", i);
+        uint64_t worker = core_test_ready_worker(&t, name);
+        assert_int_not_equal(worker, 0);
+        if (i == 0) { /* its name stays with its job */
+            struct wire_request goodbye = {
+                .kind = WIRE_REQUEST_GOODBYE, .session = first, .goodbye = {.reason = ""}};
+            (void)core_test_ask(&t, &goodbye);
+            assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+            (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_STOP, ERR_OK);
+        }
+        struct wire_request goodbye = {
+            .kind = WIRE_REQUEST_GOODBYE, .session = worker, .goodbye = {.reason = ""}};
+        (void)core_test_ask(&t, &goodbye);
+        t.now_ms++;
+        if (i == 0)
+            first = core_test_ready_worker(&t, "here");
+    }
+    assert_int_equal(tree_count(&t.core->workers), LIMIT_WORKERS);
+    assert_non_null(worker_find(t.core, "here"));
+    assert_null(worker_find(t.core, "w0"));
+    client = core_test_client(&t, "c", "", 2);
+    assert_string_equal(core_test_job(&t, client, 1).worker, "w0");
+    core_test_fini(&t);
+}
+
+static void an_answer_that_would_be_too_long_is_refused_or_cut(void **state)
+{
+    enum { WORKERS = 20, DAYS = LIMIT_USAGE_ROWS + 1 };
+    static char names[LIMIT_MODELS_PER_WORKER][8], error[1000];
+    static struct wire_model_offer offers[LIMIT_MODELS_PER_WORKER];
+    static struct wire_model_status status[LIMIT_MODELS_PER_WORKER];
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.core = core_new(&t.config);
+    for (uint32_t i = 0; i < DAYS; i++) {
+        struct record_usage usage = {.tenant = "default", .model = "m", .day = i + 1, .jobs = 1};
+        assert_int_equal(core_restore_usage(t.core, &usage, NULL), ERR_OK);
+    }
+    assert_int_equal(core_restore_end(t.core, t.now_ms * 1000000, WALL_NS(&t), 1, 1, NULL), ERR_OK);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    struct wire_request usage = {
+        .kind = WIRE_REQUEST_USAGE, .session = client, .usage = {.tenant = "", .model = ""}};
+    core_test_expect_error(core_test_ask(&t, &usage), ERR_TOO_LARGE, "65537 rows of usage");
+    usage.usage.day_from = 2;
+    assert_int_equal(core_test_ask(&t, &usage)->usage.n_rows, LIMIT_USAGE_ROWS);
+
+    memset(error, 'e', sizeof error - 1);
+    memcpy(error + 63, "\xc3\xa4", 2); /* a character that a cut would halve */
+    for (unsigned i = 0; i < LIMIT_MODELS_PER_WORKER; i++) {
+        (void)snprintf(names[i], sizeof names[i], "%u", i);
+        offers[i] = (struct wire_model_offer){
+            .name = names[i], .architecture = "", .quantization = "", .chat_template = ""};
+        status[i] = (struct wire_model_status){
+            .name = names[i], .error = error, .state = WIRE_MODEL_STATE_FAILED, .failures = 1};
+    }
+    for (unsigned i = 0; i < WORKERS; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "w%u", i);
+        struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
+                                     .hello = {.role = WIRE_ROLE_WORKER,
+                                               .node = name,
+                                               .tenant = "",
+                                               .build = "",
+                                               .worker = {.models = offers,
+                                                          .n_models = LIMIT_MODELS_PER_WORKER,
+                                                          .status = status,
+                                                          .n_status = LIMIT_MODELS_PER_WORKER,
+                                                          .device = "",
+                                                          .isa = ""}}};
+        hello.session = core_test_ask(&t, &hello)->session;
+        hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
+        assert_true(core_test_ask(&t, &hello)->hello.established);
+        struct wire_request list = {.kind = WIRE_REQUEST_LIST_WORKERS, .session = client};
+        const struct wire_list_workers_reply *r = &core_test_ask(&t, &list)->list_workers;
+        assert_int_equal(r->n_workers, i + 1);
+        /* Whole while there is room, then its beginning. */
+        assert_int_equal(strlen(r->workers[i].models[0].error), i < 16 ? 999 : 63);
+    }
+    core_test_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +282,8 @@ int main(void)
         cmocka_unit_test(a_queue_that_nobody_can_load_for_ends_over_several_turns),
         cmocka_unit_test(names_are_kept_while_somebody_has_them),
         cmocka_unit_test(a_name_outlives_the_effects_that_show_it),
+        cmocka_unit_test(workers_that_are_gone_make_room),
+        cmocka_unit_test(an_answer_that_would_be_too_long_is_refused_or_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
