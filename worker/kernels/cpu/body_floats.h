@@ -1,6 +1,10 @@
 /*
- * body_floats.h - the matrix product of F32, F16 and BF16, included by kernel_bodies.h: one row of
- * the matrix against `cols` rows of x, 32 lanes along the columns.
+ * body_floats.h - the matrix product of F32, F16 and BF16, included by kernel_bodies.h: 32 lanes
+ * along the columns.
+ *
+ * A few rows of x take a row of the matrix at a time, all lanes at once: reading it is what takes
+ * the time. More of them take three rows at a time, a vector of lanes after the other, so that
+ * every vector that is loaded meets three or four others. The lanes' sums are the same.
  */
 
 /* How much of x is walked again for each row: a share of a second-level cache. */
@@ -34,17 +38,29 @@ VEC_INLINE float body_float_element(const enum quant_type type, const uint8_t *r
     return type == QUANT_TYPE_F16 ? half_to_float(half) : bfloat_to_float(half);
 }
 
+/* One element of the result, from its groups' sums. */
+static void body_row_store(const struct kernel_matmul *m, uint32_t row, uint32_t x_row,
+                           float *partial)
+{
+    sum_group_tree(partial, m->groups, 1);
+    float *out = m->out + (size_t)x_row * m->out_stride + row;
+    float result = m->bias != NULL ? partial[0] + m->bias[row] : partial[0];
+    *out = m->accumulate ? *out + result : result;
+}
+
+#define BODY_ROW_COLS 3 /* at most, with all lanes in registers */
+
 VEC_INLINE void body_row(const enum quant_type type, const int cols, const struct kernel_matmul *m,
                          uint32_t row, uint32_t x_row)
 {
     const uint8_t *w = m->data + (size_t)row * m->cols * body_float_bytes(type);
     const float *x = m->x.floats + (size_t)x_row * m->x.float_stride;
-    float partial[VEC_DOT_COLS][SUM_GROUPS_MAX];
+    float partial[BODY_ROW_COLS][SUM_GROUPS_MAX];
     for (uint32_t g = 0; g < m->groups; g++) {
         uint32_t k = sum_group_begin(g, m->groups, m->blocks) * QUANT_BLOCK_ITEMS;
         uint32_t end = sum_group_begin(g + 1, m->groups, m->blocks) * QUANT_BLOCK_ITEMS;
         end = end < m->cols ? end : m->cols;
-        vec_f acc[VEC_DOT_COLS][BODY_VECS];
+        vec_f acc[BODY_ROW_COLS][BODY_VECS];
         BODY_UNROLL
         for (int c = 0; c < cols; c++) {
             BODY_UNROLL
@@ -75,27 +91,110 @@ VEC_INLINE void body_row(const enum quant_type type, const int cols, const struc
             partial[c][g] = sum_lane_tree(lanes, 32);
         }
     }
-    for (int c = 0; c < cols; c++) {
-        sum_group_tree(partial[c], m->groups, 1);
-        float *out = m->out + (size_t)(x_row + (uint32_t)c) * m->out_stride + row;
-        float result = m->bias != NULL ? partial[c][0] + m->bias[row] : partial[c][0];
-        *out = m->accumulate ? *out + result : result;
+    for (int c = 0; c < cols; c++)
+        body_row_store(m, row, x_row + (uint32_t)c, partial[c]);
+}
+
+/* Rows of the matrix and of x that meet at once, and columns between two visits of a sum. */
+#define BODY_TILE_ROWS  3
+#define BODY_TILE_COLS  4
+#define BODY_TILE_ITEMS 512u
+
+/* The lanes of whole blocks k .. end - 1. */
+VEC_INLINE void body_tile_lanes(const enum quant_type type, const int rows,
+                                const struct kernel_matmul *m, const uint8_t *w, const float *x,
+                                uint32_t k, uint32_t end, float (*lanes)[BODY_TILE_COLS][32])
+{
+    const size_t w_stride = m->cols * body_float_bytes(type);
+    for (uint32_t from = k; from < end; from += BODY_TILE_ITEMS) {
+        uint32_t to = end - from < BODY_TILE_ITEMS ? end : from + BODY_TILE_ITEMS;
+        for (uint32_t v = 0; v < 32; v += VEC_LANES) {
+            vec_f acc[BODY_TILE_ROWS][BODY_TILE_COLS];
+            BODY_UNROLL
+            for (int r = 0; r < rows; r++) {
+                BODY_UNROLL
+                for (int c = 0; c < BODY_TILE_COLS; c++)
+                    acc[r][c] = vec_f_load(lanes[r][c] + v);
+            }
+            for (uint32_t at = from + v; at < to; at += 32) {
+                vec_f wv[BODY_TILE_ROWS];
+                BODY_UNROLL
+                for (int r = 0; r < rows; r++)
+                    wv[r] = body_float_load(type, w + (size_t)r * w_stride, at);
+                BODY_UNROLL
+                for (int c = 0; c < BODY_TILE_COLS; c++) {
+                    vec_f xv = vec_f_load(x + (size_t)c * m->x.float_stride + at);
+                    BODY_UNROLL
+                    for (int r = 0; r < rows; r++)
+                        acc[r][c] = vec_f_fma(wv[r], xv, acc[r][c]);
+                }
+            }
+            BODY_UNROLL
+            for (int r = 0; r < rows; r++) {
+                BODY_UNROLL
+                for (int c = 0; c < BODY_TILE_COLS; c++)
+                    vec_f_store(lanes[r][c] + v, acc[r][c]);
+            }
+        }
+    }
+}
+
+VEC_INLINE void body_tile(const enum quant_type type, const int rows, const struct kernel_matmul *m,
+                          uint32_t row, uint32_t x_row)
+{
+    const size_t w_stride = m->cols * body_float_bytes(type);
+    const uint8_t *w = m->data + row * w_stride;
+    const float *x = m->x.floats + (size_t)x_row * m->x.float_stride;
+    float partial[BODY_TILE_ROWS][BODY_TILE_COLS][SUM_GROUPS_MAX];
+    for (uint32_t g = 0; g < m->groups; g++) {
+        uint32_t begin = sum_group_begin(g, m->groups, m->blocks) * QUANT_BLOCK_ITEMS;
+        uint32_t end = sum_group_begin(g + 1, m->groups, m->blocks) * QUANT_BLOCK_ITEMS;
+        end = end < m->cols ? end : m->cols;
+        uint32_t whole = end - (end - begin) % 32;
+        _Alignas(64) float lanes[BODY_TILE_ROWS][BODY_TILE_COLS][32] = {0};
+        body_tile_lanes(type, rows, m, w, x, begin, whole, lanes);
+        for (int r = 0; r < rows; r++) {
+            for (int c = 0; c < BODY_TILE_COLS; c++) {
+                /* A short last block touches only the lanes it has elements for. */
+                for (uint32_t k = whole; k < end; k++)
+                    lanes[r][c][k - whole] =
+                        fmaf(body_float_element(type, w + (size_t)r * w_stride, k),
+                             x[(size_t)c * m->x.float_stride + k], lanes[r][c][k - whole]);
+                partial[r][c][g] = sum_lane_tree(lanes[r][c], 32);
+            }
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int c = 0; c < BODY_TILE_COLS; c++)
+            body_row_store(m, row + (uint32_t)r, x_row + (uint32_t)c, partial[r][c]);
     }
 }
 
 VEC_INLINE void body_rows(const enum quant_type type, const struct kernel_matmul *m, uint32_t begin,
                           uint32_t end)
 {
-    uint32_t fit = BODY_X_BYTES / 4 / m->cols / VEC_DOT_COLS * VEC_DOT_COLS;
-    uint32_t slab = fit > VEC_DOT_COLS ? fit : VEC_DOT_COLS;
+    uint32_t fit = BODY_X_BYTES / 4 / m->cols / BODY_TILE_COLS * BODY_TILE_COLS;
+    uint32_t slab = fit > BODY_TILE_COLS ? fit : BODY_TILE_COLS;
     for (uint32_t first = 0; first < m->x.n; first += slab) {
         uint32_t last = m->x.n - first < slab ? m->x.n : first + slab;
-        for (uint32_t row = begin; row < end; row++) {
-            uint32_t i = first;
-            for (; i + VEC_DOT_COLS <= last; i += VEC_DOT_COLS)
-                body_row(type, VEC_DOT_COLS, m, row, i);
-            for (; i < last; i++)
-                body_row(type, 1, m, row, i);
+        uint32_t tiled = last - (last - first) % BODY_TILE_COLS;
+        for (uint32_t row = begin; row < end; row += BODY_TILE_ROWS) {
+            uint32_t rows = end - row < BODY_TILE_ROWS ? end - row : BODY_TILE_ROWS;
+            for (uint32_t i = first; i < tiled; i += BODY_TILE_COLS) {
+                if (rows == BODY_TILE_ROWS)
+                    body_tile(type, BODY_TILE_ROWS, m, row, i);
+                else
+                    for (uint32_t r = row; r < end; r++)
+                        body_tile(type, 1, m, r, i);
+            }
+            for (uint32_t r = row; r < row + rows; r++) {
+                if (last - tiled == 3)
+                    body_row(type, 3, m, r, tiled);
+                else if (last - tiled == 2)
+                    body_row(type, 2, m, r, tiled);
+                else if (last - tiled == 1)
+                    body_row(type, 1, m, r, tiled);
+            }
         }
     }
 }

@@ -11,7 +11,6 @@
 
 #define VEC_LANES       8
 #define VEC_COLS_MAX    4 /* columns of x beside each other: 8 of 16 registers are sums */
-#define VEC_DOT_COLS    3 /* the same where a sum takes four registers */
 #define VEC_QUERIES_MAX 3
 #define VEC_INLINE      static inline __attribute__((always_inline))
 

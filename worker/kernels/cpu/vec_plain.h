@@ -13,7 +13,6 @@
 
 #define VEC_LANES       16
 #define VEC_COLS_MAX    8
-#define VEC_DOT_COLS    8
 #define VEC_QUERIES_MAX 8
 #define VEC_INLINE      static inline
 
