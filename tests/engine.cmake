@@ -43,9 +43,13 @@ set(short)
 if(CLOISTER_SANITIZE)
   set(short --short)
 endif()
-# The model comes in the environment (CLOISTER_TEST_MODEL); without one the test is skipped.
-add_test(NAME engine_model
-  COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_model.py
-          ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_CURRENT_SOURCE_DIR}/vectors ${short})
-set_tests_properties(engine_cli engine_model PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77
+# The models come in the environment (CLOISTER_TEST_MODEL, CLOISTER_TEST_GEMMA); without them the
+# tests are skipped.
+foreach(model smollm2 gemma3)
+  add_test(NAME engine_model_${model}
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_model.py
+            ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_CURRENT_SOURCE_DIR}/vectors ${model} ${short})
+endforeach()
+set_tests_properties(engine_cli engine_model_smollm2 engine_model_gemma3
+  PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77
   ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")

@@ -1,9 +1,12 @@
 """A real model: one hash however it is run, and the tokens of another engine.
 
     CLOISTER_TEST_MODEL=SmolLM2-135M-Instruct.Q4_1.gguf \\
-        test_model.py DIRECTORY_OF_PROGRAMS VECTORS [--short]
+        test_model.py DIRECTORY_OF_PROGRAMS VECTORS smollm2 [--short]
+    CLOISTER_TEST_GEMMA=gemma-3-270m-q4_k_m.gguf \\
+        test_model.py DIRECTORY_OF_PROGRAMS VECTORS gemma3 [--short]
 
---short is for builds with a sanitizer, which take a hundred times as long: less of each. Exit code 77 where there is no model.
+--short is for builds with a sanitizer, which take a hundred times as long: less of each. Exit code
+77 where there is no model.
 """
 
 import json
@@ -13,9 +16,16 @@ import sys
 
 BIN, VECTORS = sys.argv[1], sys.argv[2]
 ENGINE = os.path.join(BIN, "cloister-engine")
-MODEL = os.environ.get("CLOISTER_TEST_MODEL", "")
-SHORT = "--short" in sys.argv[3:]
-NEAR_TIE = 0.3
+NAME = sys.argv[3]
+SHORT = "--short" in sys.argv[4:]
+
+# Where the other engine computes with float weights it has another first token at so many of the
+# recorded positions itself, in ties as near as this (tests/vectors/README.md).
+VARIABLE, POSITIONS, FLIPS, NEAR_TIE = {
+    "smollm2": ("CLOISTER_TEST_MODEL", 1079, 28, 0.3),
+    "gemma3": ("CLOISTER_TEST_GEMMA", 512, 15, 0.3),
+}[NAME]
+MODEL = os.environ.get(VARIABLE, "")
 
 
 def run(*args):
@@ -58,8 +68,8 @@ def one_hash():
 
 def greedy_tokens():
     """Each recorded token is forced after it was looked at, so that every position counts."""
-    positions = others = wrong = 0
-    with open(os.path.join(VECTORS, "greedy_smollm2.jsonl")) as f:
+    positions = others = third = wrong = 0
+    with open(os.path.join(VECTORS, "greedy_%s.jsonl" % NAME)) as f:
         lines = [json.loads(line) for line in f]
     for number, line in enumerate(lines[:3] if SHORT else lines):
         at = 0
@@ -74,20 +84,23 @@ def greedy_tokens():
                 at += 1
             else:
                 break
-            near = [t for t in (line["top2"][at], line["top2_f32"][at])
-                    if abs(t[1] - t[3]) <= NEAR_TIE and token in (t[0], t[2])]
+            ties = [t for t in (line["top2"][at], line["top2_f32"][at])
+                    if abs(t[1] - t[3]) <= NEAR_TIE]
             others += 1
-            if not near:
-                wrong += 1
+            if not any(token in (t[0], t[2]) for t in ties):
+                # Of a tie of three the two recorded ones say nothing; there are hardly any.
+                if len(ties) > 0:
+                    third += 1
+                else:
+                    wrong += 1
                 print("line %d, position %d: %d, not %s" % (number, at, token, line["top2"][at]))
             at += 1
     print("%d positions, %d with another token in a near tie, %d wrong" %
           (positions, others - wrong, wrong))
-    # The other engine differs from itself with float weights at 28 of the 1,079.
-    return wrong + (others > 54) + (positions < (100 if SHORT else 1000))
+    return wrong + (third > 2) + (others > 2 * FLIPS) + (positions < (100 if SHORT else POSITIONS))
 
 
 if not MODEL:
-    print("CLOISTER_TEST_MODEL is not set: no model to run")
+    print(VARIABLE + " is not set: no model to run")
     sys.exit(77)
 sys.exit(1 if one_hash() + greedy_tokens() else 0)
