@@ -279,6 +279,43 @@ static void large_vocabularies_draw_the_same_on_every_kernel(void **state)
     free(logits);
 }
 
+/* One token far above a crowd, each of which needs the luck of one in a hundred thousand, and some
+ * of which have it: nobody is passed over who could have won. */
+static void a_crowd_far_below_wins_its_share(void **state)
+{
+    enum { N = 262144, N_DRAWS = 24 };
+    const struct sample_kernels *kernels[4];
+    size_t n_kernels = kernels_here(kernels);
+    float *logits = calloc(N, sizeof *logits);
+    uint32_t of_the_crowd = 0;
+
+    (void)state;
+    for (uint32_t i = 0; i < N; i++)
+        logits[i] = i == N / 2 ? 0.0f : -12.0f - uniform_at(3, i);
+    for (uint32_t position = 0; position < N_DRAWS; position++) {
+        struct sampling params = sampling_default();
+        int32_t best = 0;
+        float best_sum = -INFINITY;
+        params.temperature = 1.0f;
+        params.seed = 17;
+        for (uint32_t i = 0; i < N; i++) {
+            float sum = logits[i] + nm_token_gumbel(17, position, i);
+            if (sum > best_sum) {
+                best_sum = sum;
+                best = (int32_t)i;
+            }
+        }
+        of_the_crowd += best != N / 2;
+        for (size_t k = 0; k < n_kernels; k++) {
+            struct sampler *s = sampler_new(N, kernels[k]);
+            assert_int_equal(sampler_draw(s, &params, logits, NULL, 0, position), best);
+            sampler_free(s);
+        }
+    }
+    assert_in_range(of_the_crowd, N_DRAWS / 4, N_DRAWS * 3 / 4); /* their share is a half */
+    free(logits);
+}
+
 /* The whole number by shifting bits is the one by multiplying doubles. */
 static void masses_are_what_they_say(void **state)
 {
@@ -790,6 +827,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(draws_equal_the_sorted_oracle),
         cmocka_unit_test(large_vocabularies_draw_the_same_on_every_kernel),
+        cmocka_unit_test(a_crowd_far_below_wins_its_share),
         cmocka_unit_test(masses_are_what_they_say),
         cmocka_unit_test(known_draws_stay),
         cmocka_unit_test(draws_follow_the_filtered_softmax),
