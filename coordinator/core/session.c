@@ -521,6 +521,7 @@ void session_pull_answer(struct core *c, struct core_session *s, struct core_eff
             out->run.attempt = j->attempts;
             out->run.resume_text_bytes = (uint32_t)j->text_bytes;
             out->run.tenant = j->owner->tenant->name;
+            j->lease->handed = true;
             runs[n] = (struct core_run_fill){.max_tokens = j->max_tokens, .tokens = j->tokens};
             e->reply.fill = CORE_FILL_COMMANDS;
             break;

@@ -240,6 +240,7 @@ struct core_lease {
     struct core_worker *worker;
     struct core_hosting *hosting; /* NULL until an awaited worker is back */
     uint64_t epoch;
+    bool handed;                  /* its RUN was given to the worker, which may have begun it */
     uint64_t load_tokens;         /* what it adds to lease_tokens now */
     uint64_t moved_ms;            /* last token, or the start */
     uint64_t heard_ms;            /* when the worker last spoke of it, or the start */

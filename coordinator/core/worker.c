@@ -158,6 +158,17 @@ void worker_heard(struct core *c, struct core_worker *w)
         timer_set(c, &w->timer, CORE_TIMER_WORKER, c->now_ms + c->config->lease_ms / 2);
 }
 
+/* A run that the worker never took cannot have ended it. One that ends it at once does so before
+ * its next message could show that it was taken; but then the reply that handed it out may be what
+ * was lost. It counts as given back: it is no worker's death that we know of, nor tried for ever.
+ */
+static enum lease_fault fault_of_silence(const struct core_lease *l)
+{
+    if (l->job->state == WIRE_JOB_STATE_RUNNING)
+        return LEASE_FAULT_DEATH;
+    return l->handed ? LEASE_FAULT_RETURN : LEASE_FAULT_NONE;
+}
+
 /* Every lease goes back to the queue. */
 static void leases_requeue(struct core *c, struct core_worker *w, bool died, bool left,
                            const char *why, struct core_effects *fx)
@@ -165,11 +176,9 @@ static void leases_requeue(struct core *c, struct core_worker *w, bool died, boo
     struct tree_node *n;
     while ((n = tree_first(&w->leases)) != NULL) {
         struct core_lease *l = tree_entry(n, struct core_lease, node);
-        /* A run that the worker never took cannot have ended it. */
-        bool taken = l->job->state == WIRE_JOB_STATE_RUNNING;
-        enum lease_fault fault = died && taken ? LEASE_FAULT_DEATH
-                                 : left        ? LEASE_FAULT_FULL
-                                               : LEASE_FAULT_NONE;
+        enum lease_fault fault = died   ? fault_of_silence(l)
+                                 : left ? LEASE_FAULT_FULL
+                                        : LEASE_FAULT_NONE;
         lease_requeue(c, l, fault, why, fx);
     }
 }
@@ -242,12 +251,11 @@ static void leases_reconcile(struct core *c, struct core_worker *w, struct core_
     struct tree_node *n;
     while ((n = tree_first(&kept)) != NULL) {
         struct core_lease *l = tree_entry(n, struct core_lease, node);
-        bool taken = l->job->state == WIRE_JOB_STATE_RUNNING;
         tree_remove(&kept, n);
         tree_insert(&w->leases, n);
         /* One that has not heard us for a lease's time stops its jobs, as it should. */
-        bool at_fault = died && taken && !lease_was_held_up(c, l);
-        lease_requeue(c, l, at_fault ? LEASE_FAULT_DEATH : LEASE_FAULT_NONE,
+        bool at_fault = died && !lease_was_held_up(c, l);
+        lease_requeue(c, l, at_fault ? fault_of_silence(l) : LEASE_FAULT_NONE,
                       "it came back without the job", fx);
     }
 }

@@ -261,6 +261,34 @@ static void what_does_not_fit_together_is_not_restored(void **state)
     }
 }
 
+/* It ends each worker before that can say that it has the job; all that is known is that the job
+ * was handed out. Whether the worker is back at once or falls silent, this does not go on for ever.
+ */
+static void a_job_that_ends_workers_at_once_is_given_up(void **state)
+{
+    for (int silent = 0; silent < 2; silent++) {
+        struct core_test t;
+        unsigned handed = 0;
+        (void)state;
+        core_test_init(&t);
+        core_test_open(&t);
+        (void)core_test_ready_worker(&t, "w");
+        uint64_t client = core_test_client(&t, "c", "", 2);
+        assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+        for (unsigned i = 0; i < 1000; i++) {
+            uint64_t worker = core_test_ready_worker(&t, "w");
+            handed += core_test_pull(&t, worker, 0).n_commands > 0;
+            core_test_wait(&t, silent ? t.config.lease_ms + 1000 : 4000);
+        }
+        assert_int_equal(handed, 16);
+        client = core_test_client(&t, "c", "", 2);
+        struct wire_job_info info = core_test_job(&t, client, 1);
+        assert_int_equal(info.state, WIRE_JOB_STATE_FAILED);
+        assert_non_null(strstr(info.error.text, "given back 16 times without a token"));
+        core_test_fini(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +299,7 @@ int main(void)
         cmocka_unit_test(commands_are_said_until_acked),
         cmocka_unit_test(leases_outlive_a_restart),
         cmocka_unit_test(what_does_not_fit_together_is_not_restored),
+        cmocka_unit_test(a_job_that_ends_workers_at_once_is_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
