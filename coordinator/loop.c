@@ -73,6 +73,9 @@ struct loop {
     struct pending pending;  /* head of the ring of those unanswered */
     struct arena fill;       /* what one reply brings from the store, until it is packed */
 
+    bool forked;                /* another copy of this ledger signs with our key */
+    struct errbuf unsigned_why; /* why no checkpoint is signed; empty where it is */
+
     uint64_t commit_ms;   /* when the one under way began */
     bool more;            /* the last turn was full before the inbox was empty */
     bool untaken;         /* what is in the inbox waits until peers take their replies */
@@ -160,16 +163,18 @@ static void turn_reply(struct loop *l, struct turn *turn)
 {
     struct errbuf eb = {{0}};
     struct store_txn *txn = NULL;
-    struct fill_context context = {.store = l->store,
-                                   .ledger = l->ledger,
-                                   .key = l->config->key,
-                                   .origin = l->config->origin,
-                                   .commits = l->commits,
-                                   .commit_us_median = commit_us_median(l),
-                                   .commit_us_max = l->commit_us_max,
-                                   .requests = l->requests,
-                                   .refused = l->refused,
-                                   .dropped = inbox_dropped(l->inbox)};
+    struct fill_context context = {
+        .store = l->store,
+        .ledger = l->ledger,
+        .key = l->config->key,
+        .origin = l->config->origin,
+        .commits = l->commits,
+        .commit_us_median = commit_us_median(l),
+        .commit_us_max = l->commit_us_max,
+        .requests = l->requests,
+        .refused = l->refused,
+        .unsigned_why = l->unsigned_why.text[0] != '\0' ? l->unsigned_why.text : NULL,
+        .dropped = inbox_dropped(l->inbox)};
 
     for (struct core_effect *e = turn->effects.first; e != NULL; e = e->next) {
         if (e->kind != CORE_EFFECT_REPLY)
@@ -353,33 +358,58 @@ static void turns_reset(struct loop *l)
 
 /* The core is ahead of what is on disk: it is made again from there. Who waits for a reply hears
  * that it failed, never that it was done. */
-static enum err commit_failed(struct loop *l, enum err cause, const char *text, struct errbuf *eb)
+static void core_drop(struct loop *l, enum err answer, const char *reason)
 {
-    struct errbuf reason = {{0}};
-    log_error("storing failed, nothing of it was acknowledged: %s", text);
-    (void)err_set(&reason, cause, "the coordinator cannot store: %s", text);
-    enum err answer = cause == ERR_NO_SPACE ? ERR_NO_SPACE : ERR_UNAVAILABLE;
     while (l->pending.next != &l->pending)
-        reply_error(l, l->pending.next, answer, reason.text);
+        reply_error(l, l->pending.next, answer, reason);
     turns_reset(l);
     core_free(l->core);
     l->core = NULL;
-    if (cause != ERR_NO_SPACE) {
-        storage_close(l);
-        enum err err = storage_open(l, eb);
-        if (err != ERR_OK)
-            return err_prefix(eb, err, "opening the store again after an error");
-    }
+}
+
+/* `freeze`: why nothing can be stored now, or NULL. */
+static enum err core_return(struct loop *l, const char *freeze, struct errbuf *eb)
+{
     enum err err = core_open(l, eb);
     if (err != ERR_OK)
         return err;
     if (l->stopping)
         event_plain(l, CORE_EVENT_STOP, NULL);
-    if (cause == ERR_NO_SPACE) {
-        event_plain(l, CORE_EVENT_FREEZE, reason.text);
-        l->probe_ms = clock_mono_ms() + PROBE_EVERY_MS;
-    }
+    if (freeze != NULL)
+        event_plain(l, CORE_EVENT_FREEZE, freeze);
     return ERR_OK;
+}
+
+static enum err commit_failed(struct loop *l, enum err cause, const char *text, struct errbuf *eb)
+{
+    struct errbuf reason = {{0}};
+    bool is_full = cause == ERR_NO_SPACE;
+    log_error("storing failed, nothing of it was acknowledged: %s", text);
+    (void)err_set(&reason, cause, "the coordinator cannot store: %s", text);
+    core_drop(l, is_full ? ERR_NO_SPACE : ERR_UNAVAILABLE, reason.text);
+    if (!is_full) {
+        storage_close(l);
+        enum err err = storage_open(l, eb);
+        if (err != ERR_OK)
+            return err_prefix(eb, err, "opening the store again after an error");
+    }
+    l->probe_ms = clock_mono_ms() + PROBE_EVERY_MS;
+    return core_return(l, is_full ? reason.text : NULL, eb);
+}
+
+/* The second place holds a checkpoint that is not of our log: two copies of the store are in use,
+ * or one was set back beneath us. Whatever is accepted now is in one of two logs of which only one
+ * can be kept, so nothing more is, until somebody has looked. */
+static enum err ledger_forked(struct loop *l, struct errbuf *eb)
+{
+    struct errbuf reason = {{0}};
+    (void)err_set(&reason, ERR_CORRUPT, "the ledger and its last checkpoint do not agree: %s",
+                  l->unsigned_why.text);
+    log_error("nothing more is accepted: %s", reason.text);
+    core_drop(l, ERR_UNAVAILABLE, reason.text);
+    l->forked = true;
+    l->probe_ms = UINT64_MAX; /* room on the disk would mend nothing */
+    return core_return(l, reason.text, eb);
 }
 
 static void space_probe(struct loop *l)
@@ -464,13 +494,21 @@ static enum err commit_finish(struct loop *l, struct errbuf *eb)
     l->committing = NULL;
     if (result.err != ERR_OK)
         return commit_failed(l, result.err, result.eb.text, eb);
+    l->unsigned_why = result.unsigned_why;
+    if (result.unsigned_err == ERR_OK)
+        l->unsigned_why.text[0] = '\0';
+    bool forked = result.unsigned_err == ERR_CORRUPT && !l->forked;
     if (done == NULL)
-        return ERR_OK;
+        return forked ? ledger_forked(l, eb) : ERR_OK;
     if (result.commit_us > 0)
         l->commit_us[l->commits++ % COMMITS_REMEMBERED] =
             result.commit_us > UINT32_MAX ? UINT32_MAX : (uint32_t)result.commit_us;
     if (result.commit_us > l->commit_us_max)
         l->commit_us_max = result.commit_us;
+    if (forked) { /* what is stored was accepted */
+        turn_reply(l, done);
+        return ledger_forked(l, eb);
+    }
     /* The next turn first, so that the disk works while these replies are packed. */
     if (l->gathering->n_events > 0 && turn_end(l)) {
         turn_commit(l);

@@ -32,13 +32,14 @@ struct committer {
     /* the thread's own */
     uint64_t signed_size;
     uint64_t signed_ms;
+    enum err unsigned_err; /* of the last try */
+    struct errbuf unsigned_why;
 };
 
 /* A checkpoint that cannot be written now is written later; the records are safe either way. */
 static void checkpoint_sign(struct committer *c, struct ledger *ledger, bool sign)
 {
     uint64_t size = ledger_size(ledger), now_ms = clock_mono_ms();
-    struct errbuf eb = {{0}};
     if (size == c->signed_size && !sign) {
         c->signed_ms = now_ms;
         return;
@@ -46,8 +47,10 @@ static void checkpoint_sign(struct committer *c, struct ledger *ledger, bool sig
     if (!sign && size - c->signed_size < c->config.checkpoint_records &&
         now_ms - c->signed_ms < c->config.checkpoint_ms)
         return;
-    if (ledger_checkpoint_sign(ledger, &eb) != ERR_OK)
-        log_error("checkpoint of %llu records not signed: %s", (unsigned long long)size, eb.text);
+    c->unsigned_err = ledger_checkpoint_sign(ledger, &c->unsigned_why);
+    if (c->unsigned_err != ERR_OK)
+        log_error("checkpoint of %llu records not signed: %s", (unsigned long long)size,
+                  c->unsigned_why.text);
     else
         c->signed_size = size;
     c->signed_ms = now_ms;
@@ -76,6 +79,8 @@ static void *committer_thread(void *arg)
         }
         if (r.err == ERR_OK)
             checkpoint_sign(c, ledger, sign);
+        r.unsigned_err = c->unsigned_err;
+        r.unsigned_why = c->unsigned_why;
 
         pthread_mutex_lock(&c->mutex);
         c->result = r;

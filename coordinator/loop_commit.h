@@ -40,6 +40,10 @@ struct committer_result {
     enum err err;
     struct errbuf eb;
     uint64_t commit_us; /* 0 where there was nothing to commit */
+    /* Why the last checkpoint that was due is not signed; ERR_OK when it is. The records are safe
+     * either way. */
+    enum err unsigned_err;
+    struct errbuf unsigned_why;
 };
 /* False while it is still working. */
 bool committer_take(struct committer *c, struct committer_result *ret_result);

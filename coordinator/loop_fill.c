@@ -316,8 +316,23 @@ static enum err hello_fill(const struct fill_context *context, struct core_effec
     return err;
 }
 
+/* A reason more why the cluster is not healthy. */
+static enum err reason_add(struct wire_status_reply *r, const char *reason, struct arena *arena,
+                           struct errbuf *eb)
+{
+    const char **reasons = arena_alloc_array(arena, r->n_reasons + 1, sizeof *reasons);
+    if (reasons == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for a status");
+    for (size_t i = 0; i < r->n_reasons; i++)
+        reasons[i] = r->reasons[i];
+    reasons[r->n_reasons++] = reason;
+    r->reasons = reasons;
+    r->healthy = false;
+    return ERR_OK;
+}
+
 static enum err status_fill(const struct fill_context *context, struct core_effect *e,
-                            struct errbuf *eb)
+                            struct arena *arena, struct errbuf *eb)
 {
     struct wire_status_reply *r = &e->reply.reply.status;
     struct store_stat stat;
@@ -335,7 +350,7 @@ static enum err status_fill(const struct fill_context *context, struct core_effe
     r->requests = context->requests;
     r->refused = context->refused;
     r->dropped = context->dropped;
-    return ERR_OK;
+    return context->unsigned_why != NULL ? reason_add(r, context->unsigned_why, arena, eb) : ERR_OK;
 }
 
 enum err fill_reply(struct fill_context *context, struct store_txn *txn, struct core_effect *effect,
@@ -357,7 +372,7 @@ enum err fill_reply(struct fill_context *context, struct store_txn *txn, struct 
     case CORE_FILL_LEDGER:
         return ledger_fill(context, effect, arena, eb);
     case CORE_FILL_STATUS:
-        return status_fill(context, effect, eb);
+        return status_fill(context, effect, arena, eb);
     }
     return err_set(eb, ERR_INTERNAL, "a reply asks for an unknown fill");
 }

@@ -21,6 +21,7 @@ struct fill_context {
     uint64_t commit_us_median;
     uint64_t commit_us_max;
     uint64_t requests, refused, dropped;
+    const char *unsigned_why; /* why no checkpoint is signed; NULL where one is */
     /* out: a job that was to run and cannot be read from the store; zero: none */
     struct id unreadable;
 };
