@@ -23,6 +23,9 @@ cloister_unit_test(model_tokenizer SOURCES unit/model/test_tokenizer.c
 
 cloister_unit_test(model_prompt_bound SOURCES unit/model/test_prompt_bound.c
                    LIBS cloister_gguf_build cloister_model)
+cloister_unit_test(model_tokenizer_merge SOURCES unit/model/test_tokenizer_merge.c
+                   LIBS cloister_gguf_build cloister_model)
+
 cloister_unit_test(model_chat SOURCES unit/model/test_chat.c LIBS cloister_test_vectors)
 add_test(NAME model_chat_smollm2 COMMAND test_model_chat smollm2
          WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
@@ -33,3 +36,8 @@ cloister_unit_test(model_tokenizer_no_jit SOURCES unit/model/test_tokenizer.c un
                    LIBS cloister_gguf_build cloister_model)
 cloister_unit_test(model_vectors_no_jit SOURCES unit/model/test_vectors.c unit/model/no_jit.c
                    LIBS cloister_test_vectors)
+
+# Not a test: `bench_tokenizer FILE...` prints the megabytes a second of each kind of text.
+add_executable(bench_tokenizer bench/bench_tokenizer.c)
+target_link_libraries(bench_tokenizer PRIVATE cloister_model)
+cloister_target(bench_tokenizer)

@@ -1,11 +1,9 @@
 /*
- * bench_tokenizer FILE...: megabytes a second of each vocabulary's tokenizer on a megabyte of each
- * kind of text. The aim is 5 MB/s for every kind, and for runs of one character no less than for
- * prose. Processor time of this thread, the best of some runs, so that a busy machine does not
- * count.
- *
- *   bench_tokenizer --text KIND     writes that kind of text, for another engine to be measured
- * with
+ * bench_tokenizer [--against PROGRAM] FILE...: megabytes a second of each vocabulary's tokenizer on
+ * a megabyte of each kind of text. The aim is 5 MB/s for every kind, and for runs of one character
+ * no less than for prose. Processor time of this thread, the best of some runs, so that a busy
+ * machine counts little. PROGRAM is another engine's: `PROGRAM FILE TEXTFILE` prints its seconds
+ * and how many ids it made (llama_tokenizer.c).
  */
 #include "common/buf.h"
 #include "common/check.h"
@@ -15,8 +13,10 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define TEXT_SIZE ((size_t)1 << 20)
 #define RUNS      5
@@ -180,9 +180,39 @@ static double now_s(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static enum err bench_text(const struct tokenizer *t, const struct text_kind *kind, struct buf *b,
+/* Seconds of the other engine for the same text, and a mark where it makes another number of ids.
+ */
+static void print_against(const char *program, const char *model, const struct buf *b, double our_s,
+                          size_t n_ids)
+{
+    char path[] = "/tmp/bench_tokenizer.XXXXXX";
+    char command[1024];
+    double s = 0;
+    size_t n = 0;
+    int fd = mkstemp(path);
+    CHECK(fd >= 0 && write(fd, b->data, b->size) == (ssize_t)b->size && close(fd) == 0);
+    (void)snprintf(command, sizeof command, "'%s' '%s' '%s' 2>/dev/null", program, model, path);
+    FILE *pipe = popen(command, "r");
+    if (pipe != NULL && fscanf(pipe, "%lf %zu", &s, &n) == 2)
+        printf("   llama.cpp %6.1f MB/s, ratio %5.1f%s", (double)b->size / s / 1e6, s / our_s,
+               n == n_ids ? "" : ", other ids");
+    else
+        printf("   llama.cpp gives no answer");
+    if (pipe != NULL)
+        (void)pclose(pipe);
+    (void)unlink(path);
+}
+
+struct bench {
+    const struct tokenizer *t;
+    const char *path;
+    const char *against; /* NULL for none */
+};
+
+static enum err bench_text(const struct bench *bench, const struct text_kind *kind, struct buf *b,
                            double *ret_mb_s, struct errbuf *eb)
 {
+    const struct tokenizer *t = bench->t;
     struct tokens ids = {0};
     struct buf back;
     double best_s = 1e9;
@@ -209,15 +239,19 @@ static enum err bench_text(const struct tokenizer *t, const struct text_kind *ki
         goto out;
     }
     *ret_mb_s = (double)b->size / best_s / 1e6;
-    printf("  %-14s %8zu tokens   encode %7.1f MB/s   decode %7.1f MB/s\n", kind->name, ids.count,
+    printf("  %-14s %8zu tokens   encode %7.1f MB/s   decode %7.1f MB/s", kind->name, ids.count,
            *ret_mb_s, (double)b->size / decode_s / 1e6);
+    if (bench->against != NULL)
+        print_against(bench->against, bench->path, b, best_s, ids.count);
+    putchar('\n');
+    (void)fflush(stdout);
 out:
     tokens_fini(&ids);
     buf_fini(&back);
     return err;
 }
 
-static int bench_file(const char *path)
+static int bench_file(const char *path, const char *against)
 {
     struct gguf *g = NULL;
     struct tokenizer *t = NULL;
@@ -236,7 +270,7 @@ static int bench_file(const char *path)
                tokenizer_vocab_size(t), (now_s() - start_s) * 1e3);
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0] && err == ERR_OK; i++) {
         double mb_s = 0;
-        err = bench_text(t, &kinds[i], &b, &mb_s, &eb);
+        err = bench_text(&(struct bench){t, path, against}, &kinds[i], &b, &mb_s, &eb);
         if (err == ERR_INVALID) {
             printf("  %-14s not in this vocabulary: %s\n", kinds[i].name, eb.text);
             err = ERR_OK;
@@ -256,32 +290,21 @@ static int bench_file(const char *path)
     return err == ERR_OK ? 0 : 1;
 }
 
-static int write_text(const char *name)
-{
-    struct buf b;
-    int rc = 1;
-    buf_init(&b);
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        if (strcmp(kinds[i].name, name) != 0)
-            continue;
-        fill(&kinds[i], &b);
-        rc = fwrite(b.data, 1, b.size, stdout) == b.size && fflush(stdout) == 0 ? 0 : 1;
-    }
-    if (b.size == 0)
-        (void)fprintf(stderr, "bench_tokenizer: no kind of text '%s'\n", name);
-    buf_fini(&b);
-    return rc;
-}
-
 int main(int argc, char **argv)
 {
     static char *small[] = {"tests/vectors/mini_bpe.gguf", "tests/vectors/mini_spm.gguf"};
-    char **paths = argc > 1 ? argv + 1 : small;
-    int n_paths = argc > 1 ? argc - 1 : 2;
+    const char *against = NULL;
     int rc = 0;
-    if (argc == 3 && strcmp(argv[1], "--text") == 0)
-        return write_text(argv[2]);
+    argv++;
+    argc--;
+    if (argc > 1 && strcmp(argv[0], "--against") == 0) {
+        against = argv[1];
+        argv += 2;
+        argc -= 2;
+    }
+    char **paths = argc > 0 ? argv : small;
+    int n_paths = argc > 0 ? argc : 2;
     for (int i = 0; i < n_paths; i++)
-        rc |= bench_file(paths[i]);
+        rc |= bench_file(paths[i], against);
     return rc;
 }

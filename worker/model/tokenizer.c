@@ -152,8 +152,9 @@ static enum err read_tokens(struct tokenizer *t, const struct gguf *g, struct er
         return err_set(eb, ERR_TOO_LARGE, "key '" KEY_TOKENS "': %" PRIu64 " bytes of text in all",
                        total);
     t->tokens = calloc((size_t)count, sizeof *t->tokens);
+    t->whole = calloc((size_t)count, sizeof *t->whole);
     t->blob = malloc((size_t)total * 2 + 1);
-    if (t->tokens == NULL || t->blob == NULL)
+    if (t->tokens == NULL || t->whole == NULL || t->blob == NULL)
         return err_set(eb, ERR_NO_MEMORY, "no memory for %" PRIu64 " tokens", count);
     for (uint64_t id = 0; id < count; id++) {
         struct gguf_string s = gguf_array_string(g, KEY_TOKENS, id);
@@ -391,7 +392,9 @@ static void find_byte_ids(struct tokenizer *t)
         char text[8];
         int32_t id;
         if (t->family == TOKENIZER_FAMILY_BPE) {
-            id = text_map_find(t, text, byte_alphabet_encode((uint8_t)byte, text));
+            t->alphabet_size[byte] =
+                (uint8_t)byte_alphabet_encode((uint8_t)byte, t->alphabet[byte]);
+            id = text_map_find(t, t->alphabet[byte], t->alphabet_size[byte]);
             if (id >= 0 && !t->tokens[id].mergeable)
                 id = -1;
         } else {
@@ -503,6 +506,8 @@ enum err tokenizer_open(struct tokenizer **ret_tokenizer, const struct gguf *g, 
         e = err_set(eb, ERR_INVALID,
                     "key '" KEY_TOKENS "': there is no token '\\xe2\\x96\\x81' (U+2581), which "
                     "stands for a space");
+    else
+        e = spm_joins_init(t, eb);
     if (e == ERR_OK)
         e = trie_new(&t->specials, t, eb);
     if (e == ERR_OK)
@@ -524,6 +529,8 @@ void tokenizer_close(struct tokenizer *t)
     pre_tokenizer_free(t->splitter);
     free(t->texts.slots);
     free(t->pairs.slots);
+    free(t->joins);
+    free((void *)t->whole);
     free(t->merges);
     free(t->tokens);
     free(t->blob);

@@ -20,8 +20,8 @@
  *
  * Linear: a megabyte of one letter, spaces or digits takes no longer than prose.
  *
- * Ownership: the tokenizer copies what it needs; the gguf may be closed. Thread: read-only after
- * open; encode and decode from any thread.
+ * Ownership: the tokenizer copies what it needs; the gguf may be closed. Thread: any, once it is
+ * open; what an encode learns about the vocabulary is the same in all of them.
  */
 #ifndef CLOISTER_WORKER_MODEL_TOKENIZER_H
 #define CLOISTER_WORKER_MODEL_TOKENIZER_H

@@ -1,49 +1,38 @@
 /*
- * tokenizer_encode.c - merges of neighbouring symbols, for both families.
+ * tokenizer_encode.c - a text into words, a word into ids.
  *
- * Symbols are a linked list in an array; a heap holds the merges that are possible now, best
- * first and leftmost among equals, as one 64-bit number: (order << 32 | left symbol). Each merge
- * takes one number out and puts two in at most, so a word of n symbols takes O(n log n). An entry
- * whose symbols have changed since is recognised when it comes up and dropped.
+ * Byte-level BPE cuts at its pre-tokenizer's borders. SentencePiece has no words of its own, but no
+ * merge can cross a place where two bytes meet that stand side by side in no token, and in most
+ * vocabularies no token has a space behind anything else: so the text falls into words there too,
+ * each of which is merged for itself, with the same result.
+ *
+ * Most words are tokens. Whether a token's text merges to the token and not to others is found out
+ * the first time that it comes up as a word, and remembered.
  */
 #include "worker/model/tokenizer_internal.h"
 
 #include "common/utf8.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define NO_SYMBOL UINT32_MAX
-
-struct symbol {
-    uint32_t prev;
-    uint32_t next;
-    uint32_t start; /* SPM: bytes in the escaped text */
-    union {
-        int32_t id;    /* BPE: its token, -1 once it is merged away */
-        uint32_t size; /* SPM: 0 once it is merged away */
-    };
-};
 
 struct encoder {
     const struct tokenizer *t;
     const uint8_t *text; /* all of it, for offsets in messages */
     struct tokens *tokens;
     struct errbuf *eb;
-    struct symbol *symbols;
-    size_t symbols_capacity;
-    uint64_t *heap;
-    size_t heap_count;
-    size_t heap_capacity;
-    struct buf scratch;
+    struct merger merger;
+    uint8_t *escaped; /* SPM: a piece of text with U+2581 for its spaces */
+    size_t escaped_capacity;
 };
 
 /* Bytes of the character at `p`, 0 where there is no valid one. */
-static size_t utf8_size(const uint8_t *p, size_t size)
+static inline size_t utf8_size(const uint8_t *p, size_t size)
 {
     uint32_t code;
-    return utf8_decode(p, size, &code);
+    return size > 0 && p[0] < 0x80 ? 1 : utf8_decode(p, size, &code);
 }
 
 void tokens_fini(struct tokens *t)
@@ -76,142 +65,70 @@ static enum err append(struct encoder *e, int32_t id)
     return tokens_append(e->tokens, id) == ERR_OK ? ERR_OK : out_of_memory(e);
 }
 
-/* --- the heap --- */
-
-static enum err heap_push(struct encoder *e, uint64_t entry)
+/* The token whose text the word is, or -1. */
+static int32_t whole_token(const struct tokenizer *t, const void *text, size_t size)
 {
-    if (e->heap_count == e->heap_capacity) {
-        size_t capacity = e->heap_capacity < 256 ? 256 : e->heap_capacity * 2;
-        uint64_t *heap = realloc(e->heap, capacity * sizeof *heap);
-        if (heap == NULL)
-            return out_of_memory(e);
-        e->heap = heap;
-        e->heap_capacity = capacity;
-    }
-    size_t at = e->heap_count++;
-    while (at > 0 && entry < e->heap[(at - 1) / 2]) {
-        e->heap[at] = e->heap[(at - 1) / 2];
-        at = (at - 1) / 2;
-    }
-    e->heap[at] = entry;
-    return ERR_OK;
+    int32_t id = text_map_find(t, text, size);
+    return id >= 0 && t->tokens[id].mergeable ? id : -1;
 }
 
-static uint64_t heap_pop(struct encoder *e)
+static bool whole_is(const struct tokenizer *t, int32_t id, enum whole whole)
 {
-    uint64_t top = e->heap[0];
-    uint64_t last = e->heap[--e->heap_count];
-    size_t at = 0;
-    for (;;) {
-        size_t child = 2 * at + 1;
-        if (child >= e->heap_count)
-            break;
-        if (child + 1 < e->heap_count && e->heap[child + 1] < e->heap[child])
-            child++;
-        if (last <= e->heap[child])
-            break;
-        e->heap[at] = e->heap[child];
-        at = child;
-    }
-    if (e->heap_count > 0)
-        e->heap[at] = last;
-    return top;
+    return atomic_load_explicit(&t->whole[id], memory_order_relaxed) == whole;
 }
 
-static enum err symbols_reserve(struct encoder *e, size_t count)
+static void whole_learn(const struct tokenizer *t, int32_t id, bool merges_to_itself)
 {
-    if (count <= e->symbols_capacity)
-        return ERR_OK;
-    size_t capacity = count < 256 ? 256 : count;
-    struct symbol *symbols = realloc(e->symbols, capacity * sizeof *symbols);
-    if (symbols == NULL)
-        return out_of_memory(e);
-    e->symbols = symbols;
-    e->symbols_capacity = capacity;
-    return ERR_OK;
-}
-
-static void symbols_join(struct encoder *e, uint32_t left, uint32_t right)
-{
-    struct symbol *s = e->symbols;
-    s[left].next = s[right].next;
-    if (s[right].next != NO_SYMBOL)
-        s[s[right].next].prev = left;
+    if (id >= 0)
+        atomic_store_explicit(&t->whole[id], merges_to_itself ? WHOLE_YES : WHOLE_NO,
+                              memory_order_relaxed);
 }
 
 /* --- byte-level BPE --- */
 
-static enum err bpe_offer(struct encoder *e, uint32_t left)
+static int32_t bpe_whole_token(const struct tokenizer *t, const uint8_t *word, size_t size)
 {
-    const struct symbol *s = e->symbols;
-    if (left == NO_SYMBOL || s[left].next == NO_SYMBOL)
-        return ERR_OK;
-    int64_t rank = pair_map_find(e->t, s[left].id, s[s[left].next].id);
-    return rank < 0 ? ERR_OK : heap_push(e, (uint64_t)rank << 32 | left);
-}
-
-static enum err bpe_merge(struct encoder *e, uint32_t count)
-{
-    struct symbol *s = e->symbols;
-    enum err err = ERR_OK;
-    e->heap_count = 0;
-    for (uint32_t i = 0; i + 1 < count && err == ERR_OK; i++)
-        err = bpe_offer(e, i);
-    while (e->heap_count > 0 && err == ERR_OK) {
-        uint64_t entry = heap_pop(e);
-        const struct merge *m = &e->t->merges[entry >> 32];
-        uint32_t left = (uint32_t)entry;
-        uint32_t right = s[left].next;
-        if (s[left].id != m->left || right == NO_SYMBOL || s[right].id != m->right)
-            continue;
-        s[left].id = m->merged;
-        s[right].id = -1;
-        symbols_join(e, left, right);
-        err = bpe_offer(e, s[left].prev);
-        if (err == ERR_OK)
-            err = bpe_offer(e, left);
-    }
-    for (uint32_t i = 0; i != NO_SYMBOL && err == ERR_OK; i = s[i].next)
-        err = append(e, s[i].id);
-    return err;
-}
-
-/* A word that is a token by itself, for the models that look there before they merge. */
-static int32_t bpe_whole_word(struct encoder *e, const uint8_t *word, size_t size)
-{
-    if (size > e->t->text_size_max)
-        return -1;
     char text[2 * TOKENIZER_TOKEN_MAX];
     size_t used = 0;
-    for (size_t i = 0; i < size; i++)
-        used += byte_alphabet_encode(word[i], text + used);
-    int32_t id = text_map_find(e->t, text, used);
-    return id >= 0 && e->t->tokens[id].mergeable ? id : -1;
+    if (size > t->text_size_max)
+        return -1;
+    for (size_t i = 0; i < size; i++) {
+        memcpy(text + used, t->alphabet[word[i]], 2);
+        used += t->alphabet_size[word[i]];
+    }
+    return whole_token(t, text, used);
 }
 
 static enum err bpe_word(void *context, const uint8_t *word, size_t size)
 {
     struct encoder *e = context;
-    if (e->t->ignore_merges) {
-        int32_t id = bpe_whole_word(e, word, size);
-        if (id >= 0)
-            return append(e, id);
-    }
-    enum err err = symbols_reserve(e, size);
-    if (err != ERR_OK)
-        return err;
+    const struct tokenizer *t = e->t;
+    struct merger *m = &e->merger;
+    if (size == 1 && t->byte_ids[word[0]] >= 0)
+        return append(e, t->byte_ids[word[0]]);
+    int32_t whole = bpe_whole_token(t, word, size);
+    if (whole >= 0 && (t->ignore_merges || whole_is(t, whole, WHOLE_YES)))
+        return append(e, whole);
+
+    if (merger_reserve(m, size) != ERR_OK)
+        return out_of_memory(e);
     for (size_t i = 0; i < size; i++) {
-        int32_t id = e->t->byte_ids[word[i]];
+        int32_t id = t->byte_ids[word[i]];
         if (id < 0)
             return err_set(e->eb, ERR_INVALID,
                            "byte %zu of the text is 0x%02x, for which this model's vocabulary has "
                            "no token",
                            (size_t)(word + i - e->text), word[i]);
-        e->symbols[i] = (struct symbol){.prev = i > 0 ? (uint32_t)i - 1 : NO_SYMBOL,
-                                        .next = i + 1 < size ? (uint32_t)i + 1 : NO_SYMBOL,
-                                        .id = id};
+        m->pieces[i] = (struct piece){.start = (uint32_t)i, .size = 1, .id = id};
     }
-    return bpe_merge(e, (uint32_t)size);
+    size_t count = size;
+    if (merger_run(m, &count) != ERR_OK)
+        return out_of_memory(e);
+    whole_learn(t, whole, count == 1 && m->pieces[0].id == whole);
+    enum err err = ERR_OK;
+    for (size_t i = 0; i < count && err == ERR_OK; i++)
+        err = append(e, m->pieces[i].id);
+    return err;
 }
 
 /* Bytes that are not UTF-8 are words of their own: the patterns are about characters. */
@@ -238,114 +155,168 @@ static enum err bpe_fragment(struct encoder *e, const uint8_t *text, size_t size
 
 /* --- SentencePiece --- */
 
-/* Numbers that sort as floats do, the greatest first. -0 and +0 are one score. */
-static uint32_t spm_order(float score)
+#define SPACE      "\u2581"
+#define SPACE_SIZE 3u
+
+/* U+2581 counts as one byte on both sides of a border, one that UTF-8 has no use for: its own bytes
+ * begin and end other characters that words are full of. */
+enum { SPACE_KEY = 0xff };
+
+static inline bool is_space(const uint8_t *p, size_t size)
 {
-    uint32_t bits;
-    float positive_zero = score + 0.0f;
-    memcpy(&bits, &positive_zero, sizeof bits);
-    uint32_t ascending = bits >> 31 ? ~bits : bits | 0x80000000u;
-    return ~ascending;
+    return size >= SPACE_SIZE && memcmp(p, SPACE, SPACE_SIZE) == 0;
 }
 
-static int32_t spm_token(const struct encoder *e, uint32_t start, size_t size)
+static inline unsigned left_key(const uint8_t *text, size_t at)
 {
-    int32_t id = text_map_find(e->t, e->scratch.data + start, size);
-    return id >= 0 && e->t->tokens[id].mergeable ? id : -1;
+    return at >= SPACE_SIZE && is_space(text + at - SPACE_SIZE, SPACE_SIZE) ? SPACE_KEY
+                                                                            : text[at - 1];
 }
 
-/* The token that symbol `left` and its neighbour make together, or -1. */
-static int32_t spm_pair(const struct encoder *e, uint32_t left)
+static inline unsigned right_key(const uint8_t *text, size_t size, size_t at)
 {
-    const struct symbol *s = e->symbols;
-    if (left == NO_SYMBOL || s[left].size == 0 || s[left].next == NO_SYMBOL)
-        return -1;
-    return spm_token(e, s[left].start, (size_t)s[left].size + s[s[left].next].size);
+    return is_space(text + at, size - at) ? SPACE_KEY : text[at];
 }
 
-static enum err spm_offer(struct encoder *e, uint32_t left)
+static inline bool spm_joins(const struct tokenizer *t, unsigned left, unsigned right)
 {
-    int32_t id = spm_pair(e, left);
-    if (id < 0)
-        return ERR_OK;
-    return heap_push(e, (uint64_t)spm_order(e->t->tokens[id].score) << 32 | left);
+    return ((unsigned)t->joins[left * 32 + right / 8] >> (right % 8) & 1u) != 0;
 }
 
-static enum err spm_symbol(struct encoder *e, const struct symbol *s, size_t fragment_at)
+enum err spm_joins_init(struct tokenizer *t, struct errbuf *eb)
 {
-    const uint8_t *bytes = e->scratch.data + s->start;
-    int32_t id = spm_token(e, s->start, s->size);
-    if (id >= 0)
-        return append(e, id);
+    t->joins = calloc(256 * 32, 1);
+    if (t->joins == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for the pairs of bytes in tokens");
+    for (int32_t id = 0; id < t->n_tokens; id++) {
+        const struct token *token = &t->tokens[id];
+        const uint8_t *text = (const uint8_t *)t->blob + token->text;
+        if (!token->mergeable)
+            continue;
+        for (size_t at = 1; at < token->text_size; at++) {
+            unsigned left = left_key(text, at);
+            unsigned right = right_key(text, token->text_size, at);
+            uint8_t *bits = &t->joins[left * 32 + right / 8];
+            *bits = (uint8_t)(*bits | 1u << (right % 8));
+        }
+    }
+    return ERR_OK;
+}
+
+/* A character that is no token. */
+static enum err spm_unknown(struct encoder *e, const struct piece *p, size_t fragment_at)
+{
+    const struct tokenizer *t = e->t;
+    const uint8_t *bytes = e->escaped + p->start;
     enum err err = ERR_OK;
     bool known = true;
-    for (uint32_t i = 0; i < s->size; i++)
-        known = known && e->t->byte_ids[bytes[i]] >= 0;
-    for (uint32_t i = 0; i < s->size && known && err == ERR_OK; i++)
-        err = append(e, e->t->byte_ids[bytes[i]]);
+    for (uint32_t i = 0; i < p->size; i++)
+        known = known && t->byte_ids[bytes[i]] >= 0;
+    for (uint32_t i = 0; i < p->size && known && err == ERR_OK; i++)
+        err = append(e, t->byte_ids[bytes[i]]);
     if (known)
         return err;
-    if (e->t->unknown >= 0)
-        return append(e, e->t->unknown);
+    if (t->unknown >= 0)
+        return append(e, t->unknown);
     return err_set(e->eb, ERR_INVALID,
                    "in the text from byte %zu on is the byte 0x%02x in a character for which this "
                    "model's vocabulary has no token, nor one for its bytes, nor an unknown token",
                    fragment_at, bytes[0]);
 }
 
+/* Bytes of the character at `at` in the escaped text, or 1. */
+static inline size_t spm_char_size(const struct encoder *e, size_t at, size_t end)
+{
+    if (e->escaped[at] < 0x80)
+        return 1;
+    if (is_space(e->escaped + at, end - at))
+        return SPACE_SIZE;
+    size_t n = utf8_size(e->escaped + at, end - at);
+    return n > 0 ? n : 1;
+}
+
+/* The bytes from `start` to `end` of the escaped text; nothing merges across its ends. */
+static enum err spm_word(struct encoder *e, size_t start, size_t end, size_t fragment_at)
+{
+    const struct tokenizer *t = e->t;
+    struct merger *m = &e->merger;
+    int32_t whole = whole_token(t, e->escaped + start, end - start);
+    if (whole >= 0 && whole_is(t, whole, WHOLE_YES))
+        return append(e, whole);
+    if (merger_reserve(m, end - start) != ERR_OK)
+        return out_of_memory(e);
+    size_t count = 0;
+    for (size_t at = start; at < end; count++) {
+        size_t n = spm_char_size(e, at, end);
+        m->pieces[count] = (struct piece){.start = (uint32_t)at, .size = (uint32_t)n, .id = -1};
+        at += n;
+    }
+    m->text = e->escaped;
+    if (merger_run(m, &count) != ERR_OK)
+        return out_of_memory(e);
+    whole_learn(t, whole, count == 1);
+    if (count == 1)
+        m->pieces[0].id = whole;
+    enum err err = ERR_OK;
+    for (size_t i = 0; i < count && err == ERR_OK; i++) {
+        const struct piece *p = &m->pieces[i];
+        int32_t id =
+            p->id >= 0 || count == 1 ? p->id : whole_token(t, e->escaped + p->start, p->size);
+        err = id >= 0 ? append(e, id) : spm_unknown(e, p, fragment_at);
+    }
+    return err;
+}
+
+/* Gives the size of `text` in e->escaped, where it gets U+2581 for spaces. */
+static enum err spm_escape(struct encoder *e, const uint8_t *text, size_t size, bool prefix,
+                           size_t *ret_size)
+{
+    size_t need = size + SPACE_SIZE;
+    for (size_t i = 0; i < size; i++)
+        need += text[i] == ' ' ? SPACE_SIZE - 1 : 0;
+    if (need > e->escaped_capacity) {
+        free(e->escaped);
+        e->escaped_capacity = 0;
+        e->escaped = malloc(need);
+        if (e->escaped == NULL)
+            return out_of_memory(e);
+        e->escaped_capacity = need;
+    }
+    uint8_t *out = e->escaped;
+    if (prefix) {
+        memcpy(out, SPACE, SPACE_SIZE);
+        out += SPACE_SIZE;
+    }
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] == ' ') {
+            memcpy(out, SPACE, SPACE_SIZE);
+            out += SPACE_SIZE;
+        } else {
+            *out++ = text[i];
+        }
+    }
+    *ret_size = (size_t)(out - e->escaped);
+    return ERR_OK;
+}
+
 static enum err spm_fragment(struct encoder *e, const uint8_t *text, size_t size, bool prefix)
 {
-    struct buf *b = &e->scratch;
-    enum err err;
-    buf_clear(b);
-    if (prefix)
-        buf_append_str(b, "\u2581");
-    for (size_t i = 0; i < size; i++) {
-        if (text[i] == ' ')
-            buf_append_str(b, "\u2581");
-        else
-            buf_append_byte(b, text[i]);
+    size_t end = 0;
+    size_t start = 0;
+    enum err err = spm_escape(e, text, size, prefix, &end);
+    unsigned left = 0;
+    for (size_t at = 0; at < end && err == ERR_OK;) {
+        size_t n = spm_char_size(e, at, end);
+        unsigned right = right_key(e->escaped, end, at);
+        if (at > start && !spm_joins(e->t, left, right)) {
+            err = spm_word(e, start, at, (size_t)(text - e->text));
+            start = at;
+        }
+        left = right == SPACE_KEY ? SPACE_KEY : e->escaped[at + n - 1];
+        at += n;
     }
-    if (b->failed)
-        return out_of_memory(e);
-
-    uint32_t count = 0;
-    for (size_t at = 0; at < b->size; count++) {
-        size_t n = utf8_size(b->data + at, b->size - at);
-        at += n > 0 ? n : 1;
-    }
-    err = symbols_reserve(e, count);
-    if (err != ERR_OK)
-        return err;
-    struct symbol *s = e->symbols;
-    size_t at = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        size_t n = utf8_size(b->data + at, b->size - at);
-        s[i] = (struct symbol){.prev = i > 0 ? i - 1 : NO_SYMBOL,
-                               .next = i + 1 < count ? i + 1 : NO_SYMBOL,
-                               .start = (uint32_t)at,
-                               .size = (uint32_t)(n > 0 ? n : 1)};
-        at += s[i].size;
-    }
-    e->heap_count = 0;
-    for (uint32_t i = 0; i + 1 < count && err == ERR_OK; i++)
-        err = spm_offer(e, i);
-    while (e->heap_count > 0 && err == ERR_OK) {
-        uint64_t entry = heap_pop(e);
-        uint32_t left = (uint32_t)entry;
-        int32_t id = spm_pair(e, left);
-        if (id < 0 || spm_order(e->t->tokens[id].score) != (uint32_t)(entry >> 32))
-            continue;
-        uint32_t right = s[left].next;
-        s[left].size += s[right].size;
-        s[right].size = 0;
-        symbols_join(e, left, right);
-        err = spm_offer(e, s[left].prev);
-        if (err == ERR_OK)
-            err = spm_offer(e, left);
-    }
-    for (uint32_t i = 0; count > 0 && i != NO_SYMBOL && err == ERR_OK; i = s[i].next)
-        err = spm_symbol(e, &s[i], (size_t)(text - e->text));
+    if (err == ERR_OK && start < end)
+        err = spm_word(e, start, end, (size_t)(text - e->text));
     return err;
 }
 
@@ -366,8 +337,8 @@ enum err tokenizer_encode_spans(const struct tokenizer *t, const void *bytes,
     if (size == 0)
         return ERR_OK;
 
-    struct encoder e = {.t = t, .text = bytes, .tokens = tokens, .eb = eb};
-    enum err err = specials_split(t, bytes, size, spans, n_spans, &fragments, eb);
+    struct encoder e = {.t = t, .text = bytes, .tokens = tokens, .eb = eb, .merger = {.t = t}};
+    enum err err = specials_split(t, bytes, size, spans, &fragments, eb);
     bool after_special = at_start;
     for (size_t i = 0; i < fragments.count && err == ERR_OK; i++) {
         const struct fragment *f = &fragments.items[i];
@@ -383,9 +354,8 @@ enum err tokenizer_encode_spans(const struct tokenizer *t, const void *bytes,
     if (err != ERR_OK)
         tokens->count = count_before;
     free(fragments.items);
-    free(e.symbols);
-    free(e.heap);
-    buf_fini(&e.scratch);
+    merger_fini(&e.merger);
+    free(e.escaped);
     return err;
 }
 

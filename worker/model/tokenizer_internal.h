@@ -7,7 +7,9 @@
  *   tokenizer_special.c  special tokens in a text
  *   tokenizer_patterns.c the patterns of each named split
  *   tokenizer_pre.c      the split of a text into words, by PCRE2
- *   tokenizer_encode.c   the merges of both families over one heap
+ *   tokenizer_encode.c   a text into words, a word into ids
+ *   tokenizer_merge.c    the merges within a word
+ *   tokenizer_queue.c    which merge comes next
  */
 #ifndef CLOISTER_WORKER_MODEL_TOKENIZER_INTERNAL_H
 #define CLOISTER_WORKER_MODEL_TOKENIZER_INTERNAL_H
@@ -43,17 +45,22 @@ struct merge {
     int32_t merged;
 };
 
-/* Open addressing, keyed by a seed drawn at open so that nobody can prepare collisions. */
+/* Open addressing, keyed by a seed drawn at open so that nobody can prepare collisions. A slot says
+ * enough to pass it by without looking elsewhere; 0 where it is empty. */
 struct text_map {
-    uint32_t *slots; /* id + 1, 0 where empty */
+    uint64_t *slots; /* upper half of the text's hash, id + 1 */
     uint32_t mask;
     uint64_t seed;
 };
 struct pair_map {
-    uint32_t *slots; /* rank + 1, 0 where empty */
+    uint64_t *slots; /* a bit that says taken, left id, right id, rank: 1 and three times 21 bits */
     uint32_t mask;
     uint64_t seed;
 };
+
+/* What is known about merging the bytes of a token as a word: nothing, that they become the token,
+ * or that they do not. */
+enum whole { WHOLE_UNKNOWN, WHOLE_YES, WHOLE_NO };
 
 struct trie;          /* tokenizer_special.c */
 struct pre_tokenizer; /* tokenizer_pre.c */
@@ -73,6 +80,14 @@ struct tokenizer {
     struct trie *specials;
     struct pre_tokenizer *splitter; /* BPE */
     int32_t byte_ids[256];          /* -1 where the vocabulary has no token for the byte */
+    /* BPE: each byte as a character of the alphabet, one or two bytes. */
+    char alphabet[256][2];
+    uint8_t alphabet_size[256];
+    /* SPM: a bit for each pair of bytes that stand side by side in a token's text; where a text has
+     * another pair, no merge crosses. See tokenizer_encode.c. */
+    uint8_t *joins;
+    /* By id, learnt while encoding. Any thread may write, and all write the same. */
+    _Atomic uint8_t *whole; /* enum whole */
     uint32_t text_size_max;
     int32_t bos, eos, eot, unknown;
     bool adds_bos;
@@ -109,10 +124,64 @@ struct fragments {
 enum err trie_new(struct trie **ret, const struct tokenizer *t, struct errbuf *eb);
 void trie_free(struct trie *trie);
 /* Cuts `text` at its special tokens: the longest ones of the whole text first, equally long ones
- * from left to right, as llama.cpp does. */
+ * from left to right, as llama.cpp does. `size` is not 0, and what the spans add up to. */
 enum err specials_split(const struct tokenizer *t, const uint8_t *text, size_t size,
-                        const struct tokenizer_span *spans, size_t n_spans,
-                        struct fragments *ret_fragments, struct errbuf *eb);
+                        const struct tokenizer_span *spans, struct fragments *ret_fragments,
+                        struct errbuf *eb);
+
+/* --- tokenizer_queue.c --- */
+
+/* Entries of an order and a position come out by order, those of one order by position.
+ * Zero-initialise and clear before the first use. */
+struct queue_heap {
+    uint64_t *items;
+    size_t count;
+    size_t capacity;
+};
+struct queue {
+    struct queue_node *nodes;
+    uint32_t n_nodes, nodes_capacity, free_node;
+    struct queue_list *lists;
+    uint32_t n_lists, lists_capacity, last_list;
+    struct queue_slot *slots;
+    uint32_t slots_mask, round;
+    struct queue_heap orders; /* order << 32 | list, of the lists that are not empty */
+    struct queue_heap strays; /* order << 32 | position, of what no list could take */
+};
+void queue_clear(struct queue *q);
+bool queue_push(struct queue *q, uint32_t order, uint32_t position);          /* false: no memory */
+bool queue_pop(struct queue *q, uint32_t *ret_order, uint32_t *ret_position); /* false: empty */
+void queue_fini(struct queue *q);
+
+/* --- tokenizer_merge.c --- */
+
+struct piece {
+    uint32_t start; /* SPM: where it is in `text` */
+    uint32_t size;
+    int32_t id; /* BPE: always; SPM: of what a merge made, else -1 */
+};
+
+/* Zero-initialise, with the tokenizer. Fill `pieces` after a reserve, run, and find in it what is
+ * left. */
+struct merger {
+    const struct tokenizer *t;
+    const uint8_t *text; /* SPM: what the pieces are cut from */
+    struct piece *pieces;
+    size_t pieces_capacity;
+    struct pair *pairs;
+    size_t pairs_capacity;
+    struct link *links;
+    size_t links_capacity;
+    struct pair_memo *memo;
+    struct queue queue;
+};
+enum err merger_reserve(struct merger *m, size_t count); /* ERR_NO_MEMORY, as with run */
+enum err merger_run(struct merger *m, size_t *count);
+void merger_fini(struct merger *m);
+
+/* --- tokenizer_encode.c --- */
+
+enum err spm_joins_init(struct tokenizer *t, struct errbuf *eb); /* once `mergeable` is known */
 
 /* --- tokenizer_patterns.c --- */
 

@@ -17,6 +17,7 @@
 
 struct pre_tokenizer {
     pcre2_code *codes[PRE_PASSES_MAX];
+    bool compiled[PRE_PASSES_MAX]; /* to machine code */
     size_t n_codes;
 };
 
@@ -48,7 +49,7 @@ enum err pre_tokenizer_new(struct pre_tokenizer **ret, const struct pre_split *s
         }
         p->n_codes = i + 1;
         /* Where the library has no JIT for this machine the interpreter gives the same answers. */
-        (void)pcre2_jit_compile(p->codes[i], PCRE2_JIT_COMPLETE);
+        p->compiled[i] = pcre2_jit_compile(p->codes[i], PCRE2_JIT_COMPLETE) == 0;
     }
     *ret = p;
     return ERR_OK;
@@ -77,11 +78,14 @@ static enum err split_pass(const struct split *s, size_t pass, const uint8_t *te
 {
     enum err e = ERR_OK;
     size_t done = 0;
-    if (pass == s->p->n_codes)
+    /* One byte cannot be cut. */
+    if (pass == s->p->n_codes || size == 1)
         return s->word(s->context, text, size);
     while (done < size && e == ERR_OK) {
-        int n = pcre2_match(s->p->codes[pass], text, size, done, PCRE2_NO_UTF_CHECK, s->match,
-                            s->limits);
+        int n = s->p->compiled[pass] ? pcre2_jit_match(s->p->codes[pass], text, size, done,
+                                                       PCRE2_NO_UTF_CHECK, s->match, s->limits)
+                                     : pcre2_match(s->p->codes[pass], text, size, done,
+                                                   PCRE2_NO_UTF_CHECK, s->match, s->limits);
         if (n == PCRE2_ERROR_NOMATCH)
             break;
         if (n < 0) {

@@ -4,7 +4,8 @@
  * A trie over their texts gives, at each position, the longest token that begins there. A heap
  * takes positions in the order in which tokens win: longer ones before shorter ones over the whole
  * text, then from left to right. A position that lost bytes to a longer token comes back with the
- * next shorter token that begins there. Text without specials costs one look at a table a byte.
+ * next shorter token that begins there. Tokens that nothing contests, which is nearly all, do not
+ * come to the heap; text without specials costs one look at a table a byte.
  */
 #include "worker/model/tokenizer_internal.h"
 
@@ -22,7 +23,8 @@ struct trie {
     struct trie_node *nodes;
     uint32_t count;
     uint32_t capacity;
-    uint32_t first[256]; /* the root's children by byte, 0 for none */
+    uint32_t first[256];   /* the root's children by byte, 0 for none */
+    uint32_t longest[256]; /* bytes of the longest token that begins so */
 };
 
 static bool token_is_special(const struct token *token)
@@ -75,6 +77,8 @@ static bool trie_insert(struct trie *trie, const uint8_t *text, size_t size, int
         node = next;
     }
     trie->nodes[node].id = id;
+    if (size > trie->longest[text[0]])
+        trie->longest[text[0]] = (uint32_t)size;
     return true;
 }
 
@@ -208,40 +212,69 @@ static bool is_taken(const uint8_t *taken, size_t at)
     return ((unsigned)taken[at / 8] >> (at % 8) & 1u) != 0;
 }
 
-/* Every position where a special token begins, with the longest. */
-static bool candidates_find(const struct tokenizer *t, const uint8_t *text, size_t size,
-                            const struct tokenizer_span *spans, size_t n_spans,
-                            struct candidates *h)
+/* No longer token begins within the one of `size` bytes at `text`: nothing can take bytes from it
+ * but what begins before it. */
+static bool is_longest_within(const struct tokenizer *t, const uint8_t *text, size_t text_size,
+                              size_t size)
 {
-    size_t at = 0;
-    for (size_t s = 0; s < n_spans; s++) {
-        size_t end = at + spans[s].size;
-        size_t parse_end = spans[s].special == TOKENIZER_SPECIAL_PARSE ? end : 0;
-        for (; at < end; at++) {
-            if (t->specials->first[text[at]] == 0)
-                continue;
-            int32_t id = trie_longest(t, text + at, size - at, parse_end > at ? parse_end - at : 0);
-            if (id < 0)
-                continue;
-            if (!candidates_push(h, (struct candidate){.start = at,
-                                                       .parse_end = parse_end,
-                                                       .id = id,
-                                                       .size = t->tokens[id].text_size}))
-                return false;
+    for (size_t i = 1; i < size; i++) {
+        if (t->specials->longest[text[i]] <= size)
+            continue;
+        int32_t id = trie_longest(t, text + i, text_size - i, SIZE_MAX);
+        if (id >= 0 && t->tokens[id].text_size > size)
+            return false;
+    }
+    return true;
+}
+
+/* Where special tokens begin, with the longest of each place. Those that no other can take bytes
+ * from are in `sure`, in order. */
+static bool candidates_find(const struct tokenizer *t, const uint8_t *text, size_t size,
+                            const struct tokenizer_span *spans, struct candidates *h,
+                            struct fragments *sure)
+{
+    size_t span = 0;
+    size_t span_end = spans[0].size;
+    size_t contested_end = 0; /* of the candidates so far */
+    for (size_t at = 0; at < size;) {
+        if (t->specials->first[text[at]] == 0) {
+            at++;
+            continue;
         }
+        while (at >= span_end)
+            span_end += spans[++span].size;
+        size_t parse_end = spans[span].special == TOKENIZER_SPECIAL_PARSE ? span_end : 0;
+        int32_t id = trie_longest(t, text + at, size - at, parse_end > at ? parse_end - at : 0);
+        if (id < 0) {
+            at++;
+            continue;
+        }
+        uint32_t token_size = t->tokens[id].text_size;
+        if (at >= contested_end && is_longest_within(t, text + at, size - at, token_size)) {
+            if (!fragments_push(sure, (struct fragment){.start = at, .size = token_size, .id = id}))
+                return false;
+            at += token_size;
+            continue;
+        }
+        struct candidate c = {.start = at, .parse_end = parse_end, .id = id, .size = token_size};
+        if (!candidates_push(h, c))
+            return false;
+        if (at + token_size > contested_end)
+            contested_end = at + token_size;
+        at++;
     }
     return true;
 }
 
 enum err specials_split(const struct tokenizer *t, const uint8_t *text, size_t size,
-                        const struct tokenizer_span *spans, size_t n_spans,
-                        struct fragments *ret_fragments, struct errbuf *eb)
+                        const struct tokenizer_span *spans, struct fragments *ret_fragments,
+                        struct errbuf *eb)
 {
     enum err e = ERR_OK;
     struct candidates h = {0};
     uint8_t *taken = NULL; /* a bit a byte */
 
-    if (!candidates_find(t, text, size, spans, n_spans, &h))
+    if (!candidates_find(t, text, size, spans, &h, ret_fragments))
         goto no_memory;
     if (h.count > 0) {
         taken = calloc(size / 8 + 1, 1);

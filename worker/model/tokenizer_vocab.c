@@ -7,14 +7,29 @@
 #include <string.h>
 #include <xxhash.h>
 
+#define ID_BITS 21
+_Static_assert(TOKENIZER_VOCAB_MAX <= 1 << ID_BITS, "three ids and a bit make a slot");
+#define RANK_MASK ((1ull << ID_BITS) - 1)
+
 /* At most half full, so that a probe ends soon. */
-static uint32_t *slots_new(uint64_t count, uint32_t *ret_mask)
+static uint64_t *slots_new(uint64_t count, uint32_t *ret_mask)
 {
     uint64_t slots = 16;
     while (slots < count * 2)
         slots *= 2;
     *ret_mask = (uint32_t)(slots - 1);
-    return calloc(slots, sizeof(uint32_t));
+    return calloc(slots, sizeof(uint64_t));
+}
+
+/* The id in a slot whose hash and text are these, or -1. */
+static inline int32_t slot_match(const struct tokenizer *t, uint64_t slot, uint64_t hash,
+                                 const void *text, size_t size)
+{
+    if (slot >> 32 != hash >> 32)
+        return -1;
+    int32_t id = (int32_t)((uint32_t)slot - 1);
+    const struct token *token = &t->tokens[id];
+    return token->text_size == size && memcmp(t->blob + token->text, text, size) == 0 ? id : -1;
 }
 
 enum err text_map_init(struct text_map *m, const struct tokenizer *t, struct errbuf *eb)
@@ -28,21 +43,21 @@ enum err text_map_init(struct text_map *m, const struct tokenizer *t, struct err
         if (token->text_size == 0)
             continue;
         const char *text = t->blob + token->text;
-        uint32_t at = (uint32_t)XXH3_64bits_withSeed(text, token->text_size, m->seed) & m->mask;
+        uint64_t hash = XXH3_64bits_withSeed(text, token->text_size, m->seed);
+        uint32_t at = (uint32_t)hash & m->mask;
         for (; m->slots[at] != 0; at = (at + 1) & m->mask) {
-            const struct token *other = &t->tokens[m->slots[at] - 1];
-            if (other->text_size == token->text_size &&
-                memcmp(t->blob + other->text, text, token->text_size) == 0) {
+            int32_t other = slot_match(t, m->slots[at], hash, text, token->text_size);
+            if (other >= 0) {
                 char shown[80];
                 gguf_string_print((struct gguf_string){text, token->text_size}, shown,
                                   sizeof shown);
                 return err_set(eb, ERR_INVALID,
-                               "key 'tokenizer.ggml.tokens': tokens %" PRIu32 " and %" PRId32
+                               "key 'tokenizer.ggml.tokens': tokens %" PRId32 " and %" PRId32
                                " are both '%s'",
-                               m->slots[at] - 1, id, shown);
+                               other, id, shown);
             }
         }
-        m->slots[at] = (uint32_t)id + 1;
+        m->slots[at] = hash >> 32 << 32 | ((uint32_t)id + 1);
     }
     return ERR_OK;
 }
@@ -52,19 +67,26 @@ int32_t text_map_find(const struct tokenizer *t, const void *text, size_t size)
     const struct text_map *m = &t->texts;
     if (size == 0 || size > t->text_size_max)
         return -1;
-    uint32_t at = (uint32_t)XXH3_64bits_withSeed(text, size, m->seed) & m->mask;
+    uint64_t hash = XXH3_64bits_withSeed(text, size, m->seed);
+    uint32_t at = (uint32_t)hash & m->mask;
     for (; m->slots[at] != 0; at = (at + 1) & m->mask) {
-        const struct token *token = &t->tokens[m->slots[at] - 1];
-        if (token->text_size == size && memcmp(t->blob + token->text, text, size) == 0)
-            return (int32_t)(m->slots[at] - 1);
+        int32_t id = slot_match(t, m->slots[at], hash, text, size);
+        if (id >= 0)
+            return id;
     }
     return -1;
 }
 
-/* The finalizer of SplitMix64 over the seeded pair. */
-static uint32_t pair_hash(uint64_t seed, int32_t left, int32_t right)
+static inline uint64_t pair_key(int32_t left, int32_t right)
 {
-    uint64_t x = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) ^ seed;
+    return 1ull << 63 | (uint64_t)(uint32_t)left << (2 * ID_BITS) |
+           (uint64_t)(uint32_t)right << ID_BITS;
+}
+
+/* The finalizer of SplitMix64 over the seeded pair. */
+static inline uint32_t pair_hash(uint64_t seed, uint64_t key)
+{
+    uint64_t x = key ^ seed;
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
     x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
     return (uint32_t)(x ^ (x >> 31));
@@ -81,16 +103,16 @@ enum err pair_map_init(struct pair_map *m, const struct tokenizer *t, struct err
         /* A merge that would make a control token out of text is as if it were not there. */
         if (!t->tokens[merge->merged].mergeable)
             continue;
-        uint32_t at = pair_hash(m->seed, merge->left, merge->right) & m->mask;
+        uint64_t key = pair_key(merge->left, merge->right);
+        uint32_t at = pair_hash(m->seed, key) & m->mask;
         for (; m->slots[at] != 0; at = (at + 1) & m->mask) {
-            const struct merge *other = &t->merges[m->slots[at] - 1];
-            if (other->left == merge->left && other->right == merge->right)
+            if ((m->slots[at] & ~RANK_MASK) == key)
                 return err_set(eb, ERR_INVALID,
                                "key 'tokenizer.ggml.merges': elements %" PRIu32 " and %" PRIu32
                                " are the same merge",
-                               m->slots[at] - 1, rank);
+                               (uint32_t)(m->slots[at] & RANK_MASK), rank);
         }
-        m->slots[at] = rank + 1;
+        m->slots[at] = key | rank;
     }
     return ERR_OK;
 }
@@ -98,11 +120,11 @@ enum err pair_map_init(struct pair_map *m, const struct tokenizer *t, struct err
 int64_t pair_map_find(const struct tokenizer *t, int32_t left, int32_t right)
 {
     const struct pair_map *m = &t->pairs;
-    uint32_t at = pair_hash(m->seed, left, right) & m->mask;
+    uint64_t key = pair_key(left, right);
+    uint32_t at = pair_hash(m->seed, key) & m->mask;
     for (; m->slots[at] != 0; at = (at + 1) & m->mask) {
-        const struct merge *merge = &t->merges[m->slots[at] - 1];
-        if (merge->left == left && merge->right == right)
-            return m->slots[at] - 1;
+        if ((m->slots[at] & ~RANK_MASK) == key)
+            return (int64_t)(m->slots[at] & RANK_MASK);
     }
     return -1;
 }
