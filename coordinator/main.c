@@ -78,6 +78,7 @@ static int coordinator_run(struct settings *s, const struct program_options *opt
     }
     config.key = key;
     crypto_key_public(key, config.core.public_key);
+    crypto_random(&config.core.tree_seed, sizeof config.core.tree_seed);
     const char *place = settings_checkpoint_place(s);
     if (place != NULL)
         log_warn(

@@ -51,6 +51,7 @@ struct core *core_new(const struct core_config *config)
     c->listed_jobs_end = &c->listed_jobs;
     tree_init(&c->timers, timer_compare);
     tree_init(&c->jobs, job_id_compare);
+    tree_seed(&c->jobs, config->tree_seed);
     tree_init(&c->ended, ended_compare);
     names_init(c);
     tenants_init(c);

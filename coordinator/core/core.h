@@ -86,6 +86,7 @@ struct core_config {
     size_t n_clients;
     const char *const *expected_models; /* jobs for these wait even before any worker came */
     size_t n_expected_models;
+    uint32_t tree_seed; /* secret: job ids are chosen by clients (tree.h) */
 };
 
 void core_config_defaults(struct core_config *config);

@@ -83,6 +83,7 @@ struct core_tenant *tenant_get(struct core *c, const char *name)
     t = core_alloc(sizeof *t);
     t->name = name_intern(c, name);
     tree_init(&t->jobs, tenant_job_compare);
+    tree_seed(&t->jobs, c->config->tree_seed);
     t->budget_tokens = c->config->default_budget_tokens;
     for (size_t i = 0; i < c->config->n_tenants; i++) {
         if (strcmp(c->config->tenants[i].name, name) == 0)

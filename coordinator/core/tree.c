@@ -7,6 +7,12 @@ void tree_init(struct tree *t, tree_compare_fn *compare)
     *t = (struct tree){.root = NULL, .compare = compare, .draw = 1};
 }
 
+void tree_seed(struct tree *t, uint32_t seed)
+{
+    CHECK(t->root == NULL);
+    t->draw = seed;
+}
+
 static uint32_t count_of(const struct tree_node *n)
 {
     return n != NULL ? n->count : 0;

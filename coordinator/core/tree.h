@@ -41,6 +41,9 @@ struct tree {
     ((node) == NULL ? NULL : (type *)(void *)((char *)(node)-offsetof(type, member)))
 
 void tree_init(struct tree *t, tree_compare_fn *compare);
+/* Before the first insert. Whoever chooses keys and knows what is drawn can make the tree a list;
+ * for keys that come from outside the sequence begins where nobody outside knows. */
+void tree_seed(struct tree *t, uint32_t seed);
 uint32_t tree_count(const struct tree *t);
 static inline bool tree_holds(const struct tree_node *n)
 {
