@@ -222,6 +222,11 @@ static enum err effect_apply(struct apply *a, const struct core_effect *e, struc
     case CORE_EFFECT_PUT_LEARNED:
         return put_packed(a, STORE_TABLE_LEARNED, e->learned.model, strlen(e->learned.model),
                           record_learned_encode(&e->learned, &a->packed, eb), eb);
+    case CORE_EFFECT_DELETE_LEARNED: {
+        enum err err = store_delete(a->txn, STORE_TABLE_LEARNED, e->learned.model,
+                                    strlen(e->learned.model), eb);
+        return err == ERR_NOT_FOUND ? ERR_OK : err;
+    }
     case CORE_EFFECT_LEDGER:
         return ledger_apply(a, &e->ledger, eb);
     case CORE_EFFECT_REPLY:

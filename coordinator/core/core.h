@@ -137,6 +137,7 @@ enum core_effect_kind {
     CORE_EFFECT_PUT_USAGE,
     CORE_EFFECT_PUT_BALANCE,
     CORE_EFFECT_PUT_LEARNED,
+    CORE_EFFECT_DELETE_LEARNED, /* of `learned.model`; the rest is empty */
     CORE_EFFECT_LEDGER,
     CORE_EFFECT_REPLY,
 };

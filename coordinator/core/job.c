@@ -132,6 +132,7 @@ void job_remove(struct core *c, struct core_job *j, struct core_effects *fx)
     tree_remove(&c->ended, &j->by_order);
     timer_clear(c, &j->timer);
     c->count[j->state]--;
+    j->model->jobs--;
     owner_drop(c, j->owner);
     name_drop(c, j->worker);
     job_free(j);

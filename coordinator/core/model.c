@@ -42,6 +42,54 @@ struct core_model *model_get(struct core *c, const char *name)
     return m;
 }
 
+static void model_forget(struct core *c, struct core_model *m, struct core_effects *fx)
+{
+    if (m->known)
+        effect_add(fx, CORE_EFFECT_DELETE_LEARNED)->learned = (struct record_learned){
+            .model = m->name, .architecture = "", .quantization = "", .chat_template = ""};
+    timer_clear(c, &m->timer);
+    tree_remove(&c->models, &m->node);
+    name_drop(c, m->learned.architecture);
+    name_drop(c, m->learned.quantization);
+    name_drop(c, m->learned.chat_template);
+    name_drop(c, m->name);
+    free(m);
+}
+
+static struct core_model *model_longest_unseen(const struct core *c)
+{
+    struct core_model *longest = NULL;
+    for (struct tree_node *n = tree_first(&c->models); n != NULL; n = tree_above(&c->models, n)) {
+        struct core_model *m = tree_entry(n, struct core_model, node);
+        bool is_idle = tree_count(&m->hosts) == 0 && m->jobs == 0 && !m->expected && !m->wanted &&
+                       !m->place_dirty && !m->learned_dirty;
+        if (is_idle && (longest == NULL || m->offered_ms < longest->offered_ms))
+            longest = m;
+    }
+    return longest;
+}
+
+size_t models_make_room(struct core *c, const struct wire_worker_hello *hello,
+                        struct core_effects *fx)
+{
+    struct core_model *m;
+    size_t n_new = 0;
+    for (size_t i = 0; i < hello->n_models; i++) {
+        m = model_find(c, hello->models[i].name);
+        if (m != NULL)
+            m->wanted = true;
+        n_new += m == NULL;
+    }
+    while (tree_count(&c->models) + n_new > LIMIT_MODELS && (m = model_longest_unseen(c)) != NULL)
+        model_forget(c, m, fx);
+    for (size_t i = 0; i < hello->n_models; i++) {
+        m = model_find(c, hello->models[i].name);
+        if (m != NULL)
+            m->wanted = false;
+    }
+    return tree_count(&c->models) + n_new;
+}
+
 void model_touch(struct core *c, struct core_model *m)
 {
     if (m->place_dirty)
@@ -229,6 +277,7 @@ void hosting_remove(struct core *c, struct core_hosting *h)
 {
     CHECK(h->leases == 0);
     model_touch(c, h->model);
+    h->model->offered_ms = c->now_ms;
     if (h->worker->making_room == h->model)
         h->worker->making_room = NULL; /* it may come back without that file */
     tree_remove(&h->worker->hosting, &h->by_worker);

@@ -190,7 +190,7 @@ void placement_judge(const struct core *c, const struct core_job *j, struct core
 static void model_load(struct core *c, struct core_hosting *h)
 {
     struct core_command *cmd = session_command(c, h->worker->session, WIRE_COMMAND_LOAD);
-    cmd->model = h->model->name;
+    cmd->model = name_intern(c, h->model->name);
     h->load_asked = true;
     h->asked_ms = c->now_ms;
 }
@@ -211,7 +211,7 @@ static void models_evict(struct core *c, struct core_worker *w, const struct pla
         if (oldest == NULL)
             return;
         struct core_command *cmd = session_command(c, w->session, WIRE_COMMAND_UNLOAD);
-        cmd->model = oldest->model->name;
+        cmd->model = name_intern(c, oldest->model->name);
         oldest->unload_asked = true;
         oldest->asked_ms = c->now_ms;
         room += hosting_need_bytes(oldest);

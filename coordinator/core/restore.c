@@ -70,6 +70,7 @@ enum err core_restore_job(struct core *c, const struct record_job *r, struct err
     struct core_job *j = job_new(c, &r->job_id, owner_hold(c, &owner));
     memcpy(j->content_digest, r->content_digest, sizeof j->content_digest);
     j->model = model_get(c, r->model);
+    j->model->jobs++;
     j->worker = name_intern(c, r->worker);
     j->submit_order = r->submit_order;
     j->submitted_wall_ns = r->submitted_wall_ns;

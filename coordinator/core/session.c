@@ -96,19 +96,21 @@ bool session_may_see(const struct core_session *s, const struct core_job *j)
     return s->is_operator || s->tenant == j->owner->tenant;
 }
 
-static void command_free(struct core_session *s)
+static void command_free(struct core *c, struct core_session *s)
 {
     struct core_command *cmd = s->outbox;
     s->outbox = cmd->next;
     if (s->outbox == NULL)
         s->outbox_end = &s->outbox;
+    if (cmd->model != NULL)
+        name_drop(c, cmd->model);
     free(cmd);
 }
 
-static void session_free(struct core_session *s)
+static void session_free(struct core *c, struct core_session *s)
 {
     while (s->outbox != NULL)
-        command_free(s);
+        command_free(c, s);
     free((char *)(uintptr_t)s->node_name);
     free(s);
 }
@@ -139,7 +141,7 @@ void session_end(struct core *c, struct core_session *s, struct core_effects *fx
     timer_clear(c, &s->timer);
     timer_clear(c, &s->pull_timer);
     tree_remove(&c->sessions, &s->node);
-    session_free(s);
+    session_free(c, s);
 }
 
 static void session_reply(const struct core *c, const struct core_event *event,
@@ -285,21 +287,9 @@ static const struct core_key_config *key_find(const struct core_key_config *keys
     return NULL;
 }
 
-/* A name is kept for the core's life, and what is learned of it in the store. */
-static enum err models_allowed(const struct core *c, const struct wire_worker_hello *hello,
-                               struct errbuf *eb)
-{
-    size_t n = tree_count(&c->models);
-    for (size_t i = 0; i < hello->n_models; i++)
-        n += model_find(c, hello->models[i].name) == NULL;
-    if (n > LIMIT_MODELS)
-        return err_set(eb, ERR_TOO_LARGE, "%zu models would be known, no more than %u are taken", n,
-                       LIMIT_MODELS);
-    return ERR_OK;
-}
-
 static enum err worker_allowed(struct core *c, const struct wire_hello *hello,
-                               const struct core_session *s, struct errbuf *eb)
+                               const struct core_session *s, struct core_effects *fx,
+                               struct errbuf *eb)
 {
     if (!c->config->open_workers) {
         const struct core_key_config *k =
@@ -322,7 +312,11 @@ static enum err worker_allowed(struct core *c, const struct wire_hello *hello,
         return err_set(eb, ERR_UNAVAILABLE, "the coordinator is shutting down");
     if (w == NULL && !workers_make_room(c))
         return err_set(eb, ERR_TOO_LARGE, "%u workers are here, no more are taken", LIMIT_WORKERS);
-    return models_allowed(c, &hello->worker, eb);
+    size_t n_models = models_make_room(c, &hello->worker, fx);
+    if (n_models > LIMIT_MODELS)
+        return err_set(eb, ERR_TOO_LARGE, "%zu models would be known, no more than %u are taken",
+                       n_models, LIMIT_MODELS);
+    return ERR_OK;
 }
 
 static enum err client_allowed(struct core *c, const struct wire_hello *hello,
@@ -376,7 +370,7 @@ static void hello_second(struct core *c, const struct core_event *event, struct 
             session_end(c, s, fx);
         return;
     }
-    enum err err = s->role == WIRE_ROLE_WORKER ? worker_allowed(c, hello, s, &eb)
+    enum err err = s->role == WIRE_ROLE_WORKER ? worker_allowed(c, hello, s, fx, &eb)
                                                : client_allowed(c, hello, s, fx, &eb);
     if (err != ERR_OK) {
         reply_error(fx, event, err, err == ERR_BUSY ? HELLO_WAIT_MS : 0, "%s", eb.text);
@@ -476,7 +470,7 @@ static void commands_acked(struct core *c, struct core_session *s, uint64_t acke
         struct core_job *j = cmd->kind == WIRE_COMMAND_RUN ? run_job(c, s, cmd) : NULL;
         if (j != NULL && j->state == WIRE_JOB_STATE_LEASED && !c->frozen)
             job_move(c, j, WIRE_JOB_STATE_RUNNING);
-        command_free(s);
+        command_free(c, s);
     }
 }
 
@@ -566,6 +560,6 @@ void sessions_free(struct core *c)
     struct tree_node *n;
     while ((n = c->sessions.root) != NULL) {
         tree_remove(&c->sessions, n);
-        session_free(tree_entry(n, struct core_session, node));
+        session_free(c, tree_entry(n, struct core_session, node));
     }
 }

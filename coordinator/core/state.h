@@ -199,7 +199,10 @@ struct core_model {
     struct tree ages;  /* core_job.by_order, of those in the queue: the first is the oldest */
     uint64_t queued_tokens;
     uint32_t leased;
-    bool known; /* a worker offered it once, now or before a restart */
+    uint32_t jobs;       /* stored ones, over or not */
+    uint64_t offered_ms; /* when a worker last had it */
+    bool wanted;         /* by the Hello that room is made for */
+    bool known;          /* a worker offered it once, now or before a restart */
     bool expected;
     struct record_learned learned; /* strings interned */
     bool learned_dirty;
@@ -254,7 +257,7 @@ struct core_command {
     struct core_command *next;
     uint64_t seq;
     enum wire_command_kind kind;
-    const char *model;
+    const char *model; /* held; NULL: none */
     struct id job_id;
     uint64_t epoch;
 };
@@ -459,6 +462,10 @@ struct core_model *model_find(const struct core *c, const char *name);
 struct core_model *model_get(struct core *c, const char *name);
 void model_touch(struct core *c, struct core_model *m); /* look at its queue */
 void model_learned_touch(struct core *c, struct core_model *m);
+/* Where these would be more than may be known, models that no worker has any more, and no stored
+ * job asks for, are forgotten, the longest unseen first. Returns how many would be known then. */
+size_t models_make_room(struct core *c, const struct wire_worker_hello *hello,
+                        struct core_effects *fx);
 struct core_hosting *hosting_find(const struct core_worker *w, const char *model);
 void hosting_offer(struct core *c, struct core_worker *w, const struct wire_model_offer *offer);
 void hosting_status(struct core *c, struct core_worker *w, const struct wire_model_status *status);

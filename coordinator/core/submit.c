@@ -199,6 +199,7 @@ static void job_accept(struct core *c, const struct core_event *event, struct co
     struct core_job *j = job_new(c, &submit->job_id, owner_hold(c, &owner));
     memcpy(j->content_digest, event->content_digest, sizeof j->content_digest);
     j->model = m;
+    m->jobs++;
     j->submit_order = c->next_order++;
     j->submitted_wall_ns = c->wall_ns;
     j->submitted_ms = j->watched_ms = c->now_ms;

@@ -141,37 +141,71 @@ static void a_name_belongs_to_who_is_connected(void **state)
     core_test_fini(&t);
 }
 
+#define WORKERS_MAX (LIMIT_MODELS / LIMIT_MODELS_PER_WORKER)
+
+/* Worker number `i` has as many models as a worker may, all of its own. */
+static const struct wire_reply *worker_with_models(struct core_test *t, unsigned i)
+{
+    static char names[LIMIT_MODELS_PER_WORKER][8], name[8];
+    static struct wire_model_offer offers[LIMIT_MODELS_PER_WORKER];
+    (void)snprintf(name, sizeof name, "w%u", i);
+    for (unsigned k = 0; k < LIMIT_MODELS_PER_WORKER; k++) {
+        (void)snprintf(names[k], sizeof names[k], "%u", i * LIMIT_MODELS_PER_WORKER + k);
+        offers[k] = (struct wire_model_offer){.name = names[k],
+                                              .architecture = names[k],
+                                              .quantization = "",
+                                              .chat_template = "",
+                                              .context_tokens = 1000};
+    }
+    struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
+                                 .hello = {.role = WIRE_ROLE_WORKER,
+                                           .node = name,
+                                           .tenant = "",
+                                           .build = "",
+                                           .worker = {.models = offers,
+                                                      .n_models = LIMIT_MODELS_PER_WORKER,
+                                                      .device = "",
+                                                      .isa = ""}}};
+    hello.session = core_test_ask(t, &hello)->session;
+    hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
+    return core_test_ask(t, &hello);
+}
+
+/* No more than can be listed; those that no worker has and no job asks for make room for others. */
 static void no_more_models_are_known_than_can_be_listed(void **state)
 {
-    static char names[LIMIT_MODELS_PER_WORKER][8];
-    static struct wire_model_offer offers[LIMIT_MODELS_PER_WORKER];
     struct core_test t;
+    uint64_t sessions[WORKERS_MAX];
     (void)state;
     core_test_init(&t);
     core_test_open(&t);
-    for (unsigned i = 0; i <= LIMIT_MODELS / LIMIT_MODELS_PER_WORKER; i++) {
-        for (unsigned k = 0; k < LIMIT_MODELS_PER_WORKER; k++) {
-            (void)snprintf(names[k], sizeof names[k], "%u", i * LIMIT_MODELS_PER_WORKER + k);
-            offers[k] = (struct wire_model_offer){
-                .name = names[k], .architecture = "", .quantization = "", .chat_template = ""};
-        }
-        struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
-                                     .hello = {.role = WIRE_ROLE_WORKER,
-                                               .node = "w",
-                                               .tenant = "",
-                                               .build = "",
-                                               .worker = {.models = offers,
-                                                          .n_models = LIMIT_MODELS_PER_WORKER,
-                                                          .device = "",
-                                                          .isa = ""}}};
-        hello.session = core_test_ask(&t, &hello)->session;
-        hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
-        const struct wire_reply *reply = core_test_ask(&t, &hello);
-        if (i < LIMIT_MODELS / LIMIT_MODELS_PER_WORKER)
-            assert_true(reply->hello.established);
-        else
-            core_test_expect_error(reply, ERR_TOO_LARGE, "4352 models would be known");
+    for (unsigned i = 0; i < WORKERS_MAX; i++) {
+        const struct wire_reply *reply = worker_with_models(&t, i);
+        assert_true(reply->hello.established);
+        sessions[i] = reply->session;
     }
+    core_test_expect_error(worker_with_models(&t, WORKERS_MAX), ERR_TOO_LARGE,
+                           "4352 models would be known");
+    /* Of the models of a worker that left one is asked for by a job that is kept. */
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "256", 20), ERR_OK);
+    struct wire_request goodbye = {
+        .kind = WIRE_REQUEST_GOODBYE, .session = sessions[1], .goodbye = {.reason = ""}};
+    (void)core_test_ask(&t, &goodbye);
+    core_test_expect_error(worker_with_models(&t, WORKERS_MAX), ERR_TOO_LARGE,
+                           "4097 models would be known");
+    goodbye.session = sessions[2];
+    (void)core_test_ask(&t, &goodbye);
+    assert_true(worker_with_models(&t, WORKERS_MAX)->hello.established);
+    assert_int_equal(core_test_count(&t, CORE_EFFECT_DELETE_LEARNED), 1);
+    struct wire_request models = {.kind = WIRE_REQUEST_LIST_MODELS, .session = client};
+    assert_int_equal(core_test_ask(&t, &models)->list_models.n_models, LIMIT_MODELS);
+    assert_string_equal(core_test_job(&t, client, 1).model, "256");
+    /* And those of a worker that comes back to find others in their place are taken when there is
+     * room again. */
+    goodbye.session = sessions[3];
+    (void)core_test_ask(&t, &goodbye);
+    assert_true(worker_with_models(&t, 2)->hello.established);
     core_test_fini(&t);
 }
 

@@ -469,6 +469,23 @@ static void damaged_tokens_can_be_removed(void **state)
     cluster_close(&k);
 }
 
+static void what_was_learned_of_a_model_can_be_removed(void **state)
+{
+    struct errbuf eb = {{0}};
+    struct cluster k;
+    (void)state;
+    cluster_open(&k);
+    (void)worker_new(&k, "w");
+    assert_int_equal(rows(&k, STORE_TABLE_LEARNED), 1);
+    struct core_effect forget = {.kind = CORE_EFFECT_DELETE_LEARNED, .learned = {.model = "m"}};
+    struct core_effects effects = {.first = &forget, .last = &forget, .n_persist = 1};
+    for (unsigned i = 0; i < 2; i++) { /* that it is not there is no reason to fail the turn */
+        assert_err(apply_effects(k.store.store, k.ledger, &effects, &eb), ERR_OK, &eb);
+        assert_int_equal(rows(&k, STORE_TABLE_LEARNED), 0);
+    }
+    cluster_close(&k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -476,6 +493,7 @@ int main(void)
         cmocka_unit_test(a_checkpoint_is_signed_for_who_reads_to_the_end),
         cmocka_unit_test(damaged_tokens_end_their_job_and_no_other),
         cmocka_unit_test(damaged_tokens_can_be_removed),
+        cmocka_unit_test(what_was_learned_of_a_model_can_be_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
