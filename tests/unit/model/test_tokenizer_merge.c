@@ -16,16 +16,21 @@
 
 #include <cmocka.h>
 
-enum { LETTERS = 3, TOKENS_MAX = 60, TEXT_MAX = 24, WORD_MAX = 3000, ROUNDS = 120 };
+enum { LETTERS_MAX = 8, TOKENS_MAX = 200, TEXT_MAX = 24, WORD_MAX = 3000, ROUNDS = 80 };
 
 struct vocabulary {
     char texts[TOKENS_MAX][TEXT_MAX];
     float scores[TOKENS_MAX];
     int n;
+    int n_letters;
     struct {
         int left, right;
     } merges[TOKENS_MAX]; /* by rank */
     int n_merges;
+    /* How good a pair is, the smallest first, and what it makes; INT32_MAX where it makes nothing.
+     */
+    int orders[TOKENS_MAX][TOKENS_MAX];
+    int made[TOKENS_MAX][TOKENS_MAX];
 };
 
 static uint32_t draw(uint64_t *state, uint32_t below)
@@ -43,22 +48,25 @@ static int find(const struct vocabulary *v, const char *text, size_t size)
     return -1;
 }
 
-/* Letters, then tokens of two others each; ranks are shuffled and scores drawn from a few. */
+/* Letters, then tokens of two others each; ranks are shuffled, scores often equal. */
 static void make(struct vocabulary *v, uint64_t *state)
 {
     memset(v, 0, sizeof *v);
-    for (; v->n < LETTERS; v->n++)
+    v->n_letters = draw(state, 2) == 0 ? 3 : LETTERS_MAX;
+    for (; v->n < v->n_letters; v->n++)
         v->texts[v->n][0] = (char)('a' + v->n);
-    int want = LETTERS + 4 + (int)draw(state, TOKENS_MAX - LETTERS - 4);
+    uint32_t n_scores = draw(state, 2) == 0 ? 8 : 60;
+    int want = v->n + 4 + (int)draw(state, (uint32_t)(TOKENS_MAX - v->n - 4));
     for (int tries = 0; v->n < want && tries < 1000; tries++) {
-        int left = (int)draw(state, (uint32_t)v->n);
-        int right = (int)draw(state, (uint32_t)v->n);
+        /* Short ones more often, or words would have little to merge. */
+        int left = (int)draw(state, 1 + draw(state, (uint32_t)v->n));
+        int right = (int)draw(state, 1 + draw(state, (uint32_t)v->n));
         char text[2 * TEXT_MAX];
         (void)snprintf(text, sizeof text, "%s%s", v->texts[left], v->texts[right]);
         if (strlen(text) >= TEXT_MAX || find(v, text, strlen(text)) >= 0)
             continue;
         memcpy(v->texts[v->n], text, strlen(text));
-        v->scores[v->n++] = -(float)draw(state, 8);
+        v->scores[v->n++] = -(float)draw(state, n_scores);
         v->merges[v->n_merges].left = left;
         v->merges[v->n_merges++].right = right;
     }
@@ -115,52 +123,44 @@ static struct tokenizer *open_vocabulary(const struct vocabulary *v, bool spm)
     return t;
 }
 
-/* How good the pair is, the smallest first, and what it makes; INT32_MAX where it makes nothing. */
-static int pair(const struct vocabulary *v, bool spm, int left, int right, int *ret_made)
+static void fill_pairs(struct vocabulary *v, bool spm)
 {
-    char text[2 * TEXT_MAX];
-    (void)snprintf(text, sizeof text, "%s%s", v->texts[left], v->texts[right]);
-    *ret_made = find(v, text, strlen(text));
-    if (spm)
-        return *ret_made < 0 ? INT32_MAX : (int)-v->scores[*ret_made];
-    for (int rank = 0; rank < v->n_merges; rank++) {
-        if (v->merges[rank].left == left && v->merges[rank].right == right)
-            return rank;
+    for (int l = 0; l < v->n; l++) {
+        for (int r = 0; r < v->n; r++) {
+            char text[2 * TEXT_MAX];
+            (void)snprintf(text, sizeof text, "%s%s", v->texts[l], v->texts[r]);
+            int made = find(v, text, strlen(text));
+            v->made[l][r] = made;
+            v->orders[l][r] = spm && made >= 0 ? (int)-v->scores[made] : INT32_MAX;
+        }
     }
-    return INT32_MAX;
+    for (int rank = 0; rank < v->n_merges && !spm; rank++)
+        v->orders[v->merges[rank].left][v->merges[rank].right] = rank;
 }
 
-static size_t merge_plainly(const struct vocabulary *v, bool spm, const char *word, size_t size,
-                            int *ids)
+static size_t merge_plainly(const struct vocabulary *v, const char *word, size_t size, int *ids)
 {
     size_t n = size;
     for (size_t i = 0; i < n; i++)
         ids[i] = word[i] - 'a';
-    /* All pairs, once; then those that a merge changes. */
-    static int orders[TOKENS_MAX][TOKENS_MAX];
-    static int made[TOKENS_MAX][TOKENS_MAX];
-    for (int l = 0; l < v->n; l++) {
-        for (int r = 0; r < v->n; r++)
-            orders[l][r] = pair(v, spm, l, r, &made[l][r]);
-    }
     for (;;) {
         size_t best = n;
         int order = INT32_MAX;
         for (size_t i = 0; i + 1 < n; i++) {
-            if (orders[ids[i]][ids[i + 1]] < order) {
-                order = orders[ids[i]][ids[i + 1]];
+            if (v->orders[ids[i]][ids[i + 1]] < order) {
+                order = v->orders[ids[i]][ids[i + 1]];
                 best = i;
             }
         }
         if (best == n)
             return n;
-        ids[best] = made[ids[best]][ids[best + 1]];
+        ids[best] = v->made[ids[best]][ids[best + 1]];
         n--;
         memmove(ids + best + 1, ids + best + 2, (n - best - 1) * sizeof *ids);
     }
 }
 
-static size_t make_word(uint64_t *state, char *word)
+static size_t make_word(const struct vocabulary *v, uint64_t *state, char *word)
 {
     static const uint32_t sizes[] = {4, 30, 60, 400, WORD_MAX};
     size_t size = 1 + draw(state, sizes[draw(state, 5)]);
@@ -168,7 +168,7 @@ static size_t make_word(uint64_t *state, char *word)
     size_t period = 1 + draw(state, 4);
     for (size_t i = 0; i < size; i++) {
         bool repeats = kind > 0 && i >= period && (kind == 1 || draw(state, 50) > 0);
-        word[i] = repeats ? word[i - period] : (char)('a' + draw(state, LETTERS));
+        word[i] = repeats ? word[i - period] : (char)('a' + draw(state, (uint32_t)v->n_letters));
     }
     return size;
 }
@@ -179,13 +179,14 @@ static void check_family(bool spm)
     static int want[WORD_MAX + 1];
     uint64_t state = spm ? 7 : 8;
     for (int round = 0; round < ROUNDS; round++) {
-        struct vocabulary v;
+        static struct vocabulary v;
         make(&v, &state);
+        fill_pairs(&v, spm);
         struct tokenizer *t = open_vocabulary(&v, spm);
         for (int i = 0; i < 12; i++) {
             struct tokens ids = {0};
-            size_t size = make_word(&state, word);
-            size_t n = merge_plainly(&v, spm, word, size, want);
+            size_t size = make_word(&v, &state, word);
+            size_t n = merge_plainly(&v, word, size, want);
             assert_int_equal(
                 tokenizer_encode(t, word, size, TOKENIZER_SPECIAL_PLAIN, true, &ids, NULL), ERR_OK);
             bool equal = ids.count == n;
