@@ -22,6 +22,19 @@
 #define BODY_LEAVES(is_wide) ((is_wide) && VEC_WIDE_BYTES > 1 ? 2u : 4u)
 #define BODY_LEAVES_MAX      4u
 
+/* Instances are for a power of two of columns: how many of `cols` the next one takes, and which it
+ * is. */
+VEC_INLINE uint32_t body_step(uint32_t cols, uint32_t most, uint32_t *ret_instance)
+{
+    uint32_t step = 1;
+    *ret_instance = 0;
+    while (2 * step <= cols && 2 * step <= most) {
+        step *= 2;
+        ++*ret_instance;
+    }
+    return step;
+}
+
 /* Where a block's weights come from: memory (kind is a type's), or a leaf (PANEL_KIND_COUNT). */
 struct body_from {
     const uint8_t *super;
@@ -182,12 +195,14 @@ VEC_INLINE void body_store(const struct kernel_matmul *m, uint32_t panel, uint32
     }
 }
 
-/* Straight: one panel times all `cols` rows of x. */
+/* Straight: one panel times `cols` rows of x from x_row on. */
 VEC_INLINE void body_straight(const enum panel_kind kind, const int cols,
-                              const struct kernel_matmul *m, uint32_t panel)
+                              const struct kernel_matmul *m, uint32_t panel, uint32_t x_row)
 {
     const struct body_traits t = body_traits[kind];
     const uint8_t *w = m->data + panel * m->panel_bytes;
+    const int8_t *q = m->x.q + x_row * m->x.q_stride;
+    const size_t cell = x_row * m->x.block_stride;
     const uint32_t width = (uint32_t)cols * PANEL_ROWS;
     float partial[SUM_GROUPS_MAX * BODY_STRAIGHT_COLS * PANEL_ROWS];
 
@@ -214,8 +229,8 @@ VEC_INLINE void body_straight(const enum panel_kind kind, const int cols,
             for (uint32_t b = leaf; b < leaf_end; b++) {
                 struct body_from from = {.super = body_super_at(kind, w, b)};
                 from.block = body_block_at(kind, from.super, b);
-                body_block(t, kind, cols, &from, &m->x, m->x.q + (size_t)b * QUANT_BLOCK_ITEMS,
-                           NULL, b, acc);
+                body_block(t, kind, cols, &from, &m->x, q + (size_t)b * QUANT_BLOCK_ITEMS, NULL,
+                           cell + b, acc);
             }
             BODY_UNROLL
             for (int c = 0; c < cols; c++) {
@@ -240,7 +255,7 @@ VEC_INLINE void body_straight(const enum panel_kind kind, const int cols,
         }
     }
     for (int c = 0; c < cols; c++)
-        body_store(m, panel, (uint32_t)c, partial + (size_t)c * PANEL_ROWS);
+        body_store(m, panel, x_row + (uint32_t)c, partial + (size_t)c * PANEL_ROWS);
 }
 
 /* One leaf against `cols` rows of x, whose blocks begin at q and cell; added to sums[cols][16]. */
@@ -271,7 +286,7 @@ VEC_INLINE void body_leaf_times(const struct body_traits t, const int cols,
     }
 }
 
-typedef void body_straight_fn(const struct kernel_matmul *m, uint32_t panel);
+typedef void body_straight_fn(const struct kernel_matmul *m, uint32_t panel, uint32_t x_row);
 typedef void body_fill_fn(const uint8_t *panel, uint32_t begin, uint32_t end,
                           struct body_leaf *leaf);
 typedef void body_leaf_fn(const struct body_leaf *leaf, uint32_t blocks,
@@ -318,7 +333,7 @@ static void body_widen(const struct kernel_input *x, const int8_t *q, uint32_t c
 /* How one kind goes past columns of x. */
 struct body_passage {
     body_fill_fn *fill;
-    body_leaf_fn *const *times; /* [columns - 1] */
+    body_leaf_fn *const *times; /* [instance] */
     bool is_wide;
 };
 
@@ -348,8 +363,10 @@ static void body_tile_leaf(const struct kernel_matmul *m, const struct body_pass
     for (uint32_t p = 0; p < tile->panels; p++)
         passage->fill(m->data + (tile->panel + p) * m->panel_bytes, block, block + blocks,
                       &leaves[p]);
-    for (uint32_t i = 0; i < tile->cols; i += VEC_COLS_MAX) {
-        const uint32_t cols = tile->cols - i < VEC_COLS_MAX ? tile->cols - i : VEC_COLS_MAX;
+    uint32_t cols;
+    for (uint32_t i = 0; i < tile->cols; i += cols) {
+        uint32_t instance;
+        cols = body_step(tile->cols - i, VEC_COLS_MAX, &instance);
         const size_t row = tile->first + i;
         const int8_t *q = m->x.q + row * m->x.q_stride + (size_t)block * QUANT_BLOCK_ITEMS;
         if (passage->is_wide && VEC_WIDE_BYTES > 1)
@@ -357,7 +374,7 @@ static void body_tile_leaf(const struct kernel_matmul *m, const struct body_pass
         if (i + 2 * VEC_COLS_MAX <= tile->cols)
             body_prefetch(q + VEC_COLS_MAX * m->x.q_stride, m->x.q_stride, blocks);
         for (uint32_t p = 0; p < tile->panels; p++)
-            passage->times[cols - 1](&leaves[p], blocks, &m->x, q, qw,
+            passage->times[instance](&leaves[p], blocks, &m->x, q, qw,
                                      row * m->x.block_stride + block,
                                      sums + ((size_t)p * tile->cols + i) * PANEL_ROWS);
     }
@@ -403,8 +420,14 @@ static void body_panels(const struct kernel_matmul *m, uint32_t begin, uint32_t 
                         body_straight_fn *const *straight, const struct body_passage *passage)
 {
     if (m->x.n <= BODY_STRAIGHT_COLS) {
-        for (uint32_t panel = begin; panel < end && m->x.n > 0; panel++)
-            straight[m->x.n - 1](m, panel);
+        for (uint32_t panel = begin; panel < end; panel++) {
+            uint32_t instance;
+            for (uint32_t i = 0; i < m->x.n;) {
+                uint32_t cols = body_step(m->x.n - i, BODY_STRAIGHT_COLS, &instance);
+                straight[instance](m, panel, i);
+                i += cols;
+            }
+        }
         return;
     }
     const uint32_t most = BODY_LEAVES(passage->is_wide);
@@ -432,21 +455,15 @@ static void body_panels(const struct kernel_matmul *m, uint32_t begin, uint32_t 
 #define BODY_LEAF_CLASS(name, ...)                                                                 \
     BODY_LEAF_INSTANCE(name, 1, __VA_ARGS__)                                                       \
     BODY_LEAF_INSTANCE(name, 2, __VA_ARGS__)                                                       \
-    BODY_LEAF_INSTANCE(name, 3, __VA_ARGS__)                                                       \
     BODY_LEAF_INSTANCE(name, 4, __VA_ARGS__)                                                       \
-    BODY_LEAF_INSTANCE(name, 5, __VA_ARGS__)                                                       \
-    BODY_LEAF_INSTANCE(name, 6, __VA_ARGS__)                                                       \
-    BODY_LEAF_INSTANCE(name, 7, __VA_ARGS__)                                                       \
     BODY_LEAF_INSTANCE(name, 8, __VA_ARGS__)                                                       \
-    static body_leaf_fn *const name[] = {name##_1, name##_2, name##_3, name##_4,                   \
-                                         name##_5, name##_6, name##_7, name##_8};
+    static body_leaf_fn *const name[] = {name##_1, name##_2, name##_4, name##_8};
 #elif VEC_COLS_MAX == 4
 #define BODY_LEAF_CLASS(name, ...)                                                                 \
     BODY_LEAF_INSTANCE(name, 1, __VA_ARGS__)                                                       \
     BODY_LEAF_INSTANCE(name, 2, __VA_ARGS__)                                                       \
-    BODY_LEAF_INSTANCE(name, 3, __VA_ARGS__)                                                       \
     BODY_LEAF_INSTANCE(name, 4, __VA_ARGS__)                                                       \
-    static body_leaf_fn *const name[] = {name##_1, name##_2, name##_3, name##_4};
+    static body_leaf_fn *const name[] = {name##_1, name##_2, name##_4};
 #else
 #error "write the instances for this number of columns"
 #endif
@@ -462,15 +479,14 @@ BODY_LEAF_CLASS(body_leaf_wide, BODY_TRAITS_WIDE)
 
 #define BODY_STRAIGHT_INSTANCE(kind, name, cols)                                                   \
     static __attribute__((noinline)) void name##_straight_##cols(const struct kernel_matmul *m,    \
-                                                                 uint32_t panel)                   \
+                                                                 uint32_t panel, uint32_t x_row)   \
     {                                                                                              \
-        body_straight(kind, cols, m, panel);                                                       \
+        body_straight(kind, cols, m, panel, x_row);                                                \
     }
 
 #define BODY_PANEL_KIND(kind, name, leaf)                                                          \
     BODY_STRAIGHT_INSTANCE(kind, name, 1)                                                          \
     BODY_STRAIGHT_INSTANCE(kind, name, 2)                                                          \
-    BODY_STRAIGHT_INSTANCE(kind, name, 3)                                                          \
     BODY_STRAIGHT_INSTANCE(kind, name, 4)                                                          \
     static void name##_fill(const uint8_t *panel, uint32_t begin, uint32_t end,                    \
                             struct body_leaf *to)                                                  \
@@ -479,8 +495,8 @@ BODY_LEAF_CLASS(body_leaf_wide, BODY_TRAITS_WIDE)
     }                                                                                              \
     static void name(const struct kernel_matmul *m, uint32_t begin, uint32_t end, float *room)     \
     {                                                                                              \
-        static body_straight_fn *const straight[BODY_STRAIGHT_COLS] = {                            \
-            name##_straight_1, name##_straight_2, name##_straight_3, name##_straight_4};           \
+        static body_straight_fn *const straight[] = {name##_straight_1, name##_straight_2,         \
+                                                     name##_straight_4};                           \
         const struct body_passage passage = {name##_fill, leaf, body_traits[kind].is_wide};        \
         body_panels(m, begin, end, room, straight, &passage);                                      \
     }
