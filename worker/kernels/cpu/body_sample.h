@@ -72,14 +72,15 @@ static inline void sample_words(uint32_t block, uint32_t position, uint64_t seed
         sample_wide low = (c0 & UINT32_MAX) | c1 << 32;
         sample_wide high = (c2 & UINT32_MAX) | c3 << 32;
 #if SAMPLE_LANES == 8
-        const sample_wide even = {0, 8, 1, 9, 2, 10, 3, 11}, odd = {4, 12, 5, 13, 6, 14, 7, 15};
+        sample_wide front = __builtin_shufflevector(low, high, 0, 8, 1, 9, 2, 10, 3, 11);
+        sample_wide back = __builtin_shufflevector(low, high, 4, 12, 5, 13, 6, 14, 7, 15);
 #elif SAMPLE_LANES == 4
-        const sample_wide even = {0, 4, 1, 5}, odd = {2, 6, 3, 7};
+        sample_wide front = __builtin_shufflevector(low, high, 0, 4, 1, 5);
+        sample_wide back = __builtin_shufflevector(low, high, 2, 6, 3, 7);
 #else
-        const sample_wide even = {0, 2}, odd = {1, 3};
+        sample_wide front = __builtin_shufflevector(low, high, 0, 2);
+        sample_wide back = __builtin_shufflevector(low, high, 1, 3);
 #endif
-        sample_wide front = __builtin_shuffle(low, high, even);
-        sample_wide back = __builtin_shuffle(low, high, odd);
         memcpy(ret_words + 4 * first, &front, sizeof front);
         memcpy(ret_words + 4 * first + 2 * SAMPLE_LANES, &back, sizeof back);
     }
