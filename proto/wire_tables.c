@@ -233,8 +233,8 @@ static const struct convert_message token_logprob_table = {
 static const struct convert_field token_logprobs_fields[] = {
     FIELD_MESSAGE(P(TokenLogprobs), W(token_logprobs), drawn, W(token_logprob),
                   &token_logprob_table, MUST),
-    FIELD_MESSAGES(P(TokenLogprobs), W(token_logprobs), top, W(token_logprob),
-                   &token_logprob_table, LIMIT_TOP_LOGPROBS),
+    FIELD_MESSAGES(P(TokenLogprobs), W(token_logprobs), top, W(token_logprob), &token_logprob_table,
+                   LIMIT_TOP_LOGPROBS),
 };
 
 const struct convert_message wire_token_logprobs_table = {

@@ -13,12 +13,18 @@
  *
  * After the penalties every logit l becomes z = (l - greatest l) / temperature, so the best has 0.
  * Probabilities are whole numbers, floor(2^40 * nm_exp(z)), so their sums are exact in any order.
- *   top-k    the first k of the order (z descending, id ascending)
- *   typical  the fewest whose probabilities add up to typical_p, in the order of how far their
- *            surprise -ln p is from the mean surprise, the entropy; ties by id. Since ln p is z
- * less a constant, that distance is |z - m|, m = (sum of p z) / (sum of p): the products p * -z are
- * rounded to doubles and down to whole numbers, whose sum is exact too. top-p    the fewest whose
- * probabilities add up to top_p, in the order of top-k min-p    those with nm_exp(z) >= min_p
+ *
+ * top-k: the first k of the order (z descending, id ascending).
+ *
+ * typical: the fewest whose probabilities add up to typical_p, in the order of how far their
+ * surprise -ln p is from the mean surprise, the entropy; ties by id. Since ln p is z less a
+ * constant, that distance is |z - m|, m = (sum of p z) / (sum of p): the products p * -z are
+ * rounded to doubles and down to whole numbers, whose sum is exact too.
+ *
+ * top-p: the fewest whose probabilities add up to top_p, in the order of top-k.
+ *
+ * min-p: those with nm_exp(z) >= min_p.
+ *
  * typical and top-p drop ids of probability 0; their share of the total is rounded down. An id
  * whose logit is -inf is not drawn unless all are; then it is id 0.
  *

@@ -1,9 +1,10 @@
 /*
  * backend.h - the operations of a forward pass, one table of functions per kind of device.
  *
- * ref/ is the oracle, written to be read; cpu/ (AVX2, AVX-512) and cuda/ give the same bits. What
- * the bits are is said here, operation by operation, and once more as code in ref/. Nothing but
- * the inputs decides them: not the number of rows in the call, nor threads, nor instruction set.
+ * ref/ is the oracle, written to be read; cpu/ (AVX2, AVX-512) gives the same bits, and so must
+ * whatever is added. What the bits are is said here, operation by operation, and once more as code
+ * in ref/. Nothing but the inputs decides them: not the number of rows in the call, nor threads,
+ * nor instruction set.
  *
  * Pointers named `float *` or `struct act *` are the backend's own memory (device memory on a
  * GPU): made by buffer_new / act_new, read and written by other code only through buffer_read and

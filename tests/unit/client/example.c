@@ -1,6 +1,6 @@
-/* The program that cloister.h shows, line by line (test_library.py compares them), built against the
- * installed form of the library: the public header and nothing else of ours. With an argument it
- * asks there, and waits for nobody. */
+/* The program that cloister.h shows, line by line (test_library.py compares them), built against
+ * the installed form of the library: the public header and nothing else of ours. With an argument
+ * it asks there, and waits for nobody. */
 #include <cloister.h>
 
 #include <stdio.h>

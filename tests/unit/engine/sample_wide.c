@@ -1,5 +1,5 @@
-/* The sampling passes as wide as AVX-512 has them, in plain C: the order of their words is tested on
- * machines without it. */
+/* The sampling passes as wide as AVX-512 has them, in plain C: the order of their words is tested
+ * on machines without it. */
 #include "tests/unit/engine/sample_wide.h"
 
 #define SAMPLE_LANES 8
