@@ -4,3 +4,7 @@ cloister_unit_test(worker_memory SOURCES unit/worker/test_memory.c LIBS cloister
 cloister_unit_test(worker_config SOURCES unit/worker/test_worker_config.c LIBS cloister_agent)
 cloister_unit_test(worker_residency
   SOURCES unit/worker/test_residency.c unit/engine/tiny_model.c LIBS cloister_agent)
+# Files that are to be refused, by the worker's path and by the program's.
+cloister_unit_test(worker_bad_files
+  SOURCES unit/worker/test_bad_files.c unit/worker/bad_files.c
+  LIBS cloister_gguf_build cloister_agent ARGS $<TARGET_FILE:cloister-engine>)

@@ -3,6 +3,7 @@
 #include "common/check.h"
 #include "common/limits.h"
 #include "worker/engine/runtime_shape.h"
+#include "worker/kernels/quant_check.h"
 #include "worker/kernels/rope_table.h"
 
 #include <inttypes.h>
@@ -27,6 +28,25 @@ struct tensor_source {
     enum err err;
 };
 
+/* Whole blocks of a tensor, `at` of its bytes. */
+static enum err check_blocks(const struct gguf_tensor *t, uint64_t at, const uint8_t *bytes,
+                             size_t size, struct errbuf *eb)
+{
+    const struct quant_type_info *info = quant_type_info((uint32_t)t->type);
+    uint64_t count = size / info->block_bytes;
+    uint64_t bad = quant_check_finite(t->type, bytes, count);
+
+    CHECK(at % info->block_bytes == 0 && size % info->block_bytes == 0);
+    if (bad == count)
+        return ERR_OK;
+    at += bad * info->block_bytes;
+    uint64_t item = at / info->block_bytes * info->block_items;
+    return err_set(eb, ERR_INVALID,
+                   "row %" PRIu64 ", byte %" PRIu64 " of the file: %s no finite number",
+                   item / t->dims[0], t->offset + at,
+                   info->block_items == 1 ? "the element is" : "the block has a scale that is");
+}
+
 static bool tensor_source_read(void *ctx, uint64_t at, void *to, size_t size)
 {
     struct tensor_source *s = ctx;
@@ -37,6 +57,8 @@ static bool tensor_source_read(void *ctx, uint64_t at, void *to, size_t size)
         e = err_set(&eb, ERR_CANCELLED, "loading was stopped");
     else
         e = gguf_tensor_read(s->l->g, s->t, at, to, size, &eb);
+    if (e == ERR_OK)
+        e = check_blocks(s->t, at, to, size, &eb);
     if (e != ERR_OK && !atomic_exchange(&s->failed, true)) {
         s->err = e;
         s->eb = eb;

@@ -108,6 +108,10 @@ enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine
     s.drawers = threads < RUNTIME_DRAWERS_MAX ? threads : RUNTIME_DRAWERS_MAX;
     if (e != ERR_OK)
         return e;
+    if (s.hparams.context_length < 2)
+        return err_set(eb, ERR_INVALID,
+                       "key '%s.context_length' is %u: a prompt and an answer take 2 tokens",
+                       model_arch_name(&s.hparams), s.hparams.context_length);
     s.context_tokens = model->context_tokens;
     if (s.context_tokens == 0)
         s.context_tokens = CONTEXT_TOKENS_DEFAULT;

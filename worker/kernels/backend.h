@@ -101,7 +101,7 @@ struct rope_kv_job {
 };
 
 /* Where the bytes of a matrix come from while it is packed. `read` is called from any of the
- * backend's threads, several at once, for pieces that together are the whole matrix, each byte
+ * backend's threads, several at once, for pieces of whole rows that together are the matrix, each
  * once; `at` counts from the matrix's first byte. False ends the loading: what failed is the
  * source's to say. */
 struct weight_source {

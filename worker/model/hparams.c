@@ -364,10 +364,9 @@ static enum err head_dim_check(struct model_hparams *h, const struct gguf *g, st
     }
     if (h->head_dim % 2 != 0)
         return err_set(eb, ERR_INVALID,
-                       "heads of %" PRIu32
-                       " elements (%s.attention.key_length, or embedding_length "
-                       "over head_count): an odd number cannot turn in pairs",
-                       h->head_dim, h->arch->name);
+                       "key '%s.attention.key_length', or embedding_length over head_count: heads "
+                       "of %" PRIu32 " elements; an odd number cannot turn in pairs",
+                       h->arch->name, h->head_dim);
 
     uint32_t value_dim = h->head_dim;
     const struct arch_key value_key = {.max = MODEL_HEAD_DIM_MAX, .optional = true};

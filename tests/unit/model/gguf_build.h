@@ -13,7 +13,7 @@
 #include "common/buf.h"
 #include "worker/model/gguf.h"
 
-#define GGUF_BUILD_SKIP_MAX 4
+#define GGUF_BUILD_SKIP_MAX 12
 
 struct gguf_build {
     struct buf keys;

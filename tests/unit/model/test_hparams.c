@@ -163,7 +163,7 @@ static const struct bad_value {
     {"llama.attention.head_count", U32, 0, "", ERR_INVALID, "'llama.attention.head_count' is 0"},
     {"llama.attention.head_count", U32, 5, "", ERR_INVALID, "2 key/value heads do not divide 5"},
     {"llama.attention.head_count", U32, 6, "", ERR_INVALID, "6 heads do not divide 32"},
-    {"llama.attention.head_count", U32, 32, "", ERR_INVALID, "heads of 1 elements"},
+    {"llama.attention.head_count", U32, 32, "", ERR_INVALID, "heads of 1 elements; an odd"},
     {"llama.attention.head_count", U32, 2, "", ERR_INVALID, "'blk.0.attn_k.weight' is 32 x 16"},
     {"llama.attention.head_count", U32, 1e6, "", ERR_TOO_LARGE, "over the bound of 1024"},
     {"llama.attention.head_count_kv", U32, 0, "", ERR_INVALID, "head_count_kv' is 0"},
