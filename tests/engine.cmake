@@ -28,6 +28,9 @@ cloister_unit_test(engine_arch
 set_tests_properties(engine_arch PROPERTIES TIMEOUT 900
   WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
 
+cloister_unit_test(engine_estimate
+  SOURCES unit/engine/test_estimate.c unit/engine/rig.c unit/engine/tiny_model.c
+  LIBS cloister_gguf_build cloister_engine)
 cloister_unit_test(engine_loading
   SOURCES unit/engine/test_loading.c unit/engine/tiny_model.c LIBS cloister_engine)
 

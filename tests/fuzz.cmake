@@ -30,7 +30,7 @@ endfunction()
 # One line a target: name, then the libraries it needs.
 foreach(target
     "fuzz_wire;cloister_proto"
-    "fuzz_gguf;cloister_model"
+    "fuzz_gguf;cloister_engine"
     "fuzz_tokenizer;cloister_gguf_build;cloister_model"
     "fuzz_chat;cloister_gguf_build;cloister_model"
     "fuzz_config;cloister_config"

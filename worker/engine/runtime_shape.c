@@ -268,37 +268,45 @@ static uint64_t backend_scratch_bytes(const struct runtime_shape *s, const struc
            (uint64_t)s->logits_rows * h->vocab_size * sizeof(float);
 }
 
-enum err engine_estimate_file(const struct engine_config *given,
-                              const struct engine_model_config *model,
-                              struct engine_estimate *ret_estimate, struct errbuf *eb)
+enum err runtime_estimate(const struct engine_config *given,
+                          const struct engine_model_config *model, const struct gguf *g,
+                          struct engine_estimate *ret_estimate, struct errbuf *eb)
 {
     struct engine_config config;
     struct runtime_shape shape;
     struct model_tensors tensors = {0};
-    struct gguf *g = NULL;
     enum err e = runtime_config_complete(given, &config, eb);
 
     if (e == ERR_OK)
-        e = gguf_open_file(&g, model->path, false, eb);
-    if (e != ERR_OK)
-        return e;
-    e = runtime_shape_read(&shape, &config, model, g, eb);
+        e = runtime_shape_read(&shape, &config, model, g, eb);
     if (e == ERR_OK)
         e = model_tensors_find(&tensors, &shape.hparams, g, eb);
-    if (e == ERR_OK) {
-        bool scalar = isa_is_scalar(config.isa);
-        uint64_t page = kv_page_bytes(&shape.kv, scalar);
-        *ret_estimate = (struct engine_estimate){
-            .weights_bytes = weights_bytes(&shape.hparams, &tensors, scalar),
-            .kv_page_bytes = page,
-            .kv_bytes = page * shape.n_pages,
-            .scratch_bytes = backend_scratch_bytes(&shape, &tensors, config.step_tokens) +
-                             runtime_shape_host_bytes(&shape, g),
-            .context_tokens = shape.context_tokens,
-            .kv_pages = shape.n_pages,
-        };
-        model_tensors_fini(&tensors);
-    }
+    if (e != ERR_OK)
+        return e;
+    bool scalar = isa_is_scalar(config.isa);
+    uint64_t page = kv_page_bytes(&shape.kv, scalar);
+    *ret_estimate = (struct engine_estimate){
+        .weights_bytes = weights_bytes(&shape.hparams, &tensors, scalar),
+        .kv_page_bytes = page,
+        .kv_bytes = page * shape.n_pages,
+        .scratch_bytes = backend_scratch_bytes(&shape, &tensors, config.step_tokens) +
+                         runtime_shape_host_bytes(&shape, g),
+        .context_tokens = shape.context_tokens,
+        .kv_pages = shape.n_pages,
+    };
+    model_tensors_fini(&tensors);
+    return ERR_OK;
+}
+
+enum err engine_estimate_file(const struct engine_config *config,
+                              const struct engine_model_config *model,
+                              struct engine_estimate *ret_estimate, struct errbuf *eb)
+{
+    struct gguf *g = NULL;
+    enum err e = gguf_open_file(&g, model->path, false, eb);
+
+    if (e == ERR_OK)
+        e = runtime_estimate(config, model, g, ret_estimate, eb);
     gguf_close(g);
     return e;
 }

@@ -60,4 +60,10 @@ bool runtime_rope_used(const struct model_hparams *h, uint32_t rope);
  * the file's header says it in). */
 uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struct gguf *g);
 
+/* What loading a file will hold: engine_estimate_file, of a file that is open. Refuses what loading
+ * would refuse for its shapes; *ret_estimate is written only on success. */
+enum err runtime_estimate(const struct engine_config *config,
+                          const struct engine_model_config *model, const struct gguf *g,
+                          struct engine_estimate *ret_estimate, struct errbuf *eb);
+
 #endif

@@ -9,35 +9,33 @@
 /* --- what all have in common; source of the names: the GGUF specification --- */
 
 const struct arch_part arch_parts[MODEL_PART_COUNT] = {
-#define WHOLE(part, name, class, ...)                                                              \
-    [MODEL_PART_##part] = {name, {__VA_ARGS__}, ARCH_CLASS_##class, false}
-#define IN_LAYER(part, name, class, ...)                                                           \
-    [MODEL_PART_##part] = {name, {__VA_ARGS__}, ARCH_CLASS_##class, true}
-    WHOLE(TOKEN_EMBD, "token_embd.weight", EMBEDDING, ARCH_DIM_EMBD, ARCH_DIM_VOCAB),
-    WHOLE(OUTPUT_NORM, "output_norm.weight", VECTOR, ARCH_DIM_EMBD),
-    WHOLE(OUTPUT, "output.weight", OUTPUT, ARCH_DIM_EMBD, ARCH_DIM_VOCAB),
-    WHOLE(OUTPUT_BIAS, "output.bias", VECTOR, ARCH_DIM_VOCAB),
-    WHOLE(ROPE_FREQS, "rope_freqs.weight", VECTOR, ARCH_DIM_ROPE_HALF),
-    IN_LAYER(ATTN_NORM, "attn_norm.weight", VECTOR, ARCH_DIM_EMBD),
-    IN_LAYER(ATTN_Q, "attn_q.weight", ATTENTION, ARCH_DIM_EMBD, ARCH_DIM_HEADS),
-    IN_LAYER(ATTN_Q_BIAS, "attn_q.bias", VECTOR, ARCH_DIM_HEADS),
-    IN_LAYER(ATTN_Q_NORM, "attn_q_norm.weight", VECTOR, ARCH_DIM_HEAD),
-    IN_LAYER(ATTN_K, "attn_k.weight", ATTENTION, ARCH_DIM_EMBD, ARCH_DIM_KV),
-    IN_LAYER(ATTN_K_BIAS, "attn_k.bias", VECTOR, ARCH_DIM_KV),
-    IN_LAYER(ATTN_K_NORM, "attn_k_norm.weight", VECTOR, ARCH_DIM_HEAD),
-    IN_LAYER(ATTN_V, "attn_v.weight", ATTENTION, ARCH_DIM_EMBD, ARCH_DIM_KV),
-    IN_LAYER(ATTN_V_BIAS, "attn_v.bias", VECTOR, ARCH_DIM_KV),
-    IN_LAYER(ATTN_OUTPUT, "attn_output.weight", ATTENTION, ARCH_DIM_HEADS, ARCH_DIM_EMBD),
-    IN_LAYER(ATTN_OUTPUT_BIAS, "attn_output.bias", VECTOR, ARCH_DIM_EMBD),
-    IN_LAYER(ATTN_POST_NORM, "post_attention_norm.weight", VECTOR, ARCH_DIM_EMBD),
-    IN_LAYER(FFN_NORM, "ffn_norm.weight", VECTOR, ARCH_DIM_EMBD),
-    IN_LAYER(FFN_GATE, "ffn_gate.weight", FFN, ARCH_DIM_EMBD, ARCH_DIM_FF),
-    IN_LAYER(FFN_GATE_BIAS, "ffn_gate.bias", VECTOR, ARCH_DIM_FF),
-    IN_LAYER(FFN_UP, "ffn_up.weight", FFN, ARCH_DIM_EMBD, ARCH_DIM_FF),
-    IN_LAYER(FFN_UP_BIAS, "ffn_up.bias", VECTOR, ARCH_DIM_FF),
-    IN_LAYER(FFN_DOWN, "ffn_down.weight", FFN, ARCH_DIM_FF, ARCH_DIM_EMBD),
-    IN_LAYER(FFN_DOWN_BIAS, "ffn_down.bias", VECTOR, ARCH_DIM_EMBD),
-    IN_LAYER(FFN_POST_NORM, "post_ffw_norm.weight", VECTOR, ARCH_DIM_EMBD),
+#define WHOLE(part, name, ...)    [MODEL_PART_##part] = {name, {__VA_ARGS__}, false}
+#define IN_LAYER(part, name, ...) [MODEL_PART_##part] = {name, {__VA_ARGS__}, true}
+    WHOLE(TOKEN_EMBD, "token_embd.weight", ARCH_DIM_EMBD, ARCH_DIM_VOCAB),
+    WHOLE(OUTPUT_NORM, "output_norm.weight", ARCH_DIM_EMBD),
+    WHOLE(OUTPUT, "output.weight", ARCH_DIM_EMBD, ARCH_DIM_VOCAB),
+    WHOLE(OUTPUT_BIAS, "output.bias", ARCH_DIM_VOCAB),
+    WHOLE(ROPE_FREQS, "rope_freqs.weight", ARCH_DIM_ROPE_HALF),
+    IN_LAYER(ATTN_NORM, "attn_norm.weight", ARCH_DIM_EMBD),
+    IN_LAYER(ATTN_Q, "attn_q.weight", ARCH_DIM_EMBD, ARCH_DIM_HEADS),
+    IN_LAYER(ATTN_Q_BIAS, "attn_q.bias", ARCH_DIM_HEADS),
+    IN_LAYER(ATTN_Q_NORM, "attn_q_norm.weight", ARCH_DIM_HEAD),
+    IN_LAYER(ATTN_K, "attn_k.weight", ARCH_DIM_EMBD, ARCH_DIM_KV),
+    IN_LAYER(ATTN_K_BIAS, "attn_k.bias", ARCH_DIM_KV),
+    IN_LAYER(ATTN_K_NORM, "attn_k_norm.weight", ARCH_DIM_HEAD),
+    IN_LAYER(ATTN_V, "attn_v.weight", ARCH_DIM_EMBD, ARCH_DIM_KV),
+    IN_LAYER(ATTN_V_BIAS, "attn_v.bias", ARCH_DIM_KV),
+    IN_LAYER(ATTN_OUTPUT, "attn_output.weight", ARCH_DIM_HEADS, ARCH_DIM_EMBD),
+    IN_LAYER(ATTN_OUTPUT_BIAS, "attn_output.bias", ARCH_DIM_EMBD),
+    IN_LAYER(ATTN_POST_NORM, "post_attention_norm.weight", ARCH_DIM_EMBD),
+    IN_LAYER(FFN_NORM, "ffn_norm.weight", ARCH_DIM_EMBD),
+    IN_LAYER(FFN_GATE, "ffn_gate.weight", ARCH_DIM_EMBD, ARCH_DIM_FF),
+    IN_LAYER(FFN_GATE_BIAS, "ffn_gate.bias", ARCH_DIM_FF),
+    IN_LAYER(FFN_UP, "ffn_up.weight", ARCH_DIM_EMBD, ARCH_DIM_FF),
+    IN_LAYER(FFN_UP_BIAS, "ffn_up.bias", ARCH_DIM_FF),
+    IN_LAYER(FFN_DOWN, "ffn_down.weight", ARCH_DIM_FF, ARCH_DIM_EMBD),
+    IN_LAYER(FFN_DOWN_BIAS, "ffn_down.bias", ARCH_DIM_EMBD),
+    IN_LAYER(FFN_POST_NORM, "post_ffw_norm.weight", ARCH_DIM_EMBD),
 #undef WHOLE
 #undef IN_LAYER
 };

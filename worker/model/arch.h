@@ -26,20 +26,10 @@ enum arch_dim {
     ARCH_DIM_ROPE_HALF, /* rope_dim / 2 */
 };
 
-/* Which line of model_estimate a tensor counts for. */
-enum arch_class {
-    ARCH_CLASS_EMBEDDING,
-    ARCH_CLASS_ATTENTION,
-    ARCH_CLASS_FFN,
-    ARCH_CLASS_VECTOR, /* vectors that are used as they are: F32 only */
-    ARCH_CLASS_OUTPUT,
-};
-
 /* What a part is called and how large it must be: the same in every architecture. */
 struct arch_part {
-    const char *name; /* "token_embd.weight"; in layers what follows "blk.N." */
-    enum arch_dim dims[2];
-    enum arch_class class;
+    const char *name;      /* "token_embd.weight"; in layers what follows "blk.N." */
+    enum arch_dim dims[2]; /* a vector, used as it is and in F32 only, has one */
     bool in_layer;
 };
 extern const struct arch_part arch_parts[MODEL_PART_COUNT];

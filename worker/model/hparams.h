@@ -148,25 +148,6 @@ void model_tensors_fini(struct model_tensors *t);
 enum err model_vector_check(enum model_part part, struct gguf_string name, const float *values,
                             uint64_t count, struct errbuf *eb);
 
-/* What loading will take, from the header alone. */
-struct model_estimate {
-    uint64_t weights_bytes; /* all tensors: the sum of the classes below */
-    uint64_t embedding_bytes;
-    uint64_t attention_bytes;
-    uint64_t ffn_bytes;
-    uint64_t norm_bytes;         /* norms, biases and rope_freqs */
-    uint64_t output_bytes;       /* 0 where tied */
-    uint64_t layer_bytes_max;    /* the largest single layer */
-    uint64_t kv_items_per_token; /* elements of K and V of all layers for one position */
-    uint64_t kv_bytes_per_token; /* of those, in the cache's format */
-};
-
-/* The cache keeps blocks of `kv_block_items` elements in `kv_block_bytes` bytes: 1 and 2 for f16,
- * 32 and 34 for q8_0; ERR_INVALID where a head is not whole blocks. */
-enum err model_estimate_bytes(struct model_estimate *ret, const struct model_hparams *h,
-                              const struct gguf *g, uint32_t kv_block_items,
-                              uint32_t kv_block_bytes, struct errbuf *eb);
-
 /* SHA-256 of the whole file, streamed in pieces; the name under which records know the weights. Of
  * a split model, whichever part `path` names: of all parts, one after the other in their order. */
 enum err model_file_digest(const char *path, uint8_t ret_digest[32], struct errbuf *eb);

@@ -1,7 +1,6 @@
-/* The tensors of a model: each found, checked against the model's sizes, and counted. */
+/* The tensors of a model: each found and checked against the model's sizes. */
 #include "worker/model/hparams.h"
 
-#include "common/check.h"
 #include "worker/model/arch.h"
 
 #include <inttypes.h>
@@ -14,7 +13,7 @@
 
 bool model_part_is_matrix(enum model_part part)
 {
-    return arch_parts[part].class != ARCH_CLASS_VECTOR;
+    return arch_parts[part].dims[1] != ARCH_DIM_NONE;
 }
 
 /* `l` is NULL for parts that are there once; theirs are no dimensions of a layer. */
@@ -76,11 +75,11 @@ static enum err tensor_check(const struct model_hparams *h, const struct model_l
                        "tensor '%s' has type %s (id %d), which this build "
                        "has no kernels for",
                        name, info->name, (int)t->type);
-    if (a->class == ARCH_CLASS_VECTOR && t->type != QUANT_TYPE_F32)
+    if (!model_part_is_matrix(part) && t->type != QUANT_TYPE_F32)
         return err_set(eb, ERR_UNSUPPORTED,
                        "tensor '%s' has type %s (id %d); a vector of this kind is F32", name,
                        info->name, (int)t->type);
-    if (a->class != ARCH_CLASS_VECTOR || !gguf_is_readable(g))
+    if (model_part_is_matrix(part) || !gguf_is_readable(g))
         return ERR_OK;
     float *values = malloc(t->size);
     if (values == NULL)
@@ -114,8 +113,7 @@ static enum err part_find(struct model_parts *parts, const struct model_hparams 
 }
 
 /* "blk.N.tail" with a plain N, one of the model's layers. */
-static bool layer_of_name(struct gguf_string name, const char *tail, uint32_t n_layers,
-                          uint32_t *ret_layer)
+static bool name_is_of_layer(struct gguf_string name, const char *tail, uint32_t n_layers)
 {
     size_t tail_size = strlen(tail);
     char whole[NAME_BYTES];
@@ -128,28 +126,20 @@ static bool layer_of_name(struct gguf_string name, const char *tail, uint32_t n_
     for (size_t d = 4; d < name.size - tail_size - 1 && d < 12; d++)
         layer = layer * 10 + (uint32_t)((unsigned char)name.bytes[d] - '0');
     (void)snprintf(whole, sizeof whole, "blk.%" PRIu32 ".%s", layer, tail);
-    *ret_layer = layer;
     return layer < n_layers && gguf_string_equal(name, whole);
 }
 
-/* Whether the architecture has a place for this name; MODEL_PART_COUNT where it has none. A part
- * that is not of a layer leaves *ret_layer. */
-static enum model_part tensor_role(const struct model_hparams *h, struct gguf_string name,
-                                   uint32_t *ret_layer)
+/* Whether the architecture has a place for this name. */
+static bool tensor_is_known(const struct model_hparams *h, struct gguf_string name)
 {
     for (enum model_part part = 0; part < MODEL_PART_COUNT; part++) {
         const struct arch_part *a = &arch_parts[part];
-        if (h->arch->parts[part] == ARCH_NEED_NOT)
-            continue;
-        uint32_t layer;
-        if (a->in_layer && layer_of_name(name, a->name, h->n_layers, &layer)) {
-            *ret_layer = layer;
-            return part;
-        }
-        if (!a->in_layer && gguf_string_equal(name, a->name))
-            return part;
+        if (h->arch->parts[part] != ARCH_NEED_NOT &&
+            (a->in_layer ? name_is_of_layer(name, a->name, h->n_layers)
+                         : gguf_string_equal(name, a->name)))
+            return true;
     }
-    return MODEL_PART_COUNT;
+    return false;
 }
 
 /* A bias, an expert or an adapter left out would change the answers without a sign. */
@@ -157,9 +147,8 @@ static enum err tensors_check_known(const struct model_hparams *h, const struct 
                                     struct errbuf *eb)
 {
     for (size_t i = 0; i < gguf_tensor_count(g); i++) {
-        uint32_t layer;
         struct gguf_string s = gguf_tensor_at(g, i)->name;
-        if (tensor_role(h, s, &layer) == MODEL_PART_COUNT) {
+        if (!tensor_is_known(h, s)) {
             char name[NAME_BYTES];
             gguf_string_print(s, name, sizeof name);
             return err_set(eb, ERR_UNSUPPORTED,
@@ -208,53 +197,4 @@ void model_tensors_fini(struct model_tensors *t)
 {
     free(t->layers);
     *t = (struct model_tensors){0};
-}
-
-enum err model_estimate_bytes(struct model_estimate *ret, const struct model_hparams *h,
-                              const struct gguf *g, uint32_t kv_block_items,
-                              uint32_t kv_block_bytes, struct errbuf *eb)
-{
-    struct model_estimate m = {0};
-    if (kv_block_items == 0 || kv_block_bytes == 0 || h->head_dim % kv_block_items != 0)
-        return err_set(eb, ERR_INVALID,
-                       "a cache in blocks of %" PRIu32 " elements does not fit heads of %" PRIu32,
-                       kv_block_items, h->head_dim);
-    uint64_t *layers = calloc(h->n_layers, sizeof *layers);
-    if (layers == NULL)
-        return err_set(eb, ERR_NO_MEMORY, "no memory for %" PRIu32 " layers", h->n_layers);
-    for (size_t i = 0; i < gguf_tensor_count(g); i++) {
-        const struct gguf_tensor *t = gguf_tensor_at(g, i);
-        uint32_t layer = UINT32_MAX;
-        enum model_part part = tensor_role(h, t->name, &layer);
-        CHECK(part != MODEL_PART_COUNT); /* model_hparams_read has seen every tensor */
-        m.weights_bytes += t->size;
-        switch (arch_parts[part].class) {
-        case ARCH_CLASS_EMBEDDING:
-            m.embedding_bytes += t->size;
-            break;
-        case ARCH_CLASS_ATTENTION:
-            m.attention_bytes += t->size;
-            break;
-        case ARCH_CLASS_FFN:
-            m.ffn_bytes += t->size;
-            break;
-        case ARCH_CLASS_VECTOR:
-            m.norm_bytes += t->size;
-            break;
-        case ARCH_CLASS_OUTPUT:
-            m.output_bytes += t->size;
-            break;
-        }
-        if (layer != UINT32_MAX) {
-            layers[layer] += t->size;
-            if (layers[layer] > m.layer_bytes_max)
-                m.layer_bytes_max = layers[layer];
-        }
-    }
-    free(layers);
-    for (uint32_t i = 0; i < h->n_layers; i++)
-        m.kv_items_per_token += 2ull * h->layer[i].n_kv_heads * h->head_dim;
-    m.kv_bytes_per_token = m.kv_items_per_token / kv_block_items * kv_block_bytes;
-    *ret = m;
-    return ERR_OK;
 }

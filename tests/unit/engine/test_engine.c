@@ -709,91 +709,6 @@ static void events_that_wait_are_joined(void **state)
     rig_close(&rig);
 }
 
-static void estimates_are_what_loading_then_holds(void **state)
-{
-    static const enum backend_isa isas[] = {BACKEND_ISA_SCALAR, BACKEND_ISA_AVX2,
-                                            BACKEND_ISA_AVX512};
-    static const enum quant_type types[] = {QUANT_TYPE_Q8_0, QUANT_TYPE_Q4_1, QUANT_TYPE_F16};
-
-    (void)state;
-    for (size_t i = 0; i < 3; i++) {
-        if (!backend_isa_available(isas[i]))
-            continue;
-        for (size_t t = 0; t < 3; t++) {
-            struct tiny_model m = tiny_model_default();
-            struct engine_config config = {.isa = isas[i], .threads = 1, .sequences = 4};
-            char path[64];
-            struct engine_model_config model = {.path = path, .slots = 3, .context_tokens = 200};
-            struct engine_estimate estimate;
-            struct rig rig;
-            m.layer_type = types[t];
-            m.n_embd = 256;
-            tiny_model_write(&m, path);
-            assert_int_equal(engine_estimate_file(&config, &model, &estimate, NULL), ERR_OK);
-            assert_int_equal(estimate.context_tokens, 200);
-            assert_int_equal(estimate.kv_pages, 21);
-            assert_int_equal(estimate.kv_bytes, 21 * estimate.kv_page_bytes);
-            rig_open(&rig, &config);
-            rig_load(&rig, MODEL, &model);
-            double weights = (double)rig.model_event.weights_bytes / (double)estimate.weights_bytes;
-            double kv = (double)rig.model_event.kv_bytes / (double)estimate.kv_bytes;
-            double scratch = (double)rig.model_event.scratch_bytes / (double)estimate.scratch_bytes;
-            if (weights < 0.99 || weights > 1.01 || kv < 0.99 || kv > 1.01)
-                fail_msg("%s, type %zu: weights %f, KV %f of the estimate",
-                         engine_isa_name(rig.engine), t, weights, kv);
-            if (scratch < 0.5 || scratch > 1.5)
-                fail_msg("%s: scratch %f of the estimate", engine_isa_name(rig.engine), scratch);
-            rig_close(&rig);
-            assert_int_equal(unlink(path), 0);
-        }
-    }
-}
-
-/* What the worker's catalogue offers, it can load: a model is refused at the start and not by every
- * job that asks for it. */
-static void an_estimate_refuses_what_loading_would_refuse(void **state)
-{
-    static const struct {
-        uint32_t head_dim;
-        enum kv_type kv_type;
-        const char *says; /* NULL: it loads */
-    } rows[] = {
-        {32, KV_TYPE_F16, NULL},           {32, KV_TYPE_Q8_0, NULL},
-        {48, KV_TYPE_F16, NULL},           {48, KV_TYPE_Q8_0, "multiple of 32"},
-        {512, KV_TYPE_F16, NULL},          {512, KV_TYPE_Q8_0, NULL},
-        {514, KV_TYPE_F16, "at most 512"}, {1024, KV_TYPE_Q8_0, "at most 512"},
-    };
-
-    (void)state;
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        struct tiny_model m = tiny_model_default();
-        struct engine_config config = {.threads = 1, .sequences = 4};
-        char path[64];
-        struct engine_model_config model = {.path = path, .kv_type = rows[i].kv_type};
-        struct engine_estimate estimate;
-        struct errbuf eb = {{0}};
-        struct rig rig;
-        m.head_dim = rows[i].head_dim;
-        m.n_embd = 64;
-        m.n_layers = 1;
-        m.layer_type = m.embd_type = QUANT_TYPE_F32;
-        tiny_model_write(&m, path);
-        enum err e = engine_estimate_file(&config, &model, &estimate, &eb);
-        if ((e == ERR_OK) != (rows[i].says == NULL) ||
-            (rows[i].says != NULL && strstr(eb.text, rows[i].says) == NULL))
-            fail_msg("row %zu: %s", i, eb.text);
-        rig_open(&rig, &config);
-        assert_int_equal(engine_load(rig.engine, MODEL, &model, NULL), ERR_OK);
-        rig_until_model_event(&rig);
-        assert_int_equal(rig.model_event.kind, rows[i].says == NULL ? ENGINE_EVENT_MODEL_READY
-                                                                    : ENGINE_EVENT_MODEL_FAILED);
-        if (rows[i].says != NULL)
-            assert_string_equal(rig.model_event.error_text, eb.text);
-        rig_close(&rig);
-        assert_int_equal(unlink(path), 0);
-    }
-}
-
 static int write_default(void **state)
 {
     struct tiny_model m = tiny_model_default();
@@ -830,8 +745,6 @@ int main(void)
         cmocka_unit_test(two_models_run_side_by_side),
         cmocka_unit_test(closing_in_the_middle_loses_nothing_but_the_jobs),
         cmocka_unit_test(events_that_wait_are_joined),
-        cmocka_unit_test(estimates_are_what_loading_then_holds),
-        cmocka_unit_test(an_estimate_refuses_what_loading_would_refuse),
     };
     return cmocka_run_group_tests(tests, write_default, remove_default);
 }
