@@ -183,9 +183,19 @@ static void print_model(const struct file_info *info)
     }
 }
 
+/* By which Unicode words are split; NULL where they are not (SPM). */
+static const char *unicode_of(const struct tokenizer *t, char text[32])
+{
+    if (strcmp(tokenizer_kind(t), "spm") == 0)
+        return NULL;
+    tokenizer_unicode_version(text);
+    return text;
+}
+
 static void print_tokens(const struct file_info *info)
 {
     const struct tokenizer *t = info->tokenizer;
+    char unicode[32];
 
     if (t == NULL) {
         printf("tokenizer            not usable: %s\n", info->tokenizer_reason);
@@ -197,6 +207,8 @@ static void print_tokens(const struct file_info *info)
     if (tokenizer_eos(t) >= 0)
         printf(", EOS %d", tokenizer_eos(t));
     putchar('\n');
+    if (unicode_of(t, unicode) != NULL)
+        printf("  %-18s %s\n", "words by Unicode", unicode);
     if (info->chat != NULL)
         printf("chat template        %s\n", chat_template_name(info->chat));
     else
@@ -285,12 +297,14 @@ static json_t *json_of_hparams(const struct model_hparams *h)
 static json_t *json_of_tokenizer(const struct file_info *info)
 {
     const struct tokenizer *t = info->tokenizer;
+    char unicode[32];
 
     if (t == NULL)
         return json_pack("{s:b, s:o}", "usable", 0, "reason",
                          tool_json_text(info->tokenizer_reason, strlen(info->tokenizer_reason)));
-    return json_pack("{s:b, s:s, s:s, s:i, s:i, s:i, s:b}", "usable", 1, "kind", tokenizer_kind(t),
-                     "pre", info->tokenizer_pre, "tokens", tokenizer_vocab_size(t), "bos",
+    return json_pack("{s:b, s:s, s:s, s:s?, s:i, s:i, s:i, s:b}", "usable", 1, "kind",
+                     tokenizer_kind(t), "pre", info->tokenizer_pre, "unicode",
+                     unicode_of(t, unicode), "tokens", tokenizer_vocab_size(t), "bos",
                      tokenizer_bos(t), "eos", tokenizer_eos(t), "adds_bos", tokenizer_adds_bos(t));
 }
 

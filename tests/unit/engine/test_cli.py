@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -100,9 +101,12 @@ def info_and_digest(model):
     check("info types", info["types"]["Q8_0"]["tensors"] == 15, info["types"])
     check("info template", info["chat_template"] == "chatml", info)
     check("info tokens", info["tokenizer"]["tokens"] == 264, info["tokenizer"])
+    check("info Unicode", re.fullmatch(r"[1-9]\d*\.\d+\.\d+", info["tokenizer"]["unicode"]),
+          info["tokenizer"])
     check("info estimate", info["estimate"]["weights_bytes"] > 50000, info["estimate"])
     text = good("info", model).decode()
-    for word in ("llama", "chatml", "can run it", "256 tokens", "Q8_0"):
+    for word in ("llama", "chatml", "can run it", "256 tokens", "Q8_0",
+                 "words by Unicode   %s\n" % info["tokenizer"]["unicode"]):
         check("info says %s" % word, word in text, text)
     with open(model, "rb") as f:
         want = hashlib.sha256(f.read()).hexdigest()
