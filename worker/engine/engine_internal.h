@@ -17,6 +17,7 @@
 #include "common/buf.h"
 #include "common/crypto.h"
 #include "worker/engine/batch.h"
+#include "worker/engine/draws.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/runtime.h"
 #include "worker/engine/runtime_shape.h"
@@ -115,9 +116,7 @@ struct engine_model_state {
     /* loader, then stepper; the preparer reads tokenizer and chat */
     struct runtime *runtime;
     struct batch *batch;
-    struct sampler *samplers[RUNTIME_DRAWERS_MAX]; /* [runtime->drawers] */
-    int32_t *drawn;                                /* [runtime->logits_rows] */
-    struct sampling_logprobs *logprobs;            /* [runtime->logits_rows] */
+    struct draws draws;
     struct rate prefill, decode;
 
     bool has_ready, has_failed, has_gone; /* [lock] */
@@ -183,10 +182,6 @@ void model_free(struct engine_model_state *model);
 
 /* engine_prepare.c: the answer ends with this token. */
 bool job_is_end(const struct engine_job_state *job, int32_t id);
-
-/* engine_draw.c: fills model->drawn, and model->logprobs where they are wanted, for every row of
- * logits that is drawn from; digests those that are digested. */
-void model_draw(struct engine_model_state *model, const struct batch_plan *plan);
 
 /* engine_logprobs.c: appends a token's. False when memory is refused: the list is as it was. */
 bool logprob_list_add(struct logprob_list *list, const struct tokenizer *t,

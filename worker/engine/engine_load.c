@@ -11,7 +11,7 @@
 /* Jobs of a better class that may pass one that waits. */
 #define PASS_MAX 16u
 
-/* What steps a runtime: the batch, samplers, room for what is drawn. */
+/* What steps a runtime: the batch, and what draws. */
 static enum err open_stepping(struct engine *e, struct engine_model_state *model, struct errbuf *eb)
 {
     const struct runtime *r = model->runtime;
@@ -32,33 +32,16 @@ static enum err open_stepping(struct engine *e, struct engine_model_state *model
 
     if (err != ERR_OK)
         return err;
-    model->drawn = calloc(r->logits_rows, sizeof *model->drawn);
-    model->logprobs = calloc(r->logits_rows, sizeof *model->logprobs);
-    bool failed = model->drawn == NULL || model->logprobs == NULL;
-    for (uint32_t i = 0; i < r->drawers && !failed; i++) {
-        model->samplers[i] = sampler_new(r->hparams.vocab_size, sample_kernels_of(e->config.isa));
-        failed = model->samplers[i] == NULL;
-    }
-    if (failed)
-        return err_set(eb, ERR_NO_MEMORY, "no memory for %u samplers over %u tokens", r->drawers,
-                       r->hparams.vocab_size);
-    return ERR_OK;
+    return draws_open(&model->draws, r, e->config.isa, eb);
 }
 
 void model_close_stepping(struct engine_model_state *model)
 {
     runtime_close(model->runtime);
     batch_free(model->batch);
-    for (uint32_t i = 0; i < RUNTIME_DRAWERS_MAX; i++) {
-        sampler_free(model->samplers[i]);
-        model->samplers[i] = NULL;
-    }
-    free(model->drawn);
-    free(model->logprobs);
+    draws_close(&model->draws);
     model->runtime = NULL;
     model->batch = NULL;
-    model->drawn = NULL;
-    model->logprobs = NULL;
 }
 
 static void load_done(struct engine *e, struct engine_model_state *model)

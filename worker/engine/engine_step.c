@@ -230,6 +230,19 @@ static void rate_add(struct rate *rate, uint64_t tokens, uint64_t ns)
     }
 }
 
+static void model_draw(struct engine_model_state *model, const struct batch_plan *plan)
+{
+    struct runtime *r = model->runtime;
+
+    for (uint32_t i = 0; i < plan->n_logits; i++) {
+        const struct engine_job_state *job = batch_owner(plan->logits_seq[i]);
+        model->draws.sampling[i] = &job->request.sampling;
+        if (job->digest != NULL)
+            sha256_update(job->digest, forward_logits(r, i), r->hparams.vocab_size * sizeof(float));
+    }
+    draws_step(&model->draws, r, plan);
+}
+
 /* One step; false where no job runs. */
 static bool model_step(struct engine *e, struct engine_model_state *model)
 {
@@ -241,7 +254,7 @@ static bool model_step(struct engine *e, struct engine_model_state *model)
         return false;
     forward_step(model->runtime, &plan);
     model_draw(model, &plan);
-    batch_commit(model->batch, model->drawn);
+    batch_commit(model->batch, model->draws.ids);
 
     uint64_t now = clock_mono_ns();
     uint32_t n_decode = plan.n_rows - plan.n_prompt;
@@ -254,8 +267,8 @@ static bool model_step(struct engine *e, struct engine_model_state *model)
     /* A sequence draws once in a step, so none that has ended is met again. */
     for (uint32_t i = 0; i < plan.n_logits; i++)
         if (plan.draw[i])
-            job_token(e, batch_owner(plan.logits_seq[i]), model->drawn[i], &model->logprobs[i],
-                      now);
+            job_token(e, batch_owner(plan.logits_seq[i]), model->draws.ids[i],
+                      &model->draws.logprobs[i], now);
     engine_lock(e);
     model_publish_locked(model);
     engine_unlock(e);

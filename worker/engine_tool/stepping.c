@@ -2,8 +2,6 @@
 
 #include "worker/engine/forward.h"
 
-#include <stdlib.h>
-
 enum err stepping_open(struct stepping *ret_stepping, const struct engine_config *engine,
                        const struct engine_model_config *model, struct errbuf *eb)
 {
@@ -29,11 +27,8 @@ enum err stepping_open(struct stepping *ret_stepping, const struct engine_config
         .pass_max = 1,
     };
     err = batch_new(&s.batch, &s.config, eb);
-    if (err == ERR_OK) {
-        s.drawn = calloc(s.runtime->logits_rows, sizeof *s.drawn);
-        if (s.drawn == NULL)
-            err = err_set(eb, ERR_NO_MEMORY, "no memory for drawn tokens");
-    }
+    if (err == ERR_OK)
+        err = draws_open(&s.draws, s.runtime, config.isa, eb);
     if (err != ERR_OK) {
         stepping_close(&s);
         return err;
@@ -46,30 +41,22 @@ void stepping_close(struct stepping *s)
 {
     batch_free(s->batch);
     runtime_close(s->runtime);
-    free(s->drawn);
+    draws_close(&s->draws);
     *s = (struct stepping){0};
-}
-
-static int32_t likeliest(const float *logits, uint32_t count)
-{
-    uint32_t best = 0;
-
-    for (uint32_t i = 1; i < count; i++)
-        if (logits[i] > logits[best])
-            best = i;
-    return (int32_t)best;
 }
 
 bool stepping_step(struct stepping *s, struct batch_plan *ret_plan)
 {
+    const struct sampling greedy = sampling_default();
+
     while (batch_admit(s->batch) != NULL)
         continue;
     if (!batch_plan_step(s->batch, ret_plan))
         return false;
     forward_step(s->runtime, ret_plan);
     for (uint32_t i = 0; i < ret_plan->n_logits; i++)
-        if (ret_plan->draw[i])
-            s->drawn[i] = likeliest(forward_logits(s->runtime, i), s->runtime->hparams.vocab_size);
-    batch_commit(s->batch, s->drawn);
+        s->draws.sampling[i] = &greedy;
+    draws_step(&s->draws, s->runtime, ret_plan);
+    batch_commit(s->batch, s->draws.ids);
     return true;
 }

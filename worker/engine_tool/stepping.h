@@ -8,6 +8,7 @@
 #define CLOISTER_WORKER_ENGINE_TOOL_STEPPING_H
 
 #include "worker/engine/batch.h"
+#include "worker/engine/draws.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/runtime.h"
 
@@ -15,7 +16,7 @@ struct stepping {
     struct runtime *runtime;
     struct batch *batch;
     struct batch_config config;
-    int32_t *drawn; /* [logits_rows] */
+    struct draws draws;
 };
 
 /* `sequences` of the engine's configuration run at once; logits of `logits_rows` rows of a step may
@@ -24,8 +25,8 @@ enum err stepping_open(struct stepping *ret_stepping, const struct engine_config
                        const struct engine_model_config *model, struct errbuf *eb);
 void stepping_close(struct stepping *s);
 
-/* One step: admits, plans, computes, draws the likeliest token. *ret_plan is valid until the next
- * one. False where no job runs. */
+/* One step: admits, plans, computes, draws as the engine does, the likeliest token. *ret_plan is
+ * valid until the next one. False where no job runs. */
 bool stepping_step(struct stepping *s, struct batch_plan *ret_plan);
 
 #endif
