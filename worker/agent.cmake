@@ -7,8 +7,8 @@ add_library(cloister_agent STATIC
   residency.c
   run_job.c
   session.c
-  spaces.c
-  worker_config.c)
+  settings.c
+  spaces.c)
 target_link_libraries(cloister_agent PUBLIC cloister_engine cloister_model cloister_proto
   cloister_transport cloister_config cloister_version cloister_common)
 cloister_target(cloister_agent)

@@ -7,7 +7,7 @@
 #include "common/limits.h"
 #include "common/program.h"
 #include "worker/agent.h"
-#include "worker/worker_config.h"
+#include "worker/settings.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -65,7 +65,7 @@ static const struct flag flags[] = {{.name = "coordinator",
                                      .type = FLAG_CHOICE,
                                      .argument = "NAME",
                                      .offset = LINE(isa),
-                                     .choices = worker_config_isa_names,
+                                     .choices = settings_isa_names,
                                      .help = "auto, scalar, avx2 or avx512."},
                                     {0}};
 
@@ -76,11 +76,11 @@ static const struct program program = {
     .statuses = "Exit status: 0 stopped by a signal; 1 could not start; 2 wrong usage or "
                 "configuration.",
     .flags = flags,
-    .print_example = worker_config_print_example,
+    .print_example = settings_print_example,
 };
 
 /* `folder` keeps the state directory's path. */
-static enum err overrides_apply(struct command_line *line, struct worker_config *c,
+static enum err overrides_apply(struct command_line *line, struct settings *c,
                                 char folder[PATH_MAX], struct errbuf *eb)
 {
     enum err e = ERR_OK;
@@ -102,8 +102,8 @@ static enum err overrides_apply(struct command_line *line, struct worker_config 
             return err_prefix(eb, e, "--state-dir");
         c->state_dir = line->state_dir;
     }
-    for (int i = 0; line->isa != NULL && worker_config_isa_names[i] != NULL; i++) {
-        if (strcmp(line->isa, worker_config_isa_names[i]) == 0)
+    for (int i = 0; line->isa != NULL && settings_isa_names[i] != NULL; i++) {
+        if (strcmp(line->isa, settings_isa_names[i]) == 0)
             c->engine.isa = i;
     }
     if (line->has_memory)
@@ -150,10 +150,10 @@ static enum err source_add(struct sources *s, const char *word, struct errbuf *e
     return ERR_OK;
 }
 
-static enum err sources_collect(struct sources *s, const struct worker_config *c,
+static enum err sources_collect(struct sources *s, const struct settings *c,
                                 const struct flag_texts *named, struct errbuf *eb)
 {
-    const struct worker_config_model *models = c->models.items;
+    const struct settings_model *models = c->models.items;
     enum err e = ERR_OK;
 
     *s = (struct sources){
@@ -175,7 +175,7 @@ static enum err sources_collect(struct sources *s, const struct worker_config *c
     return e;
 }
 
-static int worker_run(struct worker_config *c, const struct sources *sources,
+static int worker_run(struct settings *c, const struct sources *sources,
                       const struct program_options *options)
 {
     struct errbuf eb = {{0}};
@@ -240,7 +240,7 @@ int main(int argc, char **argv)
 {
     struct command_line line = {0};
     struct program_options options;
-    struct worker_config config = {0};
+    struct settings config = {0};
     struct sources sources = {0};
     struct errbuf eb = {{0}};
     char folder[PATH_MAX];
@@ -249,11 +249,11 @@ int main(int argc, char **argv)
     if (status != PROGRAM_GO_ON)
         return status;
     status = PROGRAM_STATUS_USAGE;
-    enum err e = worker_config_read(&config, options.config, &eb);
+    enum err e = settings_read(&config, options.config, &eb);
     if (e == ERR_OK)
         e = overrides_apply(&line, &config, folder, &eb);
     if (e == ERR_OK)
-        e = worker_config_complete(&config, &eb);
+        e = settings_complete(&config, &eb);
     if (e == ERR_OK) {
         e = sources_collect(&sources, &config, &line.models, &eb);
         /* A model file that is missing may be there tomorrow: nothing is wrong with the words. */
@@ -267,6 +267,6 @@ int main(int argc, char **argv)
         program_fail(&program, status, "%s", eb.text);
     }
     sources_fini(&sources);
-    worker_config_fini(&config);
+    settings_fini(&config);
     return status;
 }

@@ -3,7 +3,7 @@
  *
  *   tokenizer.c          opening and checking, decoding, accessors
  *   tokenizer_bound.c    how many tokens a text can become
- *   tokenizer_vocab.c    text of a token to its id; pairs of ids to their merge
+ *   tokenizer_vocab.c    text of a token to its id; pairs of ids to their merge; the alphabet of bytes
  *   tokenizer_special.c  special tokens in a text
  *   tokenizer_patterns.c the patterns of each named split
  *   tokenizer_pre.c      the split of a text into words, by PCRE2

@@ -1,3 +1,10 @@
+/*
+ * tokenizer_vocab.c - what a vocabulary is looked up by: the text of a token for its id, a pair of
+ * ids for their merge; and the alphabet that byte-level vocabularies are written in.
+ *
+ * Both maps are open-addressed tables whose hash has a seed of its own in every process: no file
+ * can be made so that all of its tokens meet in one place.
+ */
 #include "worker/model/tokenizer_internal.h"
 
 #include "common/crypto.h"

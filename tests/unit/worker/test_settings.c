@@ -3,7 +3,7 @@
 #include "common/limits.h"
 #include "worker/engine/runtime.h"
 #include "worker/kernels/cpu/pool.h"
-#include "worker/worker_config.h"
+#include "worker/settings.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-static enum err read_text(struct worker_config *c, const char *text, struct errbuf *eb)
+static enum err read_text(struct settings *c, const char *text, struct errbuf *eb)
 {
     char path[] = "/tmp/worker-config-XXXXXX";
     int fd = mkstemp(path);
@@ -23,7 +23,7 @@ static enum err read_text(struct worker_config *c, const char *text, struct errb
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
     assert_int_equal(close(fd), 0);
-    enum err e = worker_config_read(c, path, eb);
+    enum err e = settings_read(c, path, eb);
     assert_int_equal(unlink(path), 0);
     return e;
 }
@@ -43,7 +43,7 @@ static void the_file_and_the_engine_have_one_range(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const long values[] = {rows[i].low - 1, rows[i].low, rows[i].high, rows[i].high + 1};
         for (size_t k = 0; k < 4; k++) {
-            struct worker_config c;
+            struct settings c;
             struct errbuf eb = {{0}};
             char text[128];
             (void)snprintf(text, sizeof text, "engine = { %s = %ld; };", rows[i].key, values[k]);
@@ -60,7 +60,7 @@ static void the_file_and_the_engine_have_one_range(void **state)
             struct engine_config complete;
             if (runtime_config_complete(&asked, &complete, &eb) != ERR_OK)
                 fail_msg("%s: %s", text, eb.text);
-            worker_config_fini(&c);
+            settings_fini(&c);
         }
     }
 }

@@ -1,4 +1,4 @@
-#include "worker/worker_config.h"
+#include "worker/settings.h"
 
 #include "common/config_tls.h"
 #include "common/folder.h"
@@ -13,10 +13,10 @@
 static const char *const kv_names[] = {"f16", "q8_0", NULL};
 /* By enum prefix_cache. */
 static const char *const prefix_cache_names[] = {"tenant", "shared", "off", NULL};
-const char *const worker_config_isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
+const char *const settings_isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
 
-#define MODEL(field)  offsetof(struct worker_config_model, field)
-#define CONFIG(field) offsetof(struct worker_config, field)
+#define MODEL(field)  offsetof(struct settings_model, field)
+#define CONFIG(field) offsetof(struct settings, field)
 
 static const struct config_key model_keys[] = {
     {.name = "name",
@@ -56,15 +56,14 @@ static const struct config_key model_keys[] = {
      .help = "How keys and values are kept: f16, or q8_0 in half the memory."},
     {0}};
 
-#define ENGINE(field)                                                                              \
-    (offsetof(struct worker_config, engine.field) - offsetof(struct worker_config, engine))
+#define ENGINE(field) (offsetof(struct settings, engine.field) - offsetof(struct settings, engine))
 
 static const struct config_key engine_keys[] = {
     {.name = "isa",
      .type = CONFIG_ENUM,
      .offset = ENGINE(isa),
      .fallback = "auto",
-     .names = worker_config_isa_names,
+     .names = settings_isa_names,
      .help = "Instruction set of the kernels. auto takes the best this machine has; none changes "
              "a bit of any answer."},
     {.name = "threads",
@@ -147,7 +146,7 @@ static const struct config_key worker_keys[] = {
      .type = CONFIG_GROUPS,
      .offset = CONFIG(models),
      .keys = model_keys,
-     .element_bytes = sizeof(struct worker_config_model),
+     .element_bytes = sizeof(struct settings_model),
      .unique = "name",
      .max = LIMIT_MODELS_PER_WORKER,
      .help = "The model files this worker can serve. They are loaded when jobs ask for them."},
@@ -165,16 +164,16 @@ static const struct config_key worker_keys[] = {
     {0}};
 
 /* What the table cannot say: rules between keys. */
-static enum err config_rules_check(const struct worker_config *c, struct errbuf *eb)
+static enum err config_rules_check(const struct settings *c, struct errbuf *eb)
 {
     if (c->tls.ca_file != NULL && strncmp(c->coordinator, "tls+", 4) != 0)
         return config_fail(c->file, eb, "tls", "the coordinator's URL is not tls+tcp://");
     return ERR_OK;
 }
 
-enum err worker_config_read(struct worker_config *ret_config, const char *path, struct errbuf *eb)
+enum err settings_read(struct settings *ret_config, const char *path, struct errbuf *eb)
 {
-    struct worker_config c;
+    struct settings c;
     struct config *file = NULL;
     enum err e = path != NULL
                      ? config_load_file(&file, worker_keys, &c, sizeof c, path, eb)
@@ -190,10 +189,10 @@ enum err worker_config_read(struct worker_config *ret_config, const char *path, 
     return e;
 }
 
-void worker_config_fini(struct worker_config *c)
+void settings_fini(struct settings *c)
 {
     config_free(c->file);
-    *c = (struct worker_config){0};
+    *c = (struct settings){0};
 }
 
 static const struct folder_default state_dir = {.of_root = "/var/lib/cloister/worker",
@@ -202,7 +201,7 @@ static const struct folder_default state_dir = {.of_root = "/var/lib/cloister/wo
                                                 .name = "cloister/worker",
                                                 .key = "state_dir"};
 
-enum err worker_config_complete(struct worker_config *c, struct errbuf *eb)
+enum err settings_complete(struct settings *c, struct errbuf *eb)
 {
     if (c->name == NULL) {
         if (gethostname(c->host, sizeof c->host) != 0)
@@ -228,7 +227,7 @@ enum err worker_config_complete(struct worker_config *c, struct errbuf *eb)
     return ERR_OK;
 }
 
-void worker_config_print_example(struct buf *out)
+void settings_print_example(struct buf *out)
 {
     config_describe(worker_keys, "Configuration of cloister-worker", out);
 }

@@ -1,13 +1,13 @@
 /*
- * worker_config.h - the worker's configuration file and command line as one struct.
+ * settings.h - the worker's configuration file and command line as one struct.
  *
- * Every key is described in worker_config.c's table, from which deploy/examples/worker.cfg is
+ * Every key is described in settings.c's table, from which deploy/examples/worker.cfg is
  * printed (`cloister-worker --print-config`).
  *
- * Ownership: worker_config_fini ends all strings and lists. Thread: one owner.
+ * Ownership: settings_fini ends all strings and lists. Thread: one owner.
  */
-#ifndef CLOISTER_WORKER_WORKER_CONFIG_H
-#define CLOISTER_WORKER_WORKER_CONFIG_H
+#ifndef CLOISTER_WORKER_SETTINGS_H
+#define CLOISTER_WORKER_SETTINGS_H
 
 #include "common/buf.h"
 #include "common/config.h"
@@ -20,9 +20,9 @@
 #include <stdint.h>
 
 /* "auto", ... in the order of enum backend_isa; ends with NULL. */
-extern const char *const worker_config_isa_names[];
+extern const char *const settings_isa_names[];
 
-struct worker_config_model {
+struct settings_model {
     const char *name;
     const char *path;
     int64_t context_tokens;
@@ -30,14 +30,14 @@ struct worker_config_model {
     int kv_type;
 };
 
-struct worker_config {
+struct settings {
     const char *coordinator;
     const char *coordinator_key;
     const char *name;
     const char *state_dir;
     const char *key_file;
     struct transport_tls tls;
-    struct config_list models; /* struct worker_config_model */
+    struct config_list models; /* struct settings_model */
     struct {
         int isa;
         int64_t threads;
@@ -55,11 +55,11 @@ struct worker_config {
 };
 
 /* Defaults, then the file (`path` NULL: defaults alone). */
-enum err worker_config_read(struct worker_config *ret_config, const char *path, struct errbuf *eb);
-void worker_config_fini(struct worker_config *c);
+enum err settings_read(struct settings *ret_config, const char *path, struct errbuf *eb);
+void settings_fini(struct settings *c);
 /* Fills what depends on this machine (node name, state directory, key file) where it is not set.
  * Call it after the command line had its say. Makes nothing. */
-enum err worker_config_complete(struct worker_config *c, struct errbuf *eb);
-void worker_config_print_example(struct buf *out);
+enum err settings_complete(struct settings *c, struct errbuf *eb);
+void settings_print_example(struct buf *out);
 
 #endif
