@@ -123,3 +123,41 @@ bool utf8_is_plain(const void *bytes, size_t size)
     }
     return true;
 }
+
+enum utf8_controls { UTF8_CONTROLS_KEEP, UTF8_CONTROLS_KEEP_LINES, UTF8_CONTROLS_ESCAPE };
+
+static bool utf8_is_kept(uint32_t code, enum utf8_controls controls)
+{
+    return controls == UTF8_CONTROLS_KEEP || !utf8_is_control(code) ||
+           (controls == UTF8_CONTROLS_KEEP_LINES && (code == '\n' || code == '\t'));
+}
+
+static void utf8_append_controls(struct buf *out, const char *p, size_t size,
+                                 enum utf8_controls controls)
+{
+    for (size_t i = 0; i < size;) {
+        uint32_t code;
+        size_t n = utf8_decode(p + i, size - i, &code);
+        if (n == 0) {
+            buf_append(out, "\xEF\xBF\xBD", 3);
+            i += utf8_bad_length(p + i, size - i);
+            continue;
+        }
+        if (utf8_is_kept(code, controls))
+            buf_append(out, p + i, n);
+        else
+            buf_printf(out, code < 0x100 ? "\\x%02x" : "\\u%04x", (unsigned)code);
+        i += n;
+    }
+}
+
+void utf8_append(struct buf *out, const void *bytes, size_t size)
+{
+    utf8_append_controls(out, bytes, size, UTF8_CONTROLS_KEEP);
+}
+
+void utf8_append_safe(struct buf *out, const void *bytes, size_t size, bool keep_lines)
+{
+    utf8_append_controls(out, bytes, size,
+                         keep_lines ? UTF8_CONTROLS_KEEP_LINES : UTF8_CONTROLS_ESCAPE);
+}

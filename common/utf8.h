@@ -5,6 +5,8 @@
 #ifndef CLOISTER_COMMON_UTF8_H
 #define CLOISTER_COMMON_UTF8_H
 
+#include "common/buf.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,5 +31,13 @@ bool utf8_is_control(uint32_t code);
 
 /* Well-formed and without control characters. */
 bool utf8_is_plain(const void *bytes, size_t size);
+
+/* Appends the bytes with ill-formed sequences as U+FFFD, one for each broken part, and all else as
+ * it is: for JSON strings. */
+void utf8_append(struct buf *out, const void *bytes, size_t size);
+
+/* Likewise, and safe to show: control characters become visible escapes (\x1b, \u202e).
+ * keep_lines: line feeds and tabs stay. */
+void utf8_append_safe(struct buf *out, const void *bytes, size_t size, bool keep_lines);
 
 #endif

@@ -4,6 +4,8 @@
 #include "client/cli/table.h"
 #include "client/cli/text.h"
 
+#include "common/utf8.h"
+
 #include <string.h>
 
 static json_t *explain_document(const char *id, const struct cloister_explanation *e)
@@ -88,7 +90,7 @@ int command_explain(struct cli *cli, void *values, char **operands, int n_operan
         if (e->state == CLOISTER_STATE_QUEUED)
             buf_printf(&text, ", behind %u others", e->queued_ahead);
         buf_append_str(&text, "\n");
-        text_append_safe(&text, e->summary, strlen(e->summary), false);
+        utf8_append_safe(&text, e->summary, strlen(e->summary), false);
         buf_append_str(&text, "\n\n");
         explain_table(e, &text);
         code = output_print_text(&text);

@@ -1,10 +1,10 @@
 /* cloister job: all there is to know about one; cloister cancel: its end. */
 #include "client/cli/command_values.h"
 #include "client/cli/output.h"
-#include "client/cli/text.h"
 #include "common/buf.h"
 #include "common/clock.h"
 #include "common/units.h"
+#include "common/utf8.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -31,7 +31,7 @@ static void job_line(struct buf *out, const char *name, const char *text)
     if (!text[0])
         return;
     buf_printf(out, "%-14s", name);
-    text_append_safe(out, text, strlen(text), false);
+    utf8_append_safe(out, text, strlen(text), false);
     buf_append_byte(out, '\n');
 }
 
@@ -80,14 +80,14 @@ static void job_prompt(struct buf *out, const struct cloister_job *job)
 {
     for (size_t i = 0; i < job->n_messages; i++) {
         buf_append_byte(out, '\n');
-        text_append_safe(out, job->messages[i].role, strlen(job->messages[i].role), false);
+        utf8_append_safe(out, job->messages[i].role, strlen(job->messages[i].role), false);
         buf_append_str(out, ":\n");
-        text_append_safe(out, job->messages[i].content.data, job->messages[i].content.size, true);
+        utf8_append_safe(out, job->messages[i].content.data, job->messages[i].content.size, true);
         buf_append_byte(out, '\n');
     }
     if (job->text.size > 0) {
         buf_append_byte(out, '\n');
-        text_append_safe(out, job->text.data, job->text.size, true);
+        utf8_append_safe(out, job->text.data, job->text.size, true);
         buf_append_byte(out, '\n');
     }
     if (job->n_prompt_ids > 0)

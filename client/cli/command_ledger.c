@@ -2,10 +2,10 @@
  * stick and checked by itself. verify talks to nobody. */
 #include "client/cli/command_values.h"
 #include "client/cli/output.h"
-#include "client/cli/text.h"
 #include "common/buf.h"
 #include "common/limits.h"
 #include "common/units.h"
+#include "common/utf8.h"
 #include "coordinator/ledger/export.h"
 
 #include <errno.h>
@@ -326,7 +326,7 @@ static int ledger_verify_text(const struct ledger_verify_report *r)
     buf_init(&out);
     hex_encode(r->root, sizeof r->root, root);
     buf_append_str(&out, "verified: ");
-    text_append_safe(&out, r->origin, strlen(r->origin), false);
+    utf8_append_safe(&out, r->origin, strlen(r->origin), false);
     buf_printf(&out,
                "\n%" PRIu64 " records, all under the signed checkpoint\n"
                "%" PRIu64 " reservations: %" PRIu64 " settled, %" PRIu64 " void, %" PRIu64

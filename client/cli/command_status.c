@@ -1,10 +1,10 @@
 /* cloister status: is the coordinator well, and if not, why not. */
 #include "client/cli/cli.h"
 #include "client/cli/output.h"
-#include "client/cli/text.h"
 #include "common/buf.h"
 #include "common/crypto.h"
 #include "common/units.h"
+#include "common/utf8.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -69,14 +69,14 @@ static void status_text(const struct cloister_status *s, const char *url,
     units_size_format(s->store_used_bytes, used);
     units_size_format(s->store_map_bytes, map);
     units_count_format(s->queued_tokens, tokens);
-    text_append_safe(out, s->coordinator, strlen(s->coordinator), false);
+    utf8_append_safe(out, s->coordinator, strlen(s->coordinator), false);
     buf_printf(out, " at %s is %s", url, s->healthy ? "healthy" : "NOT healthy");
     for (size_t i = 0; i < s->n_reasons; i++) {
         buf_append_str(out, "\n  - ");
-        text_append_safe(out, s->reasons[i], strlen(s->reasons[i]), false);
+        utf8_append_safe(out, s->reasons[i], strlen(s->reasons[i]), false);
     }
     buf_append_str(out, "\nbuild       ");
-    text_append_safe(out, s->build, strlen(s->build), false);
+    utf8_append_safe(out, s->build, strlen(s->build), false);
     buf_printf(out, ", up %s\nkey         %s\n", uptime, key);
     buf_printf(out, "admission   %s\n", s->admission_open ? "open" : "CLOSED");
     buf_printf(out,

@@ -1,6 +1,5 @@
 /* The table of commands, and the help that is printed from it. */
 #include "client/cli/command_values.h"
-#include "client/cli/text.h"
 
 #include "common/buf.h"
 #include "common/nearest.h"

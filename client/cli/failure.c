@@ -1,7 +1,8 @@
 /* How a command says that it failed: one line, what happened and where, then what to do next. */
 #include "client/cli/cli.h"
 
-#include "client/cli/text.h"
+
+#include "common/utf8.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -16,7 +17,7 @@ int cli_fail(int code, const char *fmt, ...)
     va_end(args);
     struct buf line;
     buf_init(&line);
-    text_append_safe(&line, text, strlen(text), false);
+    utf8_append_safe(&line, text, strlen(text), false);
     fflush(stdout);
     fprintf(stderr, "cloister: %s\n", line.failed ? "no memory" : buf_str(&line));
     buf_fini(&line);

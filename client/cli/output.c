@@ -1,9 +1,9 @@
 #include "client/cli/output.h"
 
-#include "client/cli/text.h"
 #include "common/buf.h"
 #include "common/clock.h"
 #include "common/crypto.h"
+#include "common/utf8.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,7 +15,7 @@ json_t *output_text(const void *bytes, size_t size)
 {
     struct buf text;
     buf_init(&text);
-    text_append_utf8(&text, bytes, size);
+    utf8_append(&text, bytes, size);
     json_t *value = text.failed ? NULL : json_stringn(buf_str(&text), text.size);
     buf_fini(&text);
     return value;

@@ -1,11 +1,11 @@
 /* Where the coordinator is and who we are: client.cfg, then CLOISTER_URL, then flags. */
 #include "client/cli/cli.h"
 
-#include "client/cli/text.h"
 #include "common/config.h"
 #include "common/config_tls.h"
 #include "common/crypto.h"
 #include "common/folder.h"
+#include "common/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -198,7 +198,7 @@ static void settings_notice(void *arg, enum cloister_notice notice, const char *
     struct cli *cli = arg;
     struct buf line;
     buf_init(&line);
-    text_append_safe(&line, text, strlen(text), false);
+    utf8_append_safe(&line, text, strlen(text), false);
     switch (notice) {
     case CLOISTER_NOTICE_WAITING:
         fprintf(stderr, "cloister: %s; still trying, Ctrl-C ends it\n", buf_str(&line));

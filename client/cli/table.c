@@ -52,7 +52,7 @@ void table_text(struct table *t, const char *text)
     table_begin_cell(t);
     if (!text[0])
         text = "-";
-    text_append_safe(&t->cells, text, strlen(text), false);
+    utf8_append_safe(&t->cells, text, strlen(text), false);
     buf_append_byte(&t->cells, 0);
 }
 

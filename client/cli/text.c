@@ -6,43 +6,6 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum text_controls { TEXT_CONTROLS_KEEP, TEXT_CONTROLS_KEEP_LINES, TEXT_CONTROLS_ESCAPE };
-
-static bool text_is_kept(uint32_t code, enum text_controls controls)
-{
-    return controls == TEXT_CONTROLS_KEEP || !utf8_is_control(code) ||
-           (controls == TEXT_CONTROLS_KEEP_LINES && (code == '\n' || code == '\t'));
-}
-
-/* What is not UTF-8 becomes U+FFFD, one for each broken part. */
-static void text_append(struct buf *out, const char *p, size_t size, enum text_controls controls)
-{
-    for (size_t i = 0; i < size;) {
-        uint32_t code;
-        size_t n = utf8_decode(p + i, size - i, &code);
-        if (n == 0) {
-            buf_append(out, "\xEF\xBF\xBD", 3);
-            i += utf8_bad_length(p + i, size - i);
-            continue;
-        }
-        if (text_is_kept(code, controls))
-            buf_append(out, p + i, n);
-        else
-            buf_printf(out, code < 0x100 ? "\\x%02x" : "\\u%04x", (unsigned)code);
-        i += n;
-    }
-}
-
-void text_append_safe(struct buf *out, const void *bytes, size_t size, bool keep_lines)
-{
-    text_append(out, bytes, size, keep_lines ? TEXT_CONTROLS_KEEP_LINES : TEXT_CONTROLS_ESCAPE);
-}
-
-void text_append_utf8(struct buf *out, const void *bytes, size_t size)
-{
-    text_append(out, bytes, size, TEXT_CONTROLS_KEEP);
-}
-
 struct text_range {
     uint32_t first, last;
 };
@@ -121,7 +84,7 @@ bool text_sink_write(struct text_sink *sink, const void *bytes, size_t size)
     size_t tail = 0;
     if (!utf8_tail_unfinished(buf_str(&whole), whole.size, &tail))
         tail = 0;
-    text_append_safe(&safe, buf_str(&whole), whole.size - tail, true);
+    utf8_append_safe(&safe, buf_str(&whole), whole.size - tail, true);
     memcpy(sink->held, buf_str(&whole) + whole.size - tail, tail);
     sink->n_held = tail;
     bool ok = !whole.failed && !safe.failed && text_sink_put(sink, buf_str(&safe), safe.size);
@@ -136,7 +99,7 @@ bool text_sink_end(struct text_sink *sink)
         return fflush(sink->file) == 0;
     struct buf safe;
     buf_init(&safe);
-    text_append_safe(&safe, sink->held, sink->n_held, true);
+    utf8_append_safe(&safe, sink->held, sink->n_held, true);
     sink->n_held = 0;
     bool ok = text_sink_put(sink, buf_str(&safe), safe.size);
     buf_fini(&safe);

@@ -11,13 +11,6 @@
 #include <stddef.h>
 #include <stdio.h>
 
-/* Appends the bytes as UTF-8 that is safe to show: control characters become visible escapes
- * (\x1b, \u202e), ill-formed bytes U+FFFD. keep_lines: line feeds and tabs stay. */
-void text_append_safe(struct buf *out, const void *bytes, size_t size, bool keep_lines);
-
-/* Appends the bytes with ill-formed sequences as U+FFFD, all else as it is: for JSON strings. */
-void text_append_utf8(struct buf *out, const void *bytes, size_t size);
-
 /* Columns that the text takes on a terminal: East Asian wide and emoji count two, combining marks
  * none. */
 size_t text_columns(const char *text);

@@ -1,7 +1,8 @@
 /* cloister batch: every line once, whatever is interrupted where. */
-#include "client/cli/text.h"
 #include "unit/client/fake_coordinator.h"
 #include "unit/client/run.h"
+
+#include "common/utf8.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -124,7 +125,7 @@ static unsigned check_output(const struct rig *r, unsigned n)
             buf_init(&want);
             buf_init(&safe);
             fake_answer(prompt, 0, fake_answer_tokens(prompt), &want);
-            text_append_utf8(&safe, want.data, want.size);
+            utf8_append(&safe, want.data, want.size);
             assert_string_equal(text, buf_str(&safe));
             buf_fini(&want);
             buf_fini(&safe);

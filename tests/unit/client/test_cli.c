@@ -1,7 +1,8 @@
 /* The program as a user runs it: what it prints, where, and with which exit code. */
-#include "client/cli/text.h"
 #include "unit/client/fake_coordinator.h"
 #include "unit/client/run.h"
+
+#include "common/utf8.h"
 
 #include <jansson.h>
 #include <setjmp.h>
@@ -138,7 +139,7 @@ static void test_submit_json(void **state)
     json_t *v = parse_out(&run);
     whole_answer("jay", &want);
     buf_init(&text);
-    text_append_utf8(&text, want.data, want.size);
+    utf8_append(&text, want.data, want.size);
     assert_string_equal(json_string_value(json_object_get(v, "text")), buf_str(&text));
     assert_int_equal(json_array_size(json_object_get(v, "ids")), fake_answer_tokens("jay"));
     assert_string_equal(json_string_value(json_object_get(v, "finish")), "stop");

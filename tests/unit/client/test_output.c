@@ -5,6 +5,8 @@
 #include "client/cli/table.h"
 #include "client/cli/text.h"
 
+#include "common/utf8.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -42,7 +44,7 @@ static void test_safe_text(void **state)
     for (size_t i = 0; i < COUNT(table); i++) {
         struct buf out;
         buf_init(&out);
-        text_append_safe(&out, table[i].in, strlen(table[i].in), table[i].keep_lines);
+        utf8_append_safe(&out, table[i].in, strlen(table[i].in), table[i].keep_lines);
         assert_string_equal(buf_str(&out), table[i].out);
         buf_fini(&out);
     }
