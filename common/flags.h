@@ -27,7 +27,7 @@ enum flag_type {
     FLAG_CHOICE,   /* const char *, one of .choices */
 };
 
-#define FLAG_TEXTS_MOST 64u
+#define FLAG_TEXTS_MOST 1024u
 
 struct flag_texts {
     const char *items[FLAG_TEXTS_MOST];

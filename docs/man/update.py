@@ -6,7 +6,7 @@
 
 A part stands between `.\\" begin WHAT` and `.\\" end`, where WHAT is
     flags cloister [COMMAND...]     of `cloister help COMMAND`, or those of every command
-    flags PROGRAM                   of `PROGRAM --help`
+    flags PROGRAM [COMMAND]         of `PROGRAM --help`, or `PROGRAM COMMAND --help`
     keys PROGRAM                    of `PROGRAM --print-config`, with their defaults
 Everything else in a page is written by hand. Standard library only.
 """
@@ -51,7 +51,7 @@ def flags_part(binaries, words):
         text = say(binaries, "cloister", *(["help", *words[1:]] if words[1:] else ["--help"]))
         text = text[text.index("Flags"):] if "Flags" in text else ""
     else:
-        text = say(binaries, words[0], "--help")
+        text = say(binaries, *words, "--help")
     out = []
     for names, argument, help_text in flags(text):
         head = ", ".join("\\fB%s\\fR" % roff(name) for name in names)

@@ -10,6 +10,7 @@
 #include "common/limits.h"
 #include "worker/kernels/philox.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,12 @@
 #define RUNS_MAX          99u
 #define LISTED_MAX        16u
 #define STREAM_PROMPT_IDS 32u /* prompts of many streams: what is measured is their answers */
+
+struct bench_flags {
+    struct model_flags model;
+    uint64_t prompt, generate, depth, runs, slots;
+    const char *streams;
+};
 
 struct bench_options {
     struct model_options common;
@@ -33,29 +40,67 @@ struct measurement {
     double rates[RUNS_MAX]; /* tokens/s, of all streams together */
 };
 
-enum {
-    OPTION_PROMPT = MODEL_OPTION_END,
-    OPTION_GENERATE,
-    OPTION_STREAMS,
-    OPTION_DEPTH,
-    OPTION_RUNS,
-};
+#define FLAG(field) offsetof(struct bench_flags, field)
 
-static const struct option long_options[] = {
-    MODEL_OPTION_ROWS,
-    {"prompt", required_argument, NULL, OPTION_PROMPT},
-    {"generate", required_argument, NULL, OPTION_GENERATE},
-    {"streams", required_argument, NULL, OPTION_STREAMS},
-    {"depth", required_argument, NULL, OPTION_DEPTH},
-    {"runs", required_argument, NULL, OPTION_RUNS},
-    {0},
-};
+static const struct flag flags[] = {
+    {.name = "prompt",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = FLAG(prompt),
+     .min = 0,
+     .max = LIMIT_CONTEXT_TOKENS / 2,
+     .help = "Tokens of the prompt that is measured (512; 0: none is)."},
+    {.name = "generate",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = FLAG(generate),
+     .min = 1,
+     .max = 65536,
+     .help = "Tokens of each answer (64)."},
+    {.name = "depth",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = FLAG(depth),
+     .min = 0,
+     .max = LIMIT_CONTEXT_TOKENS / 2,
+     .help = "Also an answer behind a text of N tokens."},
+    {.name = "streams",
+     .type = FLAG_TEXT,
+     .argument = "LIST",
+     .offset = FLAG(streams),
+     .help = "Also the answers of so many jobs at once, all together (8,32,64)."},
+    {.name = "runs",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = FLAG(runs),
+     .min = 1,
+     .max = RUNS_MAX,
+     .help = "Of so many runs the median, after one that does not count (3)."},
+    {.name = "slots",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = FLAG(slots),
+     .min = 1,
+     .max = 65536,
+     .help = "The KV pool holds so many whole contexts (as many as the jobs need)."},
+    {0}};
+
+static const struct flag_set sets[] = {{flags, 0}, {model_flags_table, FLAG(model)}, {0}};
+
+static void defaults(void *values)
+{
+    struct bench_flags *f = values;
+
+    f->prompt = 512;
+    f->generate = 64;
+    f->runs = 3;
+    f->streams = "8,32,64";
+}
 
 static int take_streams(struct bench_options *o, const char *text)
 {
     char list[256], *rest = list;
 
-    o->n_streams = 0;
     if (strlen(text) >= sizeof list)
         return tool_usage("bench: --streams: too long");
     strcpy(list, text);
@@ -69,50 +114,18 @@ static int take_streams(struct bench_options *o, const char *text)
     return TOOL_EXIT_OK;
 }
 
-static int take_option(struct bench_options *o, int id, const char *text)
+static int read_options(struct bench_options *ret_options, const struct bench_flags *f,
+                        const char *path)
 {
-    static const struct {
-        const char *name;
-        size_t offset;
-        uint32_t min, max;
-    } numbers[] = {
-        {"prompt", offsetof(struct bench_options, prompt), 0, LIMIT_CONTEXT_TOKENS / 2},
-        {"generate", offsetof(struct bench_options, generate), 1, 65536},
-        {"depth", offsetof(struct bench_options, depth), 0, LIMIT_CONTEXT_TOKENS / 2},
-        {"runs", offsetof(struct bench_options, runs), 1, RUNS_MAX},
+    *ret_options = (struct bench_options){
+        .common = model_options_of(&f->model, path),
+        .prompt = (uint32_t)f->prompt,
+        .generate = (uint32_t)f->generate,
+        .depth = (uint32_t)f->depth,
+        .runs = (uint32_t)f->runs,
     };
-    static const int ids[] = {OPTION_PROMPT, OPTION_GENERATE, OPTION_DEPTH, OPTION_RUNS};
-
-    if (id < MODEL_OPTION_END)
-        return model_options_take(&o->common, "bench", id, text);
-    if (id == OPTION_STREAMS)
-        return take_streams(o, text);
-    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
-        uint32_t *value = (uint32_t *)(void *)((char *)o + numbers[i].offset);
-        if (ids[i] != id)
-            continue;
-        if (tool_parse_u32(text, numbers[i].min, numbers[i].max, value))
-            return TOOL_EXIT_OK;
-        return tool_usage("bench: --%s %s: a whole number from %u to %u", numbers[i].name, text,
-                          numbers[i].min, numbers[i].max);
-    }
-    return TOOL_EXIT_USAGE;
-}
-
-static int parse_options(struct bench_options *o, int argc, char **argv)
-{
-    int id, result = TOOL_EXIT_OK;
-
-    *o = (struct bench_options){.prompt = 512, .generate = 64, .runs = 3, .streams = {8, 32, 64}};
-    o->n_streams = 3;
-    opterr = 0;
-    while (result == TOOL_EXIT_OK && (id = getopt_long(argc, argv, ":", long_options, NULL)) != -1)
-        result =
-            id == '?' || id == ':' ? tool_usage_option(argc, argv, id) : take_option(o, id, optarg);
-    if (result == TOOL_EXIT_OK && optind + 1 != argc)
-        result = tool_usage("bench: one FILE is needed");
-    o->common.model.path = argv[optind];
-    return result;
+    ret_options->common.model.slots = (uint32_t)f->slots;
+    return take_streams(ret_options, f->streams);
 }
 
 /* ---- measuring -------------------------------------------------------------------------- */
@@ -262,14 +275,14 @@ static json_t *measurement_json(const struct measurement *m, uint32_t runs)
                      m->rates[0], "highest", m->rates[runs - 1]);
 }
 
-int tool_bench(int argc, char **argv)
+static int run(void *values, char **operands)
 {
     struct measurement m[LISTED_MAX + 3];
     struct bench_options o;
     struct stepping s = {0};
     struct errbuf eb = {{0}};
     json_t *list;
-    int result = parse_options(&o, argc, argv);
+    int result = read_options(&o, values, operands[0]);
 
     if (result != TOOL_EXIT_OK)
         return result;
@@ -308,3 +321,14 @@ int tool_bench(int argc, char **argv)
                                      "measurements", list),
                            true);
 }
+
+const struct tool_command tool_bench_command = {
+    .name = "bench",
+    .operands = "FILE",
+    .n_operands = 1,
+    .summary = "tokens a second: a prompt, an answer, answers of many jobs",
+    .sets = sets,
+    .values_bytes = sizeof(struct bench_flags),
+    .defaults = defaults,
+    .run = run,
+};

@@ -5,6 +5,8 @@
 #include "common/units.h"
 #include "worker/kernels/backend.h"
 
+#include <stddef.h>
+
 static json_t *estimate_json(const struct engine_estimate *e)
 {
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "weights_bytes",
@@ -23,33 +25,39 @@ static void print_row(const char *what, uint64_t bytes, const char *more)
     printf("%-10s %14llu bytes  %10s%s\n", what, (unsigned long long)bytes, text, more);
 }
 
-int tool_estimate(int argc, char **argv)
+struct estimate_flags {
+    struct model_flags model;
+    uint64_t slots, sequences;
+};
+
+static const struct flag flags[] = {{.name = "slots",
+                                     .type = FLAG_UINT,
+                                     .argument = "N",
+                                     .offset = offsetof(struct estimate_flags, slots),
+                                     .min = 1,
+                                     .max = 65536,
+                                     .help = "The KV pool holds so many whole contexts (4)."},
+                                    {.name = "sequences",
+                                     .type = FLAG_UINT,
+                                     .argument = "N",
+                                     .offset = offsetof(struct estimate_flags, sequences),
+                                     .min = 1,
+                                     .max = 65536,
+                                     .help = "Most jobs that run at once (64)."},
+                                    {0}};
+
+static const struct flag_set sets[] = {
+    {model_flags_table, offsetof(struct estimate_flags, model)}, {flags, 0}, {0}};
+
+static int run(void *values, char **operands)
 {
-    static const struct option long_options[] = {
-        MODEL_OPTION_ROWS,
-        {"sequences", required_argument, NULL, MODEL_OPTION_END},
-        {0},
-    };
-    struct model_options o = {0};
+    const struct estimate_flags *f = values;
+    struct model_options o = model_options_of(&f->model, operands[0]);
     struct engine_estimate e;
     struct errbuf eb = {{0}};
-    int id, result = TOOL_EXIT_OK;
 
-    opterr = 0;
-    while (result == TOOL_EXIT_OK &&
-           (id = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
-        if (id == '?' || id == ':')
-            result = tool_usage_option(argc, argv, id);
-        else if (id != MODEL_OPTION_END)
-            result = model_options_take(&o, argv[0], id, optarg);
-        else if (!tool_parse_u32(optarg, 1, 65536, &o.engine.sequences))
-            result = tool_usage("estimate: --sequences %s: a whole number from 1", optarg);
-    }
-    if (result != TOOL_EXIT_OK)
-        return result;
-    if (optind + 1 != argc)
-        return tool_usage("estimate: one FILE is needed");
-    o.model.path = argv[optind];
+    o.engine.sequences = (uint32_t)f->sequences;
+    o.model.slots = (uint32_t)f->slots;
     if (engine_estimate_file(&o.engine, &o.model, &e, &eb) != ERR_OK)
         return tool_fail_file(o.model.path, &eb);
     if (o.json)
@@ -63,3 +71,13 @@ int tool_estimate(int argc, char **argv)
     print_row("total", e.weights_bytes + e.kv_bytes + e.scratch_bytes, "");
     return tool_finish_output();
 }
+
+const struct tool_command tool_estimate_command = {
+    .name = "estimate",
+    .operands = "FILE",
+    .n_operands = 1,
+    .summary = "what it will hold: weights, KV pool, the rest",
+    .sets = sets,
+    .values_bytes = sizeof(struct estimate_flags),
+    .run = run,
+};

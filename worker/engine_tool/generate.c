@@ -80,9 +80,10 @@ static int choose_mode(struct generate_options *o)
 static enum err load(struct generating *g, struct errbuf *eb)
 {
     const struct generate_options *o = &g->options;
-    struct engine_model_config model = {
-        .path = o->path, .context_tokens = o->context_tokens, .slots = 1, .kv_type = o->kv_type};
+    struct engine_model_config model = o->model;
     struct engine_estimate estimate;
+
+    model.slots = 1;
     enum err err = engine_estimate_file(&o->engine, &model, &estimate, eb);
 
     if (err != ERR_OK)
@@ -186,7 +187,6 @@ static enum err keep_ids(struct tokens *to, const struct engine_event *ev, struc
     return ERR_OK;
 }
 
-/* Takes the job's events until its last one; prints text as it comes unless --json. */
 static json_t *logprob_json(const struct engine_logprob *one, const char *bytes)
 {
     json_t *list = json_array();
@@ -220,6 +220,7 @@ static void keep_logprobs(struct generating *g, const struct engine_event *ev)
     }
 }
 
+/* Takes the job's events until its last one; prints text as it comes unless --json. */
 static enum err follow(struct generating *g, struct errbuf *eb)
 {
     for (;;) {
@@ -290,7 +291,7 @@ static void print_summary(const struct generating *g)
             finish_name(g->end.finish));
 }
 
-static int run(struct generating *g)
+static int answer(struct generating *g)
 {
     struct errbuf eb = {{0}};
     struct engine_config *config = &g->options.engine;
@@ -319,18 +320,17 @@ static int run(struct generating *g)
     return tool_finish_output();
 }
 
-int tool_generate(int argc, char **argv)
+static int run(void *values, char **operands)
 {
     struct generating g = {0};
-    int result = generate_options_parse(&g.options, argc, argv);
+    int result = generate_options_read(&g.options, values, operands[0]);
 
     g.logprobs = json_array();
-
     if (result == TOOL_EXIT_OK)
         result = choose_mode(&g.options);
     if (result == TOOL_EXIT_OK) {
         g.wake_fd = eventfd(0, EFD_CLOEXEC);
-        result = g.wake_fd < 0 ? tool_fail("eventfd: %s", strerror(errno)) : run(&g);
+        result = g.wake_fd < 0 ? tool_fail("eventfd: %s", strerror(errno)) : answer(&g);
         engine_close(g.engine);
         if (g.wake_fd >= 0)
             (void)close(g.wake_fd);
@@ -342,3 +342,14 @@ int tool_generate(int argc, char **argv)
     generate_options_fini(&g.options);
     return result;
 }
+
+const struct tool_command tool_generate_command = {
+    .name = "generate",
+    .operands = "FILE",
+    .n_operands = 1,
+    .summary = "an answer",
+    .sets = generate_flags_sets,
+    .values_bytes = sizeof(struct generate_flags),
+    .defaults = generate_flags_defaults,
+    .run = run,
+};

@@ -5,6 +5,21 @@
 #include "common/buf.h"
 #include "common/limits.h"
 #include "worker/engine/engine.h"
+#include "worker/engine_tool/model_options.h"
+
+/* As they are given. */
+struct generate_flags {
+    struct model_flags model;
+    const char *prompt, *prompt_file, *prompt_ids, *resume_ids, *system;
+    bool special, raw, chat, ignore_end, has_logprobs;
+    uint64_t max_tokens, top_k, seed, top_logprobs, chunk, beside;
+    double temperature, top_p, min_p, typical_p;
+    double repetition_penalty, presence_penalty, frequency_penalty;
+    struct flag_texts stops, stop_tokens, biases;
+};
+
+extern const struct flag_set generate_flags_sets[];
+void generate_flags_defaults(void *values); /* a struct generate_flags */
 
 enum generate_mode {
     GENERATE_MODE_AUTO, /* chat where the file's template is recognised, else raw */
@@ -13,6 +28,7 @@ enum generate_mode {
     GENERATE_MODE_IDS,
 };
 
+/* As they are meant. */
 struct generate_options {
     const char *path;
     enum generate_mode mode;
@@ -32,13 +48,13 @@ struct generate_options {
     struct sampling_bias biases[LIMIT_LOGIT_BIASES]; /* sampling.biases */
     uint32_t beside;
     struct engine_config engine;
-    enum kv_type kv_type;
-    uint32_t context_tokens;
+    struct engine_model_config model;
 };
 
-/* Says what is wrong on stderr; returns an exit code (tool.h). generate_options_fini in any case.
- */
-int generate_options_parse(struct generate_options *ret_options, int argc, char **argv);
+/* Says what is wrong on stderr; returns an exit code (tool.h). generate_options_fini in any case;
+ * the options point into `flags` and themselves. */
+int generate_options_read(struct generate_options *ret_options, const struct generate_flags *flags,
+                          const char *path);
 void generate_options_fini(struct generate_options *o);
 
 #endif

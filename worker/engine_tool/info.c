@@ -6,7 +6,6 @@
 #include "worker/model/chat.h"
 #include "worker/model/hparams.h"
 
-#include <getopt.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -360,30 +359,42 @@ static int print_json(const struct file_info *info, const char *path)
     return tool_json_print(root, true);
 }
 
-int tool_info(int argc, char **argv)
+struct info_flags {
+    bool json;
+};
+
+static int run(void *values, char **operands)
 {
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {0}};
+    const struct info_flags *f = values;
     struct file_info info = {0};
     struct gguf *g = NULL;
     struct errbuf eb = {{0}};
-    bool json = false;
-    int c, result;
+    int result;
 
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-        if (c != 'j')
-            return tool_usage_option(argc, argv, c);
-        json = true;
-    }
-    if (optind + 1 != argc)
-        return tool_usage("info: one FILE is needed");
-    if (gguf_open_file(&g, argv[optind], true, &eb) != ERR_OK)
-        return tool_fail_file(argv[optind], &eb);
+    if (gguf_open_file(&g, operands[0], true, &eb) != ERR_OK)
+        return tool_fail_file(operands[0], &eb);
     info.g = g;
-    look(&info, argv[optind]);
-    result = json ? print_json(&info, argv[optind]) : print_text(&info, argv[optind]);
+    look(&info, operands[0]);
+    result = f->json ? print_json(&info, operands[0]) : print_text(&info, operands[0]);
     chat_template_close(info.chat);
     tokenizer_close(info.tokenizer);
     gguf_close(g);
     return result;
 }
+
+static const struct flag flags[] = {{.name = "json",
+                                     .type = FLAG_SWITCH,
+                                     .offset = offsetof(struct info_flags, json),
+                                     .help = "The result as JSON."},
+                                    {0}};
+static const struct flag_set sets[] = {{flags, 0}, {0}};
+
+const struct tool_command tool_info_command = {
+    .name = "info",
+    .operands = "FILE",
+    .n_operands = 1,
+    .summary = "what the file holds, what it needs, whether this build runs it",
+    .sets = sets,
+    .values_bytes = sizeof(struct info_flags),
+    .run = run,
+};

@@ -2,92 +2,155 @@
 #include "worker/engine_tool/tool.h"
 
 #include "common/crypto.h"
+#include "common/program.h"
 #include "common/version.h"
 #include "worker/model/hparams.h"
 
+#include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
-static const char help[] =
-    "Usage: cloister-engine COMMAND FILE.gguf [options]\n"
-    "\n"
-    "  info FILE [--json]          what the file holds, what it needs, whether this build runs it\n"
-    "  digest FILE                 SHA-256 of the file\n"
-    "  tokenize FILE               text on standard input to token ids\n"
-    "      --special               control tokens in the text become their ids\n"
-    "      --json | --jsonl        a JSON list; or a JSON string a line in, a list a line out\n"
-    "  detokenize FILE             token ids on standard input to text, byte for byte\n"
-    "      --special               control tokens become their text\n"
-    "      --json | --jsonl        a JSON string; or a list a line in, a string a line out\n"
-    "  generate FILE               an answer\n"
-    "      --prompt TEXT | --prompt-file F | --prompt-ids \"1 2 3\"\n"
-    "      --raw | --chat          as it is, or through the file's template (default where known)\n"
-    "      --system TEXT           system message of the chat\n"
-    "      --special               control tokens in raw text become their ids\n"
-    "      --resume-ids \"4 5\"      go on behind these tokens of the answer\n"
-    "      --max-tokens N          (256)\n"
-    "      --temperature T         (0: the most likely token)\n"
-    "      --top-p P  --top-k K  --min-p P  --typical-p P  --seed N\n"
-    "      --logit-bias ID:BIAS  --stop-token ID  --logprobs N\n"
-    "      --repetition-penalty R  --presence-penalty P  --frequency-penalty F\n"
-    "      --stop TEXT             end before this text; may be repeated\n"
-    "      --ignore-end            go on past end-of-generation tokens\n"
-    "      --json                  prompt_ids, ids, text, finish, logits_sha256, usage\n"
-    "   none of these changes a bit of the answer:\n"
-    "      --threads N  --isa auto|scalar|avx2|avx512  --chunk N\n"
-    "      --beside N              run N other jobs in the batch at the same time\n"
-    "   these two do:\n"
-    "      --kv f16|q8_0           type of the KV cache\n"
-    "      --context N             most tokens of prompt and answer\n"
-    "  estimate FILE               what it will hold: weights, KV pool, the rest\n"
-    "      --context N  --slots N  --sequences N  --kv f16|q8_0  --json\n"
-    "  bench FILE                  tokens a second: a prompt, an answer, answers of many jobs\n"
-    "      --prompt N (512)  --generate N (64)  --streams 1,8,32,64  --depth N\n"
-    "      --runs N (3)  --threads N  --isa I  --kv T  --json\n"
-    "  perplexity FILE TEXT        of a text file (- is standard input)\n"
-    "      --context N (512)  --threads N  --isa I  --kv T  --json\n"
-    "  --version, --help\n"
-    "\n"
-    "Exit codes: 0 done, 1 failed, 2 wrong command line.\n";
+#define HELP_COLUMNS 96u
 
-static int tool_digest(int argc, char **argv)
+static int digest_run(void *values, char **operands)
 {
     uint8_t digest[SHA256_BYTES];
     char text[SHA256_HEX_BYTES];
     struct errbuf eb = {{0}};
 
-    if (argc != 2 || argv[1][0] == '-')
-        return tool_usage("digest: one FILE is needed");
-    if (model_file_digest(argv[1], digest, &eb) != ERR_OK)
-        return tool_fail_file(argv[1], &eb);
+    (void)values;
+    if (model_file_digest(operands[0], digest, &eb) != ERR_OK)
+        return tool_fail_file(operands[0], &eb);
     hex_encode(digest, sizeof digest, text);
-    printf("%s  %s\n", text, argv[1]);
+    printf("%s  %s\n", text, operands[0]);
     return tool_finish_output();
+}
+
+static const struct tool_command digest_command = {
+    .name = "digest",
+    .operands = "FILE",
+    .n_operands = 1,
+    .summary = "SHA-256 of the file",
+    .run = digest_run,
+};
+
+static const struct tool_command *const commands[] = {
+    &tool_info_command,       &digest_command,          &tool_tokenize_command,
+    &tool_detokenize_command, &tool_generate_command,   &tool_estimate_command,
+    &tool_bench_command,      &tool_perplexity_command,
+};
+
+struct main_flags {
+    bool help, version;
+};
+
+static const struct flag main_flags_table[] = {
+    {.name = "help",
+     .letter = 'h',
+     .type = FLAG_SWITCH,
+     .offset = offsetof(struct main_flags, help),
+     .help = "This, or behind a command what it does and its flags."},
+    {.name = "version",
+     .letter = 'V',
+     .type = FLAG_SWITCH,
+     .offset = offsetof(struct main_flags, version),
+     .help = "Prints the version and git revision, and ends."},
+    {0}};
+static const struct flag_set main_sets[] = {{main_flags_table, 0}, {0}};
+
+static int print(struct buf *text)
+{
+    fputs(buf_str(text), stdout);
+    buf_fini(text);
+    return tool_finish_output();
+}
+
+static int print_help(void)
+{
+    struct buf text;
+
+    buf_init(&text);
+    buf_append_str(&text, "cloister-engine COMMAND FILE [FLAGS]\n\nThe engine without a cluster.\n"
+                          "\nCommands:\n");
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        buf_printf(&text, "  %-11s %-10s %s\n", commands[i]->name, commands[i]->operands,
+                   commands[i]->summary);
+    buf_append_str(&text, "\nFlags:\n");
+    flags_describe(main_sets, HELP_COLUMNS, &text);
+    buf_append_str(&text, "\nExit status: 0 done; 1 the file, the model or the job failed; 2 wrong "
+                          "command line.\n");
+    return print(&text);
+}
+
+static int print_command_help(const struct tool_command *command)
+{
+    struct buf text;
+
+    buf_init(&text);
+    buf_printf(&text, "cloister-engine %s %s%s: %s\n", command->name, command->operands,
+               command->sets != NULL ? " [FLAGS]" : "", command->summary);
+    if (command->sets != NULL) {
+        buf_append_str(&text, "\nFlags:\n");
+        flags_describe(command->sets, HELP_COLUMNS, &text);
+    }
+    return print(&text);
+}
+
+static int print_version(void)
+{
+    printf("cloister-engine %s (%s)\n", cloister_version, cloister_revision);
+    return tool_finish_output();
+}
+
+static int run_command(const struct tool_command *command, char **words, int n_words)
+{
+    struct main_flags own = {0};
+    struct errbuf eb = {{0}};
+    void *values = calloc(1, command->values_bytes + 1);
+    const struct flag_target targets[] = {{command->sets, values}, {main_sets, &own}};
+    int n_operands, result;
+
+    if (values == NULL)
+        return tool_fail("no memory");
+    if (command->defaults != NULL)
+        command->defaults(values);
+    if (flags_parse(words, n_words, targets, 2, false, &n_operands, &eb) != ERR_OK)
+        result = tool_usage("%s: %s", command->name, eb.text);
+    else if (own.help)
+        result = print_command_help(command);
+    else if (own.version)
+        result = print_version();
+    else if (n_operands != command->n_operands)
+        result = tool_usage("%s: %d operands where %s is needed", command->name, n_operands,
+                            command->operands);
+    else
+        result = command->run(values, words);
+    free(values);
+    return result;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct {
-        const char *name;
-        int (*run)(int argc, char **argv);
-    } commands[] = {
-        {"info", tool_info},         {"digest", tool_digest},
-        {"tokenize", tool_tokenize}, {"detokenize", tool_detokenize},
-        {"generate", tool_generate}, {"estimate", tool_estimate},
-        {"bench", tool_bench},       {"perplexity", tool_perplexity},
-    };
+    struct main_flags own = {0};
+    const struct flag_target target = {main_sets, &own};
+    struct errbuf eb = {{0}};
+    char **words = argv + 1;
+    int n_words;
 
-    if (argc < 2)
+    program_hold_standard_files();
+    /* A closed pipe is an error of write, which says where; not a silent end. */
+    signal(SIGPIPE, SIG_IGN);
+    if (flags_parse(words, argc > 0 ? argc - 1 : 0, &target, 1, true, &n_words, &eb) != ERR_OK)
+        return tool_usage("%s", eb.text);
+    if (own.help)
+        return print_help();
+    if (own.version)
+        return print_version();
+    if (n_words == 0)
         return tool_usage("a command is needed");
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        fputs(help, stdout);
-        return tool_finish_output();
-    }
-    if (strcmp(argv[1], "--version") == 0) {
-        printf("cloister-engine %s (%s)\n", cloister_version, cloister_revision);
-        return tool_finish_output();
-    }
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
-    return tool_usage("'%s' is no command", argv[1]);
+        if (strcmp(words[0], commands[i]->name) == 0)
+            return run_command(commands[i], words + 1, n_words - 1);
+    return tool_usage("'%s' is no command", words[0]);
 }

@@ -2,45 +2,57 @@
 
 #include "common/check.h"
 #include "common/limits.h"
-#include "worker/engine_tool/tool.h"
 
+#include <stddef.h>
 #include <string.h>
 
-static int take_u32(const char *command, const char *name, const char *text, uint32_t min,
-                    uint32_t max, uint32_t *ret_value)
-{
-    if (tool_parse_u32(text, min, max, ret_value))
-        return TOOL_EXIT_OK;
-    return tool_usage("%s: --%s %s: a whole number from %u to %u", command, name, text, min, max);
-}
+#define MODEL(field) offsetof(struct model_flags, field)
 
-int model_options_take(struct model_options *o, const char *command, int id, const char *text)
+static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
+static const char *const kv_names[] = {"f16", "q8_0", NULL};
+
+const struct flag model_flags_table[] = {
+    {.name = "threads",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = MODEL(threads),
+     .min = 1,
+     .max = LIMIT_WORKER_THREADS,
+     .help = "Threads (the cores of this process). Changes no bit of what is computed."},
+    {.name = "isa",
+     .type = FLAG_CHOICE,
+     .argument = "ISA",
+     .offset = MODEL(isa),
+     .choices = isa_names,
+     .help = "auto, scalar, avx2 or avx512 (auto: the best there is). Changes no bit of what is "
+             "computed."},
+    {.name = "kv",
+     .type = FLAG_CHOICE,
+     .argument = "TYPE",
+     .offset = MODEL(kv),
+     .choices = kv_names,
+     .help = "Type of the KV cache, f16 or q8_0 (f16). Changes what is computed."},
+    {.name = "context",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = MODEL(context),
+     .min = 2,
+     .max = LIMIT_CONTEXT_TOKENS,
+     .help = "Most tokens of prompt and answer together."},
+    {.name = "json", .type = FLAG_SWITCH, .offset = MODEL(json), .help = "The result as JSON."},
+    {0}};
+
+struct model_options model_options_of(const struct model_flags *flags, const char *path)
 {
-    switch (id) {
-    case MODEL_OPTION_THREADS:
-        return take_u32(command, "threads", text, 1, 4096, &o->engine.threads);
-    case MODEL_OPTION_ISA:
-        if (!backend_isa_parse(text, &o->engine.isa))
-            return tool_usage("%s: --isa %s: auto, scalar, avx2 or avx512", command, text);
-        return TOOL_EXIT_OK;
-    case MODEL_OPTION_KV:
-        if (strcmp(text, "f16") == 0)
-            o->model.kv_type = KV_TYPE_F16;
-        else if (strcmp(text, "q8_0") == 0)
-            o->model.kv_type = KV_TYPE_Q8_0;
-        else
-            return tool_usage("%s: --kv %s: f16 or q8_0", command, text);
-        return TOOL_EXIT_OK;
-    case MODEL_OPTION_CONTEXT:
-        return take_u32(command, "context", text, 2, LIMIT_CONTEXT_TOKENS,
-                        &o->model.context_tokens);
-    case MODEL_OPTION_SLOTS:
-        return take_u32(command, "slots", text, 1, 65536, &o->model.slots);
-    case MODEL_OPTION_JSON:
-        o->json = true;
-        return TOOL_EXIT_OK;
-    default:
-        CHECK(false);
-        return TOOL_EXIT_USAGE;
-    }
+    struct model_options o = {
+        .engine.threads = (uint32_t)flags->threads,
+        .model = {.path = path, .context_tokens = (uint32_t)flags->context},
+        .json = flags->json,
+    };
+
+    if (flags->isa != NULL)
+        CHECK(backend_isa_parse(flags->isa, &o.engine.isa));
+    if (flags->kv != NULL)
+        o.model.kv_type = strcmp(flags->kv, "q8_0") == 0 ? KV_TYPE_Q8_0 : KV_TYPE_F16;
+    return o;
 }

@@ -136,32 +136,23 @@ static int print_score(const struct model_options *o, const struct score *score)
     return tool_finish_output();
 }
 
-int tool_perplexity(int argc, char **argv)
+static int run(void *values, char **operands)
 {
-    static const struct option long_options[] = {MODEL_OPTION_ROWS, {0}};
-    struct model_options o = {.engine = {.sequences = LOGITS_ROWS}, .model = {.slots = 1}};
+    struct model_options o = model_options_of(values, operands[0]);
     struct stepping s = {0};
     struct score score = {0};
     struct errbuf eb = {{0}};
     struct tokens ids = {0};
     struct buf text;
-    int id, result = TOOL_EXIT_OK;
 
-    opterr = 0;
-    while (result == TOOL_EXIT_OK && (id = getopt_long(argc, argv, ":", long_options, NULL)) != -1)
-        result = id == '?' || id == ':' ? tool_usage_option(argc, argv, id)
-                                        : model_options_take(&o, argv[0], id, optarg);
-    if (result != TOOL_EXIT_OK)
-        return result;
-    if (optind + 2 != argc)
-        return tool_usage("perplexity: FILE and TEXT are needed (- is standard input)");
-    o.model.path = argv[optind];
+    o.engine.sequences = LOGITS_ROWS;
+    o.model.slots = 1;
     if (o.model.context_tokens == 0)
         o.model.context_tokens = CONTEXT_DEFAULT;
     if (o.model.context_tokens < 4)
         return tool_usage("perplexity: --context %u: at least 4", o.model.context_tokens);
     buf_init(&text);
-    enum err err = read_text(argv[optind + 1], &text, &eb);
+    enum err err = read_text(operands[1], &text, &eb);
     if (err == ERR_OK)
         err = stepping_open(&s, &o.engine, &o.model, &eb);
     if (err == ERR_OK && s.runtime->context_tokens < o.model.context_tokens)
@@ -171,9 +162,21 @@ int tool_perplexity(int argc, char **argv)
         err = tokenize(&s, &text, &ids, &eb);
     if (err == ERR_OK)
         err = score_text(&s, &o, &ids, &score, &eb);
-    result = err == ERR_OK ? print_score(&o, &score) : tool_fail_file(o.model.path, &eb);
+    int result = err == ERR_OK ? print_score(&o, &score) : tool_fail_file(o.model.path, &eb);
     stepping_close(&s);
     tokens_fini(&ids);
     buf_fini(&text);
     return result;
 }
+
+static const struct flag_set sets[] = {{model_flags_table, 0}, {0}};
+
+const struct tool_command tool_perplexity_command = {
+    .name = "perplexity",
+    .operands = "FILE TEXT",
+    .n_operands = 2,
+    .summary = "of a text file (- is standard input), in pieces of --context tokens (512)",
+    .sets = sets,
+    .values_bytes = sizeof(struct model_flags),
+    .run = run,
+};

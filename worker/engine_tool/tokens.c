@@ -5,51 +5,32 @@
 #include "worker/model/tokenizer.h"
 
 #include <errno.h>
-#include <getopt.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define INPUT_BYTES_MAX (1u << 30)
 
 struct tokens_options {
-    const char *path;
     bool special, json, jsonl;
 };
 
-/* Prints why not and returns an exit code other than OK. */
-static int parse_options(int argc, char **argv, struct tokens_options *ret_options)
-{
-    static const struct option options[] = {{"special", no_argument, NULL, 's'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"jsonl", no_argument, NULL, 'l'},
-                                            {0}};
-    struct tokens_options o = {0};
-    int c;
+static const struct flag flags[] = {
+    {.name = "special",
+     .type = FLAG_SWITCH,
+     .offset = offsetof(struct tokens_options, special),
+     .help = "Control tokens: in a text they become their ids, and their ids become text."},
+    {.name = "json",
+     .type = FLAG_SWITCH,
+     .offset = offsetof(struct tokens_options, json),
+     .help = "The result as one JSON list of ids, or JSON string."},
+    {.name = "jsonl",
+     .type = FLAG_SWITCH,
+     .offset = offsetof(struct tokens_options, jsonl),
+     .help = "A JSON string, or list of ids, on each line of input; the other on each of output."},
+    {0}};
 
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-        switch (c) {
-        case 's':
-            o.special = true;
-            break;
-        case 'j':
-            o.json = true;
-            break;
-        case 'l':
-            o.jsonl = true;
-            break;
-        default:
-            return tool_usage_option(argc, argv, c);
-        }
-    }
-    if (optind + 1 != argc)
-        return tool_usage("%s: one FILE is needed", argv[0]);
-    if (o.json && o.jsonl)
-        return tool_usage("%s: --json and --jsonl exclude each other", argv[0]);
-    o.path = argv[optind];
-    *ret_options = o;
-    return TOOL_EXIT_OK;
-}
+static const struct flag_set sets[] = {{flags, 0}, {0}};
 
 static enum err open_tokenizer(const char *path, struct tokenizer **ret_tokenizer,
                                struct errbuf *eb)
@@ -166,26 +147,26 @@ static int each_line(const struct tokens_options *o, const struct tokenizer *t, 
     return result;
 }
 
-int tool_tokenize(int argc, char **argv)
+static int run_tokenize(void *values, char **operands)
 {
-    struct tokens_options o;
+    const struct tokens_options *o = values;
     struct tokenizer *t = NULL;
     struct tokens ids = {0};
     struct buf text;
     struct errbuf eb = {{0}};
-    int result = parse_options(argc, argv, &o);
+    int result = TOOL_EXIT_OK;
 
-    if (result != TOOL_EXIT_OK)
-        return result;
-    if (open_tokenizer(o.path, &t, &eb) != ERR_OK)
-        return tool_fail_file(o.path, &eb);
+    if (o->json && o->jsonl)
+        return tool_usage("tokenize: --json and --jsonl exclude each other");
+    if (open_tokenizer(operands[0], &t, &eb) != ERR_OK)
+        return tool_fail_file(operands[0], &eb);
     buf_init(&text);
-    if (o.jsonl)
-        result = each_line(&o, t, tokenize_line);
+    if (o->jsonl)
+        result = each_line(o, t, tokenize_line);
     else if (tool_read_all(stdin, INPUT_BYTES_MAX, &text, &eb) != ERR_OK ||
-             encode(&o, t, text.data, text.size, &ids, &eb) != ERR_OK)
+             encode(o, t, text.data, text.size, &ids, &eb) != ERR_OK)
         result = tool_fail("%s", eb.text);
-    else if (o.json)
+    else if (o->json)
         result = tool_json_print(tool_json_ids(ids.ids, ids.count), false);
     else
         print_ids(&ids);
@@ -195,29 +176,29 @@ int tool_tokenize(int argc, char **argv)
     return result == TOOL_EXIT_OK ? tool_finish_output() : result;
 }
 
-int tool_detokenize(int argc, char **argv)
+static int run_detokenize(void *values, char **operands)
 {
-    struct tokens_options o;
+    const struct tokens_options *o = values;
     struct tokenizer *t = NULL;
     int32_t *ids = NULL;
     size_t count = 0;
     struct buf text, bytes;
     struct errbuf eb = {{0}};
-    int result = parse_options(argc, argv, &o);
+    int result = TOOL_EXIT_OK;
 
-    if (result != TOOL_EXIT_OK)
-        return result;
-    if (open_tokenizer(o.path, &t, &eb) != ERR_OK)
-        return tool_fail_file(o.path, &eb);
+    if (o->json && o->jsonl)
+        return tool_usage("detokenize: --json and --jsonl exclude each other");
+    if (open_tokenizer(operands[0], &t, &eb) != ERR_OK)
+        return tool_fail_file(operands[0], &eb);
     buf_init(&text);
     buf_init(&bytes);
-    if (o.jsonl)
-        result = each_line(&o, t, detokenize_line);
+    if (o->jsonl)
+        result = each_line(o, t, detokenize_line);
     else if (tool_read_all(stdin, INPUT_BYTES_MAX, &text, &eb) != ERR_OK ||
              tool_parse_ids(buf_str(&text), text.size, &ids, &count, &eb) != ERR_OK ||
-             decode(&o, t, ids, count, &bytes, &eb) != ERR_OK)
+             decode(o, t, ids, count, &bytes, &eb) != ERR_OK)
         result = tool_fail("%s", eb.text);
-    else if (o.json)
+    else if (o->json)
         result = tool_json_print(tool_json_text(bytes.data, bytes.size), false);
     else
         (void)fwrite(buf_str(&bytes), 1, bytes.size, stdout);
@@ -227,3 +208,23 @@ int tool_detokenize(int argc, char **argv)
     tokenizer_close(t);
     return result == TOOL_EXIT_OK ? tool_finish_output() : result;
 }
+
+const struct tool_command tool_tokenize_command = {
+    .name = "tokenize",
+    .operands = "FILE",
+    .n_operands = 1,
+    .summary = "text on standard input to token ids",
+    .sets = sets,
+    .values_bytes = sizeof(struct tokens_options),
+    .run = run_tokenize,
+};
+
+const struct tool_command tool_detokenize_command = {
+    .name = "detokenize",
+    .operands = "FILE",
+    .n_operands = 1,
+    .summary = "token ids on standard input to text, byte for byte",
+    .sets = sets,
+    .values_bytes = sizeof(struct tokens_options),
+    .run = run_detokenize,
+};

@@ -4,7 +4,6 @@
 #include "common/utf8.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,15 +40,6 @@ int tool_usage(const char *fmt, ...)
     va_end(ap);
     fputs("Try 'cloister-engine --help'.\n", stderr);
     return TOOL_EXIT_USAGE;
-}
-
-int tool_usage_option(int argc, char **argv, int refused)
-{
-    const char *option = optind > 1 && optind <= argc ? argv[optind - 1] : "";
-
-    if (refused == ':')
-        return tool_usage("%s: %s needs a value", argv[0], option);
-    return tool_usage("%s: %s is no option, or one without a value", argv[0], option);
 }
 
 bool tool_parse_u32(const char *text, uint32_t min, uint32_t max, uint32_t *ret_value)
@@ -120,23 +110,11 @@ enum err tool_parse_ids(const char *text, size_t size, int32_t **ret_ids, size_t
 
 json_t *tool_json_text(const void *bytes, size_t size)
 {
-    const uint8_t *p = bytes;
     struct buf clean;
     json_t *value;
-    size_t at = 0;
 
     buf_init(&clean);
-    while (at < size) {
-        uint32_t code;
-        size_t n = utf8_decode(p + at, size - at, &code);
-        if (n > 0) {
-            buf_append(&clean, p + at, n);
-            at += n;
-        } else {
-            buf_append_str(&clean, "\xEF\xBF\xBD");
-            at += utf8_bad_length(p + at, size - at);
-        }
-    }
+    utf8_append(&clean, bytes, size);
     value = clean.failed ? NULL : json_stringn(buf_str(&clean), clean.size);
     buf_fini(&clean);
     return value;

@@ -7,6 +7,7 @@
 
 #include "common/buf.h"
 #include "common/err.h"
+#include "common/flags.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -26,9 +27,6 @@ int tool_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int tool_fail_file(const char *path, const struct errbuf *eb);
 int tool_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* What getopt_long refused ('?' or ':'), as a usage error of the command argv[0]. */
-int tool_usage_option(int argc, char **argv, int refused);
-
 /* Whole text, decimal, within the bounds; false otherwise. */
 bool tool_parse_u32(const char *text, uint32_t min, uint32_t max, uint32_t *ret_value);
 
@@ -47,13 +45,25 @@ int tool_json_print(json_t *value, bool pretty);
 /* Flushes stdout; TOOL_EXIT_FAILED where it is full or closed. */
 int tool_finish_output(void);
 
-/* The commands: argv[0] is the command's name. Return an exit code. */
-int tool_info(int argc, char **argv);
-int tool_tokenize(int argc, char **argv);
-int tool_detokenize(int argc, char **argv);
-int tool_generate(int argc, char **argv);
-int tool_estimate(int argc, char **argv);
-int tool_bench(int argc, char **argv);
-int tool_perplexity(int argc, char **argv);
+/* One command: an entry of main.c's table. */
+struct tool_command {
+    const char *name;
+    const char *operands; /* "FILE", as usage shows them */
+    int n_operands;
+    const char *summary;            /* one line */
+    const struct flag_set *sets;    /* NULL: no flags */
+    size_t values_bytes;            /* of the struct that the sets describe */
+    void (*defaults)(void *values); /* NULL: zeroes */
+    /* `values` and operands are parsed and counted. Returns an exit code. */
+    int (*run)(void *values, char **operands);
+};
+
+extern const struct tool_command tool_info_command;
+extern const struct tool_command tool_tokenize_command;
+extern const struct tool_command tool_detokenize_command;
+extern const struct tool_command tool_generate_command;
+extern const struct tool_command tool_estimate_command;
+extern const struct tool_command tool_bench_command;
+extern const struct tool_command tool_perplexity_command;
 
 #endif

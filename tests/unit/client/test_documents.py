@@ -34,7 +34,8 @@ def man_pages_are_up_to_date():
     done = run(sys.executable, os.path.join(ROOT, "docs/man/update.py"), BIN, "--check")
     check("man pages", done.returncode == 0, done.stderr.decode().strip())
     if shutil.which("mandoc"):
-        for name in ("cloister.1", "cloister-coordinator.8", "cloister-worker.8", "cloister.cfg.5"):
+        for name in ("cloister.1", "cloister-engine.1", "cloister-coordinator.8", "cloister-worker.8",
+                     "cloister.cfg.5"):
             done = run("mandoc", "-T", "lint", "-W", "warning", os.path.join(ROOT, "docs/man", name))
             check("mandoc " + name, done.returncode == 0, done.stdout.decode())
 

@@ -76,7 +76,33 @@ def wrong_command_lines(model):
     p = run("--version")
     check("--version", p.returncode == 0 and p.stdout.startswith(b"cloister-engine "))
     p = run("--help")
-    check("--help", p.returncode == 0 and b"--beside" in p.stdout and p.stderr == b"")
+    check("--help", p.returncode == 0 and b"perplexity" in p.stdout and p.stderr == b"")
+    for command, flag in (("info", b"--json"), ("digest", b"SHA-256"), ("tokenize", b"--jsonl"),
+                          ("detokenize", b"--special"), ("generate", b"--beside"),
+                          ("estimate", b"--sequences"), ("bench", b"--depth"),
+                          ("perplexity", b"--context")):
+        p = run(command, "--help")
+        check("%s --help" % command, p.returncode == 0 and flag in p.stdout and p.stderr == b"")
+    complaint(2, "generate", model, "--prompt", "x", "--sed", "1", text="--seed")
+    complaint(2, "info", model, "--json", "--json", text="twice")
+
+
+def closed_output(model):
+    """What cannot be printed is a failure, and no file of the program's own gets the number."""
+    for command in ("info %s", "digest %s", "generate %s --raw --prompt x --json --max-tokens 1"):
+        p = subprocess.run("exec %s %s >&-" % (ENGINE, command % model), shell=True,
+                           stderr=subprocess.PIPE, timeout=120)
+        check("closed stdout: " + command, p.returncode == 1 and b"output" in p.stderr, p.stderr)
+        with open("/dev/full", "wb") as full:
+            p = subprocess.run([ENGINE, *(command % model).split()], stdout=full,
+                               stderr=subprocess.PIPE, timeout=120)
+        check("full stdout: " + command, p.returncode == 1 and b"output" in p.stderr, p.stderr)
+    reader, writer = os.pipe()
+    os.close(reader)
+    p = subprocess.run([ENGINE, "info", model], stdout=writer, stderr=subprocess.PIPE, timeout=120,
+                       restore_signals=True)
+    os.close(writer)
+    check("closed pipe", p.returncode == 1 and b"output" in p.stderr, (p.returncode, p.stderr))
 
 
 def bad_files(model, folder):
@@ -169,9 +195,10 @@ def answers(model):
     got = generate(model, "--raw", *base, "--resume-ids", " ".join(map(str, want["ids"][:7])))
     check("--resume-ids", got["logits_sha256"] == want["logits_sha256"] and
           got["ids"] == want["ids"][7:])
-    for options in (["--kv", "q8_0"], ["--seed", "12"], ["--temperature", "0"]):
-        got = generate(model, "--raw", *base, *options)
-        check("not the same with " + " ".join(options),
+    for option, value in (("--kv", "q8_0"), ("--seed", "12"), ("--temperature", "0")):
+        others = [w for i in range(0, len(base) - 1, 2) if base[i] != option for w in base[i:i + 2]]
+        got = generate(model, "--raw", *others, "--ignore-end", option, value)
+        check("not the same with %s %s" % (option, value),
               got["logits_sha256"] != want["logits_sha256"])
     for options, words in ((["--logit-bias", "7:101"], "logit_bias of token 7 is 101"),
                            (["--logit-bias", "7"], "not ID:BIAS"),
@@ -263,6 +290,7 @@ with tempfile.TemporaryDirectory() as tmp:
     tiny = os.path.join(tmp, "tiny.gguf")
     subprocess.run([os.path.join(BIN, "write_tiny_model"), tiny], check=True)
     wrong_command_lines(tiny)
+    closed_output(tiny)
     bad_files(tiny, tmp)
     info_and_digest(tiny)
     tokens_there_and_back(tiny)
