@@ -19,6 +19,27 @@ void core_test_open(struct core_test *t)
     core_test_begin(t);
 }
 
+void core_test_start(struct core_test *t)
+{
+    core_test_init(t);
+    core_test_open(t);
+}
+
+void core_test_start_pair(struct core_test *t, uint64_t *ret_worker, uint64_t *ret_client)
+{
+    core_test_start(t);
+    uint64_t worker = core_test_ready_worker(t, "w");
+    if (ret_worker != NULL)
+        *ret_worker = worker;
+    *ret_client = core_test_client(t, "c", "", 2);
+}
+
+void core_test_start_job(struct core_test *t, uint64_t *ret_worker, uint64_t *ret_client)
+{
+    core_test_start_pair(t, ret_worker, ret_client);
+    assert_int_equal(core_test_submit_ask(t, *ret_client, 1, "m", 20), ERR_OK);
+}
+
 void core_test_fini(struct core_test *t)
 {
     core_free(t->core);
@@ -79,6 +100,15 @@ void core_test_wait(struct core_test *t, uint64_t ms)
         t->now_ms = next <= t->now_ms ? t->now_ms : next < until ? next : until;
         step(t, &event);
         core_test_end(t);
+    }
+}
+
+void core_test_wait_alive(struct core_test *t, uint64_t worker, uint64_t ms)
+{
+    struct wire_request beat = {.kind = WIRE_REQUEST_REPORT, .session = worker};
+    for (uint64_t passed = 0; passed < ms; passed += 1000) {
+        core_test_wait(t, 1000);
+        (void)core_test_ask(t, &beat);
     }
 }
 
@@ -195,16 +225,26 @@ uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *wo
     return hello_twice(t, &request);
 }
 
-uint64_t core_test_ready_worker(struct core_test *t, const char *name)
+static uint64_t worker_of_m(struct core_test *t, const char *name, bool ready)
 {
     struct core_test_worker worker = {.name = name,
                                       .key = 1,
                                       .total_bytes = 8 * CORE_TEST_GB,
-                                      .free_bytes = 7 * CORE_TEST_GB,
+                                      .free_bytes = (ready ? 7 : 8) * CORE_TEST_GB,
                                       .models = {"m"},
                                       .weights_bytes = {CORE_TEST_GB},
-                                      .ready = {true}};
+                                      .ready = {ready}};
     return core_test_worker(t, &worker);
+}
+
+uint64_t core_test_ready_worker(struct core_test *t, const char *name)
+{
+    return worker_of_m(t, name, true);
+}
+
+uint64_t core_test_cold_worker(struct core_test *t, const char *name)
+{
+    return worker_of_m(t, name, false);
 }
 
 struct id core_test_id(uint8_t n)
@@ -288,6 +328,24 @@ struct wire_job_info core_test_job(struct core_test *t, uint64_t session, uint8_
     assert_non_null(reply);
     assert_int_equal(reply->kind, WIRE_REQUEST_GET_JOB);
     return reply->get_job.info;
+}
+
+const struct wire_explain_reply *core_test_explain(struct core_test *t, uint64_t session, uint8_t n)
+{
+    struct wire_request request = {
+        .kind = WIRE_REQUEST_EXPLAIN, .session = session, .explain = {.job_id = core_test_id(n)}};
+    const struct wire_reply *reply = core_test_ask(t, &request);
+    assert_non_null(reply);
+    assert_int_equal(reply->kind, WIRE_REQUEST_EXPLAIN);
+    return &reply->explain;
+}
+
+const struct wire_reply *core_test_cancel(struct core_test *t, uint64_t session, uint8_t n)
+{
+    struct wire_request request = {.kind = WIRE_REQUEST_CANCEL,
+                                   .session = session,
+                                   .cancel = {.job_id = core_test_id(n), .reason = ""}};
+    return core_test_ask(t, &request);
 }
 
 const struct record_ledger *core_test_ledger(const struct core_test *t)

@@ -31,6 +31,12 @@ struct core_test {
 
 void core_test_init(struct core_test *t); /* defaults; change config, then open */
 void core_test_open(struct core_test *t);
+void core_test_start(struct core_test *t); /* both */
+/* And a worker "w" with model "m" loaded, and a client "c": their sessions, where they are asked
+ * for. */
+void core_test_start_pair(struct core_test *t, uint64_t *ret_worker, uint64_t *ret_client);
+/* And the client's job 1 of 20 tokens, which is the worker's. */
+void core_test_start_job(struct core_test *t, uint64_t *ret_worker, uint64_t *ret_client);
 void core_test_fini(struct core_test *t);
 
 /* Starts a turn: effects of the one before are gone. */
@@ -38,6 +44,8 @@ void core_test_begin(struct core_test *t);
 uint64_t core_test_step(struct core_test *t, struct wire_request *request); /* its tag */
 void core_test_end(struct core_test *t);
 void core_test_wait(struct core_test *t, uint64_t ms); /* ticks on the way, in one turn */
+/* Likewise, and the worker sends a report each second. */
+void core_test_wait_alive(struct core_test *t, uint64_t worker, uint64_t ms);
 
 /* The reply of the last turn to `tag`; NULL where it was parked. */
 const struct core_effect *core_test_reply(const struct core_test *t, uint64_t tag);
@@ -61,8 +69,9 @@ struct core_test_worker {
     size_t n_leases;
 };
 uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *worker);
-/* A worker with model "m" loaded. */
+/* A worker with model "m", of a gigabyte, loaded, or on its disk. */
 uint64_t core_test_ready_worker(struct core_test *t, const char *name);
+uint64_t core_test_cold_worker(struct core_test *t, const char *name);
 
 struct id core_test_id(uint8_t n);
 /* A job of 10 prompt ids; ERR_OK or the error's code. */
@@ -77,6 +86,9 @@ struct wire_lease_ack core_test_report(struct core_test *t, uint64_t session, ui
                                        uint64_t epoch, uint32_t first, uint32_t n,
                                        enum wire_finish finish, enum err error);
 struct wire_job_info core_test_job(struct core_test *t, uint64_t session, uint8_t n);
+const struct wire_explain_reply *core_test_explain(struct core_test *t, uint64_t session,
+                                                   uint8_t n);
+const struct wire_reply *core_test_cancel(struct core_test *t, uint64_t session, uint8_t n);
 /* The turn's ledger record; fails where there is not exactly one. */
 const struct record_ledger *core_test_ledger(const struct core_test *t);
 

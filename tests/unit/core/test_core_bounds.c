@@ -162,8 +162,7 @@ static void a_name_outlives_the_effects_that_show_it(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     const char *name = name_intern(t.core, "short-lived");
     assert_ptr_equal(name_intern(t.core, "short-lived"), name);
     name_drop(t.core, name);
@@ -188,8 +187,7 @@ static void workers_that_are_gone_make_room(void **state)
     struct core_test t;
     char name[16];
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     uint64_t first = core_test_ready_worker(&t, "here");
     uint64_t client = core_test_client(&t, "c", "", 2);
     for (unsigned i = 0; i < LIMIT_WORKERS + 2; i++) {

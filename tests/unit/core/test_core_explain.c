@@ -98,11 +98,8 @@ static void the_oldest_decisions_are_not_kept(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    (void)core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t client;
+    core_test_start_job(&t, NULL, &client);
     expect_text(explain(&t, client, 1)->summary, "leased on w, attempt 1: least expected time");
     for (unsigned i = 0; i < 4096; i++) {
         struct wire_request submit = core_test_submit(client, 2, "m", 20);

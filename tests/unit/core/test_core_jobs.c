@@ -9,12 +9,8 @@ static void a_job_runs_from_submit_to_settle(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t worker, client;
+    core_test_start_job(&t, &worker, &client);
     const struct record_ledger *reserve = core_test_ledger(&t);
     assert_int_equal(reserve->kind, RECORD_LEDGER_RESERVE);
     assert_int_equal(reserve->seq, 1);
@@ -55,11 +51,8 @@ static void the_same_id_is_the_same_job(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    (void)core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t client;
+    core_test_start_job(&t, NULL, &client);
 
     struct wire_request again = core_test_submit(client, 1, "m", 20);
     const struct wire_reply *reply = core_test_ask(&t, &again);
@@ -190,11 +183,8 @@ static void reports_are_taken_once_and_in_order(void **state)
     };
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t worker, client;
+    core_test_start_job(&t, &worker, &client);
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         struct wire_lease_ack ack = core_test_report(&t, worker, 1, 1, table[i].first, table[i].n,
                                                      WIRE_FINISH_UNSPECIFIED, ERR_OK);
@@ -235,11 +225,8 @@ static void every_way_a_run_can_end(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         struct core_test t;
-        core_test_init(&t);
-        core_test_open(&t);
-        uint64_t worker = core_test_ready_worker(&t, "w");
-        uint64_t client = core_test_client(&t, "c", "", 2);
-        assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+        uint64_t worker, client;
+        core_test_start_job(&t, &worker, &client);
         (void)core_test_report(&t, worker, 1, 1, 0, table[i].tokens, table[i].finish,
                                table[i].error);
         if (wire_job_state_is_end(table[i].want))
@@ -258,11 +245,8 @@ static void a_job_that_kills_is_quarantined(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t worker, client;
+    core_test_start_job(&t, &worker, &client);
     for (unsigned i = 0; i < LIMIT_ATTEMPTS; i++) {
         assert_int_equal(core_test_job(&t, client, 1).state, WIRE_JOB_STATE_LEASED);
         (void)core_test_report(&t, worker, 1, i + 1, 0, 0, WIRE_FINISH_ERROR, ERR_INTERNAL);
@@ -298,11 +282,8 @@ static void counts_that_cannot_be_end_the_lease(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         struct core_test t;
-        core_test_init(&t);
-        core_test_open(&t);
-        uint64_t worker = core_test_ready_worker(&t, "w");
-        uint64_t client = core_test_client(&t, "c", "", 2);
-        assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+        uint64_t worker, client;
+        core_test_start_job(&t, &worker, &client);
         struct wire_lease_progress progress = {
             .job_id = core_test_id(1), .epoch = 1, .usage = table[i].usage, .error = {.text = ""}};
         struct wire_request request = {.kind = WIRE_REQUEST_REPORT,
@@ -322,19 +303,14 @@ static void cancel_ends_at_once_with_what_was_metered(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    struct wire_request cancel = {.kind = WIRE_REQUEST_CANCEL,
-                                  .session = client,
-                                  .cancel = {.job_id = core_test_id(1), .reason = ""}};
-    core_test_expect_error(core_test_ask(&t, &cancel), ERR_NOT_FOUND, "no such job");
+    uint64_t worker, client;
+    core_test_start_pair(&t, &worker, &client);
+    core_test_expect_error(core_test_cancel(&t, client, 1), ERR_NOT_FOUND, "no such job");
 
     assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
     (void)core_test_pull(&t, worker, 0);
     (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_UNSPECIFIED, ERR_OK);
-    const struct wire_reply *reply = core_test_ask(&t, &cancel);
+    const struct wire_reply *reply = core_test_cancel(&t, client, 1);
     assert_int_equal(reply->cancel.state, WIRE_JOB_STATE_CANCELLED);
     assert_int_equal(core_test_ledger(&t)->kind, RECORD_LEDGER_SETTLE);
     assert_int_equal(core_test_ledger(&t)->completion_billable, 4);
@@ -344,7 +320,7 @@ static void cancel_ends_at_once_with_what_was_metered(void **state)
     assert_true(core_test_report(&t, worker, 1, 1, 4, 2, WIRE_FINISH_CANCELLED, ERR_OK).fenced);
     assert_int_equal(t.effects.n_persist, 0);
     /* Again: it stays what it was. */
-    reply = core_test_ask(&t, &cancel);
+    reply = core_test_cancel(&t, client, 1);
     assert_int_equal(reply->cancel.state, WIRE_JOB_STATE_CANCELLED);
     assert_int_equal(t.effects.n_persist, 0);
 
@@ -353,8 +329,7 @@ static void cancel_ends_at_once_with_what_was_metered(void **state)
         .kind = WIRE_REQUEST_GOODBYE, .session = worker, .goodbye = {.reason = ""}};
     (void)core_test_ask(&t, &goodbye);
     assert_int_equal(core_test_submit_ask(&t, client, 2, "m", 20), ERR_OK);
-    cancel.cancel.job_id = core_test_id(2);
-    (void)core_test_ask(&t, &cancel);
+    (void)core_test_cancel(&t, client, 2);
     assert_int_equal(core_test_ledger(&t)->kind, RECORD_LEDGER_VOID);
     core_test_fini(&t);
 }
@@ -363,10 +338,8 @@ static void a_deadline_ends_what_waits_and_what_runs(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
+    uint64_t worker, client;
+    core_test_start_pair(&t, &worker, &client);
     struct wire_request r = core_test_submit(client, 1, "m", 20);
     r.submit.job.deadline_ms = 3000;
     (void)core_test_ask(&t, &r);
@@ -416,11 +389,8 @@ static void watchers_hear_tokens_and_the_end(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t worker, client;
+    core_test_start_job(&t, &worker, &client);
     struct wire_request watch = {.kind = WIRE_REQUEST_WATCH,
                                  .session = client,
                                  .watch = {.job_id = core_test_id(1), .wait_ms = 3000}};

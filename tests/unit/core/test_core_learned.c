@@ -43,9 +43,7 @@ static void report_ready(struct core_test *t, uint64_t worker, struct numbers n)
 /* How `name` is judged for a job that no worker can take now. */
 static struct wire_candidate judged(struct core_test *t, uint64_t client, const char *name)
 {
-    struct wire_request explain = {
-        .kind = WIRE_REQUEST_EXPLAIN, .session = client, .explain = {.job_id = core_test_id(1)}};
-    const struct wire_explain_reply *e = &core_test_ask(t, &explain)->explain;
+    const struct wire_explain_reply *e = core_test_explain(t, client, 1);
     for (size_t i = 0; i < e->n_candidates; i++) {
         if (strcmp(e->candidates[i].worker, name) == 0)
             return e->candidates[i];
@@ -132,8 +130,7 @@ static void a_worker_is_judged_by_its_own_numbers(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     uint64_t slow = worker_new(&t, "a", 8000), fast = worker_new(&t, "b", 8000);
     uint64_t client = core_test_client(&t, "c", "", 2);
     report_ready(&t, slow, (struct numbers){1024, 900, 10});
@@ -150,8 +147,7 @@ static void only_what_moved_is_stored(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     uint64_t worker = worker_new(&t, "a", 8000);
     static const struct {
         struct numbers said;

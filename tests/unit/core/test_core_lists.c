@@ -18,11 +18,8 @@ static void a_full_disk_refuses_writes_and_answers_reads(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t worker, client;
+    core_test_start_job(&t, &worker, &client);
     freeze(&t, CORE_EVENT_FREEZE);
     assert_true(core_frozen(t.core));
 
@@ -30,10 +27,7 @@ static void a_full_disk_refuses_writes_and_answers_reads(void **state)
     core_test_expect_error(core_test_ask(&t, &submit), ERR_NO_SPACE, "the disk is full");
     struct wire_request again = core_test_submit(client, 1, "m", 20);
     assert_true(core_test_ask(&t, &again)->submit.duplicate);
-    struct wire_request cancel = {.kind = WIRE_REQUEST_CANCEL,
-                                  .session = client,
-                                  .cancel = {.job_id = core_test_id(1), .reason = ""}};
-    core_test_expect_error(core_test_ask(&t, &cancel), ERR_NO_SPACE, "full");
+    core_test_expect_error(core_test_cancel(&t, client, 1), ERR_NO_SPACE, "full");
     struct wire_request report = {.kind = WIRE_REQUEST_REPORT, .session = worker};
     core_test_expect_error(core_test_ask(&t, &report), ERR_NO_SPACE, "full");
     assert_int_equal(core_test_ready_worker(&t, "v"), 0);
@@ -61,15 +55,6 @@ static bool is_known(struct core_test *t, uint64_t client, uint8_t job)
     return core_test_ask(t, &get)->kind == WIRE_REQUEST_GET_JOB;
 }
 
-static void wait_alive(struct core_test *t, uint64_t worker, uint64_t ms)
-{
-    struct wire_request beat = {.kind = WIRE_REQUEST_REPORT, .session = worker};
-    for (uint64_t passed = 0; passed < ms; passed += 1000) {
-        core_test_wait(t, 1000);
-        (void)core_test_ask(t, &beat);
-    }
-}
-
 /* The first that ended is the first to go, whenever it came. */
 static void old_jobs_are_removed_as_they_ended(void **state)
 {
@@ -85,10 +70,10 @@ static void old_jobs_are_removed_as_they_ended(void **state)
         assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
     for (size_t i = 0; i < sizeof ends; i++)
         (void)core_test_report(&t, worker, ends[i], 1, 0, 4, WIRE_FINISH_STOP, ERR_OK);
-    wait_alive(&t, worker, KEPT_MS - 2000);
+    core_test_wait_alive(&t, worker, KEPT_MS - 2000);
     for (uint8_t i = 1; i <= 4; i++)
         assert_true(is_known(&t, client, i));
-    wait_alive(&t, worker, 4000);
+    core_test_wait_alive(&t, worker, 4000);
     assert_false(is_known(&t, client, 2));
     assert_false(is_known(&t, client, 4));
     assert_true(is_known(&t, client, 1));
@@ -113,12 +98,12 @@ static void a_job_that_has_just_ended_is_kept(void **state)
     assert_null(core_test_ask(&t, &watch));
     (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_STOP, ERR_OK);
     assert_int_equal(core_test_count(&t, CORE_EFFECT_DELETE_JOB), 0);
-    wait_alive(&t, worker, KEPT_MS / 2);
+    core_test_wait_alive(&t, worker, KEPT_MS / 2);
     /* Asked for once more, and said once more, it is the same job. */
     assert_true(core_test_ask(&t, &watch)->watch.end);
     struct wire_request again = core_test_submit(client, 1, "m", 20);
     assert_true(core_test_ask(&t, &again)->submit.duplicate);
-    wait_alive(&t, worker, KEPT_MS / 2 + 2000);
+    core_test_wait_alive(&t, worker, KEPT_MS / 2 + 2000);
     assert_false(is_known(&t, client, 1));
     core_test_fini(&t);
 }
@@ -127,10 +112,8 @@ static void lists_page_both_ways(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    (void)core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
+    uint64_t client;
+    core_test_start_pair(&t, NULL, &client);
     for (uint8_t i = 1; i <= 7; i++)
         assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
     for (int newest = 0; newest < 2; newest++) {
@@ -172,10 +155,8 @@ static void jobs_are_found_by_their_end(void **state)
     };
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    (void)core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
+    uint64_t client;
+    core_test_start_pair(&t, NULL, &client);
     for (uint8_t i = 1; i <= 7; i++)
         assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {

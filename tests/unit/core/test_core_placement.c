@@ -7,15 +7,8 @@ static void the_worker_that_answers_first_is_chosen(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    struct core_test_worker cold = {.name = "a-cold",
-                                    .key = 1,
-                                    .total_bytes = 8 * CORE_TEST_GB,
-                                    .free_bytes = 8 * CORE_TEST_GB,
-                                    .models = {"m"},
-                                    .weights_bytes = {CORE_TEST_GB}};
-    (void)core_test_worker(&t, &cold);
+    core_test_start(&t);
+    (void)core_test_cold_worker(&t, "a-cold");
     (void)core_test_ready_worker(&t, "b-warm");
     (void)core_test_ready_worker(&t, "c-warm");
     uint64_t client = core_test_client(&t, "c", "", 2);
@@ -24,9 +17,7 @@ static void the_worker_that_answers_first_is_chosen(void **state)
         assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
         assert_string_equal(core_test_job(&t, client, i).worker, want[i]);
     }
-    struct wire_request explain = {
-        .kind = WIRE_REQUEST_EXPLAIN, .session = client, .explain = {.job_id = core_test_id(2)}};
-    const struct wire_explain_reply *e = &core_test_ask(&t, &explain)->explain;
+    const struct wire_explain_reply *e = core_test_explain(&t, client, 2);
     assert_int_equal(e->n_candidates, 3);
     assert_string_equal(e->candidates[0].worker, "b-warm");
     assert_true(e->candidates[0].chosen);
@@ -42,24 +33,15 @@ static void a_model_is_loaded_once_and_waited_for(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    struct core_test_worker cold = {.name = "w",
-                                    .key = 1,
-                                    .total_bytes = 8 * CORE_TEST_GB,
-                                    .free_bytes = 8 * CORE_TEST_GB,
-                                    .models = {"m"},
-                                    .weights_bytes = {CORE_TEST_GB}};
-    uint64_t worker = core_test_worker(&t, &cold);
+    core_test_start(&t);
+    uint64_t worker = core_test_cold_worker(&t, "w");
     uint64_t client = core_test_client(&t, "c", "", 2);
     for (uint8_t i = 0; i < 5; i++)
         assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
     struct wire_pull_reply pull = core_test_pull(&t, worker, 0);
     assert_int_equal(pull.n_commands, 1);
     assert_int_equal(pull.commands[0].kind, WIRE_COMMAND_LOAD);
-    struct wire_request explain = {
-        .kind = WIRE_REQUEST_EXPLAIN, .session = client, .explain = {.job_id = core_test_id(0)}};
-    assert_non_null(strstr(core_test_ask(&t, &explain)->explain.summary, "to be loaded on w"));
+    assert_non_null(strstr(core_test_explain(&t, client, 0)->summary, "to be loaded on w"));
 
     struct wire_model_status status = {
         .name = "m", .state = WIRE_MODEL_STATE_READY, .error = "", .weights_bytes = CORE_TEST_GB};
@@ -86,8 +68,7 @@ static void memory_must_be_free_and_unclaimed(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         struct core_test t;
-        core_test_init(&t);
-        core_test_open(&t);
+        core_test_start(&t);
         struct core_test_worker w = {.name = "w",
                                      .key = 1,
                                      .total_bytes = table[i].total * CORE_TEST_GB,
@@ -98,10 +79,7 @@ static void memory_must_be_free_and_unclaimed(void **state)
         uint64_t client = core_test_client(&t, "c", "", 2);
         assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
         assert_int_equal(core_test_pull(&t, worker, 0).n_commands, table[i].loads ? 1 : 0);
-        struct wire_request explain = {.kind = WIRE_REQUEST_EXPLAIN,
-                                       .session = client,
-                                       .explain = {.job_id = core_test_id(1)}};
-        const struct wire_explain_reply *e = &core_test_ask(&t, &explain)->explain;
+        const struct wire_explain_reply *e = core_test_explain(&t, client, 1);
         if (strstr(e->candidates[0].detail, table[i].part) == NULL)
             fail_msg("%s: %s", table[i].what, e->candidates[0].detail);
         assert_string_equal(e->candidates[0].predicate, table[i].loads ? "" : "memory");
@@ -133,42 +111,44 @@ static void failures_report(struct core_test *t, uint64_t worker, const char *mo
     assert_int_equal(core_test_ask(t, &report)->kind, WIRE_REQUEST_REPORT);
 }
 
-/* Keeps the worker alive while time passes. */
-static void wait_alive(struct core_test *t, uint64_t worker, uint64_t ms)
+/* 8 GB: model a is loaded, and b, of 5 GB, has room only where a has gone. */
+static struct core_test_worker two_models(uint64_t a_gb, uint64_t free_gb)
 {
-    struct wire_request beat = {.kind = WIRE_REQUEST_REPORT, .session = worker};
-    for (uint64_t passed = 0; passed < ms; passed += 1000) {
-        core_test_wait(t, 1000);
-        (void)core_test_ask(t, &beat);
-    }
+    return (struct core_test_worker){.name = "w",
+                                     .key = 1,
+                                     .total_bytes = 8 * CORE_TEST_GB,
+                                     .free_bytes = free_gb * CORE_TEST_GB,
+                                     .models = {"a", "b"},
+                                     .weights_bytes = {a_gb * CORE_TEST_GB, 5 * CORE_TEST_GB},
+                                     .ready = {true, false}};
+}
+
+/* Models stay for 5 s; job 1 is one for a, job 2 for b. */
+static void start_two_models(struct core_test *t, const struct core_test_worker *w,
+                             uint64_t *ret_worker, uint64_t *ret_client)
+{
+    core_test_init(t);
+    t->config.residency_ms = 5000;
+    core_test_open(t);
+    *ret_worker = core_test_worker(t, w);
+    *ret_client = core_test_client(t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(t, *ret_client, 1, "a", 20), ERR_OK);
+    assert_int_equal(core_test_submit_ask(t, *ret_client, 2, "b", 20), ERR_OK);
 }
 
 static void an_idle_model_makes_room_a_busy_one_is_let_finish(void **state)
 {
+    struct core_test_worker w = two_models(5, 3);
     struct core_test t;
+    uint64_t worker, client;
     (void)state;
-    core_test_init(&t);
-    t.config.residency_ms = 5000;
-    core_test_open(&t);
-    struct core_test_worker w = {.name = "w",
-                                 .key = 1,
-                                 .total_bytes = 8 * CORE_TEST_GB,
-                                 .free_bytes = 3 * CORE_TEST_GB,
-                                 .models = {"a", "b"},
-                                 .weights_bytes = {5 * CORE_TEST_GB, 5 * CORE_TEST_GB},
-                                 .ready = {true, false}};
-    uint64_t worker = core_test_worker(&t, &w);
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "a", 20), ERR_OK);
-    assert_int_equal(core_test_submit_ask(&t, client, 2, "b", 20), ERR_OK);
+    start_two_models(&t, &w, &worker, &client);
     assert_int_equal(core_test_pull(&t, worker, 0).n_commands, 1); /* only the job of a */
     /* b has waited for a whole residency: a gets nothing new, and is unloaded when it is idle. */
-    wait_alive(&t, worker, 6000);
+    core_test_wait_alive(&t, worker, 6000);
     assert_int_equal(core_test_submit_ask(&t, client, 3, "a", 20), ERR_OK);
-    struct wire_request explain = {
-        .kind = WIRE_REQUEST_EXPLAIN, .session = client, .explain = {.job_id = core_test_id(3)}};
     assert_non_null(
-        strstr(core_test_ask(&t, &explain)->explain.candidates[0].detail, "emptied for b"));
+        strstr(core_test_explain(&t, client, 3)->candidates[0].detail, "emptied for b"));
     (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_STOP, ERR_OK);
     struct wire_pull_reply pull = core_test_pull(&t, worker, 1);
     assert_int_equal(pull.n_commands, 1);
@@ -186,23 +166,12 @@ static void an_idle_model_makes_room_a_busy_one_is_let_finish(void **state)
 /* The worker that was being emptied for b comes back without the file of b. */
 static void room_is_made_only_for_what_is_there(void **state)
 {
+    struct core_test_worker w = two_models(5, 3);
     struct core_test t;
+    uint64_t worker, client;
     (void)state;
-    core_test_init(&t);
-    t.config.residency_ms = 5000;
-    core_test_open(&t);
-    struct core_test_worker w = {.name = "w",
-                                 .key = 1,
-                                 .total_bytes = 8 * CORE_TEST_GB,
-                                 .free_bytes = 3 * CORE_TEST_GB,
-                                 .models = {"a", "b"},
-                                 .weights_bytes = {5 * CORE_TEST_GB, 5 * CORE_TEST_GB},
-                                 .ready = {true, false}};
-    uint64_t worker = core_test_worker(&t, &w);
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "a", 20), ERR_OK);
-    assert_int_equal(core_test_submit_ask(&t, client, 2, "b", 20), ERR_OK);
-    wait_alive(&t, worker, 6000);
+    start_two_models(&t, &w, &worker, &client);
+    core_test_wait_alive(&t, worker, 6000);
     assert_int_equal(core_test_submit_ask(&t, client, 3, "a", 20), ERR_OK);
     assert_int_equal(core_test_job(&t, client, 3).state, WIRE_JOB_STATE_QUEUED);
     w.models[1] = NULL;
@@ -214,31 +183,20 @@ static void room_is_made_only_for_what_is_there(void **state)
 /* While the worker was being emptied for b, somebody else took the memory that b needs. */
 static void room_that_others_took_is_given_up(void **state)
 {
+    struct core_test_worker w = two_models(1, 4);
     struct core_test t;
+    uint64_t worker, client;
     (void)state;
-    core_test_init(&t);
-    t.config.residency_ms = 5000;
-    core_test_open(&t);
-    struct core_test_worker w = {.name = "w",
-                                 .key = 1,
-                                 .total_bytes = 8 * CORE_TEST_GB,
-                                 .free_bytes = 4 * CORE_TEST_GB,
-                                 .models = {"a", "b"},
-                                 .weights_bytes = {CORE_TEST_GB, 5 * CORE_TEST_GB},
-                                 .ready = {true, false}};
-    uint64_t worker = core_test_worker(&t, &w);
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "a", 20), ERR_OK);
-    assert_int_equal(core_test_submit_ask(&t, client, 2, "b", 20), ERR_OK);
+    start_two_models(&t, &w, &worker, &client);
     (void)core_test_pull(&t, worker, 0);
-    wait_alive(&t, worker, 6000);
+    core_test_wait_alive(&t, worker, 6000);
     assert_int_equal(core_test_submit_ask(&t, client, 3, "a", 20), ERR_OK);
     assert_int_equal(core_test_job(&t, client, 3).state, WIRE_JOB_STATE_QUEUED); /* emptied for b */
     (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_STOP, ERR_OK);
     assert_int_equal(core_test_pull(&t, worker, 1).commands[0].kind, WIRE_COMMAND_UNLOAD);
     /* a is gone, and its gigabyte is not there: b cannot come, a can. */
     status_report(&t, worker, "a", WIRE_MODEL_STATE_AVAILABLE, 4);
-    wait_alive(&t, worker, 2000);
+    core_test_wait_alive(&t, worker, 2000);
     struct wire_pull_reply pull = core_test_pull(&t, worker, 2);
     assert_int_equal(pull.n_commands, 1);
     assert_int_equal(pull.commands[0].kind, WIRE_COMMAND_LOAD);
@@ -253,13 +211,7 @@ static void a_model_that_never_loads_fails_its_jobs(void **state)
     core_test_init(&t);
     t.config.load_retry_ms = 2000;
     core_test_open(&t);
-    struct core_test_worker w = {.name = "w",
-                                 .key = 1,
-                                 .total_bytes = 8 * CORE_TEST_GB,
-                                 .free_bytes = 8 * CORE_TEST_GB,
-                                 .models = {"m"},
-                                 .weights_bytes = {CORE_TEST_GB}};
-    uint64_t worker = core_test_worker(&t, &w), acked = 0;
+    uint64_t worker = core_test_cold_worker(&t, "w"), acked = 0;
     uint64_t client = core_test_client(&t, "c", "", 2);
     assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
     for (uint32_t i = 1; i <= 3; i++) {
@@ -267,7 +219,7 @@ static void a_model_that_never_loads_fails_its_jobs(void **state)
         assert_int_equal(core_test_pull(&t, worker, acked++).n_commands, 1);
         status_report(&t, worker, "m", WIRE_MODEL_STATE_LOADING, 8);
         failures_report(&t, worker, "m", i);
-        wait_alive(&t, worker, 3000);
+        core_test_wait_alive(&t, worker, 3000);
     }
     struct wire_job_info info = core_test_job(&t, client, 1);
     assert_int_equal(info.state, WIRE_JOB_STATE_FAILED);
@@ -284,13 +236,7 @@ static void a_load_that_fails_between_reports_counts(void **state)
     core_test_init(&t);
     t.config.load_retry_ms = 2000;
     core_test_open(&t);
-    struct core_test_worker w = {.name = "w",
-                                 .key = 1,
-                                 .total_bytes = 8 * CORE_TEST_GB,
-                                 .free_bytes = 8 * CORE_TEST_GB,
-                                 .models = {"m"},
-                                 .weights_bytes = {CORE_TEST_GB}};
-    uint64_t worker = core_test_worker(&t, &w), acked = 0;
+    uint64_t worker = core_test_cold_worker(&t, "w"), acked = 0;
     uint64_t client = core_test_client(&t, "c", "", 2);
     assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
     for (uint32_t i = 1; i <= 3; i++) {
@@ -300,7 +246,7 @@ static void a_load_that_fails_between_reports_counts(void **state)
         assert_int_equal(pull.commands[0].kind, WIRE_COMMAND_LOAD);
         failures_report(&t, worker, "m", i);
         if (i < 3)
-            wait_alive(&t, worker, 3000);
+            core_test_wait_alive(&t, worker, 3000);
     }
     struct wire_job_info info = core_test_job(&t, client, 1);
     assert_int_equal(info.state, WIRE_JOB_STATE_FAILED);
@@ -310,7 +256,7 @@ static void a_load_that_fails_between_reports_counts(void **state)
     assert_int_equal(core_test_job(&t, client, 2).state, WIRE_JOB_STATE_FAILED);
     assert_int_equal(core_test_pull(&t, worker, acked).n_commands, 0);
     /* Much later it is tried once more. */
-    wait_alive(&t, worker, 41000);
+    core_test_wait_alive(&t, worker, 41000);
     assert_int_equal(core_test_submit_ask(&t, client, 3, "m", 20), ERR_OK);
     assert_int_equal(core_test_job(&t, client, 3).state, WIRE_JOB_STATE_QUEUED);
     failures_report(&t, worker, "m", 4);
@@ -352,17 +298,13 @@ static void one_name_is_one_file(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    (void)core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
+    uint64_t client;
+    core_test_start_pair(&t, NULL, &client);
     (void)worker_with_file(&t, "v", 99);
     t.config.worker_leases_max = 1;
     assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
     assert_int_equal(core_test_submit_ask(&t, client, 2, "m", 20), ERR_OK);
-    struct wire_request explain = {
-        .kind = WIRE_REQUEST_EXPLAIN, .session = client, .explain = {.job_id = core_test_id(2)}};
-    const struct wire_explain_reply *e = &core_test_ask(&t, &explain)->explain;
+    const struct wire_explain_reply *e = core_test_explain(&t, client, 2);
     assert_int_equal(e->n_candidates, 2);
     assert_string_equal(e->candidates[0].predicate, "model"); /* v */
     assert_non_null(strstr(e->candidates[0].detail, "another digest"));
@@ -377,8 +319,7 @@ static void a_name_moves_to_a_file_that_was_offered_before(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     uint64_t client = core_test_client(&t, "c", "", 2);
     uint64_t old = core_test_ready_worker(&t, "old");
     (void)worker_with_file(&t, "new-a", 99);
@@ -389,10 +330,7 @@ static void a_name_moves_to_a_file_that_was_offered_before(void **state)
         .kind = WIRE_REQUEST_GOODBYE, .session = old, .goodbye = {.reason = ""}};
     (void)core_test_ask(&t, &goodbye);
     assert_int_equal(core_test_job(&t, client, 1).state, WIRE_JOB_STATE_QUEUED);
-    struct wire_request cancel = {.kind = WIRE_REQUEST_CANCEL,
-                                  .session = client,
-                                  .cancel = {.job_id = core_test_id(1), .reason = ""}};
-    (void)core_test_ask(&t, &cancel);
+    (void)core_test_cancel(&t, client, 1);
     struct wire_request models = {.kind = WIRE_REQUEST_LIST_MODELS, .session = client};
     const struct wire_list_models_reply *r = &core_test_ask(&t, &models)->list_models;
     assert_int_equal(r->models[0].offer.weights_digest[0], 99);
@@ -428,9 +366,7 @@ static void a_job_waits_only_for_those_that_can_take_it(void **state)
     assert_int_equal(job_state(&t, blue, 1), WIRE_JOB_STATE_QUEUED);
     assert_int_equal(job_state(&t, blue, 2), WIRE_JOB_STATE_QUEUED);
     assert_int_equal(job_state(&t, blue, 3), WIRE_JOB_STATE_LEASED);
-    struct wire_request explain = {
-        .kind = WIRE_REQUEST_EXPLAIN, .session = blue, .explain = {.job_id = core_test_id(1)}};
-    assert_non_null(strstr(core_test_ask(&t, &explain)->explain.summary,
+    assert_non_null(strstr(core_test_explain(&t, blue, 1)->summary,
                            "up to 500000 tokens do not fit its context of 1000"));
 
     struct core_test_worker longer = {.name = "long",

@@ -36,10 +36,8 @@ static void a_job_that_nobody_does_comes_to_an_end(void **state)
     (void)state;
     for (enum way way = BUSY; way <= IN_TURN; way++) {
         struct core_test t;
-        core_test_init(&t);
-        core_test_open(&t);
-        uint64_t worker = core_test_ready_worker(&t, "w");
-        uint64_t client = core_test_client(&t, "c", "", 2);
+        uint64_t worker, client;
+        core_test_start_pair(&t, &worker, &client);
         uint64_t longest_ms = 0, rounds = 0;
         assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
         while (core_test_job(&t, client, 1).state != WIRE_JOB_STATE_FAILED) {
@@ -71,10 +69,8 @@ static void a_full_worker_that_works_is_asked_again_and_again(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
+    uint64_t worker, client;
+    core_test_start_pair(&t, &worker, &client);
     assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 200), ERR_OK);
     assert_int_equal(core_test_submit_ask(&t, client, 2, "m", 20), ERR_OK);
     for (uint32_t i = 0; i < 100; i++) {
@@ -91,10 +87,8 @@ static void a_burst_counts_once(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
+    uint64_t worker, client;
+    core_test_start_pair(&t, &worker, &client);
     for (uint8_t i = 1; i <= 40; i++)
         assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
     for (uint8_t i = 1; i <= 40; i++)
@@ -107,11 +101,8 @@ static void it_is_said_that_a_worker_gives_jobs_back(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t worker, client;
+    core_test_start_job(&t, &worker, &client);
     for (uint64_t i = 1; i <= 4; i++) {
         (void)wait_leased(&t, worker, client, 1, 60000);
         (void)core_test_report(&t, worker, 1, i, 0, 0, WIRE_FINISH_CANCELLED, ERR_OK);
@@ -131,8 +122,7 @@ static void a_worker_that_comes_and_goes_ends_no_job_by_leaving_once(void **stat
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     uint64_t client = core_test_client(&t, "c", "", 2);
     unsigned rounds = 0;
     (void)core_test_ready_worker(&t, "w");
@@ -171,11 +161,8 @@ static void what_a_slow_disk_does_is_nobodys_fault(void **state)
     (void)state;
     for (int held_back = 0; held_back < 2; held_back++) {
         struct core_test t;
-        core_test_init(&t);
-        core_test_open(&t);
-        uint64_t worker = core_test_ready_worker(&t, "w");
-        uint64_t client = core_test_client(&t, "c", "", 2);
-        assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+        uint64_t worker, client;
+        core_test_start_job(&t, &worker, &client);
         (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_UNSPECIFIED, ERR_OK);
         unsigned deaths = 0;
         for (int i = 0; i < 50; i++) {
@@ -199,11 +186,8 @@ static void nor_is_it_when_the_machine_stood_still(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t worker, client;
+    core_test_start_job(&t, &worker, &client);
     (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_UNSPECIFIED, ERR_OK);
     for (int i = 0; i < 12; i++) {
         t.now_ms += 60000;

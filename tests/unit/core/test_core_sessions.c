@@ -9,8 +9,7 @@ static void hello_wants_proof(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     struct wire_request pull = {.kind = WIRE_REQUEST_PULL, .session = 77};
     core_test_expect_error(core_test_ask(&t, &pull), ERR_STALE, "say Hello again");
 
@@ -43,8 +42,7 @@ static void a_session_is_good_on_its_own_connection(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     t.connection = 7;
     uint64_t worker = core_test_ready_worker(&t, "w");
     uint64_t client = core_test_client(&t, "c", "", 2);
@@ -130,8 +128,7 @@ static void a_name_belongs_to_who_is_connected(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     uint64_t first = core_test_ready_worker(&t, "w");
     struct core_test_worker thief = {.name = "w", .key = 9, .total_bytes = CORE_TEST_GB};
     assert_int_equal(core_test_worker(&t, &thief), 0);
@@ -177,8 +174,7 @@ static void no_more_models_are_known_than_can_be_listed(void **state)
     struct core_test t;
     uint64_t sessions[WORKERS_MAX];
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     for (unsigned i = 0; i < WORKERS_MAX; i++) {
         const struct wire_reply *reply = worker_with_models(&t, i);
         assert_true(reply->hello.established);
@@ -214,8 +210,7 @@ static void a_flood_of_first_hellos_is_forgotten(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
                                  .hello = {.role = WIRE_ROLE_CLIENT, .node = "c", .tenant = ""}};
     uint64_t first = core_test_ask(&t, &hello)->session, last = 0;
@@ -251,8 +246,7 @@ static void quiet_clients_make_room_for_others(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     uint64_t first = visitor(&t, 2), at = t.connection;
     for (unsigned i = 1; i < 65536; i++)
         assert_true(visitor(&t, (uint8_t)(2 + i % 20)) != 0);
@@ -276,8 +270,7 @@ static void one_key_does_not_take_all_the_room(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     uint64_t other = visitor(&t, 3), other_at = t.connection;
     uint64_t used = visitor(&t, 2), used_at = t.connection;
     uint64_t unused = visitor(&t, 2), unused_at = t.connection;
@@ -301,8 +294,7 @@ static void one_connection_does_not_take_all_the_room(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
                                  .hello = {.role = WIRE_ROLE_CLIENT, .node = "c", .tenant = ""}};
     t.connection = 1;

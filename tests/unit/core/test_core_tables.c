@@ -235,8 +235,7 @@ static void a_prompt_is_bounded_by_what_is_known_of_its_model(void **state)
     struct core_test t;
     (void)state;
 
-    core_test_init(&t);
-    core_test_open(&t);
+    core_test_start(&t);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct core_model *m = model_get(t.core, "m");
         struct core_worker workers[3] = {0};

@@ -7,11 +7,8 @@ static void silence_is_suspected_before_it_is_believed(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t worker, client;
+    core_test_start_job(&t, &worker, &client);
     (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_UNSPECIFIED, ERR_OK);
 
     struct wire_request list = {.kind = WIRE_REQUEST_LIST_WORKERS, .session = client};
@@ -46,11 +43,8 @@ static void a_moment_in_which_we_slept_counts_against_nobody(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    (void)core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t client;
+    core_test_start_job(&t, NULL, &client);
     t.now_ms += 60000; /* no event in between */
     core_test_wait(&t, 1);
     assert_int_equal(core_test_job(&t, client, 1).state, WIRE_JOB_STATE_LEASED);
@@ -61,10 +55,8 @@ static void a_worker_that_comes_back_keeps_what_it_lists(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
+    uint64_t worker, client;
+    core_test_start_pair(&t, &worker, &client);
     for (uint8_t i = 1; i <= 3; i++)
         assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
     (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_UNSPECIFIED, ERR_OK);
@@ -106,10 +98,8 @@ static void a_lease_that_is_not_mentioned_is_lost(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
+    uint64_t worker, client;
+    core_test_start_pair(&t, &worker, &client);
     for (uint8_t i = 1; i <= 2; i++)
         assert_int_equal(core_test_submit_ask(&t, client, i, "m", 20), ERR_OK);
     /* It is alive and speaks of job 1 alone. */
@@ -129,11 +119,8 @@ static void commands_are_said_until_acked(void **state)
 {
     struct core_test t;
     (void)state;
-    core_test_init(&t);
-    core_test_open(&t);
-    uint64_t worker = core_test_ready_worker(&t, "w");
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t worker, client;
+    core_test_start_job(&t, &worker, &client);
     for (int i = 0; i < 2; i++) {
         struct wire_pull_reply pull = core_test_pull(&t, worker, 0);
         assert_int_equal(pull.n_commands, 1);
@@ -270,11 +257,8 @@ static void a_job_that_ends_workers_at_once_is_given_up(void **state)
         struct core_test t;
         unsigned handed = 0;
         (void)state;
-        core_test_init(&t);
-        core_test_open(&t);
-        (void)core_test_ready_worker(&t, "w");
-        uint64_t client = core_test_client(&t, "c", "", 2);
-        assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+        uint64_t client;
+        core_test_start_job(&t, NULL, &client);
         for (unsigned i = 0; i < 1000; i++) {
             uint64_t worker = core_test_ready_worker(&t, "w");
             handed += core_test_pull(&t, worker, 0).n_commands > 0;
