@@ -106,17 +106,18 @@ static const struct arch_key gemma3_keys[] = {
         MUST(ATTN_V), MUST(ATTN_OUTPUT), MUST(FFN_NORM), MUST(FFN_GATE), MUST(FFN_UP),             \
         MUST(FFN_DOWN)
 
+/* What all but Gemma have: no windows, positions that yarn may stretch. */
+#define PLAIN_DECODER                                                                              \
+    .rope_base = 10000.0f, .yarn = true, .activation = ACTIVATION_SILU, .keys = no_window_keys,    \
+    .n_keys = COUNT(no_window_keys)
+
 static const struct model_arch archs[] = {
     {
         /* Llama 1 to 3.x, Mistral 7B, SmolLM and all who kept their shape. Touvron et al., "LLaMA",
          * 2023; attention_bias and mlp_bias of the published configurations are the biases. */
         .name = "llama",
         .rope_style = ROPE_STYLE_PAIRS,
-        .rope_base = 10000.0f,
-        .yarn = true,
-        .activation = ACTIVATION_SILU,
-        .keys = no_window_keys,
-        .n_keys = COUNT(no_window_keys),
+        PLAIN_DECODER,
         .parts = {PARTS_OF_A_DECODER, MAY(ROPE_FREQS), MAY(ATTN_Q_BIAS), MAY(ATTN_K_BIAS),
                   MAY(ATTN_V_BIAS), MAY(ATTN_OUTPUT_BIAS), MAY(FFN_GATE_BIAS), MAY(FFN_UP_BIAS),
                   MAY(FFN_DOWN_BIAS)},
@@ -125,11 +126,7 @@ static const struct model_arch archs[] = {
         /* Qwen 1.5, 2 and 2.5. "Qwen2 Technical Report", 2024. */
         .name = "qwen2",
         .rope_style = ROPE_STYLE_HALVES,
-        .rope_base = 10000.0f,
-        .yarn = true,
-        .activation = ACTIVATION_SILU,
-        .keys = no_window_keys,
-        .n_keys = COUNT(no_window_keys),
+        PLAIN_DECODER,
         .parts = {PARTS_OF_A_DECODER, MUST(ATTN_Q_BIAS), MUST(ATTN_K_BIAS), MUST(ATTN_V_BIAS),
                   MAY(OUTPUT_BIAS)},
     },
@@ -138,11 +135,7 @@ static const struct model_arch archs[] = {
          * 2025. */
         .name = "qwen3",
         .rope_style = ROPE_STYLE_HALVES,
-        .rope_base = 10000.0f,
-        .yarn = true,
-        .activation = ACTIVATION_SILU,
-        .keys = no_window_keys,
-        .n_keys = COUNT(no_window_keys),
+        PLAIN_DECODER,
         .parts = {PARTS_OF_A_DECODER, MUST(ATTN_Q_NORM), MUST(ATTN_K_NORM)},
     },
     {
