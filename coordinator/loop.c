@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "coordinator/loop_commit.h"
+#include "coordinator/loop_failures.h"
 #include "coordinator/loop_fill.h"
 #include "coordinator/loop_inbox.h"
 #include "coordinator/loop_prepare.h"
@@ -52,6 +53,10 @@ struct turn {
     struct arena arena;
     struct core_effects effects;
     size_t n_events;
+    size_t n_requests;
+    /* The last one, and its way back: what there is to say to it where it is the only one. */
+    const struct wire_request *request;
+    struct pending *asked;
     uint64_t took_ns; /* to gather */
     size_t weight;    /* of the replies */
 };
@@ -76,11 +81,14 @@ struct loop {
     bool forked;                /* another copy of this ledger signs with our key */
     struct errbuf unsigned_why; /* why no checkpoint is signed; empty where it is */
 
-    uint64_t commit_ms;   /* when the one under way began */
-    bool more;            /* the last turn was full before the inbox was empty */
-    bool untaken;         /* what is in the inbox waits until peers take their replies */
-    struct id unreadable; /* a job whose RUN could not be filled; zero: none */
-    struct errbuf unreadable_why;
+    uint64_t commit_ms; /* when the one under way began */
+    bool more;          /* the last turn was full before the inbox was empty */
+    bool untaken;       /* what is in the inbox waits until peers take their replies */
+    struct id lost;     /* a job that cannot be read, or stored, any more; zero: none */
+    struct errbuf lost_why;
+    struct failures failures;
+    bool timers_first; /* while a turn is one event: they and requests in turn */
+    bool stuck;
 
     bool stopping;
     uint64_t stop_ms;
@@ -154,7 +162,9 @@ static void turn_reset(struct turn *turn)
 {
     arena_reset(&turn->arena);
     core_effects_init(&turn->effects, &turn->arena);
-    turn->n_events = 0;
+    turn->n_events = turn->n_requests = 0;
+    turn->request = NULL;
+    turn->asked = NULL;
     turn->took_ns = 0;
     turn->weight = 0;
 }
@@ -198,8 +208,8 @@ static void turn_reply(struct loop *l, struct turn *turn)
         }
         arena_reset(&l->fill);
         if (!id_is_zero(&context.unreadable)) {
-            l->unreadable = context.unreadable;
-            l->unreadable_why = eb;
+            l->lost = context.unreadable;
+            l->lost_why = eb;
             context.unreadable = (struct id){{0}};
         }
     }
@@ -249,6 +259,11 @@ static void event_step(struct loop *l, struct core_event *event)
         turn->weight += reply_weight(e);
 }
 
+static bool turn_is_taken(const struct loop *l)
+{
+    return l->gathering->n_events > 0 && failures_alone(&l->failures, clock_mono_ms());
+}
+
 static void event_plain(struct loop *l, enum core_event_kind kind, const char *reason)
 {
     struct core_event event = {.kind = kind, .reason = reason};
@@ -285,6 +300,9 @@ static void request_step(struct loop *l, struct transport_request *request)
     event.connection = transport_request_connection(request);
     if (decoded->kind == WIRE_REQUEST_HELLO)
         crypto_random(event.random, sizeof event.random);
+    turn->n_requests++;
+    turn->request = decoded;
+    turn->asked = p;
     event_step(l, &event);
     if (core_session_established(l->core, decoded->session, event.connection))
         transport_request_admit(request);
@@ -296,6 +314,14 @@ static bool turn_is_full(const struct turn *turn)
            turn->took_ns >= TURN_NS_MAX || turn->weight >= TURN_WEIGHT_MAX;
 }
 
+static void timers_look(struct loop *l)
+{
+    if (turn_is_taken(l) || clock_mono_ms() < core_next_ms(l->core))
+        return;
+    event_plain(l, CORE_EVENT_TICK, NULL);
+    l->timers_first = false;
+}
+
 static void requests_gather(struct loop *l)
 {
     struct turn *turn = l->gathering;
@@ -303,7 +329,7 @@ static void requests_gather(struct loop *l)
 
     inbox_clear_wake(l->inbox);
     l->untaken = false;
-    while (!(l->more = turn_is_full(turn))) {
+    while (!(l->more = turn_is_full(turn) || turn_is_taken(l))) {
         struct transport_request *request = inbox_pop(l->inbox, &l->untaken);
         if (request == NULL)
             break;
@@ -380,19 +406,56 @@ static enum err core_return(struct loop *l, const char *freeze, struct errbuf *e
     return ERR_OK;
 }
 
-static enum err commit_failed(struct loop *l, enum err cause, const char *text, struct errbuf *eb)
+static enum err storage_again(struct loop *l, struct errbuf *eb)
+{
+    storage_close(l);
+    enum err err = storage_open(l, eb);
+    return err == ERR_OK ? err : err_prefix(eb, err, "opening the store again after an error");
+}
+
+/* For good: asked again it would be refused again. */
+static void asked_blame(struct loop *l, const struct turn *turn, enum err cause, const char *text)
 {
     struct errbuf reason = {{0}};
-    bool is_full = cause == ERR_NO_SPACE;
-    log_error("storing failed, nothing of it was acknowledged: %s", text);
-    (void)err_set(&reason, cause, "the coordinator cannot store: %s", text);
+    enum err code = err_retryable(cause) ? ERR_INTERNAL : cause;
+    (void)err_set(&reason, code, "what this request asks for cannot be stored: %s", text);
+    log_error("a request was refused for good: %s", reason.text);
+    reply_error(l, turn->asked, code, reason.text);
+}
+
+static enum err commit_failed(struct loop *l, const struct turn *turn,
+                              const struct committer_result *result, struct errbuf *eb)
+{
+    struct errbuf reason = {{0}};
+    /* Ends of turns are events too. */
+    struct failures_turn failed = {.events = turn != NULL ? (unsigned)turn->n_events - 1 : 0,
+                                   .request =
+                                       turn != NULL && turn->n_requests > 0 ? turn->request : NULL,
+                                   .job_id = result->job_id};
+    enum failures_answer answer =
+        failures_judge(&l->failures, result->err, &failed, clock_mono_ms(), &l->lost);
+    bool is_full = answer == FAILURES_FREEZE;
+
+    log_error("storing failed, nothing of it was acknowledged: %s", result->eb.text);
+    (void)err_set(&reason, result->err, "the coordinator cannot store: %s", result->eb.text);
+    l->lost_why = reason;
+    if (answer == FAILURES_BLAME)
+        asked_blame(l, turn, result->err, result->eb.text);
     core_drop(l, is_full ? ERR_NO_SPACE : ERR_UNAVAILABLE, reason.text);
-    if (!is_full) {
-        storage_close(l);
-        enum err err = storage_open(l, eb);
-        if (err != ERR_OK)
-            return err_prefix(eb, err, "opening the store again after an error");
+    if (answer == FAILURES_END_DISK)
+        return err_set(eb, result->err,
+                       "storing failed %u times and nothing was stored between: %s",
+                       FAILURES_DISK_MAX, result->eb.text);
+    if (answer == FAILURES_END) {
+        l->stuck = true;
+        return err_set(eb, result->err,
+                       "what has to be stored next was refused %u times; all that was acknowledged "
+                       "is stored: %s",
+                       FAILURES_INTERNAL_MAX, result->eb.text);
     }
+    enum err err = is_full ? ERR_OK : storage_again(l, eb);
+    if (err != ERR_OK)
+        return err;
     l->probe_ms = clock_mono_ms() + PROBE_EVERY_MS;
     return core_return(l, is_full ? reason.text : NULL, eb);
 }
@@ -426,14 +489,14 @@ static void space_probe(struct loop *l)
 }
 
 /* Not while replies are filled: the effects of that turn may be with the commit thread. */
-static void unreadable_end(struct loop *l)
+static void job_lost(struct loop *l)
 {
     struct core_event event = {
-        .kind = CORE_EVENT_JOB_LOST, .job_id = l->unreadable, .reason = l->unreadable_why.text};
-    if (id_is_zero(&l->unreadable))
+        .kind = CORE_EVENT_JOB_LOST, .job_id = l->lost, .reason = l->lost_why.text};
+    if (id_is_zero(&l->lost) || turn_is_taken(l))
         return;
     event_step(l, &event);
-    l->unreadable = (struct id){{0}};
+    l->lost = (struct id){{0}};
 }
 
 /* ---- turns ---- */
@@ -448,8 +511,7 @@ static bool turn_wants_checkpoint(const struct loop *l, const struct turn *turn)
 /* Ends the gathering turn. True where it has work for the commit thread. */
 static bool turn_end(struct loop *l)
 {
-    if (clock_mono_ms() >= core_next_ms(l->core))
-        event_plain(l, CORE_EVENT_TICK, NULL);
+    timers_look(l);
     event_plain(l, CORE_EVENT_TURN_END, NULL);
     return l->gathering->effects.n_persist > 0 || turn_wants_checkpoint(l, l->gathering);
 }
@@ -493,7 +555,7 @@ static enum err commit_finish(struct loop *l, struct errbuf *eb)
     struct turn *done = l->committing;
     l->committing = NULL;
     if (result.err != ERR_OK)
-        return commit_failed(l, result.err, result.eb.text, eb);
+        return commit_failed(l, done, &result, eb);
     l->unsigned_why = result.unsigned_why;
     if (result.unsigned_err == ERR_OK)
         l->unsigned_why.text[0] = '\0';
@@ -505,6 +567,8 @@ static enum err commit_finish(struct loop *l, struct errbuf *eb)
             result.commit_us > UINT32_MAX ? UINT32_MAX : (uint32_t)result.commit_us;
     if (result.commit_us > l->commit_us_max)
         l->commit_us_max = result.commit_us;
+    if (result.commit_us > 0)
+        failures_stored(&l->failures, done->n_requests > 0);
     if (forked) { /* what is stored was accepted */
         turn_reply(l, done);
         return ledger_forked(l, eb);
@@ -591,14 +655,17 @@ enum err loop_run(struct loop *l, struct errbuf *eb)
         if (read(l->timer_fd, &n, sizeof n) < 0)
             n = 0; /* it was another one */
         signals_take(l);
+        /* Who was heard in time is heard first; but no requests keep time from passing. */
+        if (l->timers_first && failures_alone(&l->failures, clock_mono_ms()))
+            timers_look(l);
+        l->timers_first = true;
         requests_gather(l);
-        if (clock_mono_ms() >= core_next_ms(l->core))
-            event_plain(l, CORE_EVENT_TICK, NULL);
+        timers_look(l);
         err = commit_finish(l, eb);
         if (err != ERR_OK)
             break;
         space_probe(l);
-        unreadable_end(l);
+        job_lost(l);
         turn_finish(l);
         checkpoint_look(l);
     }
@@ -681,6 +748,11 @@ static void last_checkpoint(struct loop *l)
         committer_start(l->committer, l->store, l->ledger, NULL, true);
         committer_wait(l->committer, &result);
     }
+}
+
+bool loop_is_stuck(const struct loop *l)
+{
+    return l->stuck;
 }
 
 void loop_close(struct loop *l)

@@ -3,6 +3,7 @@ add_library(cloister_coordinator STATIC
   loop.c
   loop_apply.c
   loop_commit.c
+  loop_failures.c
   loop_fill.c
   loop_inbox.c
   loop_prepare.c

@@ -8,7 +8,8 @@
  *
  * On ERR_NO_SPACE it goes on reading and refuses what would have to be stored, until a probe
  * succeeds. On any other storage error it closes the store, opens and verifies it again, and goes
- * on, or ends when that fails.
+ * on, or ends when that fails. What is refused each time is found by turns of one event, and ended
+ * or answered for good (loop_failures.h).
  */
 #ifndef CLOISTER_COORDINATOR_LOOP_H
 #define CLOISTER_COORDINATOR_LOOP_H
@@ -36,6 +37,9 @@ struct loop;
 enum err loop_open(struct loop **ret_loop, const struct loop_config *config, struct errbuf *eb);
 /* Until SIGTERM or SIGINT (ERR_OK), or storage that cannot be used any more. */
 enum err loop_run(struct loop *l, struct errbuf *eb);
+/* After an error of loop_run: the disk is well, but something that has to be stored is refused each
+ * time, and there is nobody whom one could tell. */
+bool loop_is_stuck(const struct loop *l);
 void loop_close(struct loop *l);
 
 #endif

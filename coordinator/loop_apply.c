@@ -62,6 +62,11 @@ static bool chunk_key_visit(void *arg, const uint8_t *key, size_t key_size)
     return k->n < KEYS_PER_SCAN;
 }
 
+static enum err deleted_or_gone(enum err err)
+{
+    return err == ERR_NOT_FOUND ? ERR_OK : err;
+}
+
 static enum err job_delete(struct apply *a, const struct id *job_id, struct errbuf *eb)
 {
     struct chunk_keys *k = calloc(1, sizeof *k);
@@ -77,10 +82,12 @@ static enum err job_delete(struct apply *a, const struct id *job_id, struct errb
         for (size_t i = 0; i < k->n && err == ERR_OK; i++)
             err = store_delete(a->txn, STORE_TABLE_CHUNK, k->keys[i], APPLY_CHUNK_KEY_BYTES, eb);
     } while (err == ERR_OK && k->n == KEYS_PER_SCAN);
+    /* What is not there is removed: refusing would refuse everybody's work with it, for ever. */
     if (err == ERR_OK)
-        err = store_delete(a->txn, STORE_TABLE_CONTENT, job_id->bytes, ID_BYTES, eb);
+        err =
+            deleted_or_gone(store_delete(a->txn, STORE_TABLE_CONTENT, job_id->bytes, ID_BYTES, eb));
     if (err == ERR_OK)
-        err = store_delete(a->txn, STORE_TABLE_JOB, job_id->bytes, ID_BYTES, eb);
+        err = deleted_or_gone(store_delete(a->txn, STORE_TABLE_JOB, job_id->bytes, ID_BYTES, eb));
     free(k);
     return err;
 }
@@ -222,11 +229,9 @@ static enum err effect_apply(struct apply *a, const struct core_effect *e, struc
     case CORE_EFFECT_PUT_LEARNED:
         return put_packed(a, STORE_TABLE_LEARNED, e->learned.model, strlen(e->learned.model),
                           record_learned_encode(&e->learned, &a->packed, eb), eb);
-    case CORE_EFFECT_DELETE_LEARNED: {
-        enum err err = store_delete(a->txn, STORE_TABLE_LEARNED, e->learned.model,
-                                    strlen(e->learned.model), eb);
-        return err == ERR_NOT_FOUND ? ERR_OK : err;
-    }
+    case CORE_EFFECT_DELETE_LEARNED:
+        return deleted_or_gone(store_delete(a->txn, STORE_TABLE_LEARNED, e->learned.model,
+                                            strlen(e->learned.model), eb));
     case CORE_EFFECT_LEDGER:
         return ledger_apply(a, &e->ledger, eb);
     case CORE_EFFECT_REPLY:
@@ -235,17 +240,43 @@ static enum err effect_apply(struct apply *a, const struct core_effect *e, struc
     return ERR_OK;
 }
 
+static struct id effect_job(const struct core_effect *e)
+{
+    switch (e->kind) {
+    case CORE_EFFECT_PUT_JOB:
+        return e->job.job_id;
+    case CORE_EFFECT_LEDGER:
+        return e->ledger.job_id;
+    case CORE_EFFECT_PUT_CONTENT:
+    case CORE_EFFECT_PUT_CHUNK:
+    case CORE_EFFECT_DELETE_JOB:
+        return e->job_id;
+    case CORE_EFFECT_PUT_USAGE:
+    case CORE_EFFECT_PUT_BALANCE:
+    case CORE_EFFECT_PUT_LEARNED:
+    case CORE_EFFECT_DELETE_LEARNED:
+    case CORE_EFFECT_REPLY:
+        break;
+    }
+    return (struct id){{0}};
+}
+
 enum err apply_effects(struct store *store, struct ledger *ledger,
-                       const struct core_effects *effects, struct errbuf *eb)
+                       const struct core_effects *effects, struct id *ret_refused,
+                       struct errbuf *eb)
 {
     struct apply a = {.ledger = ledger};
+    struct id refused = {{0}};
     enum err err = store_begin(store, true, &a.txn, eb);
     if (err != ERR_OK)
-        return err;
+        goto out;
     buf_init(&a.packed);
     arena_init(&a.scratch, LIMIT_DECODE_BYTES);
-    for (const struct core_effect *e = effects->first; e != NULL && err == ERR_OK; e = e->next)
+    for (const struct core_effect *e = effects->first; e != NULL && err == ERR_OK; e = e->next) {
         err = effect_apply(&a, e, eb);
+        if (err != ERR_OK)
+            refused = effect_job(e);
+    }
     if (err == ERR_OK)
         err = store_commit(a.txn, eb);
     else
@@ -256,5 +287,8 @@ enum err apply_effects(struct store *store, struct ledger *ledger,
         ledger_rolled_back(ledger);
     buf_fini(&a.packed);
     arena_fini(&a.scratch);
+out:
+    if (ret_refused != NULL)
+        *ret_refused = refused;
     return err;
 }

@@ -12,9 +12,11 @@
 #include "coordinator/ledger/ledger.h"
 #include "coordinator/store/store.h"
 
-/* Durable when it returns ERR_OK; on any error nothing of the turn is in the store. */
+/* Durable when it returns ERR_OK; on any error nothing of the turn is in the store, and
+ * *ret_refused (NULL is fine) is the job whose record it was, zero where it was none's. */
 enum err apply_effects(struct store *store, struct ledger *ledger,
-                       const struct core_effects *effects, struct errbuf *eb);
+                       const struct core_effects *effects, struct id *ret_refused,
+                       struct errbuf *eb);
 
 /* Keys of the tables, big-endian, fixed width. */
 #define APPLY_CHUNK_KEY_BYTES 20u

@@ -74,7 +74,7 @@ static void *committer_thread(void *arg)
         struct committer_result r = {.err = ERR_OK};
         if (effects != NULL) {
             uint64_t began_ns = clock_mono_ns();
-            r.err = apply_effects(store, ledger, effects, &r.eb);
+            r.err = apply_effects(store, ledger, effects, &r.job_id, &r.eb);
             r.commit_us = (clock_mono_ns() - began_ns) / 1000u + 1;
         }
         if (r.err == ERR_OK)

@@ -39,6 +39,7 @@ bool committer_busy(const struct committer *c);
 struct committer_result {
     enum err err;
     struct errbuf eb;
+    struct id job_id;   /* of what was refused; zero: of no job, or not known */
     uint64_t commit_us; /* 0 where there was nothing to commit */
     /* Why the last checkpoint that was due is not signed; ERR_OK when it is. The records are safe
      * either way. */

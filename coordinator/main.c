@@ -12,7 +12,7 @@
 
 #include <stdio.h>
 
-enum { STATUS_STORAGE = 3 };
+enum { STATUS_STORAGE = 3, STATUS_STUCK = 4 };
 
 struct command_line {
     const char *listen, *data, *name;
@@ -45,8 +45,10 @@ static const struct program program = {
     .log_name = "coordinator",
     .summary = "Takes jobs, gives them to workers, keeps the ledger. Without a configuration it "
                "listens on\nloopback and lets any local key in.",
-    .statuses = "Exit status: 0 stopped by a signal; 1 could not start; 2 wrong usage or "
-                "configuration;\n3 storage failed while it ran and could not be opened again.",
+    .statuses =
+        "Exit status: 0 stopped by a signal; 1 could not start; 2 wrong usage or "
+        "configuration;\n3 storage failed while it ran, again and again or so that it could not "
+        "be opened;\n4 the store is well and refuses each time what has to be stored next.",
     .flags = flags,
     .print_example = settings_print_example,
 };
@@ -89,7 +91,10 @@ static int coordinator_run(struct settings *s, const struct program_options *opt
     err = loop_open(&loop, &config, &eb);
     if (err == ERR_OK) {
         err = loop_run(loop, &eb);
-        status = err == ERR_OK ? PROGRAM_STATUS_OK : STATUS_STORAGE;
+        if (err == ERR_OK)
+            status = PROGRAM_STATUS_OK;
+        else
+            status = loop_is_stuck(loop) ? STATUS_STUCK : STATUS_STORAGE;
     }
 out:
     if (err != ERR_OK)

@@ -31,8 +31,15 @@ cloister_unit_test(loop_store SOURCES unit/core/test_loop_store.c
                    LIBS cloister_core_test cloister_store_test cloister_coordinator)
 
 cloister_unit_test(loop_inbox SOURCES unit/core/test_loop_inbox.c LIBS cloister_coordinator)
-cloister_unit_test(loop_replies SOURCES unit/core/test_loop_replies.c
-                   LIBS cloister_store_test cloister_coordinator Threads::Threads)
+cloister_unit_test(loop_failures SOURCES unit/core/test_loop_failures.c
+                   LIBS cloister_store_test cloister_coordinator)
+add_library(cloister_loop_test STATIC unit/core/loop_test.c)
+target_link_libraries(cloister_loop_test PUBLIC cloister_store_test cloister_coordinator
+                      Threads::Threads)
+cloister_target(cloister_loop_test)
+cloister_unit_test(loop_replies SOURCES unit/core/test_loop_replies.c LIBS cloister_loop_test)
+cloister_unit_test(loop_refused SOURCES unit/core/test_loop_refused.c
+                   LIBS cloister_loop_test "-Wl,--wrap=store_put,--wrap=store_commit")
 
 cloister_unit_test(settings SOURCES unit/core/test_settings.c LIBS cloister_coordinator)
 

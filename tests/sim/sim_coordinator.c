@@ -348,7 +348,7 @@ void coordinator_committed(struct sim *s)
         no_space(s);
         return;
     }
-    if (apply_effects(s->store, s->ledger, &turn->effects, &eb) != ERR_OK) {
+    if (apply_effects(s->store, s->ledger, &turn->effects, NULL, &eb) != ERR_OK) {
         sim_fail(s, "commit: %s", eb.text);
         return;
     }

@@ -87,7 +87,7 @@ static void cluster_close(struct cluster *k)
 static void commit(struct cluster *k)
 {
     struct errbuf eb = {{0}};
-    assert_err(apply_effects(k->store.store, k->ledger, &k->t.effects, &eb), ERR_OK, &eb);
+    assert_err(apply_effects(k->store.store, k->ledger, &k->t.effects, NULL, &eb), ERR_OK, &eb);
 }
 
 /* Steps a request, commits its turn, fills its reply; the reply went through a frame. */
@@ -480,7 +480,7 @@ static void what_was_learned_of_a_model_can_be_removed(void **state)
     struct core_effect forget = {.kind = CORE_EFFECT_DELETE_LEARNED, .learned = {.model = "m"}};
     struct core_effects effects = {.first = &forget, .last = &forget, .n_persist = 1};
     for (unsigned i = 0; i < 2; i++) { /* that it is not there is no reason to fail the turn */
-        assert_err(apply_effects(k.store.store, k.ledger, &effects, &eb), ERR_OK, &eb);
+        assert_err(apply_effects(k.store.store, k.ledger, &effects, NULL, &eb), ERR_OK, &eb);
         assert_int_equal(rows(&k, STORE_TABLE_LEARNED), 0);
     }
     cluster_close(&k);

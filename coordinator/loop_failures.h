@@ -1,0 +1,59 @@
+/*
+ * loop_failures.h - what to do when a turn could not be stored: whose fault it was.
+ *
+ * No room: nobody's; nothing more is decided until there is some. A disk or memory that fails:
+ * nobody's either; the store is opened again, and after some failures with no commit between them
+ * the program ends. All else is about what was to be stored, and would be so each time: from then
+ * on a turn is one event, so that the next failure says which. The request of such a turn is
+ * answered for good, the job that could not be stored is ended, and where there was no request the
+ * program ends after some tries, since time would bring the same turn again for ever.
+ *
+ * Pure: no clock, no store. Thread: one.
+ */
+#ifndef CLOISTER_COORDINATOR_LOOP_FAILURES_H
+#define CLOISTER_COORDINATOR_LOOP_FAILURES_H
+
+#include "common/err.h"
+#include "common/id.h"
+#include "proto/wire.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* With no commit between them. */
+#define FAILURES_DISK_MAX 5u
+/* Turns that no request is to blame for, with none of that kind stored in between. */
+#define FAILURES_INTERNAL_MAX 3u
+/* One event a turn for so long after the last failure: who lost a session comes back within 5 s. */
+#define FAILURES_ALONE_MS 15000u
+
+struct failures {
+    uint64_t alone_until_ms;
+    unsigned disk, internal;
+};
+
+/* A turn that failed. */
+struct failures_turn {
+    unsigned events;                    /* its ends aside */
+    const struct wire_request *request; /* one of them; NULL: none was a request */
+    struct id job_id;                   /* of what was refused; zero: of no job, or not known */
+};
+
+enum failures_answer {
+    FAILURES_FREEZE,   /* nothing can be stored: refuse until it can */
+    FAILURES_REOPEN,   /* open the store again and go on; everybody may ask again */
+    FAILURES_BLAME,    /* as REOPEN, but the turn's request would never be stored */
+    FAILURES_END_DISK, /* storage cannot be used */
+    FAILURES_END,      /* what must be stored is refused each time */
+};
+
+/* *ret_lost: a job to end because it cannot be stored as it would be; zero: none. */
+enum failures_answer failures_judge(struct failures *f, enum err cause,
+                                    const struct failures_turn *turn, uint64_t now_ms,
+                                    struct id *ret_lost);
+/* A turn was stored; `with_request`: one of its events was a request. */
+void failures_stored(struct failures *f, bool with_request);
+/* One event a turn. */
+bool failures_alone(const struct failures *f, uint64_t now_ms);
+
+#endif

@@ -1,0 +1,122 @@
+/*
+ * Whose fault it is that a turn could not be stored: who is answered for good, which job ends, and
+ * when the program does.
+ */
+#include "coordinator/loop_failures.h"
+#include "tests/unit/store/store_test.h"
+
+#define JOB_A                                                                                      \
+    {                                                                                              \
+        {                                                                                          \
+            1                                                                                      \
+        }                                                                                          \
+    }
+#define JOB_B                                                                                      \
+    {                                                                                              \
+        {                                                                                          \
+            2                                                                                      \
+        }                                                                                          \
+    }
+
+static const struct wire_lease_progress lease_of_a[] = {{.job_id = JOB_A}};
+static const struct wire_request submit_a = {.kind = WIRE_REQUEST_SUBMIT,
+                                             .submit = {.job_id = JOB_A}};
+static const struct wire_request cancel_a = {.kind = WIRE_REQUEST_CANCEL,
+                                             .cancel = {.job_id = JOB_A}};
+static const struct wire_request report_a = {.kind = WIRE_REQUEST_REPORT,
+                                             .report = {.leases = lease_of_a, .n_leases = 1}};
+static const struct wire_request pull = {.kind = WIRE_REQUEST_PULL};
+
+static void one_turn(void **state)
+{
+    static const struct {
+        enum err cause;
+        struct failures_turn turn;
+        enum failures_answer answer;
+        uint8_t lost;
+        bool alone; /* from then on */
+    } table[] = {
+        {ERR_NO_SPACE, {1, &submit_a, JOB_A}, FAILURES_FREEZE, 0, false},
+        {ERR_IO, {1, &submit_a, JOB_A}, FAILURES_REOPEN, 0, false},
+        {ERR_NO_MEMORY, {1, &submit_a, JOB_A}, FAILURES_REOPEN, 0, false},
+        /* Of several events one cannot know. */
+        {ERR_INVALID, {2, &submit_a, JOB_A}, FAILURES_REOPEN, 0, true},
+        {ERR_INVALID, {2, NULL, JOB_A}, FAILURES_REOPEN, 0, true},
+        /* The request's own job; losing one that is not there yet does nothing. */
+        {ERR_INVALID, {1, &submit_a, JOB_A}, FAILURES_BLAME, 1, true},
+        {ERR_TOO_LARGE, {1, &cancel_a, JOB_A}, FAILURES_BLAME, 1, true},
+        {ERR_CORRUPT, {1, &report_a, JOB_A}, FAILURES_BLAME, 1, true},
+        /* Another one, whose turn it was. */
+        {ERR_INVALID, {1, &submit_a, JOB_B}, FAILURES_REOPEN, 2, true},
+        {ERR_INVALID, {1, &report_a, JOB_B}, FAILURES_REOPEN, 2, true},
+        {ERR_INVALID, {1, &pull, JOB_A}, FAILURES_REOPEN, 1, true},
+        /* No job's: a worker would say it again, as long as it has the job. */
+        {ERR_INVALID, {1, &submit_a, {{0}}}, FAILURES_BLAME, 0, true},
+        {ERR_INVALID, {1, &pull, {{0}}}, FAILURES_BLAME, 0, true},
+        {ERR_INVALID, {1, &report_a, {{0}}}, FAILURES_BLAME, 1, true},
+        /* Time's. */
+        {ERR_INVALID, {1, NULL, JOB_B}, FAILURES_REOPEN, 2, true},
+        {ERR_INVALID, {1, NULL, {{0}}}, FAILURES_REOPEN, 0, true},
+        {ERR_INVALID, {0, NULL, {{0}}}, FAILURES_REOPEN, 0, true},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct failures f = {0};
+        struct id lost;
+        if (failures_judge(&f, table[i].cause, &table[i].turn, 1000, &lost) != table[i].answer ||
+            lost.bytes[0] != table[i].lost || failures_alone(&f, 1000) != table[i].alone)
+            fail_msg("row %zu", i);
+        assert_false(failures_alone(&f, 1000 + FAILURES_ALONE_MS));
+    }
+}
+
+/* Turns one after another: what the last one comes to. */
+static void turns_in_a_row(void **state)
+{
+    static const struct failures_turn of_time = {1, NULL, JOB_B}, of_submit = {1, &submit_a, JOB_A},
+                                      of_other = {1, &pull, JOB_B};
+    static const struct {
+        enum err cause;
+        const struct failures_turn *turn;
+        unsigned times;
+        /* stored before the last of them: 0 nothing, 1 a request, 2 what was none */
+        int stored;
+        enum failures_answer answer;
+    } table[] = {
+        {ERR_IO, &of_time, FAILURES_DISK_MAX - 1, 0, FAILURES_REOPEN},
+        {ERR_IO, &of_time, FAILURES_DISK_MAX, 0, FAILURES_END_DISK},
+        {ERR_IO, &of_submit, FAILURES_DISK_MAX, 0, FAILURES_END_DISK},
+        {ERR_IO, &of_submit, FAILURES_DISK_MAX, 1, FAILURES_REOPEN},
+        {ERR_NO_SPACE, &of_time, 1000, 0, FAILURES_FREEZE},
+        {ERR_INVALID, &of_time, FAILURES_INTERNAL_MAX - 1, 0, FAILURES_REOPEN},
+        {ERR_INVALID, &of_time, FAILURES_INTERNAL_MAX, 0, FAILURES_END},
+        {ERR_INVALID, &of_time, FAILURES_INTERNAL_MAX, 1, FAILURES_END},
+        {ERR_INVALID, &of_time, FAILURES_INTERNAL_MAX, 2, FAILURES_REOPEN},
+        {ERR_INVALID, &of_other, FAILURES_INTERNAL_MAX, 0, FAILURES_END},
+        {ERR_INVALID, &of_other, FAILURES_INTERNAL_MAX, 2, FAILURES_REOPEN},
+        /* Its sender is told each time, and goes. */
+        {ERR_INVALID, &of_submit, 1000, 0, FAILURES_BLAME},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct failures f = {0};
+        struct id lost;
+        enum failures_answer answer = FAILURES_REOPEN;
+        for (unsigned n = 0; n < table[i].times; n++) {
+            if (table[i].stored != 0 && n + 1 == table[i].times)
+                failures_stored(&f, table[i].stored == 1);
+            answer = failures_judge(&f, table[i].cause, table[i].turn, n, &lost);
+        }
+        if (answer != table[i].answer)
+            fail_msg("row %zu", i);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_turn),
+        cmocka_unit_test(turns_in_a_row),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,279 @@
+/*
+ * A loop over a store that refuses something each time. The linker takes the functions below before
+ * the store's; what they refuse is in the environment, so that the loop's process has it too.
+ */
+#include "common/clock.h"
+#include "common/limits.h"
+#include "proto/record.h"
+#include "tests/unit/core/loop_test.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define VARIABLE "CLOISTER_TEST_REFUSE"
+
+enum err __real_store_put(struct store_txn *txn, enum store_table table, const void *key,
+                          size_t key_size, const void *value, size_t value_size, struct errbuf *eb);
+enum err __real_store_commit(struct store_txn *txn, struct errbuf *eb);
+enum err __wrap_store_put(struct store_txn *txn, enum store_table table, const void *key,
+                          size_t key_size, const void *value, size_t value_size, struct errbuf *eb);
+enum err __wrap_store_commit(struct store_txn *txn, struct errbuf *eb);
+
+static bool refuses(const char *what)
+{
+    const char *refused = getenv(VARIABLE);
+    return refused != NULL && strcmp(refused, what) == 0;
+}
+
+static unsigned contents; /* put in this transaction; of the committing thread */
+
+enum err __wrap_store_put(struct store_txn *txn, enum store_table table, const void *key,
+                          size_t key_size, const void *value, size_t value_size, struct errbuf *eb)
+{
+    static const char bad[] = "refuse me";
+    if (table == STORE_TABLE_CONTENT) {
+        contents++;
+        if (refuses("text") && memmem(value, value_size, bad, sizeof bad - 1) != NULL)
+            return err_set(eb, ERR_TOO_LARGE, "a value is too large for this store");
+    }
+    if (table == STORE_TABLE_JOB && (refuses("expired") || refuses("ended"))) {
+        struct record_job job;
+        struct arena arena;
+        arena_init(&arena, LIMIT_DECODE_BYTES);
+        enum err err = record_job_decode(value, value_size, &arena, &job, eb);
+        arena_fini(&arena);
+        if (err == ERR_OK && (job.state == WIRE_JOB_STATE_EXPIRED ||
+                              (job.state == WIRE_JOB_STATE_FAILED && refuses("ended"))))
+            return err_set(eb, ERR_INVALID, "a job may not end in this store");
+    }
+    return __real_store_put(txn, table, key, key_size, value, value_size, eb);
+}
+
+/* "disk N": the next N commits of jobs fail. */
+enum err __wrap_store_commit(struct store_txn *txn, struct errbuf *eb)
+{
+    static unsigned failed;
+    const char *refused = getenv(VARIABLE);
+    bool of_jobs = contents > 0;
+    contents = 0;
+    if (of_jobs && refused != NULL && strncmp(refused, "disk ", 5) == 0 &&
+        failed < strtoul(refused + 5, NULL, 10)) {
+        failed++;
+        store_abort(txn);
+        return err_set(eb, ERR_IO, "the disk of this store has failed");
+    }
+    return __real_store_commit(txn, eb);
+}
+
+static void cluster_open(struct loop_test *k, const char *refused)
+{
+    assert_int_equal(setenv(VARIABLE, refused, 1), 0);
+    loop_test_open(k, NULL);
+}
+
+/* As a client does: what may be asked again is. An error's text is copied. */
+static enum err submit_well(struct loop_test *k, struct wire_request *submit, struct errbuf *eb)
+{
+    struct wire_reply reply = {0};
+    struct arena arena;
+    struct timespec pause = {.tv_nsec = 20000000};
+    enum err err;
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    for (unsigned times = 0;; times++) {
+        arena_reset(&arena);
+        err = loop_test_try(k, submit, &arena, &reply);
+        if (err == ERR_OK || !err_retryable(err) || times == 200)
+            break;
+        nanosleep(&pause, NULL);
+        if (loop_test_hello_try(k) == ERR_UNAVAILABLE)
+            nanosleep(&pause, NULL);
+    }
+    if (err != ERR_OK && reply.kind == WIRE_REPLY_ERROR)
+        (void)err_set(eb, err, "%s", reply.error.text);
+    arena_fini(&arena);
+    return err;
+}
+
+static enum wire_job_state job_state(struct loop_test *k, const struct id *job_id,
+                                     struct errbuf *eb)
+{
+    struct wire_request get = {.kind = WIRE_REQUEST_GET_JOB, .get_job = {.job_id = *job_id}};
+    struct wire_reply reply = {0};
+    struct arena arena;
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    enum err err = loop_test_try(k, &get, &arena, &reply);
+    enum wire_job_state state = err == ERR_OK ? reply.get_job.info.state : 0;
+    if (err == ERR_OK)
+        (void)err_set(eb, err, "%s", reply.get_job.info.error.text);
+    arena_fini(&arena);
+    return state;
+}
+
+/* ---- one among many ---- */
+
+#define CLIENTS 6u
+#define JOBS    12u
+
+struct submitter {
+    struct loop_test k;
+    bool bad_one;
+    pthread_t thread;
+    struct id accepted[JOBS];
+    size_t n_accepted, n_refused;
+    struct id refused;
+    struct errbuf why;
+};
+
+static void *submitter_run(void *arg)
+{
+    static const char good[] = "Why?", bad[] = "Why? refuse me";
+    struct submitter *s = arg;
+    for (unsigned i = 0; i < JOBS; i++) {
+        const char *text = s->bad_one && i == JOBS / 2 ? bad : good;
+        struct wire_request submit = loop_test_submit((const uint8_t *)text, strlen(text));
+        enum err err = submit_well(&s->k, &submit, &s->why);
+        if (err == ERR_OK) {
+            s->accepted[s->n_accepted++] = submit.submit.job_id;
+        } else {
+            s->n_refused += err == ERR_TOO_LARGE;
+            s->refused = submit.submit.job_id;
+        }
+    }
+    return NULL;
+}
+
+/* From several clients at once, so that turns hold more than one; two of them have the job that the
+ * store refuses. */
+static void what_cannot_be_stored_is_refused_and_the_others_go_on(void **state)
+{
+    static struct submitter s[CLIENTS];
+    struct loop_test k;
+    struct errbuf eb = {{0}};
+    (void)state;
+    cluster_open(&k, "text");
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        s[i] = (struct submitter){.k = k, .bad_one = i < 2};
+        loop_test_connect(&s[i].k);
+    }
+    for (unsigned i = 0; i < CLIENTS; i++)
+        assert_int_equal(pthread_create(&s[i].thread, NULL, submitter_run, &s[i]), 0);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        assert_int_equal(pthread_join(s[i].thread, NULL), 0);
+    loop_test_stop(&k);
+    loop_test_start(&k); /* what is there is on disk */
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        assert_int_equal(s[i].n_refused, s[i].bad_one ? 1 : 0);
+        assert_int_equal(s[i].n_accepted, s[i].bad_one ? JOBS - 1 : JOBS);
+        if (s[i].bad_one) {
+            assert_string_equal(s[i].why.text, "what this request asks for cannot be stored: "
+                                               "a value is too large for this store");
+            /* Nobody but its tenant could see it, so it is asked for as that one. */
+            loop_test_hello(&s[i].k);
+            assert_int_equal(job_state(&s[i].k, &s[i].refused, &eb), 0);
+        } else {
+            loop_test_hello(&s[i].k);
+        }
+        for (size_t j = 0; j < s[i].n_accepted; j++)
+            assert_int_equal(job_state(&s[i].k, &s[i].accepted[j], &eb), WIRE_JOB_STATE_QUEUED);
+        loop_test_disconnect(&s[i].k);
+    }
+    loop_test_close(&k);
+}
+
+/* ---- time ---- */
+
+static struct id submit_with_deadline(struct loop_test *k, uint64_t deadline_ms)
+{
+    struct wire_request submit = loop_test_submit((const uint8_t *)"Why?", 4);
+    struct errbuf eb = {{0}};
+    submit.submit.job.deadline_ms = deadline_ms;
+    assert_err(submit_well(k, &submit, &eb), ERR_OK, &eb);
+    return submit.submit.job_id;
+}
+
+static void a_job_that_cannot_expire_fails(void **state)
+{
+    struct loop_test k;
+    struct errbuf why = {{0}};
+    enum wire_job_state now = 0;
+    struct timespec pause = {.tv_nsec = 50000000};
+    (void)state;
+    cluster_open(&k, "expired");
+    struct id id = submit_with_deadline(&k, 300);
+    for (unsigned times = 0; now != WIRE_JOB_STATE_FAILED && times < 200; times++) {
+        nanosleep(&pause, NULL);
+        now = job_state(&k, &id, &why);
+        if (now == 0)
+            (void)loop_test_hello_try(&k);
+    }
+    assert_int_equal(now, WIRE_JOB_STATE_FAILED);
+    assert_string_equal(why.text, "the coordinator cannot store: a job may not end in this store");
+    (void)submit_with_deadline(&k, 0);
+    loop_test_close(&k);
+}
+
+/* Neither way: the program ends, and what it acknowledged is there when the store lets it. */
+static void what_time_must_store_and_cannot_ends_the_program(void **state)
+{
+    struct loop_test k;
+    struct errbuf why = {{0}};
+    (void)state;
+    cluster_open(&k, "ended");
+    struct id id = submit_with_deadline(&k, 300);
+    assert_int_equal(loop_test_ended(&k), LOOP_TEST_STUCK);
+    assert_int_equal(setenv(VARIABLE, "", 1), 0);
+    loop_test_start(&k);
+    assert_int_not_equal(job_state(&k, &id, &why), 0);
+    loop_test_close(&k);
+}
+
+/* ---- disks ---- */
+
+static void a_disk_that_recovers_costs_nobody_anything(void **state)
+{
+    struct loop_test k;
+    (void)state;
+    cluster_open(&k, "disk 4");
+    (void)submit_with_deadline(&k, 0);
+    loop_test_close(&k);
+}
+
+static void a_disk_that_does_not_ends_the_program(void **state)
+{
+    struct loop_test k;
+    struct errbuf eb = {{0}};
+    (void)state;
+    cluster_open(&k, "disk 1000000");
+    struct wire_request submit = loop_test_submit((const uint8_t *)"Why?", 4);
+    struct arena arena;
+    struct wire_reply reply;
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    for (unsigned i = 0; i < 5; i++) {
+        arena_reset(&arena);
+        if (i > 0)
+            loop_test_hello(&k);
+        assert_int_equal(loop_test_try(&k, &submit, &arena, &reply), ERR_UNAVAILABLE);
+    }
+    arena_fini(&arena);
+    assert_int_equal(loop_test_ended(&k), LOOP_TEST_FAILED);
+    assert_int_equal(setenv(VARIABLE, "", 1), 0);
+    loop_test_start(&k);
+    assert_err(submit_well(&k, &submit, &eb), ERR_OK, &eb);
+    loop_test_close(&k);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 4 && strcmp(argv[0], "loop") == 0)
+        return loop_test_main(argv[1], argv[2], argv[3]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_cannot_be_stored_is_refused_and_the_others_go_on),
+        cmocka_unit_test(a_job_that_cannot_expire_fails),
+        cmocka_unit_test(what_time_must_store_and_cannot_ends_the_program),
+        cmocka_unit_test(a_disk_that_recovers_costs_nobody_anything),
+        cmocka_unit_test(a_disk_that_does_not_ends_the_program),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
