@@ -86,6 +86,7 @@ enum cloister_error {
     CLOISTER_ERROR_UNSUPPORTED = 14, /* another protocol version, an architecture nobody runs */
     CLOISTER_ERROR_STALE = 15,       /* handled inside; a caller never sees it */
     CLOISTER_ERROR_INTERNAL = 16,    /* a bug, caught */
+    CLOISTER_ERROR_FORKED = 17, /* two copies of the ledger are in use; its operator has to look */
 };
 
 #define CLOISTER_PROBLEM_BYTES 1024

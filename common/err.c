@@ -103,6 +103,8 @@ const char *err_name(enum err code)
         return "stale";
     case ERR_INTERNAL:
         return "internal";
+    case ERR_FORKED:
+        return "forked";
     }
     return "unknown";
 }

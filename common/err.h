@@ -33,6 +33,7 @@ enum err {
     ERR_UNSUPPORTED = 14, /* well-formed, but a type, architecture or version this build lacks */
     ERR_STALE = 15,       /* session epoch or lease epoch is over: say Hello again */
     ERR_INTERNAL = 16,    /* a bug that was caught before it could do harm */
+    ERR_FORKED = 17,      /* two copies of one ledger are in use: somebody has to look */
 };
 
 #define ERRBUF_BYTES 512

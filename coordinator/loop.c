@@ -264,9 +264,9 @@ static bool turn_is_taken(const struct loop *l)
     return l->gathering->n_events > 0 && failures_alone(&l->failures, clock_mono_ms());
 }
 
-static void event_plain(struct loop *l, enum core_event_kind kind, const char *reason)
+static void event_plain(struct loop *l, enum core_event_kind kind)
 {
-    struct core_event event = {.kind = kind, .reason = reason};
+    struct core_event event = {.kind = kind};
     event_step(l, &event);
 }
 
@@ -318,7 +318,7 @@ static void timers_look(struct loop *l)
 {
     if (turn_is_taken(l) || clock_mono_ms() < core_next_ms(l->core))
         return;
-    event_plain(l, CORE_EVENT_TICK, NULL);
+    event_plain(l, CORE_EVENT_TICK);
     l->timers_first = false;
 }
 
@@ -393,16 +393,18 @@ static void core_drop(struct loop *l, enum err answer, const char *reason)
     l->core = NULL;
 }
 
-/* `freeze`: why nothing can be stored now, or NULL. */
-static enum err core_return(struct loop *l, const char *freeze, struct errbuf *eb)
+/* `freeze`: why nothing can be stored now, and what that is called; or NULL. */
+static enum err core_return(struct loop *l, enum err code, const char *freeze, struct errbuf *eb)
 {
     enum err err = core_open(l, eb);
     if (err != ERR_OK)
         return err;
     if (l->stopping)
-        event_plain(l, CORE_EVENT_STOP, NULL);
-    if (freeze != NULL)
-        event_plain(l, CORE_EVENT_FREEZE, freeze);
+        event_plain(l, CORE_EVENT_STOP);
+    if (freeze != NULL) {
+        struct core_event event = {.kind = CORE_EVENT_FREEZE, .reason = freeze, .code = code};
+        event_step(l, &event);
+    }
     return ERR_OK;
 }
 
@@ -457,7 +459,7 @@ static enum err commit_failed(struct loop *l, const struct turn *turn,
     if (err != ERR_OK)
         return err;
     l->probe_ms = clock_mono_ms() + PROBE_EVERY_MS;
-    return core_return(l, is_full ? reason.text : NULL, eb);
+    return core_return(l, ERR_NO_SPACE, is_full ? reason.text : NULL, eb);
 }
 
 /* The second place holds a checkpoint that is not of our log: two copies of the store are in use,
@@ -469,10 +471,10 @@ static enum err ledger_forked(struct loop *l, struct errbuf *eb)
     (void)err_set(&reason, ERR_CORRUPT, "the ledger and its last checkpoint do not agree: %s",
                   l->unsigned_why.text);
     log_error("nothing more is accepted: %s", reason.text);
-    core_drop(l, ERR_UNAVAILABLE, reason.text);
+    core_drop(l, ERR_UNAVAILABLE, reason.text); /* asked again, it hears the rest */
     l->forked = true;
     l->probe_ms = UINT64_MAX; /* room on the disk would mend nothing */
-    return core_return(l, reason.text, eb);
+    return core_return(l, ERR_FORKED, reason.text, eb);
 }
 
 static void space_probe(struct loop *l)
@@ -482,7 +484,7 @@ static void space_probe(struct loop *l)
         return;
     if (restore_probe(l->store, &eb) == ERR_OK) {
         log_info("storing works again");
-        event_plain(l, CORE_EVENT_UNFREEZE, NULL);
+        event_plain(l, CORE_EVENT_UNFREEZE);
     } else {
         l->probe_ms = clock_mono_ms() + PROBE_EVERY_MS;
     }
@@ -512,7 +514,7 @@ static bool turn_wants_checkpoint(const struct loop *l, const struct turn *turn)
 static bool turn_end(struct loop *l)
 {
     timers_look(l);
-    event_plain(l, CORE_EVENT_TURN_END, NULL);
+    event_plain(l, CORE_EVENT_TURN_END);
     return l->gathering->effects.n_persist > 0 || turn_wants_checkpoint(l, l->gathering);
 }
 
@@ -598,7 +600,7 @@ static void signals_take(struct loop *l)
         notify_state("STOPPING=1");
         l->stopping = true;
         l->stop_ms = clock_mono_ms();
-        event_plain(l, CORE_EVENT_STOP, NULL);
+        event_plain(l, CORE_EVENT_STOP);
     }
 }
 

@@ -143,7 +143,8 @@ static bool batch_is_passing(enum cloister_error error)
     return error == CLOISTER_ERROR_UNAVAILABLE || error == CLOISTER_ERROR_TIMEOUT ||
            error == CLOISTER_ERROR_CANCELLED || error == CLOISTER_ERROR_IO ||
            error == CLOISTER_ERROR_NO_MEMORY || error == CLOISTER_ERROR_NO_SPACE ||
-           error == CLOISTER_ERROR_CORRUPT || error == CLOISTER_ERROR_INTERNAL;
+           error == CLOISTER_ERROR_CORRUPT || error == CLOISTER_ERROR_INTERNAL ||
+           error == CLOISTER_ERROR_FORKED;
 }
 
 /* Hands the job over, as often as the coordinator is busy: a batch has time. */

@@ -51,6 +51,7 @@ int cli_exit_for(enum cloister_error code)
     case CLOISTER_ERROR_CORRUPT:
     case CLOISTER_ERROR_STALE:
     case CLOISTER_ERROR_INTERNAL:
+    case CLOISTER_ERROR_FORKED:
         break;
     }
     return CLI_EXIT_FAILED;

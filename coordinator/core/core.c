@@ -337,12 +337,13 @@ static void stop_step(struct core *c, struct core_effects *fx)
         watch_answer_all(c, tree_entry(n, struct core_job, by_id), true, fx);
 }
 
-static void freeze_step(struct core *c, const char *reason)
+static void freeze_step(struct core *c, enum err code, const char *reason)
 {
     free(c->frozen_text);
     size_t size = strlen(reason) + 1;
     c->frozen_text = core_alloc(size);
     memcpy(c->frozen_text, reason, size);
+    c->frozen_code = code;
     c->frozen = true;
 }
 
@@ -386,7 +387,7 @@ void core_step(struct core *c, const struct core_event *event, struct core_effec
         tick_step(c, effects);
         break;
     case CORE_EVENT_FREEZE:
-        freeze_step(c, event->reason);
+        freeze_step(c, event->code, event->reason);
         break;
     case CORE_EVENT_UNFREEZE:
         unfreeze_step(c);

@@ -125,6 +125,7 @@ struct core_event {
 
     struct id job_id;   /* JOB_LOST */
     const char *reason; /* FREEZE, JOB_LOST */
+    enum err code;      /* FREEZE: what everybody is told, ERR_NO_SPACE or ERR_FORKED */
 };
 
 /* ---- effects ---- */

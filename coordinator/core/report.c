@@ -204,7 +204,7 @@ void report_step(struct core *c, const struct core_event *event, struct core_ses
 {
     const struct wire_report *report = &event->request->report;
     if (c->frozen) {
-        reply_error(fx, event, ERR_NO_SPACE, 1000, "%s", c->frozen_text);
+        reply_error(fx, event, c->frozen_code, 1000, "%s", c->frozen_text);
         return;
     }
     worker_memory(s->worker, &report->memory);

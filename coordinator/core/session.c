@@ -307,7 +307,7 @@ static enum err worker_allowed(struct core *c, const struct wire_hello *hello,
         return err_set(eb, ERR_REFUSED, "a worker named %s is connected with another key",
                        hello->node);
     if (c->frozen)
-        return err_set(eb, ERR_NO_SPACE, "%s", c->frozen_text);
+        return err_set(eb, c->frozen_code, "%s", c->frozen_text);
     if (c->stopping)
         return err_set(eb, ERR_UNAVAILABLE, "the coordinator is shutting down");
     if (w == NULL && !workers_make_room(c))

@@ -319,6 +319,7 @@ struct core {
     uint64_t held_ms;  /* time in all that we were: it counts against nobody */
 
     bool frozen;
+    enum err frozen_code;
     char *frozen_text; /* why */
     bool stopping;
 

@@ -251,7 +251,7 @@ void submit_step(struct core *c, const struct core_event *event, struct core_ses
         return;
     }
     if (c->frozen) {
-        reply_error(fx, event, ERR_NO_SPACE, 5000, "%s", c->frozen_text);
+        reply_error(fx, event, c->frozen_code, 5000, "%s", c->frozen_text);
         return;
     }
     if (c->stopping) {
@@ -291,7 +291,7 @@ void cancel_step(struct core *c, const struct core_event *event, struct core_ses
     }
     if (!job_is_ended(j)) {
         if (c->frozen) {
-            reply_error(fx, event, ERR_NO_SPACE, 5000, "%s", c->frozen_text);
+            reply_error(fx, event, c->frozen_code, 5000, "%s", c->frozen_text);
             return;
         }
         /* At once, with what was metered so far: whatever the worker still sends is fenced. */

@@ -215,7 +215,7 @@ static void step(struct sim *s, struct core_event *event, const void *bytes, siz
 
 static void step_plain(struct sim *s, enum core_event_kind kind, const char *reason)
 {
-    struct core_event event = {.kind = kind, .reason = reason};
+    struct core_event event = {.kind = kind, .reason = reason, .code = ERR_NO_SPACE};
     step(s, &event, NULL, 0);
 }
 

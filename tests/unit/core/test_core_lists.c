@@ -8,7 +8,8 @@ static void freeze(struct core_test *t, enum core_event_kind kind)
     struct core_event event = {.kind = kind,
                                .mono_ns = t->now_ms * 1000000,
                                .wall_ns = 1800000000000000000u,
-                               .reason = "the disk is full"};
+                               .reason = "the disk is full",
+                               .code = ERR_NO_SPACE};
     core_test_begin(t);
     core_step(t->core, &event, &t->effects);
     core_test_end(t);

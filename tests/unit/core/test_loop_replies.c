@@ -138,7 +138,8 @@ static void two_ledgers_under_one_name_stop_accepting(void **state)
     assert_non_null(
         strstr(reply.status.reasons[0], "the ledger and its last checkpoint do not agree"));
     struct wire_request another = loop_test_submit(text, sizeof text - 1);
-    assert_int_equal(loop_test_try(&second, &another, &arena, &reply), ERR_NO_SPACE);
+    assert_int_equal(loop_test_try(&second, &another, &arena, &reply), ERR_FORKED);
+    assert_false(reply.error.retryable);
     assert_non_null(strstr(reply.error.text, "do not agree"));
     /* What was accepted before can be read, and the first one goes on. */
     struct wire_request get = {.kind = WIRE_REQUEST_GET_JOB,
