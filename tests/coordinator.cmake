@@ -49,3 +49,8 @@ target_link_libraries(bench_submit PRIVATE cloister_store cloister_transport clo
                       cloister_common nng::nng Threads::Threads)
 cloister_target(bench_submit)
 add_dependencies(bench_submit cloister-coordinator)
+
+# Not run by ctest either: `bench_restart 100000` prints how long a start takes over so many jobs.
+add_executable(bench_restart bench/bench_restart.c)
+target_link_libraries(bench_restart PRIVATE cloister_core_test cloister_coordinator)
+cloister_target(bench_restart)
