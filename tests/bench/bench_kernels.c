@@ -1,7 +1,7 @@
 /*
  * bench_kernels - how fast the matrix products and attention are, beside what the machine can do.
  *
- *   bench_kernels [--isa NAME] [--threads N] [--rows R] [--cols C] [--ms N] [--type NAME]
+ *   bench_kernels [--isa NAME] [--threads N] [--rows R] [--cols C] [--n N] [--ms N] [--type NAME]
  *                 [--time wall|cpu]
  *
  * Prints GB/s of weights and GOPS (a multiply and an add are two) for each type and number of
@@ -29,8 +29,9 @@ struct options {
     struct backend_cpu_config config;
     uint32_t rows;
     uint32_t cols;
+    uint32_t n; /* columns of activations; 0: 1 to 512 */
     uint32_t ms;
-    const char *type; /* NULL: all, and attention */
+    const char *type; /* NULL: all; and attention, which is a type of its own here */
 };
 
 struct limits {
@@ -186,7 +187,7 @@ static void fill(void *bytes, size_t count, uint32_t seed)
 static void bench_matmul(struct backend *b, const struct options *o, const struct limits *limits,
                          enum quant_type type)
 {
-    static const uint32_t counts[] = {1, 2, 4, 8, 32, 512};
+    static const uint32_t counts[] = {1, 2, 4, 8, 16, 32, 64, 512};
     const struct quant_type_info *info = quant_type_info((uint32_t)type);
     size_t row_bytes = (size_t)(o->cols / info->block_items) * info->block_bytes;
     uint8_t *data = malloc(o->rows * row_bytes);
@@ -207,6 +208,10 @@ static void bench_matmul(struct backend *b, const struct options *o, const struc
     double weight_gb = (double)backend_cpu_weight_bytes(type, o->rows, o->cols) * 1e-9;
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         uint32_t n = counts[i];
+        if (o->n > 0 && i > 0)
+            break;
+        if (o->n > 0)
+            n = o->n;
         float *x = b->ops->buffer_new(b, (size_t)n * o->cols);
         float *out = b->ops->buffer_new(b, (size_t)n * o->rows);
         struct act *a = b->ops->act_new(b, n, o->cols, true);
@@ -320,7 +325,7 @@ static void bench_attention(struct backend *b, const struct options *o, const st
 static int usage(void)
 {
     fprintf(stderr, "usage: bench_kernels [--isa auto|scalar|avx2|avx512] [--threads N] [--rows R] "
-                    "[--cols C] [--ms N] [--type NAME] [--time wall|cpu]\n");
+                    "[--cols C] [--n N] [--ms N] [--type NAME] [--time wall|cpu]\n");
     return 2;
 }
 
@@ -341,6 +346,8 @@ int main(int argc, char **argv)
             o.rows = number;
         } else if (strcmp(argv[i], "--cols") == 0) {
             o.cols = number;
+        } else if (strcmp(argv[i], "--n") == 0) {
+            o.n = number;
         } else if (strcmp(argv[i], "--ms") == 0) {
             o.ms = number;
         } else if (strcmp(argv[i], "--type") == 0) {
@@ -373,7 +380,7 @@ int main(int argc, char **argv)
         if (o.type == NULL || strcmp(o.type, quant_type_info((uint32_t)types[t])->name) == 0)
             bench_matmul(b, &o, &limits, types[t]);
     }
-    if (o.type == NULL) {
+    if (o.type == NULL || strcmp(o.type, "attention") == 0) {
         bench_attention(b, &o, &limits, KV_TYPE_F16);
         bench_attention(b, &o, &limits, KV_TYPE_Q8_0);
     }

@@ -11,8 +11,17 @@
  * their sums live in registers.
  */
 
-/* Columns of x that go straight; more of them pay for taking the weights apart. */
+/* Columns of x that go straight at a time. */
 #define BODY_STRAIGHT_COLS 4
+
+/* Columns in all that go straight; more of them pay for taking the weights apart. */
+VEC_INLINE uint32_t body_straight_most(const enum panel_kind kind)
+{
+    const struct panel_layout *l = &panel_layouts[kind];
+    const bool is_cheap = l->high_bits == 0 && l->low_bits <= 4 && !body_traits[kind].is_wide &&
+                          kind != PANEL_KIND_MXFP4;
+    return is_cheap ? 3 * BODY_STRAIGHT_COLS : BODY_STRAIGHT_COLS;
+}
 
 /* Columns that pass by one set of leaves: their part of x and their sums stay in a second-level
  * cache. */
@@ -127,7 +136,9 @@ VEC_INLINE void body_sums_wide(const enum panel_kind kind, const int cols,
     }
 }
 
-/* One block: acc += d * dx * isum, then the minimum's part. */
+/* One block: acc += d * dx * isum, then the minimum's part, m * (dx * msum). The products take the
+ * processor's multipliers, which additions do not, so what can be an addition of integers is one:
+ * the offset of unsigned weights, once per column of x. */
 VEC_INLINE void body_block(const struct body_traits t, const enum panel_kind kind, const int cols,
                            const struct body_from *from, const struct kernel_input *x,
                            const int8_t *q, const vec_wide_x *qw, size_t cell,
@@ -143,25 +154,27 @@ VEC_INLINE void body_block(const struct body_traits t, const enum panel_kind kin
         body_sums_wide(kind, cols, from, q, x->q_stride, qw, sums);
     else
         body_sums(t, kind, cols, from, q, x->q_stride, s, sums);
-    vec_f off = kind == PANEL_KIND_COUNT ? vec_f_set(from->leaf->off) : vec_f_set(-(float)t.off);
+    const vec_i off =
+        vec_i_set(kind == PANEL_KIND_COUNT ? from->leaf->off : body_pair(-(int)t.off));
     BODY_UNROLL
     for (int c = 0; c < cols; c++) {
         const size_t at = cell + (size_t)c * x->block_stride;
         const vec_f dx = vec_f_set(x->scales[at]);
+        const vec_i shift =
+            t.off > 0 && !t.has_halves ? vec_pair_mul(off, vec_i_set(x->pairs[at])) : vec_i_set(0);
         BODY_UNROLL
         for (int h = 0; h < BODY_HALVES; h++) {
             vec_i sum = sums[c][h];
             if (t.off > 0 && t.has_halves)
                 sum = vec_i_add(sum, vec_pair_mul(s[h].fix, vec_i_set(x->pairs[at])));
-            vec_f isum = vec_f_from_i(sum);
             if (t.off > 0 && !t.has_halves)
-                isum = vec_f_fma(off, vec_f_set(x->sums[at]), isum);
-            acc[c][h] = vec_f_fma(vec_f_mul(s[h].d, dx), isum, acc[c][h]);
+                sum = vec_i_add(sum, shift);
+            acc[c][h] = vec_f_fma(vec_f_mul(s[h].d, dx), vec_f_from_i(sum), acc[c][h]);
             if (t.has_min) {
-                vec_f msum = t.has_halves
-                                 ? vec_f_from_i(vec_pair_mul(s[h].fix, vec_i_set(x->pairs[at])))
-                                 : vec_f_set(x->sums[at]);
-                acc[c][h] = vec_f_fma(vec_f_mul(s[h].m, dx), msum, acc[c][h]);
+                vec_f msum = t.has_halves ? vec_f_mul(dx, vec_f_from_i(vec_pair_mul(
+                                                              s[h].fix, vec_i_set(x->pairs[at]))))
+                                          : vec_f_set(x->sums[at]);
+                acc[c][h] = vec_f_fma(s[h].m, msum, acc[c][h]);
             }
         }
     }
@@ -258,11 +271,12 @@ VEC_INLINE void body_straight(const enum panel_kind kind, const int cols,
         body_store(m, panel, x_row + (uint32_t)c, partial + (size_t)c * PANEL_ROWS);
 }
 
-/* One leaf against `cols` rows of x, whose blocks begin at q and cell; added to sums[cols][16]. */
+/* One leaf against `cols` rows of x, whose blocks begin at q and cell; added to sums[cols][16], or
+ * kept there where it is the first one. */
 VEC_INLINE void body_leaf_times(const struct body_traits t, const int cols,
                                 const struct body_leaf *leaf, uint32_t blocks,
                                 const struct kernel_input *x, const int8_t *q, const vec_wide_x *qw,
-                                size_t cell, float *sums)
+                                size_t cell, float *sums, bool is_first)
 {
     vec_f acc[VEC_COLS_MAX][BODY_HALVES];
     BODY_UNROLL
@@ -281,7 +295,7 @@ VEC_INLINE void body_leaf_times(const struct body_traits t, const int cols,
         BODY_UNROLL
         for (int h = 0; h < BODY_HALVES; h++) {
             float *at = sums + c * (int)PANEL_ROWS + h * VEC_LANES;
-            vec_f_store(at, vec_f_add(vec_f_load(at), acc[c][h]));
+            vec_f_store(at, is_first ? acc[c][h] : vec_f_add(vec_f_load(at), acc[c][h]));
         }
     }
 }
@@ -291,7 +305,7 @@ typedef void body_fill_fn(const uint8_t *panel, uint32_t begin, uint32_t end,
                           struct body_leaf *leaf);
 typedef void body_leaf_fn(const struct body_leaf *leaf, uint32_t blocks,
                           const struct kernel_input *x, const int8_t *q, const vec_wide_x *qw,
-                          size_t cell, float *sums);
+                          size_t cell, float *sums, bool is_first);
 
 /* The room of a thread: leaves, then levels of the group tree, each [panel][column][16] sums. A
  * tree over groups in ascending order has at most one open sum for each power of two, and the
@@ -332,8 +346,10 @@ static void body_widen(const struct kernel_input *x, const int8_t *q, uint32_t c
 
 /* How one kind goes past columns of x. */
 struct body_passage {
+    const struct panel_layout *layout;
     body_fill_fn *fill;
     body_leaf_fn *const *times; /* [instance] */
+    uint32_t straight_most;     /* of so many columns it takes nothing apart */
     bool is_wide;
 };
 
@@ -354,21 +370,63 @@ VEC_INLINE void body_prefetch(const int8_t *q, size_t q_stride, uint32_t blocks)
     }
 }
 
-/* sums[panel][column][16] of the tile take up blocks block .. block + blocks - 1, a leaf. */
+/* A leaf of each panel of a tile that will be taken apart next. It comes from memory, and nothing
+ * but this says so early enough. */
+struct body_ahead {
+    const uint8_t *leaf; /* of the first panel; NULL: none */
+    size_t panel_bytes;
+    uint32_t panels;
+    uint32_t bytes;
+};
+
+static struct body_ahead body_ahead_of(const struct kernel_matmul *m,
+                                       const struct panel_layout *layout, uint32_t panel,
+                                       uint32_t panels, uint32_t block, uint32_t blocks)
+{
+    const uint32_t in_super = block % PANEL_SUPER_BLOCKS;
+    const uint32_t head = panel_head_bytes(layout);
+    const size_t skip = (size_t)(block / PANEL_SUPER_BLOCKS) * panel_super_bytes(layout) +
+                        (in_super > 0 ? head + (size_t)in_super * panel_block_bytes(layout) : 0);
+    return (struct body_ahead){
+        .leaf = panels > 0 ? m->data + panel * m->panel_bytes + skip : NULL,
+        .panel_bytes = m->panel_bytes,
+        .panels = panels,
+        .bytes = head + blocks * panel_block_bytes(layout),
+    };
+}
+
+/* Part `part` of `parts` of it, into the second-level cache. */
+VEC_INLINE void body_fetch(const struct body_ahead *ahead, uint32_t part, uint32_t parts)
+{
+    if (ahead->leaf == NULL)
+        return;
+    const uint32_t lines = (ahead->bytes / 64 + parts) / parts;
+    for (uint32_t p = 0; p < ahead->panels; p++) {
+        const uint8_t *at = ahead->leaf + p * ahead->panel_bytes;
+        for (uint32_t k = part * lines; k < (part + 1) * lines && k * 64 < ahead->bytes; k++)
+            __builtin_prefetch(at + (size_t)k * 64, 0, 2);
+    }
+}
+
+/* sums[panel][column][16] of the tile take up blocks block .. block + blocks - 1, a leaf, or begin
+ * with it. */
 static void body_tile_leaf(const struct kernel_matmul *m, const struct body_passage *passage,
                            const struct body_tile *tile, uint32_t block, uint32_t blocks,
-                           struct body_leaf *leaves, float *sums)
+                           const struct body_ahead *ahead, struct body_leaf *leaves, float *sums,
+                           bool is_first)
 {
     _Alignas(64) vec_wide_x qw[VEC_WIDE_BYTES > 1 ? VEC_COLS_MAX * QUANT_SUPER_ITEMS : 1];
     for (uint32_t p = 0; p < tile->panels; p++)
         passage->fill(m->data + (tile->panel + p) * m->panel_bytes, block, block + blocks,
                       &leaves[p]);
+    const uint32_t parts = (tile->cols + VEC_COLS_MAX - 1) / VEC_COLS_MAX;
     uint32_t cols;
     for (uint32_t i = 0; i < tile->cols; i += cols) {
         uint32_t instance;
         cols = body_step(tile->cols - i, VEC_COLS_MAX, &instance);
         const size_t row = tile->first + i;
         const int8_t *q = m->x.q + row * m->x.q_stride + (size_t)block * QUANT_BLOCK_ITEMS;
+        body_fetch(ahead, i / VEC_COLS_MAX, parts);
         if (passage->is_wide && VEC_WIDE_BYTES > 1)
             body_widen(&m->x, q, cols, blocks, qw);
         if (i + 2 * VEC_COLS_MAX <= tile->cols)
@@ -376,7 +434,7 @@ static void body_tile_leaf(const struct kernel_matmul *m, const struct body_pass
         for (uint32_t p = 0; p < tile->panels; p++)
             passage->times[instance](&leaves[p], blocks, &m->x, q, qw,
                                      row * m->x.block_stride + block,
-                                     sums + ((size_t)p * tile->cols + i) * PANEL_ROWS);
+                                     sums + ((size_t)p * tile->cols + i) * PANEL_ROWS, is_first);
     }
 }
 
@@ -386,22 +444,31 @@ static void body_add(float *restrict left, const float *restrict right, size_t c
         left[k] = left[k] + right[k];
 }
 
+/* `next` panels behind the tile's come after it. */
 static void body_tile_times(const struct kernel_matmul *m, const struct body_passage *passage,
-                            const struct body_tile *tile, float *room)
+                            const struct body_tile *tile, uint32_t next, float *room)
 {
     struct body_leaf *leaves = (struct body_leaf *)(void *)room;
     float *sums = room + BODY_LEAVES_MAX * sizeof(struct body_leaf) / sizeof(float);
     const size_t count = (size_t)tile->panels * tile->cols * PANEL_ROWS;
     uint32_t level = 0; /* open sums of the tree, the newest last */
     for (uint32_t g = 0; g < m->groups; g++) {
+        const uint32_t begin = sum_group_begin(g, m->groups, m->blocks);
         const uint32_t end = sum_group_begin(g + 1, m->groups, m->blocks);
-        float *sum = sums + level * count;
-        /* The first leaf added to -0, the neutral element, is the first leaf. */
-        for (size_t k = 0; k < count; k++)
-            sum[k] = -0.0f;
-        for (uint32_t b = sum_group_begin(g, m->groups, m->blocks); b < end; b += SUM_LEAF_BLOCKS)
-            body_tile_leaf(m, passage, tile, b,
-                           end - b < SUM_LEAF_BLOCKS ? end - b : SUM_LEAF_BLOCKS, leaves, sum);
+        uint32_t blocks;
+        for (uint32_t b = begin; b < end; b += blocks) {
+            blocks = end - b < SUM_LEAF_BLOCKS ? end - b : SUM_LEAF_BLOCKS;
+            const struct body_ahead ahead =
+                b + blocks < m->blocks
+                    ? body_ahead_of(m, passage->layout, tile->panel, tile->panels, b + blocks,
+                                    m->blocks - b - blocks < SUM_LEAF_BLOCKS
+                                        ? m->blocks - b - blocks
+                                        : SUM_LEAF_BLOCKS)
+                    : body_ahead_of(m, passage->layout, tile->panel + tile->panels, next, 0,
+                                    m->blocks < SUM_LEAF_BLOCKS ? m->blocks : SUM_LEAF_BLOCKS);
+            body_tile_leaf(m, passage, tile, b, blocks, &ahead, leaves, sums + level * count,
+                           b == begin);
+        }
         level++;
         /* Group g + 1 is where a whole subtree ends for each factor of two in it. */
         for (uint32_t k = g + 1; k % 2 == 0; k /= 2, level--)
@@ -419,7 +486,7 @@ static void body_tile_times(const struct kernel_matmul *m, const struct body_pas
 static void body_panels(const struct kernel_matmul *m, uint32_t begin, uint32_t end, float *room,
                         body_straight_fn *const *straight, const struct body_passage *passage)
 {
-    if (m->x.n <= BODY_STRAIGHT_COLS) {
+    if (m->x.n <= passage->straight_most) {
         for (uint32_t panel = begin; panel < end; panel++) {
             uint32_t instance;
             for (uint32_t i = 0; i < m->x.n;) {
@@ -435,8 +502,9 @@ static void body_panels(const struct kernel_matmul *m, uint32_t begin, uint32_t 
         uint32_t cols = m->x.n - first < BODY_SLAB_COLS ? m->x.n - first : BODY_SLAB_COLS;
         for (uint32_t panel = begin; panel < end; panel += most) {
             uint32_t panels = end - panel < most ? end - panel : most;
+            const uint32_t left = end - panel - panels;
             const struct body_tile tile = {panel, panels, first, cols};
-            body_tile_times(m, passage, &tile, room);
+            body_tile_times(m, passage, &tile, left < most ? left : most, room);
         }
     }
 }
@@ -445,10 +513,10 @@ static void body_panels(const struct kernel_matmul *m, uint32_t begin, uint32_t 
 #define BODY_LEAF_INSTANCE(name, cols, ...)                                                        \
     static __attribute__((noinline)) void name##_##cols(                                           \
         const struct body_leaf *leaf, uint32_t blocks, const struct kernel_input *x,               \
-        const int8_t *q, const vec_wide_x *qw, size_t cell, float *sums)                           \
+        const int8_t *q, const vec_wide_x *qw, size_t cell, float *sums, bool is_first)            \
     {                                                                                              \
-        body_leaf_times((struct body_traits)__VA_ARGS__, cols, leaf, blocks, x, q, qw, cell,       \
-                        sums);                                                                     \
+        body_leaf_times((struct body_traits)__VA_ARGS__, cols, leaf, blocks, x, q, qw, cell, sums, \
+                        is_first);                                                                 \
     }
 
 #if VEC_COLS_MAX == 8
@@ -497,7 +565,8 @@ BODY_LEAF_CLASS(body_leaf_wide, BODY_TRAITS_WIDE)
     {                                                                                              \
         static body_straight_fn *const straight[] = {name##_straight_1, name##_straight_2,         \
                                                      name##_straight_4};                           \
-        const struct body_passage passage = {name##_fill, leaf, body_traits[kind].is_wide};        \
+        const struct body_passage passage = {&panel_layouts[kind], name##_fill, leaf,              \
+                                             body_straight_most(kind), body_traits[kind].is_wide}; \
         body_panels(m, begin, end, room, straight, &passage);                                      \
     }
 

@@ -27,7 +27,7 @@ static void body_quantize_block(const float *restrict x, int8_t *restrict q, flo
     }
     for (int j = 0; j < 32; j++)
         q[j] = (int8_t)rounded[j];
-    *ret_sum = (float)(halves[0] + halves[1]);
+    *ret_sum = *ret_scale * (float)(halves[0] + halves[1]);
     *ret_pair = (int32_t)(((uint32_t)halves[0] & 0xffffu) | (uint32_t)halves[1] << 16);
 }
 

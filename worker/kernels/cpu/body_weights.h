@@ -112,6 +112,12 @@ VEC_INLINE vec_b body_quad(const enum panel_kind kind, const uint8_t *block, con
     return q;
 }
 
+/* Twice the same number, as vec_pair_mul takes it. */
+VEC_INLINE int32_t body_pair(int number)
+{
+    return (int32_t)(((uint32_t)number & 0xffffu) * 0x10001u);
+}
+
 /* Of the rows of one half and one block. What a type does not have is not set. */
 struct body_scales {
     vec_f d;
@@ -163,7 +169,7 @@ struct body_leaf {
     int32_t first[SUM_LEAF_BLOCKS][PANEL_ROWS];
     int32_t second[SUM_LEAF_BLOCKS][PANEL_ROWS];
     int32_t fix[SUM_LEAF_BLOCKS][PANEL_ROWS];
-    float off; /* -off of the traits */
+    int32_t off; /* -off of the traits, as a pair */
 };
 
 /* Bytes from one quad to the next, and from one half to the next. */
@@ -179,7 +185,7 @@ VEC_INLINE void body_leaf_fill(const enum panel_kind kind, const uint8_t *panel,
                                uint32_t end, struct body_leaf *leaf)
 {
     const struct body_traits t = body_traits[kind];
-    leaf->off = -(float)t.off;
+    leaf->off = body_pair(-(int)t.off);
     for (uint32_t b = begin; b < end; b++) {
         const uint8_t *super = body_super_at(kind, panel, b);
         const uint8_t *block = body_block_at(kind, super, b);

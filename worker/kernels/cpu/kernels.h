@@ -18,7 +18,7 @@ struct kernel_input {
     const int8_t *q; /* [n][q_stride] */
     size_t q_stride;
     const float *scales;  /* [n][block_stride] */
-    const float *sums;    /* [n][block_stride] sum of a block's q */
+    const float *sums;    /* [n][block_stride] scale times the sum of a block's q */
     const int32_t *pairs; /* [n][block_stride] sums of its two halves, int16: the first one low */
     size_t block_stride;
     const float *floats; /* [n][float_stride], or NULL */

@@ -31,7 +31,7 @@ static float ref_leaf(const struct weight *w, const uint8_t *row, const int8_t *
         }
         acc = fmaf(block.d * scales[b], (float)isum, acc);
         if (block.has_min)
-            acc = fmaf(block.m * scales[b], (float)msum, acc);
+            acc = fmaf(block.m, scales[b] * (float)msum, acc);
     }
     return acc;
 }
