@@ -3,8 +3,8 @@
  *
  * A message is a table of fields: where each lies in protobuf-c's struct and in ours, and what it
  * may hold. One validation runs on our struct before encoding and after decoding, so that both
- * sides refuse the same things. The tables are in wire_tables.c and record.c; this file knows
- * protobuf-c, but no generated code.
+ * sides refuse the same things. The tables are in wire_tables*.c and record_tables.c; this file
+ * knows protobuf-c, but no generated code.
  *
  * Absence: proto3 hides it, so an optional message whose fields are all default is left out when
  * packing, and a message that is left out reads as all default.
