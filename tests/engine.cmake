@@ -1,4 +1,4 @@
-foreach(part stream batch batch_life)
+foreach(part stream batch batch_life sampling_parameters)
   cloister_unit_test(engine_${part} SOURCES unit/engine/test_${part}.c LIBS cloister_engine_core)
 endforeach()
 cloister_unit_test(engine_sampling
