@@ -9,7 +9,7 @@
 FILE is a model or a vocabulary (llama.cpp's source has some, models/ggml-vocab-*.gguf). With --pre
 the same vocabulary is read as if the file named that pre-tokenizer; --every-pre takes one name of
 each split and all other names on less text. The text is the same from run to run; it is made of what
-make_vectors.py makes, in documents of 1 to 60 kB: sentences of many scripts, code, numbers, emoji,
+vector_texts.py makes, in documents of 1 to 60 kB: sentences of many scripts, code, numbers, emoji,
 odd white space, combining marks, lookalikes of special tokens, long runs, random code points of
 Unicode 14 and older.
 
@@ -29,8 +29,9 @@ import sys
 import tempfile
 import unicodedata
 
-from make_vectors import (BLOCKS, GGUF_TYPE_STRING, LOSSY, Engine, Model, Rng, SPACES, all_texts, gguf_patch_vocab,
-                          gguf_string, text_mixed)
+from gguf_header import GGUF_TYPE_STRING, gguf_patch_vocab, gguf_string
+from llama_engine import Engine, Model
+from vector_texts import BLOCKS, LOSSY, SPACES, Rng, all_texts, text_mixed
 
 # The first of each line is the name that all of the text is compared under.
 PRE_TOKENIZERS = [
@@ -73,7 +74,7 @@ def new_since_15(code):
 
 
 def unicode_14_supplement():
-    """Code points beyond U+FFFF that are certain to be old: the blocks of make_vectors."""
+    """Code points beyond U+FFFF that are certain to be old: the blocks of vector_texts."""
     if not hasattr(unicode_14_supplement, "known"):
         unicode_14_supplement.known = {c for low, high in BLOCKS if low >= 0x10000 for c in range(low, high + 1)}
     return unicode_14_supplement.known

@@ -24,7 +24,7 @@ import tempfile
 
 import numpy
 
-from make_vectors import Engine, Model
+from llama_engine import Engine, Model
 
 LLAMA_CPP_CANNOT = {"llama-layers", "gemma3-softcap"}
 TOKENS = 100
