@@ -43,20 +43,12 @@ static enum err biases_to_wire(const struct cloister_job *job, struct arena *are
     return ERR_OK;
 }
 
-/* The public job as the wire wants it; arrays lie in `arena`. */
-static enum err job_to_wire(const struct cloister_job *given, struct arena *arena,
-                            struct wire_job *ret_job, struct cloister_problem *problem)
+/* What is wrong with the job before anything is copied. */
+static enum err job_check(const struct cloister_job *job, struct cloister_problem *problem)
 {
-    if (given->size < offsetof(struct cloister_job, cost_center) + sizeof given->cost_center)
-        return problem_set(problem, ERR_INVALID,
-                           "the job's size is not set; begin with CLOISTER_JOB_INIT");
-    /* A program that was built against an older header knows fewer members. */
-    struct cloister_job whole = {0};
-    const struct cloister_job *job = &whole;
-    memcpy(&whole, given, given->size < sizeof whole ? given->size : sizeof whole);
+    int prompts = (job->n_messages > 0) + (job->text.size > 0) + (job->n_prompt_ids > 0);
     if (!job->model || !job->model[0])
         return problem_set(problem, ERR_INVALID, "the job names no model");
-    int prompts = (job->n_messages > 0) + (job->text.size > 0) + (job->n_prompt_ids > 0);
     if (prompts != 1)
         return problem_set(problem, ERR_INVALID,
                            prompts == 0
@@ -68,6 +60,12 @@ static enum err job_to_wire(const struct cloister_job *given, struct arena *aren
     if (job->n_stops > LIMIT_STOP_STRINGS)
         return problem_set(problem, ERR_TOO_LARGE, "%zu stop strings; a job may have %u",
                            job->n_stops, LIMIT_STOP_STRINGS);
+    return ERR_OK;
+}
+
+static enum err texts_to_wire(const struct cloister_job *job, struct arena *arena,
+                              struct wire_job *ret_job, struct cloister_problem *problem)
+{
     struct wire_chat_message *messages =
         arena_alloc_array(arena, job->n_messages, sizeof *messages);
     struct wire_bytes *stops = arena_alloc_array(arena, job->n_stops, sizeof *stops);
@@ -80,34 +78,51 @@ static enum err job_to_wire(const struct cloister_job *given, struct arena *aren
     }
     for (size_t i = 0; i < job->n_stops; i++)
         stops[i] = (struct wire_bytes){.data = job->stops[i].data, .size = job->stops[i].size};
+    ret_job->messages = messages;
+    ret_job->n_messages = job->n_messages;
+    ret_job->stops = stops;
+    ret_job->n_stops = job->n_stops;
+    return ERR_OK;
+}
+
+static struct wire_sampling sampling_to_wire(const struct cloister_job *job,
+                                             const struct wire_logit_bias *biases)
+{
+    const struct cloister_sampling *s = &job->sampling;
+    return (struct wire_sampling){.temperature = s->temperature,
+                                  .top_k = s->top_k,
+                                  .top_p = s->top_p,
+                                  .min_p = s->min_p,
+                                  .repetition_penalty = s->repetition_penalty,
+                                  .presence_penalty = s->presence_penalty,
+                                  .frequency_penalty = s->frequency_penalty,
+                                  .seed = s->seed,
+                                  .typical_p = job->typical_p,
+                                  .logit_bias = biases,
+                                  .n_logit_bias = job->n_logit_bias};
+}
+
+/* The public job as the wire wants it; arrays lie in `arena`. */
+static enum err job_to_wire(const struct cloister_job *given, struct arena *arena,
+                            struct wire_job *ret_job, struct cloister_problem *problem)
+{
+    if (given->size < offsetof(struct cloister_job, cost_center) + sizeof given->cost_center)
+        return problem_set(problem, ERR_INVALID,
+                           "the job's size is not set; begin with CLOISTER_JOB_INIT");
+    /* A program that was built against an older header knows fewer members. */
+    struct cloister_job whole = {0};
+    const struct cloister_job *job = &whole;
     const struct wire_logit_bias *biases = NULL;
-    enum err err = biases_to_wire(job, arena, &biases, problem);
-    if (err != ERR_OK)
-        return err;
-    *ret_job = (struct wire_job){
+    memcpy(&whole, given, given->size < sizeof whole ? given->size : sizeof whole);
+    struct wire_job wire = {
         .model = job->model,
         .prompt_kind = job->n_messages > 0  ? WIRE_PROMPT_KIND_CHAT
                        : job->text.size > 0 ? WIRE_PROMPT_KIND_TEXT
                                             : WIRE_PROMPT_KIND_IDS,
-        .messages = messages,
-        .n_messages = job->n_messages,
         .text = {.data = job->text.data, .size = job->text.size},
         .prompt_ids = job->prompt_ids,
         .n_prompt_ids = job->n_prompt_ids,
-        .sampling = {.temperature = job->sampling.temperature,
-                     .top_k = job->sampling.top_k,
-                     .top_p = job->sampling.top_p,
-                     .min_p = job->sampling.min_p,
-                     .repetition_penalty = job->sampling.repetition_penalty,
-                     .presence_penalty = job->sampling.presence_penalty,
-                     .frequency_penalty = job->sampling.frequency_penalty,
-                     .seed = job->sampling.seed,
-                     .typical_p = job->typical_p,
-                     .logit_bias = biases,
-                     .n_logit_bias = job->n_logit_bias},
         .max_tokens = job->max_tokens,
-        .stops = stops,
-        .n_stops = job->n_stops,
         .job_class = (enum wire_job_class)job->job_class,
         .priority = job->priority,
         .deadline_ms = job->deadline_ms,
@@ -119,6 +134,15 @@ static enum err job_to_wire(const struct cloister_job *given, struct arena *aren
         .logprobs = job->logprobs,
         .top_logprobs = job->top_logprobs,
     };
+    enum err err = job_check(job, problem);
+    if (err == ERR_OK)
+        err = texts_to_wire(job, arena, &wire, problem);
+    if (err == ERR_OK)
+        err = biases_to_wire(job, arena, &biases, problem);
+    if (err != ERR_OK)
+        return err;
+    wire.sampling = sampling_to_wire(job, biases);
+    *ret_job = wire;
     return ERR_OK;
 }
 

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <stddef.h>
 #include <string.h>
 
 #define BATCH_ID_PREFIX "batch_req_"
@@ -305,71 +306,56 @@ static bool batch_is_empty(const json_t *value)
            (json_is_array(value) && json_array_size(value) == 0);
 }
 
-static enum err batch_field(struct batch_reader *r, const char *name, const json_t *value)
+/* Numbers that go into the job as they are; false where the field is none of them. */
+static bool batch_number_field(struct batch_reader *r, const char *name, const json_t *value,
+                               enum err *ret_err)
 {
+#define FLOAT(field) offsetof(struct cloister_job, field)
+    static const struct {
+        const char *name;
+        double min, max;
+        size_t offset;
+    } floats[] = {
+        {"temperature", 0, 100, FLOAT(sampling.temperature)},
+        {"top_p", 0, 1, FLOAT(sampling.top_p)},
+        {"min_p", 0, 1, FLOAT(sampling.min_p)},
+        {"typical_p", 0, 1, FLOAT(typical_p)},
+        {"repetition_penalty", 0.01, 100, FLOAT(sampling.repetition_penalty)},
+        {"presence_penalty", -2, 2, FLOAT(sampling.presence_penalty)},
+        {"frequency_penalty", -2, 2, FLOAT(sampling.frequency_penalty)},
+    };
+#undef FLOAT
     struct cloister_job *job = &r->line->job;
-    struct cloister_sampling *s = &job->sampling;
-    static const char *const passed_over[] = {
-        "user", "metadata", "store", "service_tier", "stream_options", "safety_identifier"};
-    for (size_t i = 0; i < sizeof passed_over / sizeof *passed_over; i++)
-        if (strcmp(name, passed_over[i]) == 0)
-            return ERR_OK;
-    /* null is how many writers say "not given". */
-    if (json_is_null(value))
-        return ERR_OK;
     json_int_t number = 0;
-    enum err err;
-    if (strcmp(name, "model") == 0)
-        return batch_model(r, value);
-    if (r->line->chat && strcmp(name, "messages") == 0)
-        return batch_messages(r, value);
-    if (!r->line->chat && strcmp(name, "prompt") == 0)
-        return batch_prompt(r, value);
-    if (strcmp(name, "max_tokens") == 0 || strcmp(name, "max_completion_tokens") == 0)
-        return batch_max_tokens(r, name, value);
-    if (strcmp(name, "temperature") == 0)
-        return batch_float(r, name, value, 0, 100, &s->temperature);
-    if (strcmp(name, "top_p") == 0)
-        return batch_float(r, name, value, 0, 1, &s->top_p);
-    if (strcmp(name, "min_p") == 0)
-        return batch_float(r, name, value, 0, 1, &s->min_p);
-    if (strcmp(name, "repetition_penalty") == 0)
-        return batch_float(r, name, value, 0.01, 100, &s->repetition_penalty);
-    if (strcmp(name, "presence_penalty") == 0)
-        return batch_float(r, name, value, -2, 2, &s->presence_penalty);
-    if (strcmp(name, "frequency_penalty") == 0)
-        return batch_float(r, name, value, -2, 2, &s->frequency_penalty);
-    if (strcmp(name, "stop") == 0)
-        return batch_stop(r, value);
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
+        if (strcmp(name, floats[i].name) != 0)
+            continue;
+        float *field = (float *)(void *)((char *)job + floats[i].offset);
+        *ret_err = batch_float(r, name, value, floats[i].min, floats[i].max, field);
+        return true;
+    }
     if (strcmp(name, "top_k") == 0) {
-        err = batch_integer(r, name, value, 0, UINT32_MAX, &number);
-        s->top_k = (uint32_t)number;
-        return err;
-    }
-    if (strcmp(name, "seed") == 0) {
-        err = batch_integer(r, name, value, INT64_MIN, INT64_MAX, &number);
-        s->seed = (uint64_t)number;
-        r->line->has_seed = err == ERR_OK;
-        return err;
-    }
-    if (strcmp(name, "priority") == 0) {
-        err = batch_integer(r, name, value, 0, 9, &number);
+        *ret_err = batch_integer(r, name, value, 0, UINT32_MAX, &number);
+        job->sampling.top_k = (uint32_t)number;
+    } else if (strcmp(name, "seed") == 0) {
+        *ret_err = batch_integer(r, name, value, INT64_MIN, INT64_MAX, &number);
+        job->sampling.seed = (uint64_t)number;
+        r->line->has_seed = *ret_err == ERR_OK;
+    } else if (strcmp(name, "priority") == 0) {
+        *ret_err = batch_integer(r, name, value, 0, 9, &number);
         job->priority = (uint32_t)number;
-        return err;
-    }
-    if (strcmp(name, "typical_p") == 0)
-        return batch_float(r, name, value, 0, 1, &job->typical_p);
-    if (strcmp(name, "logit_bias") == 0)
-        return batch_logit_bias(r, value);
-    if (strcmp(name, "stop_token_ids") == 0)
-        return batch_stop_tokens(r, value);
-    if (strcmp(name, "logprobs") == 0 || (r->line->chat && strcmp(name, "top_logprobs") == 0))
-        return batch_logprobs(r, name, value);
-    if (strcmp(name, "n") == 0) {
-        err = batch_integer(r, name, value, 1, LIMIT_COMPLETIONS, &number);
+    } else if (strcmp(name, "n") == 0) {
+        *ret_err = batch_integer(r, name, value, 1, LIMIT_COMPLETIONS, &number);
         r->line->n_choices = (uint32_t)number;
-        return err;
+    } else {
+        return false;
     }
+    return true;
+}
+
+/* What OpenAI's API has and this one does not: refused unless it asks for nothing. */
+static enum err batch_foreign_field(struct batch_reader *r, const char *name, const json_t *value)
+{
     if (strcmp(name, "stream") == 0 || strcmp(name, "echo") == 0)
         return batch_only(r, name, json_is_false(value), "false");
     if (strcmp(name, "best_of") == 0)
@@ -379,6 +365,38 @@ static enum err batch_field(struct batch_reader *r, const char *name, const json
     if (strcmp(name, "tools") == 0 || strcmp(name, "functions") == 0)
         return batch_only(r, name, batch_is_empty(value), "an empty one");
     return err_set(r->eb, ERR_UNSUPPORTED, "body.%.64s is not understood", name);
+}
+
+static enum err batch_field(struct batch_reader *r, const char *name, const json_t *value)
+{
+    static const char *const passed_over[] = {
+        "user", "metadata", "store", "service_tier", "stream_options", "safety_identifier"};
+    enum err err;
+    for (size_t i = 0; i < sizeof passed_over / sizeof *passed_over; i++)
+        if (strcmp(name, passed_over[i]) == 0)
+            return ERR_OK;
+    /* null is how many writers say "not given". */
+    if (json_is_null(value))
+        return ERR_OK;
+    if (strcmp(name, "model") == 0)
+        return batch_model(r, value);
+    if (r->line->chat && strcmp(name, "messages") == 0)
+        return batch_messages(r, value);
+    if (!r->line->chat && strcmp(name, "prompt") == 0)
+        return batch_prompt(r, value);
+    if (strcmp(name, "max_tokens") == 0 || strcmp(name, "max_completion_tokens") == 0)
+        return batch_max_tokens(r, name, value);
+    if (batch_number_field(r, name, value, &err))
+        return err;
+    if (strcmp(name, "stop") == 0)
+        return batch_stop(r, value);
+    if (strcmp(name, "stop_token_ids") == 0)
+        return batch_stop_tokens(r, value);
+    if (strcmp(name, "logit_bias") == 0)
+        return batch_logit_bias(r, value);
+    if (strcmp(name, "logprobs") == 0 || (r->line->chat && strcmp(name, "top_logprobs") == 0))
+        return batch_logprobs(r, name, value);
+    return batch_foreign_field(r, name, value);
 }
 
 static enum err batch_envelope(struct batch_reader *r, const json_t **ret_body)

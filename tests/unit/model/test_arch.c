@@ -142,24 +142,57 @@ static void test_each_architecture_says_what_it_computes(void **state)
     }
 }
 
-static void put_layer_numbers(struct gguf_build *b, const char *key, const int32_t *values)
+static const int32_t uneven_heads[] = {4, 2, 6}, uneven_kv_heads[] = {2, 2, 1},
+                     uneven_ff[] = {96, 32, 64};
+
+static void put_uneven_numbers(struct gguf_build *b)
 {
-    gguf_build_i32s(b, key, values, LAYERS);
+    gguf_build_i32s(b, "qwen3.attention.head_count", uneven_heads, LAYERS);
+    gguf_build_i32s(b, "qwen3.attention.head_count_kv", uneven_kv_heads, LAYERS);
+    gguf_build_i32s(b, "qwen3.feed_forward_length", uneven_ff, LAYERS);
+}
+
+/* A qwen3 whose layers have the tensors of their own sizes. */
+static void put_uneven_model(struct gguf_build *b)
+{
+    gguf_build_string(b, "general.architecture", "qwen3");
+    gguf_build_u32(b, "qwen3.block_count", LAYERS);
+    gguf_build_u32(b, "qwen3.context_length", 128);
+    gguf_build_u32(b, "qwen3.embedding_length", 32);
+    put_uneven_numbers(b);
+    gguf_build_u32(b, "qwen3.attention.key_length", 16);
+    gguf_build_f32(b, "qwen3.attention.layer_norm_rms_epsilon", 1e-6f);
+    gguf_build_bpe(b, "llama-bpe");
+    gguf_build_tensor(b, "token_embd.weight", QUANT_TYPE_F32, 32, BUILD_BPE_TOKENS);
+    gguf_build_tensor(b, "output_norm.weight", QUANT_TYPE_F32, 32, 0);
+    for (unsigned i = 0; i < LAYERS; i++) {
+        uint64_t q = (uint64_t)uneven_heads[i] * 16, kv = (uint64_t)uneven_kv_heads[i] * 16;
+        uint64_t ff = (uint64_t)uneven_ff[i];
+        const struct {
+            const char *name;
+            uint64_t dims[2];
+        } layer[] = {
+            {"attn_norm", {32, 0}},   {"attn_q", {32, q}},      {"attn_k", {32, kv}},
+            {"attn_v", {32, kv}},     {"attn_output", {q, 32}}, {"ffn_norm", {32, 0}},
+            {"attn_q_norm", {16, 0}}, {"attn_k_norm", {16, 0}}, {"ffn_gate", {32, ff}},
+            {"ffn_up", {32, ff}},     {"ffn_down", {ff, 32}},
+        };
+        for (size_t k = 0; k < sizeof layer / sizeof layer[0]; k++) {
+            char name[64];
+            (void)snprintf(name, sizeof name, "blk.%u.%s.weight", i, layer[k].name);
+            gguf_build_tensor(b, name, QUANT_TYPE_F32, layer[k].dims[0], layer[k].dims[1]);
+        }
+    }
 }
 
 static void test_layers_may_differ(void **state)
 {
     (void)state;
-    static const int32_t heads[] = {4, 2, 6}, kv_heads[] = {2, 2, 1}, ff[] = {96, 32, 64};
     struct gguf_build b;
     struct model_hparams h;
     struct errbuf eb = {{0}};
-    struct buf file;
-    struct gguf *g = NULL;
     gguf_build_init(&b);
-    put_layer_numbers(&b, "qwen3.attention.head_count", heads);
-    put_layer_numbers(&b, "qwen3.attention.head_count_kv", kv_heads);
-    put_layer_numbers(&b, "qwen3.feed_forward_length", ff);
+    put_uneven_numbers(&b);
     b.skip[0] = "qwen3.attention.head_count";
     b.skip[1] = "qwen3.attention.head_count_kv";
     b.skip[2] = "qwen3.feed_forward_length";
@@ -170,56 +203,17 @@ static void test_layers_may_differ(void **state)
     gguf_build_fini(&b);
 
     gguf_build_init(&b);
-    gguf_build_string(&b, "general.architecture", "qwen3");
-    gguf_build_u32(&b, "qwen3.block_count", LAYERS);
-    gguf_build_u32(&b, "qwen3.context_length", 128);
-    gguf_build_u32(&b, "qwen3.embedding_length", 32);
-    put_layer_numbers(&b, "qwen3.attention.head_count", heads);
-    put_layer_numbers(&b, "qwen3.attention.head_count_kv", kv_heads);
-    put_layer_numbers(&b, "qwen3.feed_forward_length", ff);
-    gguf_build_u32(&b, "qwen3.attention.key_length", 16);
-    gguf_build_f32(&b, "qwen3.attention.layer_norm_rms_epsilon", 1e-6f);
-    gguf_build_bpe(&b, "llama-bpe");
-    gguf_build_tensor(&b, "token_embd.weight", QUANT_TYPE_F32, 32, BUILD_BPE_TOKENS);
-    gguf_build_tensor(&b, "output_norm.weight", QUANT_TYPE_F32, 32, 0);
-    for (unsigned i = 0; i < LAYERS; i++) {
-        uint64_t q = (uint64_t)heads[i] * 16, kv = (uint64_t)kv_heads[i] * 16;
-        const struct {
-            const char *name;
-            uint64_t dims[2];
-        } layer[] = {
-            {"attn_norm", {32, 0}},
-            {"attn_q", {32, q}},
-            {"attn_k", {32, kv}},
-            {"attn_v", {32, kv}},
-            {"attn_output", {q, 32}},
-            {"ffn_norm", {32, 0}},
-            {"attn_q_norm", {16, 0}},
-            {"attn_k_norm", {16, 0}},
-            {"ffn_gate", {32, (uint64_t)ff[i]}},
-            {"ffn_up", {32, (uint64_t)ff[i]}},
-            {"ffn_down", {(uint64_t)ff[i], 32}},
-        };
-        for (size_t k = 0; k < sizeof layer / sizeof layer[0]; k++) {
-            char name[64];
-            (void)snprintf(name, sizeof name, "blk.%u.%s.weight", i, layer[k].name);
-            gguf_build_tensor(&b, name, QUANT_TYPE_F32, layer[k].dims[0], layer[k].dims[1]);
-        }
-    }
-    gguf_build_finish(&b, &file);
-    assert_int_equal(gguf_open_memory(&g, file.data, file.size, &eb), ERR_OK);
-    if (model_hparams_read(&h, g, &eb) != ERR_OK)
+    put_uneven_model(&b);
+    if (read_model(&b, &h, &eb) != ERR_OK)
         fail_msg("%s", eb.text);
     for (unsigned i = 0; i < LAYERS; i++) {
-        assert_int_equal(h.layer[i].n_heads, heads[i]);
-        assert_int_equal(h.layer[i].n_kv_heads, kv_heads[i]);
-        assert_int_equal(h.layer[i].n_ff, ff[i]);
+        assert_int_equal(h.layer[i].n_heads, uneven_heads[i]);
+        assert_int_equal(h.layer[i].n_kv_heads, uneven_kv_heads[i]);
+        assert_int_equal(h.layer[i].n_ff, uneven_ff[i]);
     }
     assert_int_equal(h.n_heads_max, 6);
     assert_int_equal(h.n_kv_heads_max, 2);
     assert_int_equal(h.n_ff_max, 96);
-    gguf_close(g);
-    buf_fini(&file);
     gguf_build_fini(&b);
 }
 
