@@ -38,6 +38,11 @@ add_executable(write_tiny_model unit/engine/write_tiny_model.c unit/engine/tiny_
 target_link_libraries(write_tiny_model PRIVATE cloister_common m)
 cloister_target(write_tiny_model)
 
+# Not a test: `synthetic_model FILE` writes a model of any shape and type to measure.
+add_executable(synthetic_model bench/synthetic_model.c)
+target_link_libraries(synthetic_model PRIVATE cloister_gguf_build cloister_kernels m)
+cloister_target(synthetic_model)
+
 find_package(Python3 COMPONENTS Interpreter REQUIRED)
 add_test(NAME engine_cli
   COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_cli.py

@@ -171,9 +171,9 @@ void gguf_build_finish(const struct gguf_build *b, struct buf *ret)
 
 /* --- whole vocabularies and models --- */
 
-/* GPT-2's alphabet, from its definition and not from the code under test: the bytes that are
- * visible stand for themselves, the others for U+0100 on, in order. */
-static void alphabet(char ret[256][4])
+/* From its definition and not from the code under test: the bytes that are visible stand for
+ * themselves, the others for U+0100 on, in order. */
+void gguf_build_alphabet(char ret_texts[256][4])
 {
     unsigned next = 0x100;
     for (unsigned byte = 0; byte < 256; byte++) {
@@ -181,9 +181,9 @@ static void alphabet(char ret[256][4])
                        (byte >= 0xae && byte <= 0xff);
         unsigned point = visible ? byte : next++;
         if (point < 0x80)
-            (void)snprintf(ret[byte], 4, "%c", (int)point);
+            (void)snprintf(ret_texts[byte], 4, "%c", (int)point);
         else
-            (void)snprintf(ret[byte], 4, "%c%c", (int)(0xc0 | point >> 6),
+            (void)snprintf(ret_texts[byte], 4, "%c%c", (int)(0xc0 | point >> 6),
                            (int)(0x80 | (point & 0x3f)));
     }
 }
@@ -200,7 +200,7 @@ void gguf_build_bpe(struct gguf_build *b, const char *pre)
     char bytes[256][4];
     const char *texts[BUILD_BPE_TOKENS];
     int32_t types[BUILD_BPE_TOKENS];
-    alphabet(bytes);
+    gguf_build_alphabet(bytes);
     for (size_t i = 0; i < BUILD_BPE_TOKENS; i++) {
         texts[i] = i < 256 ? bytes[i] : words[i - 256];
         types[i] = i >= BUILD_ID_BOS ? 3 : 1;

@@ -58,6 +58,9 @@ void gguf_build_tensor_entry(struct gguf_build *b, const char *name, uint32_t n_
 /* The file. `ret` is initialised here. */
 void gguf_build_finish(const struct gguf_build *b, struct buf *ret);
 
+/* GPT-2's alphabet: what each byte is written as in a byte-level BPE vocabulary, NUL-terminated. */
+void gguf_build_alphabet(char ret_texts[256][4]);
+
 /* A byte-level BPE vocabulary: BUILD_BPE_TOKENS tokens, see the .c file. `pre` as in the file. */
 #define BUILD_BPE_TOKENS 268
 enum { /* its ids past the 256 bytes */
