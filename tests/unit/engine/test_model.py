@@ -1,4 +1,4 @@
-"""A real model: one hash however it is run, and the tokens of another engine.
+"""A real model: answers that are resumed, and the tokens of another engine.
 
     CLOISTER_TEST_MODEL=SmolLM2-135M-Instruct.Q4_1.gguf \\
         test_model.py DIRECTORY_OF_PROGRAMS VECTORS smollm2 [--short]
@@ -40,29 +40,21 @@ def generate(*args):
     return json.loads(p.stdout)
 
 
-def one_hash():
-    """A prompt of three KV pages, so that every chunk size cuts it, and 24 drawn tokens."""
+def resumed():
+    """An answer that goes on somewhere else is the same answer: 24 drawn tokens, cut anywhere."""
     prompt = "The lighthouse keeper wrote down, hour by hour, what the sea had brought: " * (
         3 if SHORT else 6)
     drawn = 6 if SHORT else 24
     base = ["--raw", "--prompt", prompt, "--max-tokens", str(drawn), "--temperature", "0.7", "--top-p",
             "0.9", "--seed", "3", "--ignore-end"]
     want = generate(*base)
-    rows = [["--threads", "1"], ["--threads", "2"], ["--chunk", "1"], ["--chunk", "17"],
-            ["--chunk", "512"], ["--beside", "7"], ["--beside", "7", "--chunk", "17"],
-            ["--isa", "scalar"], ["--isa", "avx2"], ["--isa", "avx512"]]
-    rows += [["--resume-ids", " ".join(map(str, want["ids"][:n]))] for n in
-             ((drawn,) if SHORT else (1, 11, 23, 24))]
     failed = 0
-    for row in rows:
-        p = run(*base, *row)
-        if p.returncode == 1 and "this machine lacks" in p.stderr:
-            print("%-40s not on this machine" % " ".join(row))
-            continue
-        same = p.returncode == 0 and (json.loads(p.stdout)["logits_sha256"] ==
-                                      want["logits_sha256"])
+    for count in (drawn,) if SHORT else (1, 11, 23, 24):
+        got = generate(*base, "--resume-ids", " ".join(map(str, want["ids"][:count])))
+        same = (got["logits_sha256"] == want["logits_sha256"] and
+                got["ids"] == want["ids"][count:])
         failed += not same
-        print("%-40s %s" % (" ".join(row)[:40], "the same" if same else "DIFFERENT"))
+        print("resumed behind %-2d tokens: %s" % (count, "the same" if same else "DIFFERENT"))
     return failed
 
 
@@ -103,4 +95,4 @@ def greedy_tokens():
 if not MODEL:
     print(VARIABLE + " is not set: no model to run")
     sys.exit(77)
-sys.exit(1 if one_hash() + greedy_tokens() else 0)
+sys.exit(1 if resumed() + greedy_tokens() else 0)
