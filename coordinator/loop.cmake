@@ -8,6 +8,8 @@ add_library(cloister_coordinator STATIC
   loop_inbox.c
   loop_prepare.c
   loop_restore.c
+  repair.c
+  repair_fold.c
   settings.c)
 target_link_libraries(cloister_coordinator PUBLIC cloister_core cloister_ledger cloister_store
                       cloister_proto cloister_transport cloister_config cloister_common

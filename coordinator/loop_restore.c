@@ -124,6 +124,16 @@ static bool restore_visit(void *arg, const uint8_t *key, size_t key_size, struct
     return r->err == ERR_OK;
 }
 
+/* All that a start reads here follows from the ledger, so there is a way on. */
+static void way_on_add(struct errbuf *eb)
+{
+    struct errbuf fault = *eb;
+    (void)err_set(eb, ERR_CORRUPT,
+                  "%.330s; `cloister-coordinator --check-store` says what can be mended from the "
+                  "ledger, --repair does it",
+                  fault.text);
+}
+
 enum err restore_core(struct store *store, const struct ledger *ledger,
                       const struct core_config *config, uint64_t boot_epoch, uint64_t mono_ns,
                       uint64_t wall_ns, struct core **ret_core, uint64_t *ret_jobs,
@@ -150,6 +160,8 @@ enum err restore_core(struct store *store, const struct ledger *ledger,
         err = core_restore_end(r.core, mono_ns, wall_ns, boot_epoch, ledger_size(ledger), eb);
     arena_fini(&r.arena);
     if (err != ERR_OK) {
+        if (err == ERR_CORRUPT)
+            way_on_add(eb);
         core_free(r.core);
         return err;
     }

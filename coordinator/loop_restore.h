@@ -15,7 +15,8 @@ enum err restore_boot(struct store *store, struct ledger *ledger, const char *no
                       const struct crypto_key *key, uint64_t mono_ns, uint64_t wall_ns,
                       uint64_t *ret_boot_epoch, struct errbuf *eb);
 
-/* `config` is borrowed by the core. ERR_CORRUPT names the record that does not fit. */
+/* `config` is borrowed by the core. ERR_CORRUPT names the record that does not fit, and
+ * the way on (repair.h). */
 enum err restore_core(struct store *store, const struct ledger *ledger,
                       const struct core_config *config, uint64_t boot_epoch, uint64_t mono_ns,
                       uint64_t wall_ns, struct core **ret_core, uint64_t *ret_jobs,

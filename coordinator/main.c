@@ -7,6 +7,7 @@
 #include "common/program.h"
 #include "common/version.h"
 #include "coordinator/loop.h"
+#include "coordinator/repair.h"
 #include "coordinator/settings.h"
 #include "coordinator/store/store_fault.h"
 
@@ -16,29 +17,40 @@ enum { STATUS_STORAGE = 3, STATUS_STUCK = 4 };
 
 struct command_line {
     const char *listen, *data, *name;
+    bool check_store, repair;
 };
 
 #define LINE(field) offsetof(struct command_line, field)
 
-static const struct flag flags[] = {{.name = "listen",
-                                     .letter = 'l',
-                                     .type = FLAG_TEXT,
-                                     .argument = "URL",
-                                     .offset = LINE(listen),
-                                     .help = "tcp://HOST:PORT or tls+tcp://HOST:PORT."},
-                                    {.name = "data",
-                                     .letter = 'd',
-                                     .type = FLAG_TEXT,
-                                     .argument = "DIR",
-                                     .offset = LINE(data),
-                                     .help = "Where the store and the key are."},
-                                    {.name = "name",
-                                     .letter = 'n',
-                                     .type = FLAG_TEXT,
-                                     .argument = "NAME",
-                                     .offset = LINE(name),
-                                     .help = "The coordinator's name."},
-                                    {0}};
+static const struct flag flags[] = {
+    {.name = "listen",
+     .letter = 'l',
+     .type = FLAG_TEXT,
+     .argument = "URL",
+     .offset = LINE(listen),
+     .help = "tcp://HOST:PORT or tls+tcp://HOST:PORT."},
+    {.name = "data",
+     .letter = 'd',
+     .type = FLAG_TEXT,
+     .argument = "DIR",
+     .offset = LINE(data),
+     .help = "Where the store and the key are."},
+    {.name = "name",
+     .letter = 'n',
+     .type = FLAG_TEXT,
+     .argument = "NAME",
+     .offset = LINE(name),
+     .help = "The coordinator's name."},
+    {.name = "check-store",
+     .type = FLAG_SWITCH,
+     .offset = LINE(check_store),
+     .help = "Says what stored is damaged and what --repair would do, and ends."},
+    {.name = "repair",
+     .type = FLAG_SWITCH,
+     .offset = LINE(repair),
+     .help = "Makes what is damaged again from the ledger, which "
+             "must be whole, and ends."},
+    {0}};
 
 static const struct program program = {
     .name = "cloister-coordinator",
@@ -46,14 +58,35 @@ static const struct program program = {
     .summary = "Takes jobs, gives them to workers, keeps the ledger. Without a configuration it "
                "listens on\nloopback and lets any local key in.",
     .statuses =
-        "Exit status: 0 stopped by a signal; 1 could not start; 2 wrong usage or "
+        "Exit status: 0 stopped by a signal; 1 could not start, or found damage; 2 wrong usage or "
         "configuration;\n3 storage failed while it ran, again and again or so that it could not "
         "be opened;\n4 the store is well and refuses each time what has to be stored next.",
     .flags = flags,
     .print_example = settings_print_example,
 };
 
-static int coordinator_run(struct settings *s, const struct program_options *options)
+/* 0: whole, or mended; 1: damaged, or not to be mended. */
+static int store_mend(const struct loop_config *config, bool repair, struct errbuf *eb,
+                      enum err *ret_err)
+{
+    struct repair_result result;
+    *ret_err = repair_run(config, repair, stdout, &result, eb);
+    if (*ret_err != ERR_OK)
+        return PROGRAM_STATUS_FAILED;
+    if (result.damaged == 0 && result.restored == 0)
+        printf("nothing is damaged\n");
+    else
+        printf("%llu damaged, %llu made again from the ledger, %llu jobs end by it%s\n",
+               (unsigned long long)result.damaged, (unsigned long long)result.restored,
+               (unsigned long long)result.ended,
+               repair ? "" : "; nothing was changed, --repair does it");
+    bool mended = repair || (result.damaged == 0 && result.restored == 0);
+    int status = program_finish_output(&program);
+    return status != PROGRAM_STATUS_OK || mended ? status : PROGRAM_STATUS_FAILED;
+}
+
+static int coordinator_run(struct settings *s, const struct program_options *options,
+                           const struct command_line *line)
 {
     struct errbuf eb = {{0}};
     struct crypto_key *key = NULL;
@@ -81,6 +114,10 @@ static int coordinator_run(struct settings *s, const struct program_options *opt
     config.key = key;
     crypto_key_public(key, config.core.public_key);
     crypto_random(&config.core.tree_seed, sizeof config.core.tree_seed);
+    if (line->check_store || line->repair) {
+        status = store_mend(&config, line->repair, &eb, &err);
+        goto out;
+    }
     const char *place = settings_checkpoint_place(s);
     if (place != NULL)
         log_warn(
@@ -122,7 +159,7 @@ int main(int argc, char **argv)
     if (settings_read(&settings, options.config, line.listen, line.data, line.name, &eb) != ERR_OK)
         return program_fail(&program, PROGRAM_STATUS_USAGE, "%s", eb.text);
     program_log(&program, &options, (enum log_level)settings.log_level);
-    status = coordinator_run(&settings, &options);
+    status = coordinator_run(&settings, &options, &line);
     settings_fini(&settings);
     return status;
 }

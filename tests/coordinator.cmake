@@ -27,8 +27,12 @@ add_test(NAME coordinator_example_config
           -DEXAMPLE=${PROJECT_SOURCE_DIR}/deploy/examples/coordinator.cfg
           -P ${CMAKE_CURRENT_SOURCE_DIR}/unit/core/example_config.cmake)
 
-cloister_unit_test(loop_store SOURCES unit/core/test_loop_store.c
-                   LIBS cloister_core_test cloister_store_test cloister_coordinator)
+add_library(cloister_stored_test STATIC unit/core/stored_test.c)
+target_link_libraries(cloister_stored_test PUBLIC cloister_core_test cloister_store_test
+                      cloister_coordinator)
+cloister_target(cloister_stored_test)
+cloister_unit_test(loop_store SOURCES unit/core/test_loop_store.c LIBS cloister_stored_test)
+cloister_unit_test(repair SOURCES unit/core/test_repair.c LIBS cloister_stored_test)
 
 cloister_unit_test(loop_inbox SOURCES unit/core/test_loop_inbox.c LIBS cloister_coordinator)
 cloister_unit_test(loop_failures SOURCES unit/core/test_loop_failures.c

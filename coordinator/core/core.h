@@ -222,6 +222,11 @@ enum err core_restore_learned(struct core *c, const struct record_learned *recor
 enum err core_restore_end(struct core *c, uint64_t mono_ns, uint64_t wall_ns, uint64_t boot_epoch,
                           uint64_t ledger_size, struct errbuf *eb);
 
+/* Of the table in ledger_rules.c; every record of a job's end says it. */
+#define LEDGER_POLICY_ID 1u
+/* Prompt tokens that a record of a job's end makes its tenant owe: what balance and usage count. */
+uint64_t core_ledger_prompt_billable(const struct record_ledger *record);
+
 void core_step(struct core *c, const struct core_event *event, struct core_effects *effects);
 
 /* The challenge given to a session that has said its first Hello; false where there is none. */

@@ -114,3 +114,10 @@ void ledger_finish(struct core *c, struct core_job *j, struct core_effects *fx)
     u->row.computed_tokens += j->computed_tokens;
     usage_touch(c, u);
 }
+
+uint64_t core_ledger_prompt_billable(const struct record_ledger *r)
+{
+    bool computed = r->prompt_tokens > 0 || r->completion_delivered > 0;
+    const struct ledger_rule *rule = ledger_rule_for((enum wire_job_state)r->outcome, computed);
+    return rule != NULL && rule->bill_prompt && r->kind == rule->kind ? r->prompt_tokens : 0;
+}

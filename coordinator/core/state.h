@@ -592,7 +592,6 @@ void explain_step(struct core *c, const struct core_event *event, struct core_se
 void explain_free(struct core *c);
 
 /* ---- ledger_rules.c ---- */
-#define LEDGER_POLICY_ID 1u
 struct ledger_rule {
     enum wire_job_state outcome;
     bool computed; /* the prompt was computed, or tokens were delivered */

@@ -398,6 +398,37 @@ enum err store_scan_keys(struct store_txn *txn, enum store_table table, const vo
     return e;
 }
 
+struct scan_rows {
+    const struct store *store;
+    enum store_table table;
+    store_visit_row_fn *visit;
+    void *arg;
+};
+
+static bool scan_rows_visit(void *arg, struct store_value key, struct store_value sealed)
+{
+    const struct scan_rows *scan = arg;
+    struct errbuf why = {{0}};
+    struct store_row row = {.key = key.data, .key_size = key.size, .raw = sealed, .why = why.text};
+    row.err = unseal(scan->store, scan->table, key, sealed, &row.value, &why);
+    return scan->visit(scan->arg, &row);
+}
+
+enum err store_scan_rows(struct store_txn *txn, enum store_table table, store_visit_row_fn *visit,
+                         void *arg, struct errbuf *eb)
+{
+    struct scan_rows scan = {txn->store, table, visit, arg};
+
+    CHECK(table >= 0 && table < STORE_TABLE_COUNT);
+    if (txn->failed != ERR_OK)
+        return err_set(eb, txn->failed, "%s", txn->why.text);
+    txn->scans++;
+    enum err e = txn->store->ops->scan(txn, table, (struct store_value){NULL, 0}, scan_rows_visit,
+                                       &scan, eb);
+    txn->scans--;
+    return e;
+}
+
 enum err store_last_key(struct store_txn *txn, enum store_table table, uint8_t *ret_key,
                         size_t *ret_key_size, struct errbuf *eb)
 {

@@ -105,6 +105,19 @@ enum err store_scan(struct store_txn *txn, enum store_table table, const void *f
 typedef bool store_visit_key_fn(void *arg, const uint8_t *key, size_t key_size);
 enum err store_scan_keys(struct store_txn *txn, enum store_table table, const void *from,
                          size_t from_size, store_visit_key_fn *visit, void *arg, struct errbuf *eb);
+/* As scan, of everything that is there: where a value is not what was stored, `err` says what is
+ * wrong with it, `why` says it in words, and `value` is empty. `raw` is what lies there, with the
+ * seal. */
+struct store_row {
+    const uint8_t *key;
+    size_t key_size;
+    struct store_value value, raw;
+    enum err err;
+    const char *why;
+};
+typedef bool store_visit_row_fn(void *arg, const struct store_row *row);
+enum err store_scan_rows(struct store_txn *txn, enum store_table table, store_visit_row_fn *visit,
+                         void *arg, struct errbuf *eb);
 /* The last key of a table: ERR_NOT_FOUND where it is empty. `ret_key` has LIMIT_STORE_KEY_BYTES. */
 enum err store_last_key(struct store_txn *txn, enum store_table table, uint8_t *ret_key,
                         size_t *ret_key_size, struct errbuf *eb);

@@ -2,12 +2,9 @@
  * Jobs and the store under them: the core with the real apply, fill and restore over a real file.
  * Answers longer than a frame, and answers whose stored tokens are damaged.
  */
-#include "tests/unit/core/core_test.h"
+#include "tests/unit/core/stored_test.h"
 
 #include "coordinator/loop_apply.h"
-#include "coordinator/loop_fill.h"
-#include "coordinator/loop_restore.h"
-#include "tests/unit/store/store_test.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,217 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct cluster {
-    struct core_test t;
-    struct store_test store;
-    struct ledger *ledger;
-    struct crypto_key *key;
-    char checkpoint[320];
-    uint64_t boot_epoch;
-};
-
-static void ledger_again(struct cluster *k)
-{
-    struct errbuf eb = {{0}};
-    struct ledger_config config = {
-        .origin = "test/ledger", .key = k->key, .checkpoint_path = k->checkpoint};
-    assert_err(ledger_open(&k->ledger, k->store.store, &config, &eb), ERR_OK, &eb);
-    assert_err(restore_boot(k->store.store, k->ledger, "test", k->key, 0, 0, &k->boot_epoch, &eb),
-               ERR_OK, &eb);
-}
-
-static void core_again(struct cluster *k)
-{
-    struct errbuf eb = {{0}};
-    uint64_t jobs;
-    assert_err(restore_core(k->store.store, k->ledger, &k->t.config, k->boot_epoch,
-                            k->t.now_ms * 1000000, 1800000000000000000u, &k->t.core, &jobs, &eb),
-               ERR_OK, &eb);
-    core_test_begin(&k->t);
-}
-
-static void cluster_open(struct cluster *k)
-{
-    memset(k, 0, sizeof *k);
-    core_test_init(&k->t);
-    store_test_open(&k->store, STORE_TEST_LMDB, 256u << 20);
-    (void)snprintf(k->checkpoint, sizeof k->checkpoint, "%s/checkpoint", k->store.dir);
-    assert_int_equal(crypto_key_new(&k->key, NULL), ERR_OK);
-    ledger_again(k);
-    core_again(k);
-}
-
-static void cluster_stop(struct cluster *k)
-{
-    core_free(k->t.core);
-    k->t.core = NULL;
-    ledger_close(k->ledger);
-    k->ledger = NULL;
-    store_close(k->store.store);
-    k->store.store = NULL;
-}
-
-static void cluster_start(struct cluster *k)
-{
-    struct store_lmdb_config config = {.path = k->store.path, .map_bytes = 256u << 20};
-    struct errbuf eb = {{0}};
-    assert_err(store_open_lmdb(&k->store.store, &config, &eb), ERR_OK, &eb);
-    ledger_again(k);
-    core_again(k);
-}
-
-static void cluster_close(struct cluster *k)
-{
-    core_test_fini(&k->t);
-    ledger_close(k->ledger);
-    crypto_key_free(k->key);
-    store_test_close(&k->store);
-}
-
-/* What the loop does at the end of a turn. */
-static void commit(struct cluster *k)
-{
-    struct errbuf eb = {{0}};
-    assert_err(apply_effects(k->store.store, k->ledger, &k->t.effects, NULL, &eb), ERR_OK, &eb);
-}
-
-/* Steps a request, commits its turn, fills its reply; the reply went through a frame. */
-static enum err ask(struct cluster *k, struct wire_request *request, struct wire_reply *ret_reply,
-                    struct fill_context *context, struct errbuf *eb)
-{
-    struct store_txn *txn = NULL;
-    struct buf packed, frame;
-    buf_init(&packed);
-    buf_init(&frame);
-    core_test_begin(&k->t);
-    uint64_t tag = core_test_step(&k->t, request);
-    core_test_end(&k->t);
-    for (struct core_effect *e = k->t.effects.first; e != NULL; e = e->next) {
-        if (e->kind != CORE_EFFECT_PUT_CONTENT)
-            continue;
-        assert_err(wire_job_encode(&request->submit.job, &packed, eb), ERR_OK, eb);
-        e->content = (struct wire_bytes){packed.data, packed.size};
-    }
-    commit(k);
-    *context = (struct fill_context){
-        .store = k->store.store, .ledger = k->ledger, .key = k->key, .origin = "test/ledger"};
-    struct core_effect *reply = (struct core_effect *)(uintptr_t)core_test_reply(&k->t, tag);
-    assert_non_null(reply);
-    assert_err(store_begin(k->store.store, false, &txn, eb), ERR_OK, eb);
-    enum err err = fill_reply(context, txn, reply, &k->t.arena, eb);
-    store_abort(txn);
-    if (err == ERR_OK) {
-        assert_err(wire_reply_encode(&reply->reply.reply, &frame, eb), ERR_OK, eb);
-        assert_true(frame.size <= LIMIT_FRAME_BYTES);
-        const char *copy = arena_copy(&k->t.arena, (const char *)frame.data, frame.size);
-        assert_err(wire_reply_decode(copy, frame.size, &k->t.arena, ret_reply, eb), ERR_OK, eb);
-    }
-    buf_fini(&frame);
-    buf_fini(&packed);
-    return err;
-}
-
-static struct wire_reply ask_well(struct cluster *k, struct wire_request *request)
-{
-    struct wire_reply reply = {0};
-    struct fill_context context;
-    struct errbuf eb = {{0}};
-    assert_err(ask(k, request, &reply, &context, &eb), ERR_OK, &eb);
-    if (reply.kind == WIRE_REPLY_ERROR)
-        fail_msg("%s", reply.error.text);
-    return reply;
-}
-
-/* A worker with model "m" loaded, for answers of up to 200,000 tokens. */
-static uint64_t worker_new(struct cluster *k, const char *name)
-{
-    struct wire_model_offer offer = {.name = "m",
-                                     .architecture = "",
-                                     .quantization = "",
-                                     .chat_template = "",
-                                     .context_tokens = 200000,
-                                     .weights_bytes = CORE_TEST_GB};
-    struct wire_model_status status = {.name = "m", .state = WIRE_MODEL_STATE_READY, .error = ""};
-    struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
-                                 .hello = {.role = WIRE_ROLE_WORKER,
-                                           .node = name,
-                                           .tenant = "",
-                                           .build = "",
-                                           .worker = {.models = &offer,
-                                                      .n_models = 1,
-                                                      .status = &status,
-                                                      .n_status = 1,
-                                                      .memory = {.total_bytes = 8 * CORE_TEST_GB},
-                                                      .device = "",
-                                                      .isa = ""}}};
-    hello.hello.public_key[0] = (uint8_t)name[0];
-    hello.session = core_test_ask(&k->t, &hello)->session;
-    hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
-    assert_true(core_test_ask(&k->t, &hello)->hello.established);
-    commit(k);
-    return hello.session;
-}
-
-static void submit(struct cluster *k, uint64_t client, uint8_t job, uint32_t max_tokens)
-{
-    struct wire_request request = core_test_submit(client, job, "m", max_tokens);
-    request.submit.job.sampling =
-        (struct wire_sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .seed = 7};
-    (void)ask_well(k, &request);
-}
-
-/* Token i of every answer, and what it adds to the text. */
-static int32_t token_at(uint32_t i)
-{
-    return (int32_t)(i * 2654435761u % 250000u);
-}
-
-static char text_at(uint32_t i)
-{
-    return (char)('a' + i % 23);
-}
-
-/* Tokens [first, first + n) of a job in one report. */
-static void report(struct cluster *k, uint64_t worker, uint8_t job, uint64_t epoch, uint32_t first,
-                   uint32_t n, enum wire_finish finish)
-{
-    int32_t *ids = calloc(n, sizeof *ids);
-    uint8_t *text = calloc(n, 1);
-    assert_non_null(ids);
-    assert_non_null(text);
-    for (uint32_t i = 0; i < n; i++) {
-        ids[i] = token_at(first + i);
-        text[i] = (uint8_t)text_at(first + i);
-    }
-    struct wire_lease_progress progress = {
-        .job_id = core_test_id(job),
-        .epoch = epoch,
-        .first = first,
-        .ids = ids,
-        .n_ids = n,
-        .text = {.data = text, .size = n},
-        .usage = {.prompt_tokens = 10, .prompt_computed = 10, .completion_tokens = first + n},
-        .finish = finish,
-        .error = {.text = ""}};
-    struct wire_request request = {.kind = WIRE_REQUEST_REPORT,
-                                   .session = worker,
-                                   .report = {.leases = &progress, .n_leases = 1}};
-    struct wire_reply reply = ask_well(k, &request);
-    assert_int_equal(reply.report.leases[0].next, first + n);
-    assert_false(reply.report.leases[0].fenced);
-    free(ids);
-    free(text);
-}
-
-/* Time passes with nobody there; what it led to is stored. */
-static void wait_stored(struct cluster *k, uint64_t ms)
-{
-    core_test_wait(&k->t, ms);
-    commit(k);
-}
-
 /* Page by page, as a client reads. */
-static void watch_whole(struct cluster *k, uint64_t client, uint8_t job, uint32_t tokens)
+static void watch_whole(struct stored_test *k, uint64_t client, uint8_t job, uint32_t tokens)
 {
     uint32_t at = 0;
     bool over = false;
@@ -235,12 +23,12 @@ static void watch_whole(struct cluster *k, uint64_t client, uint8_t job, uint32_
         struct wire_request watch = {.kind = WIRE_REQUEST_WATCH,
                                      .session = client,
                                      .watch = {.job_id = core_test_id(job), .first = at}};
-        struct wire_watch_reply w = ask_well(k, &watch).watch;
+        struct wire_watch_reply w = stored_test_ask(k, &watch).watch;
         assert_int_equal(w.first, at);
         assert_int_equal(w.text.size, w.n_ids);
         for (size_t i = 0; i < w.n_ids; i++, at++) {
-            assert_int_equal(w.ids[i], token_at(at));
-            assert_int_equal(w.text.data[i], text_at(at));
+            assert_int_equal(w.ids[i], stored_test_token(at));
+            assert_int_equal(w.text.data[i], stored_test_text(at));
         }
         over = w.end;
         assert_true(++pages < 20);
@@ -252,26 +40,26 @@ static void watch_whole(struct cluster *k, uint64_t client, uint8_t job, uint32_
  * one RUN, which is more than a report or a page of a watch may bring. */
 static void an_answer_longer_than_a_frame_goes_on_elsewhere(void **state)
 {
-    struct cluster k;
+    struct stored_test k;
     (void)state;
-    cluster_open(&k);
-    uint64_t worker = worker_new(&k, "w");
+    stored_test_open(&k);
+    uint64_t worker = stored_test_worker(&k, "w");
     uint64_t client = core_test_client(&k.t, "c", "", 2);
-    submit(&k, client, 1, 150000);
-    report(&k, worker, 1, 1, 0, 65536, WIRE_FINISH_UNSPECIFIED);
-    report(&k, worker, 1, 1, 65536, 30000, WIRE_FINISH_UNSPECIFIED);
+    stored_test_submit(&k, client, 1, 150000);
+    stored_test_report(&k, worker, 1, 1, 0, 65536, WIRE_FINISH_UNSPECIFIED);
+    stored_test_report(&k, worker, 1, 1, 65536, 30000, WIRE_FINISH_UNSPECIFIED);
     for (int restarts = 0; restarts < 2; restarts++) {
         if (restarts == 1) {
-            cluster_stop(&k);
-            cluster_start(&k);
-            wait_stored(&k, k.t.config.grace_ms + 1);
+            stored_test_stop(&k);
+            stored_test_start(&k);
+            stored_test_wait(&k, k.t.config.grace_ms + 1);
         } else {
-            wait_stored(&k, k.t.config.lease_ms + 1);
+            stored_test_wait(&k, k.t.config.lease_ms + 1);
         }
-        worker = worker_new(&k, restarts == 0 ? "x" : "v");
+        worker = stored_test_worker(&k, restarts == 0 ? "x" : "v");
         client = core_test_client(&k.t, "c", "", 2);
         struct wire_request pull = {.kind = WIRE_REQUEST_PULL, .session = worker};
-        struct wire_reply reply = ask_well(&k, &pull);
+        struct wire_reply reply = stored_test_ask(&k, &pull);
         assert_int_equal(reply.pull.n_commands, 1);
         const struct wire_command_run *run = &reply.pull.commands[0].run;
         assert_int_equal(run->epoch, 2 + restarts);
@@ -279,19 +67,19 @@ static void an_answer_longer_than_a_frame_goes_on_elsewhere(void **state)
         assert_int_equal(run->n_resume_ids, 95536);
         assert_int_equal(run->resume_text_bytes, 95536);
         for (uint32_t i = 0; i < run->n_resume_ids; i++)
-            assert_int_equal(run->resume_ids[i], token_at(i));
+            assert_int_equal(run->resume_ids[i], stored_test_token(i));
     }
-    report(&k, worker, 1, 3, 95536, 4464, WIRE_FINISH_UNSPECIFIED);
-    report(&k, worker, 1, 3, 100000, 50000, WIRE_FINISH_LENGTH);
+    stored_test_report(&k, worker, 1, 3, 95536, 4464, WIRE_FINISH_UNSPECIFIED);
+    stored_test_report(&k, worker, 1, 3, 100000, 50000, WIRE_FINISH_LENGTH);
     const struct core_effect *e = core_test_find(&k.t, CORE_EFFECT_LEDGER);
     assert_non_null(e);
     assert_int_equal(e->ledger.completion_delivered, 150000);
     watch_whole(&k, client, 1, 150000);
-    cluster_stop(&k);
-    cluster_start(&k);
+    stored_test_stop(&k);
+    stored_test_start(&k);
     client = core_test_client(&k.t, "c", "", 2);
     watch_whole(&k, client, 1, 150000);
-    cluster_close(&k);
+    stored_test_close(&k);
 }
 
 /* ---- the ledger ---- */
@@ -334,7 +122,7 @@ static void a_checkpoint_is_signed_for_who_reads_to_the_end(void **state)
 /* ---- damage ---- */
 
 /* Flips a bit of the stored tokens of a job, wherever its chunk lies. The store is closed. */
-static void chunk_damage(const struct cluster *k, uint8_t job, uint32_t first)
+static void chunk_damage(const struct stored_test *k, uint8_t job, uint32_t first)
 {
     char file[400];
     uint8_t key[APPLY_CHUNK_KEY_BYTES];
@@ -364,13 +152,13 @@ static void chunk_damage(const struct cluster *k, uint8_t job, uint32_t first)
     close(fd);
 }
 
-static void expect_unreadable(struct cluster *k, struct wire_request *request, uint8_t job)
+static void expect_unreadable(struct stored_test *k, struct wire_request *request, uint8_t job)
 {
     struct wire_reply reply;
     struct fill_context context;
     struct errbuf eb = {{0}};
     struct id id = core_test_id(job);
-    assert_err(ask(k, request, &reply, &context, &eb), ERR_CORRUPT, &eb);
+    assert_err(stored_test_try(k, request, &reply, &context, &eb), ERR_CORRUPT, &eb);
     assert_non_null(strstr(eb.text, "table chunk, key 0000000000000000000000000000000"));
     assert_non_null(strstr(eb.text, ": checksum is "));
     if (request->kind == WIRE_REQUEST_PULL)
@@ -380,20 +168,20 @@ static void expect_unreadable(struct cluster *k, struct wire_request *request, u
 /* Of two jobs behind some tokens one cannot be read: it fails with the place, the other goes on. */
 static void damaged_tokens_end_their_job_and_no_other(void **state)
 {
-    struct cluster k;
+    struct stored_test k;
     (void)state;
-    cluster_open(&k);
-    uint64_t worker = worker_new(&k, "w");
+    stored_test_open(&k);
+    uint64_t worker = stored_test_worker(&k, "w");
     uint64_t client = core_test_client(&k.t, "c", "", 2);
     for (uint8_t job = 1; job <= 2; job++) {
-        submit(&k, client, job, 100);
-        report(&k, worker, job, 1, 0, 40, WIRE_FINISH_UNSPECIFIED);
+        stored_test_submit(&k, client, job, 100);
+        stored_test_report(&k, worker, job, 1, 0, 40, WIRE_FINISH_UNSPECIFIED);
     }
-    cluster_stop(&k);
+    stored_test_stop(&k);
     chunk_damage(&k, 1, 0);
-    cluster_start(&k);
-    wait_stored(&k, k.t.config.grace_ms + 1);
-    worker = worker_new(&k, "v");
+    stored_test_start(&k);
+    stored_test_wait(&k, k.t.config.grace_ms + 1);
+    worker = stored_test_worker(&k, "v");
     client = core_test_client(&k.t, "c", "", 2);
     struct wire_request pull = {.kind = WIRE_REQUEST_PULL, .session = worker};
     expect_unreadable(&k, &pull, 1);
@@ -406,19 +194,19 @@ static void damaged_tokens_end_their_job_and_no_other(void **state)
     core_test_begin(&k.t);
     core_step(k.t.core, &lost, &k.t.effects);
     core_test_end(&k.t);
-    commit(&k);
+    stored_test_commit(&k);
     struct wire_job_info info = core_test_job(&k.t, client, 1);
     assert_int_equal(info.state, WIRE_JOB_STATE_FAILED);
     assert_int_equal(info.error.code, ERR_CORRUPT);
-    struct wire_reply reply = ask_well(&k, &pull);
+    struct wire_reply reply = stored_test_ask(&k, &pull);
     assert_int_equal(reply.pull.commands[0].kind, WIRE_COMMAND_RUN);
     assert_int_equal(reply.pull.commands[0].run.job_id.bytes[15], 2);
-    report(&k, worker, 2, 2, 40, 60, WIRE_FINISH_LENGTH);
+    stored_test_report(&k, worker, 2, 2, 40, 60, WIRE_FINISH_LENGTH);
     watch_whole(&k, client, 2, 100);
     struct wire_request watch = {
         .kind = WIRE_REQUEST_WATCH, .session = client, .watch = {.job_id = core_test_id(1)}};
     expect_unreadable(&k, &watch, 1);
-    cluster_close(&k);
+    stored_test_close(&k);
 }
 
 static bool count_visit(void *arg, const uint8_t *key, size_t key_size)
@@ -429,7 +217,7 @@ static bool count_visit(void *arg, const uint8_t *key, size_t key_size)
     return true;
 }
 
-static unsigned rows(struct cluster *k, enum store_table table)
+static unsigned rows(struct stored_test *k, enum store_table table)
 {
     struct errbuf eb = {{0}};
     unsigned n = 0;
@@ -443,39 +231,39 @@ static unsigned rows(struct cluster *k, enum store_table table)
  * turn that removes it, and with it every turn from then on. */
 static void damaged_tokens_can_be_removed(void **state)
 {
-    struct cluster k;
+    struct stored_test k;
     (void)state;
-    cluster_open(&k);
+    stored_test_open(&k);
     k.t.config.retain_ended_jobs = 1;
-    uint64_t worker = worker_new(&k, "w");
+    uint64_t worker = stored_test_worker(&k, "w");
     uint64_t client = core_test_client(&k.t, "c", "", 2);
-    submit(&k, client, 1, 100);
-    report(&k, worker, 1, 1, 0, 40, WIRE_FINISH_UNSPECIFIED);
-    report(&k, worker, 1, 1, 40, 60, WIRE_FINISH_LENGTH);
-    cluster_stop(&k);
+    stored_test_submit(&k, client, 1, 100);
+    stored_test_report(&k, worker, 1, 1, 0, 40, WIRE_FINISH_UNSPECIFIED);
+    stored_test_report(&k, worker, 1, 1, 40, 60, WIRE_FINISH_LENGTH);
+    stored_test_stop(&k);
     chunk_damage(&k, 1, 0);
-    cluster_start(&k);
-    worker = worker_new(&k, "w");
+    stored_test_start(&k);
+    worker = stored_test_worker(&k, "w");
     client = core_test_client(&k.t, "c", "", 2);
-    submit(&k, client, 2, 100);
+    stored_test_submit(&k, client, 2, 100);
     assert_int_equal(rows(&k, STORE_TABLE_CHUNK), 2);
-    report(&k, worker, 2, 1, 0, 100, WIRE_FINISH_LENGTH);
+    stored_test_report(&k, worker, 2, 1, 0, 100, WIRE_FINISH_LENGTH);
     k.t.now_ms += 61000; /* what has just ended is kept */
-    submit(&k, client, 3, 100);
+    stored_test_submit(&k, client, 3, 100);
     assert_int_equal(core_test_count(&k.t, CORE_EFFECT_DELETE_JOB), 1);
     assert_int_equal(rows(&k, STORE_TABLE_CHUNK), 1);
     assert_int_equal(rows(&k, STORE_TABLE_JOB), 2);
     assert_int_equal(rows(&k, STORE_TABLE_CONTENT), 2);
-    cluster_close(&k);
+    stored_test_close(&k);
 }
 
 static void what_was_learned_of_a_model_can_be_removed(void **state)
 {
     struct errbuf eb = {{0}};
-    struct cluster k;
+    struct stored_test k;
     (void)state;
-    cluster_open(&k);
-    (void)worker_new(&k, "w");
+    stored_test_open(&k);
+    (void)stored_test_worker(&k, "w");
     assert_int_equal(rows(&k, STORE_TABLE_LEARNED), 1);
     struct core_effect forget = {.kind = CORE_EFFECT_DELETE_LEARNED, .learned = {.model = "m"}};
     struct core_effects effects = {.first = &forget, .last = &forget, .n_persist = 1};
@@ -483,7 +271,7 @@ static void what_was_learned_of_a_model_can_be_removed(void **state)
         assert_err(apply_effects(k.store.store, k.ledger, &effects, NULL, &eb), ERR_OK, &eb);
         assert_int_equal(rows(&k, STORE_TABLE_LEARNED), 0);
     }
-    cluster_close(&k);
+    stored_test_close(&k);
 }
 
 int main(void)

@@ -1,0 +1,416 @@
+/*
+ * What a start refuses is mended from the ledger, and nothing else is touched. Each row damages a
+ * cluster with a job that is over, one that has some tokens, and one that waits.
+ */
+#include "coordinator/loop_apply.h"
+#include "coordinator/loop_restore.h"
+#include "coordinator/repair.h"
+#include "tests/unit/core/stored_test.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { JOB_DONE = 1, JOB_HALF = 2, JOB_WAITS = 3 };
+
+static const char tenant[] = "default";
+
+static void cluster_make(struct stored_test *k)
+{
+    stored_test_open(k);
+    uint64_t worker = stored_test_worker(k, "w");
+    uint64_t client = core_test_client(&k->t, "c", "", 2);
+    stored_test_submit(k, client, JOB_DONE, 100);
+    stored_test_report(k, worker, JOB_DONE, 1, 0, 100, WIRE_FINISH_LENGTH);
+    stored_test_submit(k, client, JOB_HALF, 100);
+    stored_test_report(k, worker, JOB_HALF, 1, 0, 40, WIRE_FINISH_UNSPECIFIED);
+    stored_test_submit(k, client, JOB_WAITS, 100);
+    struct errbuf eb = {{0}};
+    assert_err(ledger_checkpoint_sign(k->ledger, &eb), ERR_OK, &eb);
+}
+
+/* ---- damage ---- */
+
+enum what { WHAT_NOTHING, WHAT_JOB, WHAT_USAGE, WHAT_BALANCE, WHAT_LEARNED, WHAT_LEDGER };
+enum how { HOW_GARBAGE, HOW_GONE, HOW_LESS };
+
+static size_t row_key(enum what what, uint8_t job, uint8_t *ret_key, enum store_table *ret_table)
+{
+    struct id id = core_test_id(job);
+    switch (what) {
+    case WHAT_JOB:
+        *ret_table = STORE_TABLE_JOB;
+        memcpy(ret_key, id.bytes, ID_BYTES);
+        return ID_BYTES;
+    case WHAT_USAGE:
+        *ret_table = STORE_TABLE_USAGE;
+        apply_usage_key(tenant, "m", 20270115, ret_key);
+        return APPLY_USAGE_KEY_BYTES;
+    case WHAT_BALANCE:
+        *ret_table = STORE_TABLE_BALANCE;
+        memcpy(ret_key, tenant, sizeof tenant - 1);
+        return sizeof tenant - 1;
+    case WHAT_LEARNED:
+        *ret_table = STORE_TABLE_LEARNED;
+        ret_key[0] = 'm';
+        return 1;
+    case WHAT_LEDGER:
+        *ret_table = STORE_TABLE_LEDGER;
+        store_key_u64(ret_key, 2);
+        return 8;
+    case WHAT_NOTHING:
+        break;
+    }
+    return 0;
+}
+
+/* Another balance, whole: one that does not follow from the ledger. */
+static void balance_less(struct store_txn *txn)
+{
+    struct record_balance less = {.tenant = tenant, .settled_tokens = 1};
+    struct errbuf eb = {{0}};
+    struct buf packed;
+    buf_init(&packed);
+    assert_err(record_balance_encode(&less, &packed, &eb), ERR_OK, &eb);
+    assert_err(store_put(txn, STORE_TABLE_BALANCE, tenant, sizeof tenant - 1, packed.data,
+                         packed.size, &eb),
+               ERR_OK, &eb);
+    buf_fini(&packed);
+}
+
+static void row_damage(struct stored_test *k, enum what what, uint8_t job, enum how how)
+{
+    uint8_t key[LIMIT_STORE_KEY_BYTES];
+    enum store_table table;
+    struct errbuf eb = {{0}};
+    struct store_value old;
+    size_t size = row_key(what, job, key, &table);
+    if (size == 0)
+        return;
+    struct store_txn *txn = store_test_begin(k->store.store, true);
+    assert_err(store_get(txn, table, key, size, &old, &eb), ERR_OK, &eb);
+    if (how == HOW_GARBAGE)
+        assert_err(store_put(txn, table, key, size, "\377\377garbage", 9, &eb), ERR_OK, &eb);
+    else if (how == HOW_GONE)
+        assert_err(store_delete(txn, table, key, size, &eb), ERR_OK, &eb);
+    else
+        balance_less(txn);
+    store_test_commit(txn);
+}
+
+/* ---- mending ---- */
+
+static enum err repair(struct stored_test *k, bool change, struct repair_result *ret_result,
+                       char **ret_report, struct errbuf *eb)
+{
+    size_t size;
+    struct loop_config config = {.core = k->t.config,
+                                 .key = k->key,
+                                 .store_path = k->store.path,
+                                 .map_bytes = 256u << 20,
+                                 .origin = "test/ledger",
+                                 .checkpoint_path = k->checkpoint};
+    FILE *report = open_memstream(ret_report, &size);
+    assert_non_null(report);
+    config.core.node = "test";
+    memset(ret_result, 0, sizeof *ret_result);
+    enum err err = repair_run(&config, change, report, ret_result, eb);
+    (void)fclose(report);
+    return err;
+}
+
+static enum err start(struct stored_test *k, struct errbuf *eb)
+{
+    struct store_lmdb_config files = {.path = k->store.path, .map_bytes = 256u << 20};
+    struct ledger_config log = {
+        .origin = "test/ledger", .key = k->key, .checkpoint_path = k->checkpoint};
+    struct store *store = NULL;
+    struct ledger *ledger = NULL;
+    struct core *core = NULL;
+    uint64_t jobs;
+    assert_err(store_open_lmdb(&store, &files, eb), ERR_OK, eb);
+    enum err err = ledger_open(&ledger, store, &log, eb);
+    if (err == ERR_OK)
+        err = restore_core(store, ledger, &k->t.config, 9, k->t.now_ms * 1000000,
+                           1800000000000000000u, &core, &jobs, eb);
+    if (err == ERR_OK)
+        core_free(core);
+    ledger_close(ledger);
+    store_close(store);
+    return err;
+}
+
+/* The lines that were taken away lie beside the store. */
+static unsigned lines_kept(const struct stored_test *k)
+{
+    unsigned lines = 0;
+    DIR *dir = opendir(k->store.dir);
+    assert_non_null(dir);
+    for (struct dirent *d; (d = readdir(dir)) != NULL;) {
+        char path[600];
+        int c;
+        if (strstr(d->d_name, ".repair-") == NULL)
+            continue;
+        (void)snprintf(path, sizeof path, "%s/%s", k->store.dir, d->d_name);
+        FILE *f = fopen(path, "re");
+        assert_non_null(f);
+        while ((c = fgetc(f)) != EOF)
+            lines += c == '\n';
+        (void)fclose(f);
+    }
+    (void)closedir(dir);
+    return lines;
+}
+
+static void what_a_start_refuses_is_mended_from_the_ledger(void **state)
+{
+    static const struct {
+        enum what what;
+        uint8_t job;
+        enum how how;
+        bool refused; /* by a start */
+        uint64_t damaged, restored, ended;
+        enum wire_job_state states[3]; /* then; the first job's is never lost */
+        const char *said;
+    } table[] = {
+        {WHAT_NOTHING,
+         0,
+         HOW_GARBAGE,
+         false,
+         0,
+         0,
+         0,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_LEASED},
+         ""},
+        {WHAT_LEARNED,
+         0,
+         HOW_GARBAGE,
+         true,
+         1,
+         0,
+         0,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_LEASED},
+         "table learned"},
+        {WHAT_USAGE,
+         0,
+         HOW_GARBAGE,
+         true,
+         1,
+         1,
+         0,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_LEASED},
+         "usage of tenant default, model m, day 20270115"},
+        {WHAT_USAGE,
+         0,
+         HOW_GONE,
+         false,
+         0,
+         1,
+         0,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_LEASED},
+         "usage of tenant"},
+        {WHAT_BALANCE,
+         0,
+         HOW_GARBAGE,
+         true,
+         1,
+         1,
+         0,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_LEASED},
+         "balance of tenant default: summed"},
+        {WHAT_BALANCE,
+         0,
+         HOW_GONE,
+         true,
+         0,
+         1,
+         0,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_LEASED},
+         "balance of tenant"},
+        {WHAT_BALANCE,
+         0,
+         HOW_LESS,
+         true,
+         1,
+         1,
+         0,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_LEASED},
+         "0 tokens reserved and 1 owed, the ledger says"},
+        {WHAT_JOB,
+         JOB_DONE,
+         HOW_GARBAGE,
+         true,
+         1,
+         1,
+         0,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_LEASED},
+         "was over"},
+        /* An end changes its tenant's balance, and it is used today. */
+        {WHAT_JOB,
+         JOB_HALF,
+         HOW_GARBAGE,
+         true,
+         2,
+         3,
+         1,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_FAILED, WIRE_JOB_STATE_LEASED},
+         "ends as failed"},
+        {WHAT_JOB,
+         JOB_WAITS,
+         HOW_GARBAGE,
+         true,
+         2,
+         3,
+         1,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_FAILED},
+         "ends as failed"},
+        {WHAT_JOB,
+         JOB_WAITS,
+         HOW_GONE,
+         true,
+         2,
+         3,
+         1,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_FAILED},
+         "it is not there"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct stored_test k;
+        struct repair_result result;
+        struct errbuf eb = {{0}};
+        char *report = NULL;
+        cluster_make(&k);
+        row_damage(&k, table[i].what, table[i].job, table[i].how);
+        stored_test_stop(&k);
+        enum err err = start(&k, &eb);
+        if ((err == ERR_CORRUPT) != table[i].refused)
+            fail_msg("row %zu: %s", i, eb.text);
+        if (table[i].refused)
+            assert_non_null(strstr(eb.text, "--check-store"));
+
+        /* To look changes nothing. */
+        for (int looks = 0; looks < 2; looks++) {
+            assert_err(repair(&k, false, &result, &report, &eb), ERR_OK, &eb);
+            if (result.damaged != table[i].damaged || result.restored != table[i].restored ||
+                result.ended != table[i].ended || strstr(report, table[i].said) == NULL)
+                fail_msg("row %zu: %s", i, report);
+            free(report);
+        }
+        assert_int_equal(lines_kept(&k), 0);
+        assert_err(repair(&k, true, &result, &report, &eb), ERR_OK, &eb);
+        free(report);
+        assert_int_equal(lines_kept(&k), table[i].damaged);
+        assert_err(repair(&k, true, &result, &report, &eb), ERR_OK, &eb);
+        if (result.damaged != 0 || result.restored != 0)
+            fail_msg("row %zu, the second time: %s", i, report);
+        free(report);
+
+        stored_test_start(&k);
+        assert_err(ledger_verify(k.ledger, &eb), ERR_OK, &eb);
+        uint64_t client = core_test_client(&k.t, "c", "", 2);
+        for (uint8_t job = 1; job <= 3; job++) {
+            struct wire_job_info info = core_test_job(&k.t, client, job);
+            if (info.state != table[i].states[job - 1])
+                fail_msg("row %zu: job %u is %d", i, job, info.state);
+            assert_int_equal(info.reserved_tokens, 110);
+            if (info.state == WIRE_JOB_STATE_FAILED)
+                assert_non_null(strstr(info.error.text, "made again from the ledger"));
+        }
+        /* An answer that was there can be read still. */
+        struct wire_request watch = {.kind = WIRE_REQUEST_WATCH,
+                                     .session = client,
+                                     .watch = {.job_id = core_test_id(JOB_DONE)}};
+        struct wire_watch_reply w = stored_test_ask(&k, &watch).watch;
+        assert_true(w.end);
+        assert_int_equal(w.n_ids, 100);
+        stored_test_close(&k);
+    }
+}
+
+/* Not from anything: it is what everything else follows from. */
+static void a_damaged_ledger_is_never_mended(void **state)
+{
+    struct stored_test k;
+    struct repair_result result;
+    struct errbuf eb = {{0}};
+    char *report = NULL;
+    (void)state;
+    cluster_make(&k);
+    row_damage(&k, WHAT_LEDGER, 0, HOW_GARBAGE);
+    row_damage(&k, WHAT_USAGE, 0, HOW_GARBAGE);
+    stored_test_stop(&k);
+    assert_err(repair(&k, true, &result, &report, &eb), ERR_CORRUPT, &eb);
+    assert_non_null(strstr(eb.text, "nothing is repaired: restore the store from its last copy"));
+    assert_string_equal(report, "");
+    free(report);
+    struct store_lmdb_config files = {.path = k.store.path, .map_bytes = 256u << 20};
+    assert_err(store_open_lmdb(&k.store.store, &files, &eb), ERR_OK, &eb);
+    uint8_t key[APPLY_USAGE_KEY_BYTES];
+    apply_usage_key(tenant, "m", 20270115, key);
+    struct store_value value;
+    struct store_txn *txn = store_test_begin(k.store.store, false);
+    assert_err(store_get(txn, STORE_TABLE_USAGE, key, sizeof key, &value, &eb), ERR_OK, &eb);
+    assert_int_equal(value.size, 9);
+    store_abort(txn);
+    core_free(k.t.core);
+    k.t.core = NULL;
+    stored_test_close(&k);
+}
+
+/* A bit of a job's record on the disk, which the checksum finds. */
+static void a_flipped_bit_is_kept_as_it_lay_there(void **state)
+{
+    struct stored_test k;
+    struct repair_result result;
+    struct errbuf eb = {{0}};
+    char *report = NULL, file[400];
+    struct id id = core_test_id(JOB_WAITS);
+    struct stat st;
+    unsigned found = 0;
+    (void)state;
+    cluster_make(&k);
+    stored_test_stop(&k);
+    (void)snprintf(file, sizeof file, "%s/data.mdb", k.store.path);
+    int fd = open(file, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    uint8_t *bytes = malloc((size_t)st.st_size);
+    assert_non_null(bytes);
+    assert_int_equal(pread(fd, bytes, (size_t)st.st_size, 0), st.st_size);
+    for (uint8_t *at = bytes; at + 80 < bytes + st.st_size; at++) {
+        /* The key, the seal's 12 bytes, and the record, which begins with the id. */
+        if (memcmp(at, id.bytes, ID_BYTES) != 0 || at[28] != 0x0a || at[29] != ID_BYTES ||
+            memcmp(at + 30, id.bytes, ID_BYTES) != 0)
+            continue;
+        at[50] ^= 1;
+        found++;
+    }
+    assert_true(found > 0);
+    assert_int_equal(pwrite(fd, bytes, (size_t)st.st_size, 0), st.st_size);
+    free(bytes);
+    (void)close(fd);
+    assert_err(start(&k, &eb), ERR_CORRUPT, &eb);
+    assert_err(repair(&k, true, &result, &report, &eb), ERR_OK, &eb);
+    assert_non_null(strstr(report, ": checksum is "));
+    free(report);
+    assert_int_equal(result.ended, 1);
+    assert_int_equal(lines_kept(&k), 2);
+    assert_err(start(&k, &eb), ERR_OK, &eb);
+    stored_test_start(&k);
+    stored_test_close(&k);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_start_refuses_is_mended_from_the_ledger),
+        cmocka_unit_test(a_damaged_ledger_is_never_mended),
+        cmocka_unit_test(a_flipped_bit_is_kept_as_it_lay_there),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
