@@ -23,6 +23,9 @@
 #define GARBLED_MOST      3u /* answers that cannot be read, before it is an error */
 #define STALE_AT_ONCE     3u /* lost sessions that are renewed without a pause */
 #define BUSY_RETRY_MS_MIN 200u
+/* Sent again only behind a Hello: where nobody answered the session may be over, and bytes that a
+ * coordinator takes of a stranger are bytes that it has to hold for him. */
+#define LARGE_BYTES ((size_t)64 << 10)
 
 /* ---- problems ---- */
 
@@ -251,6 +254,8 @@ static enum outcome connection_attempt(struct cloister *c, struct wire_request *
         outcome = OUTCOME_ANSWERED;
     }
 out:
+    if (outcome == OUTCOME_SILENT && packed.size > LARGE_BYTES)
+        connection_forget_session(c, request->session);
     buf_fini(&packed);
     buf_fini(&reply);
     return outcome;

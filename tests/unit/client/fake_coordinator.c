@@ -316,6 +316,10 @@ static void fake_on_request(void *arg, struct transport_request *r)
     bool stale = f->faults.stale_every && f->counts.requests % f->faults.stale_every == 0;
     if (request.kind == WIRE_REQUEST_HELLO) {
         fake_hello(f, &request, &reply, signature, &text);
+    } else if (request.kind == WIRE_REQUEST_SUBMIT && f->faults.lost_submits > 0) {
+        f->faults.lost_submits--;
+        f->session = 0;
+        fake_error(&reply, ERR_UNAVAILABLE, "starting again", 0);
     } else if (request.session != f->session || stale) {
         f->session = 0;
         f->counts.stales++;

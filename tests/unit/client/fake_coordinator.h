@@ -35,6 +35,7 @@ struct fake_faults {
     unsigned garbage_every; /* each n-th request: bytes that are no reply */
     unsigned busy_submits;  /* so many Submits are told to come back later */
     uint64_t busy_retry_ms;
+    unsigned lost_submits;         /* so many Submits meet one that just lost its sessions */
     unsigned refuse_submits_with;  /* enum err for every Submit; 0: none */
     bool bad_signature;            /* cannot prove its key */
     bool never_hello;              /* refuses every Hello */

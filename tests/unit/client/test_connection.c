@@ -568,6 +568,30 @@ static void test_a_submit_that_is_refused(void **state)
     rig_close(&r);
 }
 
+/* A large one goes out again only to a coordinator that knows us. */
+static void test_a_large_submit_is_sent_again_behind_a_hello(void **state)
+{
+    (void)state;
+    static char large[100000];
+    memset(large, 'x', sizeof large - 1);
+    const struct {
+        const char *prompt;
+        unsigned stales;
+    } table[] = {{large, 0}, {"small", 1}};
+    for (size_t i = 0; i < COUNT(table); i++) {
+        struct rig r;
+        char id[CLOISTER_ID_BYTES];
+        rig_open(&r);
+        unsigned hellos = fake_counts(&r.fake).hellos;
+        fake_set_faults(&r.fake, &(struct fake_faults){.lost_submits = 1});
+        rig_submit(&r, table[i].prompt, id);
+        assert_int_equal(fake_counts(&r.fake).stales, table[i].stales);
+        assert_true(fake_counts(&r.fake).hellos > hellos);
+        assert_int_equal(fake_counts(&r.fake).jobs, 1);
+        rig_close(&r);
+    }
+}
+
 static void test_jobs_that_are_no_jobs(void **state)
 {
     (void)state;
@@ -717,6 +741,7 @@ int main(void)
         cmocka_unit_test(test_bad_arguments),
         cmocka_unit_test(test_identity_of_the_coordinator),
         cmocka_unit_test(test_a_submit_that_is_refused),
+        cmocka_unit_test(test_a_large_submit_is_sent_again_behind_a_hello),
         cmocka_unit_test(test_jobs_that_are_no_jobs),
         cmocka_unit_test(test_strays_for_ever_are_an_error),
         cmocka_unit_test(test_a_failed_job_says_why),
