@@ -22,7 +22,7 @@
 #define LOOK_AGAIN_MS     500u
 #define LAST_WORKER_MS    10000u /* dislike of the worker on which it ended badly */
 #define ROWS_MAX          LIMIT_CANDIDATES
-#define CONTEXTS_MAX      16u /* different lengths of context that one look goes down */
+#define CONTEXTS_MAX      16u /* different lengths of context in one look; the next goes on */
 
 typedef bool placement_predicate_fn(const struct core *c, const struct core_job *j,
                                     const struct core_hosting *h, struct placement_row *row);
@@ -387,12 +387,14 @@ static bool job_place(struct core *c, struct core_job *j, const struct placement
     return true;
 }
 
+/* From the longest context down, or from where the last look ended: what waits for long ones keeps
+ * nobody from short ones, however many lengths there are. */
 static void queue_place(struct core *c, struct core_model *m, struct core_effects *fx)
 {
     size_t n_hosts = tree_count(&m->hosts);
     struct placement_row *rows =
         effect_alloc(fx, n_hosts < ROWS_MAX ? n_hosts : ROWS_MAX, sizeof(struct placement_row));
-    uint32_t reach = context_below(m, UINT32_MAX);
+    uint32_t reach = m->look_reach != 0 ? m->look_reach : context_below(m, UINT32_MAX);
     struct core_job *j;
     unsigned contexts = 0;
     while (c->place_work < CORE_TURN_WORK_MAX && contexts < CONTEXTS_MAX &&
@@ -403,6 +405,7 @@ static void queue_place(struct core *c, struct core_model *m, struct core_effect
             contexts++;
         }
     }
+    m->look_reach = contexts == CONTEXTS_MAX && queue_first_within(m, reach) != NULL ? reach : 0;
 }
 
 void placement_run(struct core *c, struct core_model *m, struct core_effects *fx)
@@ -422,7 +425,7 @@ void placement_run(struct core *c, struct core_model *m, struct core_effects *fx
     queue_place(c, m, fx);
     /* Costs, retries and residencies change with time alone. A full turn goes on in the next one.
      */
-    bool is_full = c->place_work >= CORE_TURN_WORK_MAX;
+    bool is_full = c->place_work >= CORE_TURN_WORK_MAX || m->look_reach != 0;
     if (tree_count(&m->queue) > 0)
         timer_set(c, &m->timer, CORE_TIMER_MODEL, c->now_ms + (is_full ? 0 : LOOK_AGAIN_MS));
 }

@@ -210,6 +210,7 @@ struct core_model {
     bool place_dirty; /* its queue is to be looked at when the turn ends */
     struct core_model *next_place;
     struct core_timer timer; /* to look again: a residency or a retry is over */
+    uint32_t look_reach;     /* the context where the next look goes on; 0: with the longest */
 };
 
 struct core_session;

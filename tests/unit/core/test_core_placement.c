@@ -1,6 +1,7 @@
 /* Which worker gets a job: time, memory, loads, files. */
 #include "tests/unit/core/core_test.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void the_worker_that_answers_first_is_chosen(void **state)
@@ -401,6 +402,43 @@ static void a_job_waits_only_for_those_that_can_take_it(void **state)
     core_test_fini(&t);
 }
 
+/* Each length of context has a worker that is full and a job that waits for it; the shortest has
+ * room. More lengths than one look goes down must not hide it. */
+static void many_lengths_of_context_hide_no_worker(void **state)
+{
+    enum { LENGTHS = 40 };
+    struct core_test t;
+    char name[16];
+    (void)state;
+    core_test_init(&t);
+    t.config.worker_leases_max = 1;
+    core_test_open(&t);
+    for (uint8_t i = 0; i < LENGTHS; i++) {
+        (void)snprintf(name, sizeof name, "w%02u", i);
+        struct core_test_worker w = {.name = name,
+                                     .key = (uint8_t)(100 + i),
+                                     .total_bytes = 8 * CORE_TEST_GB,
+                                     .models = {"m"},
+                                     .weights_bytes = {CORE_TEST_GB},
+                                     .ready = {true},
+                                     .context_tokens = 100u * (LENGTHS - i)};
+        (void)core_test_worker(&t, &w);
+    }
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    for (uint8_t i = 0; i < 2 * (LENGTHS - 1); i++) {
+        uint8_t length = i % (LENGTHS - 1);
+        assert_int_equal(core_test_submit_ask(&t, client, i, "m", 100u * (LENGTHS - length) - 10),
+                         ERR_OK);
+        (void)snprintf(name, sizeof name, "w%02u", length);
+        assert_string_equal(core_test_job(&t, client, i).worker, i < LENGTHS - 1 ? name : "");
+    }
+    assert_int_equal(core_test_submit_ask(&t, client, 200, "m", 20), ERR_OK);
+    core_test_wait(&t, 1); /* looks follow one another at once */
+    (void)snprintf(name, sizeof name, "w%02u", LENGTHS - 1);
+    assert_string_equal(core_test_job(&t, client, 200).worker, name);
+    core_test_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -415,6 +453,7 @@ int main(void)
         cmocka_unit_test(one_name_is_one_file),
         cmocka_unit_test(a_name_moves_to_a_file_that_was_offered_before),
         cmocka_unit_test(a_job_waits_only_for_those_that_can_take_it),
+        cmocka_unit_test(many_lengths_of_context_hide_no_worker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
