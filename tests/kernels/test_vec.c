@@ -150,6 +150,46 @@ static void test_fields_agree(void **state)
     }
 }
 
+/* Lanes that are no number, infinite and 0 of both signs among them: the greatest of two is the
+ * second one where nothing is greater. */
+static void test_trees_agree(void **state)
+{
+    (void)state;
+    struct fixture_random r = {45};
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 0.0f, -0.0f};
+    for (int round = 0; round < ROUNDS; round++) {
+        float in[2][16];
+        float expected[16];
+        float sum[16];
+        float max[16];
+        fixture_floats(&r, in[0], 16);
+        fixture_floats(&r, in[1], 16);
+        memcpy(sum, in[0], sizeof sum);
+        for (int i = 0; i < 32 && round % 2 == 0; i++) {
+            if (fixture_below(&r, 4) == 0)
+                in[i / 16][i % 16] = odd[fixture_below(&r, 5)];
+        }
+        memcpy(max, in[0], sizeof max);
+        for (int i = 0; i < 16; i++)
+            expected[i] = in[0][i] > in[1][i] ? in[0][i] : in[1][i];
+        for (int half = 8; half > 0; half /= 2) {
+            for (int i = 0; i < half; i++) {
+                sum[i] = sum[i] + sum[i + half];
+                max[i] = max[i] > max[i + half] ? max[i] : max[i + half];
+            }
+        }
+        for (struct named_probe *p = probes; p->probe != NULL; p++) {
+            float actual[16];
+            float got[2];
+            p->probe->trees(in[0], in[1], actual, &got[0], &got[1]);
+            fixture_same("the greater of two", p->name, expected, actual, 16);
+            fixture_same("the greatest of 16", p->name, max, &got[1], 1);
+            if (round % 2 != 0)
+                fixture_same("sum of 16", p->name, sum, &got[0], 1);
+        }
+    }
+}
+
 static void test_arithmetic_and_conversions_agree(void **state)
 {
     (void)state;
@@ -217,6 +257,7 @@ int main(void)
         cmocka_unit_test(test_unsigned_products_agree),
         cmocka_unit_test(test_signed_products_agree),
         cmocka_unit_test(test_fields_agree),
+        cmocka_unit_test(test_trees_agree),
         cmocka_unit_test(test_arithmetic_and_conversions_agree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,6 +19,18 @@ static void probe_arithmetic(const float *a, const float *b, const float *c, flo
     }
 }
 
+static void probe_trees(const float *lanes, const float *others, float *ret_max, float *ret_sum16,
+                        float *ret_max16)
+{
+    vec_f v[PROBE_HALVES];
+    for (int h = 0; h < PROBE_HALVES; h++) {
+        v[h] = vec_f_load(lanes + h * VEC_LANES);
+        vec_f_store(ret_max + h * VEC_LANES, vec_f_max(v[h], vec_f_load(others + h * VEC_LANES)));
+    }
+    *ret_sum16 = vec_f_sum16(v);
+    *ret_max16 = vec_f_max16(v);
+}
+
 static void probe_convert(const uint16_t *halves, const int8_t *bytes, const float *floats,
                           float *ret_half, float *ret_bfloat, float *ret_i8, float *ret_u8,
                           float *ret_set, uint16_t *ret_halves)
@@ -125,5 +137,5 @@ static void probe_fields(const uint8_t *bytes, const int8_t *table, uint8_t (*re
     }
 }
 
-const struct vec_probe PROBE = {probe_arithmetic, probe_convert,    probe_dot,
+const struct vec_probe PROBE = {probe_arithmetic, probe_trees,      probe_convert, probe_dot,
                                 probe_dot_halves, probe_dot_signed, probe_fields};

@@ -8,6 +8,8 @@
 struct vec_probe {
     void (*arithmetic)(const float a[16], const float b[16], const float c[16], float ret_sum[16],
                        float ret_product[16], float ret_fma[16]);
+    void (*trees)(const float lanes[16], const float others[16], float ret_max[16],
+                  float *ret_sum16, float *ret_max16);
     void (*convert)(const uint16_t halves[16], const int8_t bytes[16], const float floats[16],
                     float ret_half[16], float ret_bfloat[16], float ret_i8[16], float ret_u8[16],
                     float ret_set[16], uint16_t ret_halves[16]);

@@ -131,33 +131,39 @@ VEC_INLINE void body_strip_expand(const enum body_source source, const struct bo
  * and scores that are no number weigh 0. */
 static void body_softmax(struct kernel_query *query, float softcap)
 {
+    enum { HALF = BODY_VECS / 2 };
     const float minus_infinity = -half_bits_float(0x7f800000u);
-    const int begin = (int)query->begin;
-    const int end = (int)query->end;
     float *restrict s = query->scores;
     if (softcap > 0.0f) {
         for (int j = 0; j < 32; j++)
             s[j] = softcap * nm_tanh(s[j] / softcap);
     }
-    for (int j = 0; j < 32; j++) {
-        float kept = s[j] == s[j] ? s[j] : minus_infinity;
-        s[j] = j >= begin && j < end ? kept : minus_infinity;
+    if (query->begin > 0 || query->end < 32) {
+        const int begin = (int)query->begin;
+        const int end = (int)query->end;
+        for (int j = 0; j < 32; j++)
+            s[j] = j >= begin && j < end ? s[j] : minus_infinity;
     }
-    float t[16];
-    for (int j = 0; j < 16; j++)
-        t[j] = s[j] > s[j + 16] ? s[j] : s[j + 16];
-    for (int half = 8; half > 0; half /= 2) {
-        for (int j = 0; j < half; j++)
-            t[j] = t[j] > t[j + half] ? t[j] : t[j + half];
+    vec_f t[HALF];
+    BODY_UNROLL
+    for (int v = 0; v < HALF; v++) {
+        const vec_f none = vec_f_set(minus_infinity); /* takes the place of what is no number */
+        float *low = s + v * VEC_LANES;
+        vec_f a = vec_f_max(vec_f_load(low), none);
+        vec_f b = vec_f_max(vec_f_load(low + 16), none);
+        vec_f_store(low, a);
+        vec_f_store(low + 16, b);
+        t[v] = vec_f_max(a, b);
     }
-    const float max = t[0];
+    const float max = vec_f_max16(t);
     for (int j = 0; j < 32; j++)
         s[j] = nm_exp(s[j] - max);
     /* Weights are never -0, so adding those of masked lanes changes nothing. */
-    for (int j = 0; j < 16; j++)
-        t[j] = s[j] + s[j + 16];
+    BODY_UNROLL
+    for (int v = 0; v < HALF; v++)
+        t[v] = vec_f_add(vec_f_load(s + v * VEC_LANES), vec_f_load(s + 16 + v * VEC_LANES));
     query->max = max;
-    query->sum = sum_lane_tree(t, 16);
+    query->sum = vec_f_sum16(t);
 }
 
 /* Weighted values of up to VEC_QUERIES_MAX queries over one strip. A slot outside a query's range

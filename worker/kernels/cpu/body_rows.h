@@ -62,12 +62,16 @@ static float body_norm_factor(const float *x, uint32_t cols, float eps)
             acc[v] = vec_f_fma(xv, xv, acc[v]);
         }
     }
-    float lanes[16];
-    for (int v = 0; v < VECS; v++)
-        vec_f_store(lanes + v * VEC_LANES, acc[v]);
-    for (; k < cols; k++)
-        lanes[k % 16] = fmaf(x[k], x[k], lanes[k % 16]);
-    float mean = sum_lane_tree(lanes, 16) / (float)cols;
+    if (k < cols) {
+        float lanes[16];
+        for (int v = 0; v < VECS; v++)
+            vec_f_store(lanes + v * VEC_LANES, acc[v]);
+        for (; k < cols; k++)
+            lanes[k % 16] = fmaf(x[k], x[k], lanes[k % 16]);
+        for (int v = 0; v < VECS; v++)
+            acc[v] = vec_f_load(lanes + v * VEC_LANES);
+    }
+    float mean = vec_f_sum16(acc) / (float)cols;
     return 1.0f / sqrtf(mean + eps);
 }
 

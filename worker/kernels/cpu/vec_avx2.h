@@ -63,6 +63,29 @@ VEC_INLINE vec_f vec_f_fma(vec_f a, vec_f b, vec_f c)
     return _mm256_fmadd_ps(a, b, c);
 }
 
+/* a > b ? a : b: b where either is no number. */
+VEC_INLINE vec_f vec_f_max(vec_f a, vec_f b)
+{
+    return _mm256_max_ps(a, b);
+}
+
+/* Of 16 lanes, in 16 / VEC_LANES vectors: lane i takes lane i + 8, then i + 4, i + 2, i + 1. */
+VEC_INLINE float vec_f_sum16(const vec_f *v)
+{
+    __m256 t = _mm256_add_ps(v[0], v[1]);
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+
+VEC_INLINE float vec_f_max16(const vec_f *v)
+{
+    __m256 t = _mm256_max_ps(v[0], v[1]);
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+
 VEC_INLINE vec_f vec_f_from_i(vec_i x)
 {
     return _mm256_cvtepi32_ps(x);

@@ -51,6 +51,29 @@ VEC_INLINE vec_f vec_f_fma(vec_f a, vec_f b, vec_f c)
     return _mm512_fmadd_ps(a, b, c);
 }
 
+VEC_INLINE vec_f vec_f_max(vec_f a, vec_f b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+VEC_INLINE float vec_f_sum16(const vec_f *v)
+{
+    __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(*v), 1));
+    __m256 t = _mm256_add_ps(_mm512_castps512_ps256(*v), high);
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+
+VEC_INLINE float vec_f_max16(const vec_f *v)
+{
+    __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(*v), 1));
+    __m256 t = _mm256_max_ps(_mm512_castps512_ps256(*v), high);
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+
 VEC_INLINE vec_f vec_f_from_i(vec_i x)
 {
     return _mm512_cvtepi32_ps(x);

@@ -69,6 +69,33 @@ VEC_INLINE vec_f vec_f_fma(vec_f a, vec_f b, vec_f c)
     return c;
 }
 
+VEC_INLINE vec_f vec_f_max(vec_f a, vec_f b)
+{
+    vec_f r;
+    VEC_EACH(i) r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+    return r;
+}
+
+VEC_INLINE float vec_f_sum16(const vec_f *v)
+{
+    vec_f t = *v;
+    for (int half = 8; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++)
+            t.v[i] = t.v[i] + t.v[i + half];
+    }
+    return t.v[0];
+}
+
+VEC_INLINE float vec_f_max16(const vec_f *v)
+{
+    vec_f t = *v;
+    for (int half = 8; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++)
+            t.v[i] = t.v[i] > t.v[i + half] ? t.v[i] : t.v[i + half];
+    }
+    return t.v[0];
+}
+
 VEC_INLINE vec_f vec_f_from_i(vec_i x)
 {
     vec_f r;
