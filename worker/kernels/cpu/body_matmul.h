@@ -186,24 +186,22 @@ VEC_INLINE void body_store(const struct kernel_matmul *m, uint32_t panel, uint32
 {
     uint32_t first = panel * PANEL_ROWS;
     uint32_t n = m->rows - first < PANEL_ROWS ? m->rows - first : PANEL_ROWS;
-    float *restrict out = m->out + (size_t)x_row * m->out_stride + first;
-    const float *restrict bias = m->bias != NULL ? m->bias + first : NULL;
-    float y[PANEL_ROWS];
-    memcpy(y, sums, sizeof y);
+    float *out = m->out + (size_t)x_row * m->out_stride + first;
+    const float *bias = m->bias != NULL ? m->bias + first : NULL;
     if (n == PANEL_ROWS) {
-        if (bias != NULL) {
-            for (uint32_t r = 0; r < PANEL_ROWS; r++)
-                y[r] = y[r] + bias[r];
+        BODY_UNROLL
+        for (int h = 0; h < BODY_HALVES; h++) {
+            vec_f y = vec_f_load(sums + h * VEC_LANES);
+            if (bias != NULL)
+                y = vec_f_add(y, vec_f_load(bias + h * VEC_LANES));
+            if (m->accumulate)
+                y = vec_f_add(vec_f_load(out + h * VEC_LANES), y);
+            vec_f_store(out + h * VEC_LANES, y);
         }
-        if (m->accumulate) {
-            for (uint32_t r = 0; r < PANEL_ROWS; r++)
-                y[r] = out[r] + y[r];
-        }
-        memcpy(out, y, sizeof y);
         return;
     }
     for (uint32_t r = 0; r < n; r++) {
-        float result = bias != NULL ? y[r] + bias[r] : y[r];
+        float result = bias != NULL ? sums[r] + bias[r] : sums[r];
         out[r] = m->accumulate ? out[r] + result : result;
     }
 }
@@ -408,6 +406,17 @@ VEC_INLINE void body_fetch(const struct body_ahead *ahead, uint32_t part, uint32
     }
 }
 
+/* Where a tile's results of some columns go, which is written once all leaves are done. */
+VEC_INLINE void body_fetch_out(const struct kernel_matmul *m, const struct body_tile *tile,
+                               uint32_t i, uint32_t cols)
+{
+    for (uint32_t c = i; c < i + cols; c++) {
+        const float *out = m->out + (size_t)(tile->first + c) * m->out_stride;
+        for (uint32_t p = 0; p < tile->panels; p++)
+            __builtin_prefetch(out + (size_t)(tile->panel + p) * PANEL_ROWS, 1, 2);
+    }
+}
+
 /* sums[panel][column][16] of the tile take up blocks block .. block + blocks - 1, a leaf, or begin
  * with it. */
 static void body_tile_leaf(const struct kernel_matmul *m, const struct body_passage *passage,
@@ -427,6 +436,8 @@ static void body_tile_leaf(const struct kernel_matmul *m, const struct body_pass
         const size_t row = tile->first + i;
         const int8_t *q = m->x.q + row * m->x.q_stride + (size_t)block * QUANT_BLOCK_ITEMS;
         body_fetch(ahead, i / VEC_COLS_MAX, parts);
+        if (block + blocks == m->blocks)
+            body_fetch_out(m, tile, i, cols);
         if (passage->is_wide && VEC_WIDE_BYTES > 1)
             body_widen(&m->x, q, cols, blocks, qw);
         if (i + 2 * VEC_COLS_MAX <= tile->cols)
@@ -476,8 +487,8 @@ static void body_tile_times(const struct kernel_matmul *m, const struct body_pas
     }
     for (; level > 1; level--)
         body_add(sums + (level - 2) * count, sums + (level - 1) * count, count);
-    for (uint32_t p = 0; p < tile->panels; p++) {
-        for (uint32_t i = 0; i < tile->cols; i++)
+    for (uint32_t i = 0; i < tile->cols; i++) {
+        for (uint32_t p = 0; p < tile->panels; p++)
             body_store(m, tile->panel + p, tile->first + i,
                        sums + ((size_t)p * tile->cols + i) * PANEL_ROWS);
     }
