@@ -491,7 +491,8 @@ struct cloister_usage_report {
     size_t n_balances;
 };
 
-/* tenant and model may be NULL; days are yyyymmdd in UTC, inclusive, 0: open. */
+/* tenant and model may be NULL; days are yyyymmdd in UTC, inclusive, 0: open. All there is, however
+ * many pages it takes; cloister_list_workers likewise. */
 CLOISTER_API enum cloister_error cloister_get_usage(struct cloister *c, const char *tenant,
                                                     const char *model, uint32_t day_from,
                                                     uint32_t day_to,

@@ -42,6 +42,7 @@ struct cloister {
 /* Where a decoded reply lives; what every query's result is made of. */
 struct cloister_result {
     struct arena arena;
+    struct cloister_result *next; /* a page of the same answer */
 };
 
 /* One request and its answer's bytes, no repeating. ERR_CANCELLED when interrupted. */

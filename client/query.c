@@ -11,10 +11,12 @@
 
 void cloister_result_free(struct cloister_result *result)
 {
-    if (!result)
-        return;
-    arena_fini(&result->arena);
-    free(result);
+    while (result) {
+        struct cloister_result *next = result->next;
+        arena_fini(&result->arena);
+        free(result);
+        result = next;
+    }
 }
 
 /* The reply lies in the new result, as will what is made of it. */
@@ -44,6 +46,50 @@ static void *query_rows(struct cloister_result *result, size_t count, size_t byt
     if (!rows && *err == ERR_OK)
         *err = problem_set(problem, ERR_NO_MEMORY, "no memory for the answer");
     return rows;
+}
+
+/* An answer of several pages: what it has in all lies in the first result, the pages in those
+ * behind it. */
+struct query_pages {
+    struct cloister_result *whole, *last;
+    struct wire_reply *replies;
+    size_t count;
+};
+
+#define PAGES_BYTES_MAX ((size_t)4 << 30)
+
+/* A page more; what it has stays where it is until cloister_result_free(whole). */
+static enum err query_page(struct cloister *c, struct query_pages *p, struct wire_request *request,
+                           const struct wire_reply **ret_reply, struct cloister_problem *problem)
+{
+    struct cloister_result *result;
+    if (!p->whole) {
+        p->whole = p->last = calloc(1, sizeof *p->whole);
+        if (!p->whole)
+            return problem_set(problem, ERR_NO_MEMORY, "no memory for the answer");
+        arena_init(&p->whole->arena, PAGES_BYTES_MAX);
+    }
+    struct wire_reply *replies = realloc(p->replies, (p->count + 1) * sizeof *replies);
+    if (!replies)
+        return problem_set(problem, ERR_NO_MEMORY, "no memory for the answer");
+    p->replies = replies;
+    enum err err = query_call(c, request, &result, &replies[p->count], problem);
+    if (err != ERR_OK)
+        return err;
+    p->last->next = result;
+    p->last = result;
+    *ret_reply = &replies[p->count++];
+    return ERR_OK;
+}
+
+/* The caller has the whole, or on an error nothing. */
+static struct cloister_result *query_pages_end(struct query_pages *p, enum err err)
+{
+    free(p->replies);
+    if (err == ERR_OK)
+        return p->whole;
+    cloister_result_free(p->whole);
+    return NULL;
 }
 
 /* ---- jobs ---- */
@@ -329,52 +375,73 @@ static void worker_model_from_wire(const struct wire_model_status *from,
                                                 .kv_pages = from->kv_pages};
 }
 
+static enum err worker_from_wire(struct cloister_result *result,
+                                 const struct wire_worker_info *from,
+                                 struct cloister_worker *ret_worker,
+                                 struct cloister_problem *problem)
+{
+    enum err err = ERR_OK;
+    struct cloister_worker_model *models =
+        query_rows(result, from->n_models, sizeof *models, &err, problem);
+    if (err != ERR_OK)
+        return err;
+    for (size_t j = 0; j < from->n_models; j++)
+        worker_model_from_wire(&from->models[j], &models[j]);
+    *ret_worker = (struct cloister_worker){
+        .name = from->name,
+        .state = wire_worker_state_name(from->state),
+        .device = from->device,
+        .isa = from->isa,
+        .build = from->build,
+        .threads = from->threads,
+        .memory = {.total_bytes = from->memory.total_bytes,
+                   .free_bytes = from->memory.free_bytes,
+                   .budget_bytes = from->memory.budget_bytes,
+                   .used_bytes = from->memory.used_bytes},
+        .claimed_bytes = from->claimed_bytes,
+        .stranger_bytes = from->stranger_bytes,
+        .models = models,
+        .n_models = from->n_models,
+        .leases = from->leases,
+        .seen_ms = from->seen_ms,
+        .tokens = from->tokens,
+    };
+    memcpy(ret_worker->key_fingerprint, from->key_fingerprint, sizeof ret_worker->key_fingerprint);
+    return ERR_OK;
+}
+
 enum cloister_error cloister_list_workers(struct cloister *c, struct cloister_result **ret_result,
                                           const struct cloister_worker **ret_workers,
                                           size_t *ret_n_workers, struct cloister_problem *problem)
 {
-    struct cloister_result *result = NULL;
-    struct wire_reply reply;
-    struct wire_request request = {.kind = WIRE_REQUEST_LIST_WORKERS};
-    enum err err = query_call(c, &request, &result, &reply, problem);
-    if (err != ERR_OK)
-        return (enum cloister_error)err;
-    size_t n = reply.list_workers.n_workers;
-    struct cloister_worker *workers = query_rows(result, n, sizeof *workers, &err, problem);
-    for (size_t i = 0; err == ERR_OK && i < n; i++) {
-        const struct wire_worker_info *from = &reply.list_workers.workers[i];
-        struct cloister_worker_model *models =
-            query_rows(result, from->n_models, sizeof *models, &err, problem);
+    struct query_pages pages = {0};
+    struct wire_request request = {.kind = WIRE_REQUEST_LIST_WORKERS,
+                                   .list_workers = {.after = ""}};
+    const struct wire_reply *page;
+    struct cloister_worker *workers = NULL;
+    size_t n = 0, at = 0;
+    enum err err;
+    do {
+        err = query_page(c, &pages, &request, &page, problem);
         if (err != ERR_OK)
             break;
-        for (size_t j = 0; j < from->n_models; j++)
-            worker_model_from_wire(&from->models[j], &models[j]);
-        workers[i] = (struct cloister_worker){
-            .name = from->name,
-            .state = wire_worker_state_name(from->state),
-            .device = from->device,
-            .isa = from->isa,
-            .build = from->build,
-            .threads = from->threads,
-            .memory = {.total_bytes = from->memory.total_bytes,
-                       .free_bytes = from->memory.free_bytes,
-                       .budget_bytes = from->memory.budget_bytes,
-                       .used_bytes = from->memory.used_bytes},
-            .claimed_bytes = from->claimed_bytes,
-            .stranger_bytes = from->stranger_bytes,
-            .models = models,
-            .n_models = from->n_models,
-            .leases = from->leases,
-            .seen_ms = from->seen_ms,
-            .tokens = from->tokens,
-        };
-        memcpy(workers[i].key_fingerprint, from->key_fingerprint,
-               sizeof workers[i].key_fingerprint);
+        const struct wire_list_workers_reply *w = &page->list_workers;
+        n += w->n_workers;
+        if (w->more && w->n_workers == 0)
+            err = problem_set(problem, ERR_CORRUPT, "the coordinator's list of workers has no end");
+        else if (w->more)
+            request.list_workers.after = w->workers[w->n_workers - 1].name;
+    } while (err == ERR_OK && page->list_workers.more);
+    if (err == ERR_OK)
+        workers = query_rows(pages.whole, n, sizeof *workers, &err, problem);
+    for (size_t i = 0; i < pages.count && err == ERR_OK; i++) {
+        const struct wire_list_workers_reply *w = &pages.replies[i].list_workers;
+        for (size_t j = 0; j < w->n_workers && err == ERR_OK; j++)
+            err = worker_from_wire(pages.whole, &w->workers[j], &workers[at++], problem);
     }
-    if (err != ERR_OK) {
-        cloister_result_free(result);
+    struct cloister_result *result = query_pages_end(&pages, err);
+    if (err != ERR_OK)
         return (enum cloister_error)err;
-    }
     *ret_result = result;
     *ret_workers = workers;
     *ret_n_workers = n;
@@ -427,50 +494,80 @@ enum cloister_error cloister_list_models(struct cloister *c, struct cloister_res
 
 /* ---- accounts ---- */
 
+static enum err usage_report(const struct query_pages *pages,
+                             const struct cloister_usage_report **ret_report,
+                             struct cloister_problem *problem)
+{
+    enum err err = ERR_OK;
+    const struct wire_usage_reply *first = &pages->replies[0].usage;
+    size_t n = 0, at = 0;
+    for (size_t i = 0; i < pages->count; i++)
+        n += pages->replies[i].usage.n_rows;
+    struct cloister_usage_report *report =
+        query_rows(pages->whole, 1, sizeof *report, &err, problem);
+    struct cloister_usage_row *rows = query_rows(pages->whole, n, sizeof *rows, &err, problem);
+    struct cloister_balance *balances =
+        query_rows(pages->whole, first->n_balances, sizeof *balances, &err, problem);
+    if (err != ERR_OK)
+        return err;
+    for (size_t i = 0; i < pages->count; i++) {
+        const struct wire_usage_reply *w = &pages->replies[i].usage;
+        for (size_t j = 0; j < w->n_rows; j++)
+            rows[at++] =
+                (struct cloister_usage_row){.tenant = w->rows[j].tenant,
+                                            .model = w->rows[j].model,
+                                            .day = w->rows[j].day,
+                                            .jobs = w->rows[j].jobs,
+                                            .prompt_tokens = w->rows[j].prompt_tokens,
+                                            .prompt_cached = w->rows[j].prompt_cached,
+                                            .completion_tokens = w->rows[j].completion_tokens,
+                                            .computed_tokens = w->rows[j].computed_tokens};
+    }
+    for (size_t i = 0; i < first->n_balances; i++)
+        balances[i] =
+            (struct cloister_balance){.tenant = first->balances[i].tenant,
+                                      .budget_tokens = first->balances[i].budget_tokens,
+                                      .reserved_tokens = first->balances[i].reserved_tokens,
+                                      .settled_tokens = first->balances[i].settled_tokens};
+    *report = (struct cloister_usage_report){
+        .rows = rows, .n_rows = n, .balances = balances, .n_balances = first->n_balances};
+    *ret_report = report;
+    return ERR_OK;
+}
+
 enum cloister_error cloister_get_usage(struct cloister *c, const char *tenant, const char *model,
                                        uint32_t day_from, uint32_t day_to,
                                        struct cloister_result **ret_result,
                                        const struct cloister_usage_report **ret_report,
                                        struct cloister_problem *problem)
 {
-    struct cloister_result *result = NULL;
-    struct wire_reply reply;
+    struct query_pages pages = {0};
     struct wire_request request = {.kind = WIRE_REQUEST_USAGE,
                                    .usage = {.tenant = tenant ? tenant : "",
                                              .model = model ? model : "",
                                              .day_from = day_from,
-                                             .day_to = day_to}};
-    enum err err = query_call(c, &request, &result, &reply, problem);
-    if (err != ERR_OK)
-        return (enum cloister_error)err;
-    const struct wire_usage_reply *w = &reply.usage;
-    struct cloister_usage_report *report = query_rows(result, 1, sizeof *report, &err, problem);
-    struct cloister_usage_row *rows = query_rows(result, w->n_rows, sizeof *rows, &err, problem);
-    struct cloister_balance *balances =
-        query_rows(result, w->n_balances, sizeof *balances, &err, problem);
-    if (err != ERR_OK) {
-        cloister_result_free(result);
-        return (enum cloister_error)err;
-    }
-    for (size_t i = 0; i < w->n_rows; i++)
-        rows[i] = (struct cloister_usage_row){.tenant = w->rows[i].tenant,
-                                              .model = w->rows[i].model,
-                                              .day = w->rows[i].day,
-                                              .jobs = w->rows[i].jobs,
-                                              .prompt_tokens = w->rows[i].prompt_tokens,
-                                              .prompt_cached = w->rows[i].prompt_cached,
-                                              .completion_tokens = w->rows[i].completion_tokens,
-                                              .computed_tokens = w->rows[i].computed_tokens};
-    for (size_t i = 0; i < w->n_balances; i++)
-        balances[i] = (struct cloister_balance){.tenant = w->balances[i].tenant,
-                                                .budget_tokens = w->balances[i].budget_tokens,
-                                                .reserved_tokens = w->balances[i].reserved_tokens,
-                                                .settled_tokens = w->balances[i].settled_tokens};
-    *report = (struct cloister_usage_report){
-        .rows = rows, .n_rows = w->n_rows, .balances = balances, .n_balances = w->n_balances};
-    *ret_result = result;
-    *ret_report = report;
-    return CLOISTER_OK;
+                                             .day_to = day_to,
+                                             .after_tenant = "",
+                                             .after_model = ""}};
+    const struct wire_reply *page;
+    enum err err;
+    do {
+        err = query_page(c, &pages, &request, &page, problem);
+        if (err != ERR_OK)
+            break;
+        const struct wire_usage_reply *w = &page->usage;
+        if (w->more && w->next_day == 0)
+            err = problem_set(problem, ERR_CORRUPT, "the coordinator's usage has no end");
+        request.usage.after_tenant = w->next_tenant;
+        request.usage.after_model = w->next_model;
+        request.usage.after_day = w->next_day;
+    } while (err == ERR_OK && page->usage.more);
+    if (err == ERR_OK)
+        err = usage_report(&pages, ret_report, problem);
+    struct cloister_result *result = query_pages_end(&pages, err);
+    if (err == ERR_OK)
+        *ret_result = result;
+    return (enum cloister_error)err;
 }
 
 enum cloister_error cloister_get_ledger(struct cloister *c, uint64_t first, uint32_t limit,

@@ -29,7 +29,7 @@
 #define LIMIT_LIST_ROWS          1000u  /* jobs, ledger records a page */
 #define LIMIT_CANDIDATES         4096u  /* rows of one explanation */
 #define LIMIT_MODELS             4096u  /* different ones in a cluster */
-#define LIMIT_USAGE_ROWS         65536u /* rows of one Usage answer */
+#define LIMIT_USAGE_ROWS         16384u /* of usage, a page */
 #define LIMIT_REASONS            64u    /* reasons for not being healthy */
 #define LIMIT_CHECKPOINT_BYTES   8192u  /* a signed note with its cosignatures */
 #define LIMIT_DECODE_BYTES       (48u << 20) /* arena for one decoded message */

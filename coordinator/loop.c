@@ -234,7 +234,8 @@ static size_t reply_weight(const struct core_effect *e)
     case CORE_FILL_LEDGER:
         return LARGE_WEIGHT;
     case CORE_FILL_NONE:
-        if (reply->kind == (int)WIRE_REQUEST_LIST_JOBS || reply->kind == (int)WIRE_REQUEST_USAGE)
+        if (reply->kind == (int)WIRE_REQUEST_LIST_JOBS ||
+            reply->kind == (int)WIRE_REQUEST_LIST_WORKERS || reply->kind == (int)WIRE_REQUEST_USAGE)
             return TURN_WEIGHT_MAX / 32;
         break;
     case CORE_FILL_HELLO:

@@ -496,9 +496,14 @@ struct wire_worker_info {
     uint8_t key_fingerprint[32]; /* SHA-256 of its public key */
 };
 
+struct wire_list_workers {
+    const char *after; /* page on behind this name */
+};
+
 struct wire_list_workers_reply {
-    const struct wire_worker_info *workers;
+    const struct wire_worker_info *workers; /* in order of their names */
     size_t n_workers;
+    bool more; /* there may be others behind the last one */
 };
 
 struct wire_model_info {
@@ -518,8 +523,11 @@ struct wire_list_models_reply {
 struct wire_usage {
     const char *tenant; /* empty: all that the caller may see */
     const char *model;
-    uint32_t day_from; /* yyyymmdd in UTC, 0: open */
-    uint32_t day_to;   /* inclusive */
+    uint32_t day_from;        /* yyyymmdd in UTC, 0: open */
+    uint32_t day_to;          /* inclusive */
+    const char *after_tenant; /* page on behind this row; */
+    const char *after_model;
+    uint32_t after_day; /* 0: from the beginning */
 };
 
 struct wire_usage_row {
@@ -543,8 +551,12 @@ struct wire_usage_balance {
 struct wire_usage_reply {
     const struct wire_usage_row *rows;
     size_t n_rows;
-    const struct wire_usage_balance *balances;
+    const struct wire_usage_balance *balances; /* on the first page */
     size_t n_balances;
+    bool more;               /* there may be others behind the row that `next` names */
+    const char *next_tenant; /* with more: the `after` of the next page */
+    const char *next_model;
+    uint32_t next_day;
 };
 
 struct wire_ledger_range {
@@ -627,6 +639,7 @@ struct wire_request {
         struct wire_list_jobs list_jobs;
         struct wire_get_job get_job;
         struct wire_explain explain;
+        struct wire_list_workers list_workers;
         struct wire_usage usage;
         struct wire_ledger_range ledger_range;
     };

@@ -264,6 +264,7 @@ static const struct convert_message worker_info_table = {
 static const struct convert_field list_workers_reply_fields[] = {
     FIELD_MESSAGES(P(ListWorkersReply), W(list_workers_reply), workers, W(worker_info),
                    &worker_info_table, LIMIT_WORKERS),
+    FIELD_BOOL(P(ListWorkersReply), W(list_workers_reply), more),
 };
 
 static const struct convert_message list_workers_reply_table = {
@@ -324,6 +325,10 @@ static const struct convert_field usage_reply_fields[] = {
                    LIMIT_USAGE_ROWS),
     FIELD_MESSAGES(P(UsageReply), W(usage_reply), balances, W(usage_balance), &usage_balance_table,
                    LIMIT_TENANTS),
+    FIELD_BOOL(P(UsageReply), W(usage_reply), more),
+    FIELD_NAME(P(UsageReply), W(usage_reply), next_tenant, 0),
+    FIELD_NAME(P(UsageReply), W(usage_reply), next_model, 0),
+    FIELD_U32(P(UsageReply), W(usage_reply), next_day),
 };
 
 static const struct convert_message usage_reply_table = {

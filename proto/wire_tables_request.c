@@ -161,17 +161,22 @@ static const struct convert_message explain_table = {
     TABLE(explain),
 };
 
-static const struct convert_message list_workers_table = {.descriptor =
-                                                              &cloister__list_workers__descriptor};
+static const struct convert_field list_workers_fields[] = {
+    FIELD_NAME(P(ListWorkers), W(list_workers), after, 0),
+};
+
+static const struct convert_message list_workers_table = {
+    TABLE(list_workers),
+};
 
 static const struct convert_message list_models_table = {.descriptor =
                                                              &cloister__list_models__descriptor};
 
 static const struct convert_field usage_fields[] = {
-    FIELD_NAME(P(Usage), W(usage), tenant, 0),
-    FIELD_NAME(P(Usage), W(usage), model, 0),
-    FIELD_U32(P(Usage), W(usage), day_from),
-    FIELD_U32(P(Usage), W(usage), day_to),
+    FIELD_NAME(P(Usage), W(usage), tenant, 0),       FIELD_NAME(P(Usage), W(usage), model, 0),
+    FIELD_U32(P(Usage), W(usage), day_from),         FIELD_U32(P(Usage), W(usage), day_to),
+    FIELD_NAME(P(Usage), W(usage), after_tenant, 0), FIELD_NAME(P(Usage), W(usage), after_model, 0),
+    FIELD_U32(P(Usage), W(usage), after_day),
 };
 
 static const struct convert_message usage_table = {

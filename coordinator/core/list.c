@@ -154,23 +154,13 @@ void get_job_step(struct core *c, const struct core_event *event, struct core_se
     job_info(c, j, fx, &e->reply.reply.get_job.info);
 }
 
-#define WORKERS_MODELS_MAX  65536u     /* models of workers in one answer */
-#define WORKERS_ERRORS_MAX  (4u << 20) /* text of their errors, whole */
-#define WORKERS_ERROR_SHORT 64u        /* and where that is not enough */
+/* A page of workers, so that it fits a frame whatever they say of themselves. */
+#define WORKERS_MAX        4096u
+#define WORKERS_MODELS_MAX 16384u
+#define WORKERS_ERRORS_MAX (4u << 20) /* bytes of their models' errors */
 
-static const char *error_clipped(struct core_effects *fx, const char *text, size_t bytes_max)
-{
-    size_t n = strlen(text);
-    if (n > bytes_max) {
-        n = bytes_max;
-        while (n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80) /* whole characters */
-            n--;
-    }
-    return effect_printf(fx, "%.*s", (int)n, text);
-}
-
-static void worker_info(const struct core *c, const struct core_worker *w, size_t error_max,
-                        struct core_effects *fx, struct wire_worker_info *ret_info)
+static void worker_info(const struct core *c, const struct core_worker *w, struct core_effects *fx,
+                        struct wire_worker_info *ret_info)
 {
     struct wire_model_status *models =
         effect_alloc(fx, tree_count(&w->hosting), sizeof(struct wire_model_status));
@@ -181,7 +171,7 @@ static void worker_info(const struct core *c, const struct core_worker *w, size_
         *m = h->status;
         m->name = h->model->name;
         m->state = h->state;
-        m->error = h->error != NULL ? error_clipped(fx, h->error, error_max) : "";
+        m->error = h->error != NULL ? effect_text(fx, h->error) : "";
     }
     *ret_info = (struct wire_worker_info){.name = w->name,
                                           .state = w->state,
@@ -200,33 +190,38 @@ static void worker_info(const struct core *c, const struct core_worker *w, size_
     memcpy(ret_info->key_fingerprint, w->key_fingerprint, sizeof ret_info->key_fingerprint);
 }
 
+static size_t worker_error_bytes(const struct core_worker *w)
+{
+    size_t bytes = 0;
+    for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_worker);
+        bytes += h->error != NULL ? strlen(h->error) : 0;
+    }
+    return bytes;
+}
+
 void list_workers_step(struct core *c, const struct core_event *event, struct core_effects *fx)
 {
-    size_t n_workers = 0, n_models = 0, n_bytes = 0;
-    for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n)) {
+    const struct core_worker probe = {.name = event->request->list_workers.after};
+    uint32_t room = tree_count(&c->workers) < WORKERS_MAX ? tree_count(&c->workers) : WORKERS_MAX;
+    struct wire_worker_info *rows = effect_alloc(fx, room, sizeof(struct wire_worker_info));
+    struct core_effect *e = reply_to(fx, event);
+    struct wire_list_workers_reply *r = &e->reply.reply.list_workers;
+    size_t n_models = 0, n_bytes = 0;
+
+    *r = (struct wire_list_workers_reply){.workers = rows};
+    for (struct tree_node *n = tree_above(&c->workers, &probe.node); n != NULL;
+         n = tree_above(&c->workers, n)) {
         const struct core_worker *w = tree_entry(n, const struct core_worker, node);
         n_models += tree_count(&w->hosting);
-        for (struct tree_node *k = tree_first(&w->hosting); k != NULL;
-             k = tree_above(&w->hosting, k)) {
-            const struct core_hosting *h = tree_entry(k, const struct core_hosting, by_worker);
-            n_bytes += h->error != NULL ? strlen(h->error) : 0;
+        n_bytes += worker_error_bytes(w);
+        if (r->n_workers == room ||
+            (r->n_workers > 0 && (n_models > WORKERS_MODELS_MAX || n_bytes > WORKERS_ERRORS_MAX))) {
+            r->more = true;
+            break;
         }
+        worker_info(c, w, fx, &rows[r->n_workers++]);
     }
-    if (n_models > WORKERS_MODELS_MAX) {
-        reply_error(fx, event, ERR_TOO_LARGE, 0,
-                    "%u workers have %zu models, no more than %u fit one answer",
-                    tree_count(&c->workers), n_models, WORKERS_MODELS_MAX);
-        return;
-    }
-    size_t error_max = n_bytes <= WORKERS_ERRORS_MAX ? LIMIT_ERROR_TEXT_BYTES : WORKERS_ERROR_SHORT;
-    struct core_effect *e = reply_to(fx, event);
-    struct wire_worker_info *rows =
-        effect_alloc(fx, tree_count(&c->workers), sizeof(struct wire_worker_info));
-    for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n))
-        worker_info(c, tree_entry(n, const struct core_worker, node), error_max, fx,
-                    &rows[n_workers++]);
-    e->reply.reply.list_workers =
-        (struct wire_list_workers_reply){.workers = rows, .n_workers = n_workers};
 }
 
 static void model_info(const struct core_model *m, struct wire_model_info *ret_info)
@@ -272,61 +267,98 @@ void list_models_step(struct core *c, const struct core_event *event, struct cor
         (struct wire_list_models_reply){.models = rows, .n_models = n_models};
 }
 
-static bool usage_matches(const struct core_usage *u, const struct core_session *s,
-                          const struct wire_usage *want)
+#define USAGE_LOOKED_MAX (4u * LIMIT_USAGE_ROWS) /* for one page, as of jobs */
+
+static bool usage_matches(const struct core_usage *u, const struct wire_usage *want)
 {
-    return (s->is_operator || strcmp(u->tenant, s->tenant->name) == 0) &&
-           (want->tenant[0] == '\0' || strcmp(want->tenant, u->tenant) == 0) &&
-           (want->model[0] == '\0' || strcmp(want->model, u->model) == 0) &&
+    return (want->model[0] == '\0' || strcmp(want->model, u->model) == 0) &&
            (want->day_from == 0 || u->day >= want->day_from) &&
            (want->day_to == 0 || u->day <= want->day_to);
+}
+
+static void usage_rows(const struct core *c, const char *tenant, const struct wire_usage *want,
+                       struct core_effects *fx, struct wire_usage_reply *r)
+{
+    struct wire_usage_row *rows;
+    struct core_usage probe = {.tenant = tenant != NULL ? tenant : "", .model = ""};
+    uint32_t room =
+        tree_count(&c->usages) < LIMIT_USAGE_ROWS ? tree_count(&c->usages) : LIMIT_USAGE_ROWS;
+    /* Behind `after`, but never before the tenant's own: what another one has is not told. */
+    if (want->after_day != 0) {
+        struct core_usage after = {
+            .tenant = want->after_tenant, .model = want->after_model, .day = want->after_day};
+        if (strcmp(after.tenant, probe.tenant) >= 0)
+            probe = after;
+    }
+    rows = effect_alloc(fx, room, sizeof(struct wire_usage_row));
+    r->rows = rows;
+    uint32_t looked = 0;
+    for (struct tree_node *n = tree_above(&c->usages, &probe.node); n != NULL;
+         n = tree_above(&c->usages, n)) {
+        const struct core_usage *u = tree_entry(n, const struct core_usage, node);
+        if (tenant != NULL && strcmp(u->tenant, tenant) != 0)
+            break;
+        bool matches = usage_matches(u, want);
+        if (looked++ == USAGE_LOOKED_MAX || (matches && r->n_rows == room)) {
+            r->more = true;
+            break;
+        }
+        r->next_tenant = u->tenant;
+        r->next_model = u->model;
+        r->next_day = u->day;
+        if (!matches)
+            continue;
+        rows[r->n_rows++] = (struct wire_usage_row){.tenant = u->tenant,
+                                                    .model = u->model,
+                                                    .day = u->day,
+                                                    .jobs = u->row.jobs,
+                                                    .prompt_tokens = u->row.prompt_tokens,
+                                                    .prompt_cached = u->row.prompt_cached,
+                                                    .completion_tokens = u->row.completion_tokens,
+                                                    .computed_tokens = u->row.computed_tokens};
+    }
+    if (!r->more) {
+        r->next_tenant = r->next_model = "";
+        r->next_day = 0;
+    }
+}
+
+static void usage_balances(const struct core *c, const struct core_session *s,
+                           const struct wire_usage *want, struct core_effects *fx,
+                           struct wire_usage_reply *r)
+{
+    struct wire_usage_balance *balances =
+        effect_alloc(fx, tree_count(&c->tenants), sizeof(struct wire_usage_balance));
+    r->balances = balances;
+    for (struct tree_node *n = tree_first(&c->tenants); n != NULL; n = tree_above(&c->tenants, n)) {
+        const struct core_tenant *t = tree_entry(n, const struct core_tenant, node);
+        if ((!s->is_operator && t != s->tenant) ||
+            (want->tenant[0] != '\0' && strcmp(want->tenant, t->name) != 0))
+            continue;
+        balances[r->n_balances++] =
+            (struct wire_usage_balance){.tenant = t->name,
+                                        .budget_tokens = t->budget_tokens,
+                                        .reserved_tokens = t->reserved_tokens,
+                                        .settled_tokens = t->settled_tokens};
+    }
 }
 
 void usage_step(struct core *c, const struct core_event *event, struct core_session *s,
                 struct core_effects *fx)
 {
     const struct wire_usage *want = &event->request->usage;
-    size_t n_match = 0;
-    for (struct tree_node *n = tree_first(&c->usages); n != NULL; n = tree_above(&c->usages, n))
-        n_match += usage_matches(tree_entry(n, const struct core_usage, node), s, want);
-    if (n_match > LIMIT_USAGE_ROWS) {
-        reply_error(fx, event, ERR_TOO_LARGE, 0,
-                    "%zu rows of usage, no more than %u fit one answer: ask for fewer days, for "
-                    "one tenant or for one model",
-                    n_match, LIMIT_USAGE_ROWS);
-        return;
-    }
     struct core_effect *e = reply_to(fx, event);
-    struct wire_usage_row *rows = effect_alloc(fx, n_match, sizeof(struct wire_usage_row));
-    struct wire_usage_balance *balances =
-        effect_alloc(fx, tree_count(&c->tenants), sizeof(struct wire_usage_balance));
-    size_t n_rows = 0, n_balances = 0;
+    struct wire_usage_reply *r = &e->reply.reply.usage;
+    const char *tenant = want->tenant[0] != '\0' ? want->tenant : NULL;
 
-    for (struct tree_node *n = tree_first(&c->usages); n != NULL; n = tree_above(&c->usages, n)) {
-        const struct core_usage *u = tree_entry(n, const struct core_usage, node);
-        if (!usage_matches(u, s, want))
-            continue;
-        rows[n_rows++] = (struct wire_usage_row){.tenant = u->tenant,
-                                                 .model = u->model,
-                                                 .day = u->day,
-                                                 .jobs = u->row.jobs,
-                                                 .prompt_tokens = u->row.prompt_tokens,
-                                                 .prompt_cached = u->row.prompt_cached,
-                                                 .completion_tokens = u->row.completion_tokens,
-                                                 .computed_tokens = u->row.computed_tokens};
-    }
-    for (struct tree_node *n = tree_first(&c->tenants); n != NULL; n = tree_above(&c->tenants, n)) {
-        const struct core_tenant *t = tree_entry(n, const struct core_tenant, node);
-        if ((!s->is_operator && t != s->tenant) ||
-            (want->tenant[0] != '\0' && strcmp(want->tenant, t->name) != 0))
-            continue;
-        balances[n_balances++] = (struct wire_usage_balance){.tenant = t->name,
-                                                             .budget_tokens = t->budget_tokens,
-                                                             .reserved_tokens = t->reserved_tokens,
-                                                             .settled_tokens = t->settled_tokens};
-    }
-    e->reply.reply.usage = (struct wire_usage_reply){
-        .rows = rows, .n_rows = n_rows, .balances = balances, .n_balances = n_balances};
+    *r = (struct wire_usage_reply){.next_tenant = "", .next_model = ""};
+    if (!s->is_operator && (tenant == NULL || strcmp(tenant, s->tenant->name) == 0))
+        tenant = s->tenant->name;
+    else if (!s->is_operator)
+        return; /* nothing of another's */
+    usage_rows(c, tenant, want, fx, r);
+    if (want->after_day == 0)
+        usage_balances(c, s, want, fx, r);
 }
 
 /* The log holds every tenant's records and only all of it verifies: operators alone read it. */

@@ -245,6 +245,41 @@ static void fake_list_jobs(struct fake_coordinator *f, const struct wire_list_jo
         reply->list_jobs.next = last;
 }
 
+/* FAKE_PAGES workers, and as many rows of usage: one a page. */
+static void fake_list_workers(const char *after, struct wire_reply *reply)
+{
+    static const struct wire_worker_info workers[FAKE_PAGES] = {
+        {.name = "w1", .state = WIRE_WORKER_STATE_ALIVE, .device = "", .isa = "", .build = ""},
+        {.name = "w2", .state = WIRE_WORKER_STATE_ALIVE, .device = "", .isa = "", .build = ""},
+        {.name = "w3", .state = WIRE_WORKER_STATE_GONE, .device = "", .isa = "", .build = ""}};
+    size_t at = 0;
+    while (at < FAKE_PAGES && strcmp(workers[at].name, after) <= 0)
+        at++;
+    reply->list_workers = (struct wire_list_workers_reply){
+        .workers = &workers[at], .n_workers = at < FAKE_PAGES, .more = at + 1 < FAKE_PAGES};
+}
+
+static void fake_usage(const struct wire_usage *want, struct wire_reply *reply)
+{
+    static const struct wire_usage_row rows[FAKE_PAGES] = {
+        {.tenant = "t", .model = "m", .day = 20260101, .jobs = 1},
+        {.tenant = "t", .model = "m", .day = 20260102, .jobs = 2},
+        {.tenant = "t", .model = "m", .day = 20260103, .jobs = 3}};
+    static const struct wire_usage_balance balance = {.tenant = "t", .settled_tokens = 6};
+    size_t at = 0;
+    while (at < FAKE_PAGES && rows[at].day <= want->after_day)
+        at++;
+    bool more = at + 1 < FAKE_PAGES;
+    reply->usage = (struct wire_usage_reply){.rows = &rows[at],
+                                             .n_rows = at < FAKE_PAGES,
+                                             .balances = &balance,
+                                             .n_balances = want->after_day == 0,
+                                             .more = more,
+                                             .next_tenant = more ? "t" : "",
+                                             .next_model = more ? "m" : "",
+                                             .next_day = more ? rows[at].day : 0};
+}
+
 static void fake_answer_request(struct fake_coordinator *f, const struct wire_request *request,
                                 struct wire_reply *reply, struct buf *text, int32_t *ids,
                                 struct wire_job_info *infos)
@@ -278,6 +313,12 @@ static void fake_answer_request(struct fake_coordinator *f, const struct wire_re
         break;
     case WIRE_REQUEST_LIST_MODELS:
         reply->list_models = (struct wire_list_models_reply){.models = models, .n_models = 1};
+        break;
+    case WIRE_REQUEST_LIST_WORKERS:
+        fake_list_workers(request->list_workers.after, reply);
+        break;
+    case WIRE_REQUEST_USAGE:
+        fake_usage(&request->usage, reply);
         break;
     case WIRE_REQUEST_STATUS:
         reply->status = (struct wire_status_reply){

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #define FAKE_JOBS_MOST 256u
+#define FAKE_PAGES     3u /* of workers and of usage */
 
 struct fake_job {
     struct id id;

@@ -592,6 +592,36 @@ static void test_a_large_submit_is_sent_again_behind_a_hello(void **state)
     }
 }
 
+static void test_answers_of_several_pages_are_one(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct cloister_result *result;
+    const struct cloister_worker *workers;
+    const struct cloister_usage_report *usage;
+    size_t n;
+    rig_open(&r);
+    unsigned before = fake_counts(&r.fake).requests;
+    assert_int_equal(cloister_list_workers(r.c, &result, &workers, &n, &r.problem), CLOISTER_OK);
+    assert_int_equal(n, FAKE_PAGES);
+    assert_int_equal(fake_counts(&r.fake).requests, before + FAKE_PAGES);
+    assert_string_equal(workers[0].name, "w1");
+    assert_string_equal(workers[2].name, "w3");
+    assert_string_equal(workers[2].state, "gone");
+    cloister_result_free(result);
+    assert_int_equal(cloister_get_usage(r.c, NULL, NULL, 0, 0, &result, &usage, &r.problem),
+                     CLOISTER_OK);
+    assert_int_equal(usage->n_rows, FAKE_PAGES);
+    assert_int_equal(usage->n_balances, 1);
+    assert_int_equal(usage->balances[0].settled_tokens, 6);
+    for (unsigned i = 0; i < FAKE_PAGES; i++) {
+        assert_int_equal(usage->rows[i].day, 20260101 + i);
+        assert_int_equal(usage->rows[i].jobs, 1 + i);
+    }
+    cloister_result_free(result);
+    rig_close(&r);
+}
+
 static void test_jobs_that_are_no_jobs(void **state)
 {
     (void)state;
@@ -741,6 +771,7 @@ int main(void)
         cmocka_unit_test(test_bad_arguments),
         cmocka_unit_test(test_identity_of_the_coordinator),
         cmocka_unit_test(test_a_submit_that_is_refused),
+        cmocka_unit_test(test_answers_of_several_pages_are_one),
         cmocka_unit_test(test_a_large_submit_is_sent_again_behind_a_hello),
         cmocka_unit_test(test_jobs_that_are_no_jobs),
         cmocka_unit_test(test_strays_for_ever_are_an_error),

@@ -196,7 +196,8 @@ static void nor_is_it_when_the_machine_stood_still(void **state)
         assert_int_equal(e->job.deaths, 0);
         (void)core_test_pull(&t, worker, 0);
         (void)core_test_pull(&t, worker, 1); /* it runs again */
-        struct wire_request list = {.kind = WIRE_REQUEST_LIST_WORKERS, .session = client};
+        struct wire_request list = {
+            .kind = WIRE_REQUEST_LIST_WORKERS, .session = client, .list_workers = {.after = ""}};
         assert_int_equal(core_test_ask(&t, &list)->list_workers.workers[0].state,
                          WIRE_WORKER_STATE_ALIVE);
     }

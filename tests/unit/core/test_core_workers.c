@@ -11,7 +11,8 @@ static void silence_is_suspected_before_it_is_believed(void **state)
     core_test_start_job(&t, &worker, &client);
     (void)core_test_report(&t, worker, 1, 1, 0, 4, WIRE_FINISH_UNSPECIFIED, ERR_OK);
 
-    struct wire_request list = {.kind = WIRE_REQUEST_LIST_WORKERS, .session = client};
+    struct wire_request list = {
+        .kind = WIRE_REQUEST_LIST_WORKERS, .session = client, .list_workers = {.after = ""}};
     core_test_wait(&t, t.config.lease_ms / 2 - 10);
     assert_int_equal(core_test_ask(&t, &list)->list_workers.workers[0].state,
                      WIRE_WORKER_STATE_ALIVE);
