@@ -55,6 +55,7 @@ static const struct flag batch_flags[] = {
 const struct flag_set batch_sets[] = {
     {.flags = batch_flags},
     {.flags = job_flags_table, .offset = offsetof(struct batch_values, job)},
+    {.flags = sampling_flags_table, .offset = offsetof(struct batch_values, job.sampling)},
     {0}};
 
 void batch_defaults(void *values)
@@ -459,21 +460,22 @@ static void batch_flags_text(const struct batch_values *v, const struct cloister
                "model %s, max-tokens %" PRIu64 ", temperature %.9g, top-p %.9g, top-k %" PRIu64
                ", min-p %.9g, penalties %.9g %.9g %.9g, class %s, priority %" PRIu64
                ", deadline %" PRIu64 " ms, project %s, cost-center %s",
-               job->model ? job->model : "-", f->max_tokens, f->temperature, f->top_p, f->top_k,
-               f->min_p, f->repetition_penalty, f->presence_penalty, f->frequency_penalty,
-               f->job_class, f->priority, f->deadline_ms, job->project ? job->project : "-",
-               job->cost_center ? job->cost_center : "-");
+               job->model ? job->model : "-", f->sampling.max_tokens, f->sampling.temperature,
+               f->sampling.top_p, f->sampling.top_k, f->sampling.min_p,
+               f->sampling.repetition_penalty, f->sampling.presence_penalty,
+               f->sampling.frequency_penalty, f->job_class, f->priority, f->deadline_ms,
+               job->project ? job->project : "-", job->cost_center ? job->cost_center : "-");
     if (f->has_seed)
         buf_printf(out, ", seed %" PRIu64, f->seed);
     /* Only where they are given, so that a batch begun without them is gone on with. */
-    if (f->typical_p < 1)
-        buf_printf(out, ", typical-p %.9g", f->typical_p);
-    for (size_t i = 0; i < f->biases.count; i++)
-        buf_printf(out, ", logit-bias %s", f->biases.items[i]);
-    for (size_t i = 0; i < f->stop_tokens.count; i++)
-        buf_printf(out, ", stop-token %s", f->stop_tokens.items[i]);
-    if (f->has_logprobs)
-        buf_printf(out, ", logprobs %" PRIu64, f->top_logprobs);
+    if (f->sampling.typical_p < 1)
+        buf_printf(out, ", typical-p %.9g", f->sampling.typical_p);
+    for (size_t i = 0; i < f->sampling.biases.count; i++)
+        buf_printf(out, ", logit-bias %s", f->sampling.biases.items[i]);
+    for (size_t i = 0; i < f->sampling.stop_tokens.count; i++)
+        buf_printf(out, ", stop-token %s", f->sampling.stop_tokens.items[i]);
+    if (f->sampling.has_logprobs)
+        buf_printf(out, ", logprobs %" PRIu64, f->sampling.top_logprobs);
 }
 
 static int batch_open(struct batch *b, struct batch_values *v, const char *input)

@@ -56,6 +56,7 @@ static const struct flag submit_flags[] = {
 const struct flag_set submit_sets[] = {
     {.flags = submit_flags},
     {.flags = job_flags_table, .offset = offsetof(struct submit_values, job)},
+    {.flags = sampling_flags_table, .offset = offsetof(struct submit_values, job.sampling)},
     {0}};
 
 void submit_defaults(void *values)
@@ -222,7 +223,7 @@ int command_submit(struct cli *cli, void *values, char **operands, int n_operand
     buf_init(&prompt);
     if (v->raw && v->system)
         return cli_fail(CLI_EXIT_USAGE, "--raw leaves no place for a --system message");
-    if (v->answers > 1 && v->job.temperature == 0)
+    if (v->answers > 1 && v->job.sampling.temperature == 0)
         return cli_fail(CLI_EXIT_USAGE,
                         "--answers %" PRIu64 " would all be the same: at temperature 0 nothing is "
                         "drawn; give a --temperature",

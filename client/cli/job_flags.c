@@ -16,78 +16,6 @@ const struct flag job_flags_table[] = {
      .argument = "NAME",
      .offset = JOB(model),
      .help = "The model. Without it: the one of client.cfg, or the only one in the cluster."},
-    {.name = "max-tokens",
-     .letter = 'n',
-     .type = FLAG_UINT,
-     .argument = "N",
-     .offset = JOB(max_tokens),
-     .min = 1,
-     .max = LIMIT_MAX_TOKENS,
-     .help = "The answer ends after N tokens (256)."},
-    {.name = "temperature",
-     .letter = 't',
-     .type = FLAG_FLOAT,
-     .argument = "T",
-     .offset = JOB(temperature),
-     .float_min = 0,
-     .float_max = 100,
-     .help = "0 (the default) takes the likeliest token each time; 1 draws from the model's own "
-             "distribution."},
-    {.name = "top-p",
-     .type = FLAG_FLOAT,
-     .argument = "P",
-     .offset = JOB(top_p),
-     .float_min = 0,
-     .float_max = 1,
-     .help = "Draws from the likeliest tokens that together reach P (1: off)."},
-    {.name = "top-k",
-     .type = FLAG_UINT,
-     .argument = "K",
-     .offset = JOB(top_k),
-     .min = 0,
-     .max = UINT32_MAX,
-     .help = "Draws from the K likeliest tokens (0: off)."},
-    {.name = "min-p",
-     .type = FLAG_FLOAT,
-     .argument = "P",
-     .offset = JOB(min_p),
-     .float_min = 0,
-     .float_max = 1,
-     .help = "Draws from tokens at least P times as likely as the likeliest (0: off)."},
-    {.name = "typical-p",
-     .type = FLAG_FLOAT,
-     .argument = "P",
-     .offset = JOB(typical_p),
-     .float_min = 0,
-     .float_max = 1,
-     .help = "Draws from the tokens whose surprise is nearest to the mean, as many as together "
-             "reach P (1: off)."},
-    {.name = "logit-bias",
-     .type = FLAG_TEXTS,
-     .argument = "ID:BIAS",
-     .offset = JOB(biases),
-     .help = "Adds BIAS, -100 to 100, to the logit of the token ID. May be repeated."},
-    {.name = "repetition-penalty",
-     .type = FLAG_FLOAT,
-     .argument = "R",
-     .offset = JOB(repetition_penalty),
-     .float_min = 0.01,
-     .float_max = 100,
-     .help = "Divides the logits of tokens that were there before (1: off)."},
-    {.name = "presence-penalty",
-     .type = FLAG_FLOAT,
-     .argument = "X",
-     .offset = JOB(presence_penalty),
-     .float_min = -2,
-     .float_max = 2,
-     .help = "Taken from the logits of tokens that were there before: -2 to 2 (0: off)."},
-    {.name = "frequency-penalty",
-     .type = FLAG_FLOAT,
-     .argument = "X",
-     .offset = JOB(frequency_penalty),
-     .float_min = -2,
-     .float_max = 2,
-     .help = "The same, once for each time the token was there: -2 to 2 (0: off)."},
     {.name = "seed",
      .letter = 's',
      .type = FLAG_UINT,
@@ -96,21 +24,6 @@ const struct flag job_flags_table[] = {
      .given = JOB(has_seed),
      .help = "The same job with the same seed gives the same answer on any worker. Without it, one "
              "is drawn where the temperature is above 0; -v and --json show it."},
-    {.name = "stop-token",
-     .type = FLAG_TEXTS,
-     .argument = "ID",
-     .offset = JOB(stop_tokens),
-     .max = LIMIT_STOP_TOKENS,
-     .help = "The answer ends with this token, which adds no text. May be repeated."},
-    {.name = "logprobs",
-     .type = FLAG_UINT,
-     .argument = "N",
-     .offset = JOB(top_logprobs),
-     .given = JOB(has_logprobs),
-     .min = 0,
-     .max = LIMIT_TOP_LOGPROBS,
-     .help = "Answers in JSON have the logprob of each token, and of the N likeliest in its place "
-             "(0 to 20)."},
     {.name = "class",
      .type = FLAG_CHOICE,
      .argument = "CLASS",
@@ -145,21 +58,15 @@ const struct flag job_flags_table[] = {
 
 void job_flags_defaults(struct job_flags *flags, const char *job_class)
 {
-    *flags = (struct job_flags){.job_class = job_class,
-                                .max_tokens = 256,
-                                .top_p = 1,
-                                .typical_p = 1,
-                                .repetition_penalty = 1,
-                                .priority = 5};
+    *flags = (struct job_flags){
+        .sampling = sampling_flags_default(), .job_class = job_class, .priority = 5};
 }
-
-_Static_assert(LIMIT_STOP_TOKENS <= FLAG_TEXTS_MOST, "all stop tokens can be given");
 
 static int job_flags_tokens(struct job_flags *flags, struct cloister_job *job)
 {
-    for (size_t i = 0; i < flags->biases.count; i++) {
+    for (size_t i = 0; i < flags->sampling.biases.count; i++) {
         struct cloister_logit_bias *b = &flags->bias_values[i];
-        const char *text = flags->biases.items[i];
+        const char *text = flags->sampling.biases.items[i];
         if (!units_bias_parse(text, &b->id, &b->bias) || b->bias < -100 || b->bias > 100)
             return cli_fail(CLI_EXIT_USAGE,
                             "--logit-bias %s: not ID:BIAS with a bias of -100 to 100, such as "
@@ -170,17 +77,17 @@ static int job_flags_tokens(struct job_flags *flags, struct cloister_job *job)
                 return cli_fail(CLI_EXIT_USAGE, "--logit-bias %s: token %d has one already", text,
                                 b->id);
     }
-    for (size_t i = 0; i < flags->stop_tokens.count; i++) {
+    for (size_t i = 0; i < flags->sampling.stop_tokens.count; i++) {
         uint64_t id;
-        if (!units_uint_parse(flags->stop_tokens.items[i], &id) || id > INT32_MAX)
+        if (!units_uint_parse(flags->sampling.stop_tokens.items[i], &id) || id > INT32_MAX)
             return cli_fail(CLI_EXIT_USAGE, "--stop-token %s: not a token id",
-                            flags->stop_tokens.items[i]);
+                            flags->sampling.stop_tokens.items[i]);
         flags->stop_token_values[i] = (int32_t)id;
     }
     job->logit_bias = flags->bias_values;
-    job->n_logit_bias = flags->biases.count;
+    job->n_logit_bias = flags->sampling.biases.count;
     job->stop_tokens = flags->stop_token_values;
-    job->n_stop_tokens = flags->stop_tokens.count;
+    job->n_stop_tokens = flags->sampling.stop_tokens.count;
     return CLI_EXIT_OK;
 }
 
@@ -188,30 +95,30 @@ int job_flags_apply(struct job_flags *flags, const struct cli_settings *settings
                     struct cloister_job *job)
 {
     *job = (struct cloister_job)CLOISTER_JOB_INIT;
-    if (flags->temperature > 0 && !flags->has_seed) {
+    if (flags->sampling.temperature > 0 && !flags->has_seed) {
         /* 53 bits, so that the number survives programs that read JSON into doubles. */
         crypto_random(&flags->seed, sizeof flags->seed);
         flags->seed >>= 11;
         flags->has_seed = true;
     }
     cloister_class_parse(flags->job_class, &job->job_class);
-    job->max_tokens = (uint32_t)flags->max_tokens;
+    job->max_tokens = (uint32_t)flags->sampling.max_tokens;
     job->priority = (uint32_t)flags->priority;
     job->deadline_ms = flags->deadline_ms;
     job->project = flags->project ? flags->project : settings->project;
     job->cost_center = flags->cost_center ? flags->cost_center : settings->cost_center;
     job->sampling =
-        (struct cloister_sampling){.temperature = (float)flags->temperature,
-                                   .top_k = (uint32_t)flags->top_k,
-                                   .top_p = (float)flags->top_p,
-                                   .min_p = (float)flags->min_p,
-                                   .repetition_penalty = (float)flags->repetition_penalty,
-                                   .presence_penalty = (float)flags->presence_penalty,
-                                   .frequency_penalty = (float)flags->frequency_penalty,
+        (struct cloister_sampling){.temperature = (float)flags->sampling.temperature,
+                                   .top_k = (uint32_t)flags->sampling.top_k,
+                                   .top_p = (float)flags->sampling.top_p,
+                                   .min_p = (float)flags->sampling.min_p,
+                                   .repetition_penalty = (float)flags->sampling.repetition_penalty,
+                                   .presence_penalty = (float)flags->sampling.presence_penalty,
+                                   .frequency_penalty = (float)flags->sampling.frequency_penalty,
                                    .seed = flags->seed};
-    job->typical_p = (float)flags->typical_p;
-    job->logprobs = flags->has_logprobs;
-    job->top_logprobs = (uint32_t)flags->top_logprobs;
+    job->typical_p = (float)flags->sampling.typical_p;
+    job->logprobs = flags->sampling.has_logprobs;
+    job->top_logprobs = (uint32_t)flags->sampling.top_logprobs;
     return job_flags_tokens(flags, job);
 }
 

@@ -5,21 +5,20 @@
 #define CLOISTER_CLI_JOB_FLAGS_H
 
 #include "client/cli/cli.h"
+#include "common/limits.h"
+#include "common/sampling_flags.h"
 
 struct job_flags {
+    struct sampling_flags sampling;
     const char *model, *job_class, *project, *cost_center;
-    uint64_t max_tokens, top_k, seed, priority, deadline_ms;
-    double temperature, top_p, min_p;
-    double repetition_penalty, presence_penalty, frequency_penalty;
-    double typical_p;
-    struct flag_texts biases, stop_tokens;
-    uint64_t top_logprobs;
-    bool has_seed, has_logprobs;
+    uint64_t seed, priority, deadline_ms;
+    bool has_seed;
     /* What the texts say, for the job. */
-    struct cloister_logit_bias bias_values[FLAG_TEXTS_MOST];
-    int32_t stop_token_values[FLAG_TEXTS_MOST];
+    struct cloister_logit_bias bias_values[LIMIT_LOGIT_BIASES];
+    int32_t stop_token_values[LIMIT_STOP_TOKENS];
 };
 
+/* Beside sampling_flags_table. */
 extern const struct flag job_flags_table[];
 
 void job_flags_defaults(struct job_flags *flags, const char *job_class);

@@ -22,7 +22,7 @@ _cloister() {
             continue
         fi
         case ${COMP_WORDS[i]} in
-        "" | --url | -u | --tenant | --wait | -w | --identity | -i | --config | -c | --system | --file | -f | --stop | --answers | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --typical-p | --logit-bias | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --stop-token | --logprobs | --class | --priority | --deadline | --project | --cost-center | --output | -o | --concurrency | -j | --model | -m | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --typical-p | --logit-bias | --repetition-penalty | --presence-penalty | --frequency-penalty | --seed | -s | --stop-token | --logprobs | --class | --priority | --deadline | --project | --cost-center | --from | --state | --model | -m | --tenant | --prefix | --limit | -n | --reason | --from | --to | --model | -m | --tenant | --output | -o | --from | --key | -k | --origin | --against | -a) skip=1 ;;
+        "" | --url | -u | --tenant | --wait | -w | --identity | -i | --config | -c | --system | --file | -f | --stop | --answers | --model | -m | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --typical-p | --logit-bias | --repetition-penalty | --presence-penalty | --frequency-penalty | --stop-token | --logprobs | --output | -o | --concurrency | -j | --model | -m | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --typical-p | --logit-bias | --repetition-penalty | --presence-penalty | --frequency-penalty | --stop-token | --logprobs | --from | --state | --model | -m | --tenant | --prefix | --limit | -n | --reason | --from | --to | --model | -m | --tenant | --output | -o | --from | --key | -k | --origin | --against | -a) skip=1 ;;
         -*) ;;
         ledger) command=ledger ;;
         *)
@@ -68,6 +68,24 @@ _cloister() {
     "submit:"--model | "submit:"-m)
         COMPREPLY=($(compgen -W "$(_cloister_models)" -- "$cur"))
         return ;;
+    "submit:"--seed | "submit:"-s)
+        :
+        return ;;
+    "submit:"--class)
+        COMPREPLY=($(compgen -W "interactive standard batch" -- "$cur"))
+        return ;;
+    "submit:"--priority)
+        :
+        return ;;
+    "submit:"--deadline)
+        :
+        return ;;
+    "submit:"--project)
+        :
+        return ;;
+    "submit:"--cost-center)
+        :
+        return ;;
     "submit:"--max-tokens | "submit:"-n)
         :
         return ;;
@@ -98,28 +116,10 @@ _cloister() {
     "submit:"--frequency-penalty)
         :
         return ;;
-    "submit:"--seed | "submit:"-s)
-        :
-        return ;;
     "submit:"--stop-token)
         :
         return ;;
     "submit:"--logprobs)
-        :
-        return ;;
-    "submit:"--class)
-        COMPREPLY=($(compgen -W "interactive standard batch" -- "$cur"))
-        return ;;
-    "submit:"--priority)
-        :
-        return ;;
-    "submit:"--deadline)
-        :
-        return ;;
-    "submit:"--project)
-        :
-        return ;;
-    "submit:"--cost-center)
         :
         return ;;
     "batch:"--output | "batch:"-o)
@@ -130,6 +130,24 @@ _cloister() {
         return ;;
     "batch:"--model | "batch:"-m)
         COMPREPLY=($(compgen -W "$(_cloister_models)" -- "$cur"))
+        return ;;
+    "batch:"--seed | "batch:"-s)
+        :
+        return ;;
+    "batch:"--class)
+        COMPREPLY=($(compgen -W "interactive standard batch" -- "$cur"))
+        return ;;
+    "batch:"--priority)
+        :
+        return ;;
+    "batch:"--deadline)
+        :
+        return ;;
+    "batch:"--project)
+        :
+        return ;;
+    "batch:"--cost-center)
+        :
         return ;;
     "batch:"--max-tokens | "batch:"-n)
         :
@@ -161,28 +179,10 @@ _cloister() {
     "batch:"--frequency-penalty)
         :
         return ;;
-    "batch:"--seed | "batch:"-s)
-        :
-        return ;;
     "batch:"--stop-token)
         :
         return ;;
     "batch:"--logprobs)
-        :
-        return ;;
-    "batch:"--class)
-        COMPREPLY=($(compgen -W "interactive standard batch" -- "$cur"))
-        return ;;
-    "batch:"--priority)
-        :
-        return ;;
-    "batch:"--deadline)
-        :
-        return ;;
-    "batch:"--project)
-        :
-        return ;;
-    "batch:"--cost-center)
         :
         return ;;
     "watch:"--from)
@@ -237,8 +237,8 @@ _cloister() {
 
     local flags=
     case $command in
-    "submit") flags=" --system --file -f --raw --stop --answers --detach -d --cancel-on-disconnect --model -m --max-tokens -n --temperature -t --top-p --top-k --min-p --typical-p --logit-bias --repetition-penalty --presence-penalty --frequency-penalty --seed -s --stop-token --logprobs --class --priority --deadline --project --cost-center" ;;
-    "batch") flags=" --output -o --concurrency -j --restart --no-progress --model -m --max-tokens -n --temperature -t --top-p --top-k --min-p --typical-p --logit-bias --repetition-penalty --presence-penalty --frequency-penalty --seed -s --stop-token --logprobs --class --priority --deadline --project --cost-center" ;;
+    "submit") flags=" --system --file -f --raw --stop --answers --detach -d --cancel-on-disconnect --model -m --seed -s --class --priority --deadline --project --cost-center --max-tokens -n --temperature -t --top-p --top-k --min-p --typical-p --logit-bias --repetition-penalty --presence-penalty --frequency-penalty --stop-token --logprobs" ;;
+    "batch") flags=" --output -o --concurrency -j --restart --no-progress --model -m --seed -s --class --priority --deadline --project --cost-center --max-tokens -n --temperature -t --top-p --top-k --min-p --typical-p --logit-bias --repetition-penalty --presence-penalty --frequency-penalty --stop-token --logprobs" ;;
     "watch") flags=" --from" ;;
     "jobs") flags=" --state --model -m --tenant --prefix --limit -n" ;;
     "job") flags=" --prompt -p" ;;

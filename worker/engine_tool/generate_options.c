@@ -11,13 +11,8 @@
 
 #define BESIDE_MAX 256u
 
-_Static_assert(LIMIT_LOGIT_BIASES <= FLAG_TEXTS_MOST && LIMIT_STOP_TOKENS <= FLAG_TEXTS_MOST &&
-                   LIMIT_STOP_STRINGS <= FLAG_TEXTS_MOST,
-               "whatever a job of the cluster had can be given");
-
 #define FLAG(field) offsetof(struct generate_flags, field)
 
-/* Ranges of the floats are sampling_check's. */
 static const struct flag flags_table[] = {
     {.name = "prompt",
      .type = FLAG_TEXT,
@@ -57,91 +52,21 @@ static const struct flag flags_table[] = {
      .argument = "IDS",
      .offset = FLAG(resume_ids),
      .help = "Goes on behind these tokens of the answer."},
-    {.name = "max-tokens",
-     .type = FLAG_UINT,
-     .argument = "N",
-     .offset = FLAG(max_tokens),
-     .min = 1,
-     .max = LIMIT_MAX_TOKENS,
-     .help = "Most tokens of the answer, resumed ones included (256)."},
-    {.name = "temperature",
-     .type = FLAG_FLOAT,
-     .argument = "T",
-     .offset = FLAG(temperature),
-     .help = "0 (the default) takes the likeliest token each time."},
-    {.name = "top-p",
-     .type = FLAG_FLOAT,
-     .argument = "P",
-     .offset = FLAG(top_p),
-     .help = "Draws from the likeliest tokens that together reach P (1: off)."},
-    {.name = "top-k",
-     .type = FLAG_UINT,
-     .argument = "K",
-     .offset = FLAG(top_k),
-     .min = 0,
-     .max = UINT32_MAX,
-     .help = "Draws from the K likeliest tokens (0: off)."},
-    {.name = "min-p",
-     .type = FLAG_FLOAT,
-     .argument = "P",
-     .offset = FLAG(min_p),
-     .help = "Draws from tokens at least P times as likely as the likeliest (0: off)."},
-    {.name = "typical-p",
-     .type = FLAG_FLOAT,
-     .argument = "P",
-     .offset = FLAG(typical_p),
-     .help = "Draws from the tokens of the most ordinary surprise that together reach P (1: off)."},
     {.name = "seed",
      .type = FLAG_UINT,
      .argument = "N",
      .offset = FLAG(seed),
      .help = "The same seed draws the same tokens (0)."},
-    {.name = "logit-bias",
-     .type = FLAG_TEXTS,
-     .argument = "ID:BIAS",
-     .offset = FLAG(biases),
-     .max = LIMIT_LOGIT_BIASES,
-     .help = "Adds BIAS, -100 to 100, to the logit of the token ID. May be repeated."},
-    {.name = "repetition-penalty",
-     .type = FLAG_FLOAT,
-     .argument = "R",
-     .offset = FLAG(repetition_penalty),
-     .help =
-         "Makes tokens that are there already less likely by this factor of their logit (1: off)."},
-    {.name = "presence-penalty",
-     .type = FLAG_FLOAT,
-     .argument = "P",
-     .offset = FLAG(presence_penalty),
-     .help = "Taken off the logit of tokens that are there already (0: off)."},
-    {.name = "frequency-penalty",
-     .type = FLAG_FLOAT,
-     .argument = "F",
-     .offset = FLAG(frequency_penalty),
-     .help = "Taken off the logit of a token once for each time it is there (0: off)."},
     {.name = "stop",
      .type = FLAG_TEXTS,
      .argument = "TEXT",
      .offset = FLAG(stops),
      .max = LIMIT_STOP_STRINGS,
      .help = "The answer ends before this text. May be repeated."},
-    {.name = "stop-token",
-     .type = FLAG_TEXTS,
-     .argument = "ID",
-     .offset = FLAG(stop_tokens),
-     .max = LIMIT_STOP_TOKENS,
-     .help = "The answer ends with this token, which adds no text. May be repeated."},
     {.name = "ignore-end",
      .type = FLAG_SWITCH,
      .offset = FLAG(ignore_end),
      .help = "Goes on past end-of-generation tokens."},
-    {.name = "logprobs",
-     .type = FLAG_UINT,
-     .argument = "N",
-     .offset = FLAG(top_logprobs),
-     .given = FLAG(has_logprobs),
-     .min = 0,
-     .max = LIMIT_TOP_LOGPROBS,
-     .help = "With --json: the logprob of each token, and of the N likeliest in its place."},
     {.name = "chunk",
      .type = FLAG_UINT,
      .argument = "N",
@@ -158,18 +83,16 @@ static const struct flag flags_table[] = {
      .help = "So many other jobs run in the batch meanwhile. Changes no bit of the answer."},
     {0}};
 
-const struct flag_set generate_flags_sets[] = {
-    {flags_table, 0}, {model_flags_table, FLAG(model)}, {0}};
+const struct flag_set generate_flags_sets[] = {{flags_table, 0},
+                                               {sampling_flags_table, FLAG(sampling)},
+                                               {model_flags_table, FLAG(model)},
+                                               {0}};
 
 void generate_flags_defaults(void *values)
 {
     struct generate_flags *f = values;
-    struct sampling off = sampling_default();
 
-    f->max_tokens = 256;
-    f->top_p = off.top_p;
-    f->typical_p = off.typical_p;
-    f->repetition_penalty = off.repetition_penalty;
+    f->sampling = sampling_flags_default();
 }
 
 static int read_ids(const char *name, const char *text, int32_t **ret_ids, size_t *ret_count)
@@ -238,35 +161,36 @@ static int read_mode(struct generate_options *o, const struct generate_flags *f)
 
 static int read_biases(struct generate_options *o, const struct generate_flags *f)
 {
-    for (size_t i = 0; i < f->biases.count; i++) {
+    for (size_t i = 0; i < f->sampling.biases.count; i++) {
         struct sampling_bias *b = &o->biases[i];
-        if (!units_bias_parse(f->biases.items[i], &b->id, &b->bias))
+        if (!units_bias_parse(f->sampling.biases.items[i], &b->id, &b->bias))
             return tool_usage("generate: --logit-bias %s: not ID:BIAS, such as 50256:-100",
-                              f->biases.items[i]);
+                              f->sampling.biases.items[i]);
     }
     o->sampling.biases = o->biases;
-    o->sampling.n_biases = f->biases.count;
+    o->sampling.n_biases = f->sampling.biases.count;
     return TOOL_EXIT_OK;
 }
 
 static int read_sampling(struct generate_options *o, const struct generate_flags *f)
 {
+    const struct sampling_flags *s = &f->sampling;
     struct errbuf eb = {{0}};
 
     o->sampling = (struct sampling){
-        .temperature = (float)f->temperature,
-        .top_k = (uint32_t)f->top_k,
-        .typical_p = (float)f->typical_p,
-        .top_p = (float)f->top_p,
-        .min_p = (float)f->min_p,
-        .repetition_penalty = (float)f->repetition_penalty,
-        .presence_penalty = (float)f->presence_penalty,
-        .frequency_penalty = (float)f->frequency_penalty,
+        .temperature = (float)s->temperature,
+        .top_k = (uint32_t)s->top_k,
+        .typical_p = (float)s->typical_p,
+        .top_p = (float)s->top_p,
+        .min_p = (float)s->min_p,
+        .repetition_penalty = (float)s->repetition_penalty,
+        .presence_penalty = (float)s->presence_penalty,
+        .frequency_penalty = (float)s->frequency_penalty,
         .seed = f->seed,
-        .logprobs = f->has_logprobs,
-        .top_logprobs = (uint32_t)f->top_logprobs,
+        .logprobs = s->has_logprobs,
+        .top_logprobs = (uint32_t)s->top_logprobs,
     };
-    if (f->has_logprobs && !f->model.json)
+    if (s->has_logprobs && !f->model.json)
         return tool_usage("generate: --logprobs are part of the --json answer");
     int result = read_biases(o, f);
     if (result == TOOL_EXIT_OK && sampling_check(&o->sampling, &eb) != ERR_OK)
@@ -279,13 +203,14 @@ static int read_stops(struct generate_options *o, const struct generate_flags *f
     for (size_t i = 0; i < f->stops.count; i++)
         o->stops[i] = (struct sampling_stop){f->stops.items[i], strlen(f->stops.items[i])};
     o->n_stops = f->stops.count;
-    for (size_t i = 0; i < f->stop_tokens.count; i++) {
+    for (size_t i = 0; i < f->sampling.stop_tokens.count; i++) {
         uint32_t id;
-        if (!tool_parse_u32(f->stop_tokens.items[i], 0, INT32_MAX, &id))
-            return tool_usage("generate: --stop-token %s: not a token id", f->stop_tokens.items[i]);
+        if (!tool_parse_u32(f->sampling.stop_tokens.items[i], 0, INT32_MAX, &id))
+            return tool_usage("generate: --stop-token %s: not a token id",
+                              f->sampling.stop_tokens.items[i]);
         o->stop_tokens[i] = (int32_t)id;
     }
-    o->n_stop_tokens = f->stop_tokens.count;
+    o->n_stop_tokens = f->sampling.stop_tokens.count;
     return TOOL_EXIT_OK;
 }
 
@@ -300,7 +225,7 @@ int generate_options_read(struct generate_options *ret_options, const struct gen
         .path = path,
         .ignore_end = flags->ignore_end,
         .json = model.json,
-        .max_tokens = (uint32_t)flags->max_tokens,
+        .max_tokens = (uint32_t)flags->sampling.max_tokens,
         .beside = (uint32_t)flags->beside,
         .engine = model.engine,
         .model = model.model,

@@ -4,18 +4,18 @@
 
 #include "common/buf.h"
 #include "common/limits.h"
+#include "common/sampling_flags.h"
 #include "worker/engine/engine.h"
 #include "worker/engine_tool/model_options.h"
 
 /* As they are given. */
 struct generate_flags {
     struct model_flags model;
+    struct sampling_flags sampling;
     const char *prompt, *prompt_file, *prompt_ids, *resume_ids, *system;
-    bool special, raw, chat, ignore_end, has_logprobs;
-    uint64_t max_tokens, top_k, seed, top_logprobs, chunk, beside;
-    double temperature, top_p, min_p, typical_p;
-    double repetition_penalty, presence_penalty, frequency_penalty;
-    struct flag_texts stops, stop_tokens, biases;
+    bool special, raw, chat, ignore_end;
+    uint64_t seed, chunk, beside;
+    struct flag_texts stops;
 };
 
 extern const struct flag_set generate_flags_sets[];

@@ -71,8 +71,7 @@ def wrong_command_lines(model):
                           ("--threads", "0"), ("--isa", "mmx"), ("--chunk", "0"),
                           ("--kv", "f32"), ("--context", "1"), ("--beside", "many")):
         complaint(2, "generate", model, "--prompt", "x", option, value,
-                  text=option.strip("-").replace("-", "_") if value in ("-1", "1.5", "3")
-                  else "")
+                  text=option + ":" if value in ("-1", "1.5", "3") else "")
     p = run("--version")
     check("--version", p.returncode == 0 and p.stdout.startswith(b"cloister-engine "))
     p = run("--help")
