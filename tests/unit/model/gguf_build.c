@@ -241,18 +241,19 @@ void gguf_build_spm(struct gguf_build *b)
     gguf_build_i32s(b, "tokenizer.ggml.token_type", types, TOKENS);
 }
 
-void gguf_build_model(struct gguf_build *b, uint32_t type)
+void gguf_build_layer(struct gguf_build *b, unsigned layer, const struct gguf_build_shape *shapes,
+                      size_t n_shapes, uint32_t type)
 {
-    static const struct {
-        const char *name;
-        uint64_t dims[2];
-    } layer[] = {
-        {"attn_norm.weight", {32, 0}},    {"attn_q.weight", {32, 32}},
-        {"attn_k.weight", {32, 16}},      {"attn_v.weight", {32, 16}},
-        {"attn_output.weight", {32, 32}}, {"ffn_norm.weight", {32, 0}},
-        {"ffn_gate.weight", {32, 64}},    {"ffn_up.weight", {32, 64}},
-        {"ffn_down.weight", {64, 32}},
-    };
+    for (size_t i = 0; i < n_shapes; i++) {
+        const struct gguf_build_shape *s = &shapes[i];
+        char name[64];
+        (void)snprintf(name, sizeof name, "blk.%u.%s", layer, s->name);
+        gguf_build_tensor(b, name, s->dims[1] == 0 ? QUANT_TYPE_F32 : type, s->dims[0], s->dims[1]);
+    }
+}
+
+void gguf_build_model_keys(struct gguf_build *b)
+{
     gguf_build_string(b, "general.architecture", "llama");
     gguf_build_string(b, "general.name", "Small \xc3\xa9");
     gguf_build_u32(b, "llama.block_count", 2);
@@ -263,14 +264,25 @@ void gguf_build_model(struct gguf_build *b, uint32_t type)
     gguf_build_u32(b, "llama.attention.head_count_kv", 2);
     gguf_build_f32(b, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
     gguf_build_bpe(b, "llama-bpe");
+}
+
+void gguf_build_model_layers(struct gguf_build *b, uint32_t type)
+{
+    static const struct gguf_build_shape shapes[] = {
+        {"attn_norm.weight", {32, 0}},    {"attn_q.weight", {32, 32}},
+        {"attn_k.weight", {32, 16}},      {"attn_v.weight", {32, 16}},
+        {"attn_output.weight", {32, 32}}, {"ffn_norm.weight", {32, 0}},
+        {"ffn_gate.weight", {32, 64}},    {"ffn_up.weight", {32, 64}},
+        {"ffn_down.weight", {64, 32}},
+    };
+    for (unsigned i = 0; i < 2; i++)
+        gguf_build_layer(b, i, shapes, sizeof shapes / sizeof shapes[0], type);
+}
+
+void gguf_build_model(struct gguf_build *b, uint32_t type)
+{
+    gguf_build_model_keys(b);
     gguf_build_tensor(b, "token_embd.weight", type, 32, BUILD_BPE_TOKENS);
-    for (int i = 0; i < 2; i++) {
-        for (size_t k = 0; k < sizeof layer / sizeof layer[0]; k++) {
-            char name[64];
-            (void)snprintf(name, sizeof name, "blk.%d.%s", i, layer[k].name);
-            gguf_build_tensor(b, name, layer[k].dims[1] == 0 ? QUANT_TYPE_F32 : type,
-                              layer[k].dims[0], layer[k].dims[1]);
-        }
-    }
+    gguf_build_model_layers(b, type);
     gguf_build_tensor(b, "output_norm.weight", QUANT_TYPE_F32, 32, 0);
 }

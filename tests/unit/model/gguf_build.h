@@ -51,6 +51,13 @@ void gguf_build_f32s(struct gguf_build *b, const char *key, const float *values,
 /* A tensor with data of a fixed pattern: small numbers for F32, zeros with d = 1 otherwise. */
 void gguf_build_tensor(struct gguf_build *b, const char *name, uint32_t type, uint64_t dim0,
                        uint64_t dim1);
+/* Tensors of layer `layer`, "blk.N." before their names: vectors in F32, matrices of `type`. */
+struct gguf_build_shape {
+    const char *name;
+    uint64_t dims[2]; /* a vector has 0 rows */
+};
+void gguf_build_layer(struct gguf_build *b, unsigned layer, const struct gguf_build_shape *shapes,
+                      size_t n_shapes, uint32_t type);
 /* Only the table's entry, as it is said. */
 void gguf_build_tensor_entry(struct gguf_build *b, const char *name, uint32_t n_dims,
                              const uint64_t *dims, uint32_t type, uint64_t offset);
@@ -83,5 +90,8 @@ void gguf_build_spm(struct gguf_build *b);
 /* A whole llama model of two layers over gguf_build_bpe's vocabulary: 32 wide, 4 heads over 2,
  * 64 in the middle, matrices of `type`, tied. */
 void gguf_build_model(struct gguf_build *b, uint32_t type);
+/* Of that model the keys, the vocabulary among them; and the two layers. */
+void gguf_build_model_keys(struct gguf_build *b);
+void gguf_build_model_layers(struct gguf_build *b, uint32_t type);
 
 #endif

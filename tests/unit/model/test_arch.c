@@ -46,26 +46,25 @@ static const char *key_of(const struct shape *s, const char *name)
 static void put_model(struct gguf_build *b, const struct shape *s)
 {
     const struct {
-        const char *name;
-        uint64_t dims[2];
+        struct gguf_build_shape shape;
         bool is_there;
     } layer[] = {
-        {"attn_norm.weight", {32, 0}, true},
-        {"attn_q.weight", {32, 64}, true},
-        {"attn_k.weight", {32, 32}, true},
-        {"attn_v.weight", {32, 32}, true},
-        {"attn_output.weight", {64, 32}, true},
-        {"ffn_norm.weight", {32, 0}, true},
-        {"ffn_gate.weight", {32, 96}, true},
-        {"ffn_up.weight", {32, 96}, true},
-        {"ffn_down.weight", {96, 32}, true},
-        {"attn_q.bias", {64, 0}, s->biases},
-        {"attn_k.bias", {32, 0}, s->biases},
-        {"attn_v.bias", {32, 0}, s->biases},
-        {"attn_q_norm.weight", {16, 0}, s->head_norms},
-        {"attn_k_norm.weight", {16, 0}, s->head_norms},
-        {"post_attention_norm.weight", {32, 0}, s->post_norms},
-        {"post_ffw_norm.weight", {32, 0}, s->post_norms},
+        {{"attn_norm.weight", {32, 0}}, true},
+        {{"attn_q.weight", {32, 64}}, true},
+        {{"attn_k.weight", {32, 32}}, true},
+        {{"attn_v.weight", {32, 32}}, true},
+        {{"attn_output.weight", {64, 32}}, true},
+        {{"ffn_norm.weight", {32, 0}}, true},
+        {{"ffn_gate.weight", {32, 96}}, true},
+        {{"ffn_up.weight", {32, 96}}, true},
+        {{"ffn_down.weight", {96, 32}}, true},
+        {{"attn_q.bias", {64, 0}}, s->biases},
+        {{"attn_k.bias", {32, 0}}, s->biases},
+        {{"attn_v.bias", {32, 0}}, s->biases},
+        {{"attn_q_norm.weight", {16, 0}}, s->head_norms},
+        {{"attn_k_norm.weight", {16, 0}}, s->head_norms},
+        {{"post_attention_norm.weight", {32, 0}}, s->post_norms},
+        {{"post_ffw_norm.weight", {32, 0}}, s->post_norms},
     };
     gguf_build_string(b, "general.architecture", s->arch);
     gguf_build_u32(b, key_of(s, "block_count"), LAYERS);
@@ -82,14 +81,9 @@ static void put_model(struct gguf_build *b, const struct shape *s)
     gguf_build_tensor(b, "token_embd.weight", QUANT_TYPE_Q8_0, 32, BUILD_BPE_TOKENS);
     gguf_build_tensor(b, "output_norm.weight", QUANT_TYPE_F32, 32, 0);
     for (unsigned i = 0; i < LAYERS; i++)
-        for (size_t k = 0; k < sizeof layer / sizeof layer[0]; k++) {
-            char name[64];
-            if (!layer[k].is_there)
-                continue;
-            (void)snprintf(name, sizeof name, "blk.%u.%s", i, layer[k].name);
-            gguf_build_tensor(b, name, layer[k].dims[1] == 0 ? QUANT_TYPE_F32 : QUANT_TYPE_Q8_0,
-                              layer[k].dims[0], layer[k].dims[1]);
-        }
+        for (size_t k = 0; k < sizeof layer / sizeof layer[0]; k++)
+            if (layer[k].is_there)
+                gguf_build_layer(b, i, &layer[k].shape, 1, QUANT_TYPE_Q8_0);
 }
 
 static enum err read_model(struct gguf_build *b, struct model_hparams *ret_h, struct errbuf *eb)
@@ -168,20 +162,15 @@ static void put_uneven_model(struct gguf_build *b)
     for (unsigned i = 0; i < LAYERS; i++) {
         uint64_t q = (uint64_t)uneven_heads[i] * 16, kv = (uint64_t)uneven_kv_heads[i] * 16;
         uint64_t ff = (uint64_t)uneven_ff[i];
-        const struct {
-            const char *name;
-            uint64_t dims[2];
-        } layer[] = {
-            {"attn_norm", {32, 0}},   {"attn_q", {32, q}},      {"attn_k", {32, kv}},
-            {"attn_v", {32, kv}},     {"attn_output", {q, 32}}, {"ffn_norm", {32, 0}},
-            {"attn_q_norm", {16, 0}}, {"attn_k_norm", {16, 0}}, {"ffn_gate", {32, ff}},
-            {"ffn_up", {32, ff}},     {"ffn_down", {ff, 32}},
+        const struct gguf_build_shape layer[] = {
+            {"attn_norm.weight", {32, 0}},   {"attn_q.weight", {32, q}},
+            {"attn_k.weight", {32, kv}},     {"attn_v.weight", {32, kv}},
+            {"attn_output.weight", {q, 32}}, {"ffn_norm.weight", {32, 0}},
+            {"attn_q_norm.weight", {16, 0}}, {"attn_k_norm.weight", {16, 0}},
+            {"ffn_gate.weight", {32, ff}},   {"ffn_up.weight", {32, ff}},
+            {"ffn_down.weight", {ff, 32}},
         };
-        for (size_t k = 0; k < sizeof layer / sizeof layer[0]; k++) {
-            char name[64];
-            (void)snprintf(name, sizeof name, "blk.%u.%s.weight", i, layer[k].name);
-            gguf_build_tensor(b, name, QUANT_TYPE_F32, layer[k].dims[0], layer[k].dims[1]);
-        }
+        gguf_build_layer(b, i, layer, sizeof layer / sizeof layer[0], QUANT_TYPE_F32);
     }
 }
 

@@ -51,37 +51,6 @@ static void write_file(const char *path, const struct buf *bytes)
     assert_int_equal(fclose(f), 0);
 }
 
-static void put_layers(struct gguf_build *b)
-{
-    static const struct {
-        const char *name;
-        uint64_t dims[2];
-    } layer[] = {
-        {"attn_norm", {32, 0}}, {"attn_q", {32, 32}},      {"attn_k", {32, 16}},
-        {"attn_v", {32, 16}},   {"attn_output", {32, 32}}, {"ffn_norm", {32, 0}},
-        {"ffn_gate", {32, 64}}, {"ffn_up", {32, 64}},      {"ffn_down", {64, 32}},
-    };
-    for (int i = 0; i < 2; i++)
-        for (size_t k = 0; k < sizeof layer / sizeof layer[0]; k++) {
-            char name[64];
-            (void)snprintf(name, sizeof name, "blk.%d.%s.weight", i, layer[k].name);
-            gguf_build_tensor(b, name, QUANT_TYPE_F32, layer[k].dims[0], layer[k].dims[1]);
-        }
-}
-
-static void put_model_keys(struct gguf_build *b)
-{
-    gguf_build_string(b, "general.architecture", "llama");
-    gguf_build_u32(b, "llama.block_count", 2);
-    gguf_build_u32(b, "llama.context_length", 128);
-    gguf_build_u32(b, "llama.embedding_length", 32);
-    gguf_build_u32(b, "llama.feed_forward_length", 64);
-    gguf_build_u32(b, "llama.attention.head_count", 4);
-    gguf_build_u32(b, "llama.attention.head_count_kv", 2);
-    gguf_build_f32(b, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    gguf_build_bpe(b, "llama-bpe");
-}
-
 /* `more` goes into the last part: a key of its own, or a tensor. */
 static void folder_make(struct folder *f, const struct part_keys keys[PARTS], const char *more_key,
                         const char *more_tensor)
@@ -93,12 +62,12 @@ static void folder_make(struct folder *f, const struct part_keys keys[PARTS], co
         struct gguf_build b;
         gguf_build_init(&b);
         if (i == 0) {
-            put_model_keys(&b);
+            gguf_build_model_keys(&b);
             gguf_build_tensor(&b, "token_embd.weight", QUANT_TYPE_F32, 32, BUILD_BPE_TOKENS);
         } else if (i == 1) {
             b.alignment = 64;
             gguf_build_u32(&b, "general.alignment", 64);
-            put_layers(&b);
+            gguf_build_model_layers(&b, QUANT_TYPE_F32);
         } else {
             gguf_build_tensor(&b, "output_norm.weight", QUANT_TYPE_F32, 32, 0);
             if (more_key != NULL)
