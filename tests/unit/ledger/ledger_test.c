@@ -96,6 +96,22 @@ struct record_ledger ledger_test_settle(uint64_t job, uint64_t reserve_seq)
     return r;
 }
 
+struct record_ledger ledger_test_key(const uint8_t public_key[ED25519_PUBLIC_BYTES])
+{
+    struct record_ledger r = {.kind = RECORD_LEDGER_KEY,
+                              .node = "c",
+                              .tenant = "",
+                              .project = "",
+                              .cost_center = "",
+                              .principal = "",
+                              .model = "",
+                              .engine_build = "",
+                              .quantization = "",
+                              .worker = ""};
+    memcpy(r.public_key, public_key, sizeof r.public_key);
+    return r;
+}
+
 void ledger_test_append(struct ledger_test *t, struct record_ledger *records, size_t n)
 {
     struct errbuf eb = {{0}};

@@ -30,6 +30,9 @@ void ledger_test_close(struct ledger_test *t);
 struct record_ledger ledger_test_reserve(uint64_t job);
 struct record_ledger ledger_test_settle(uint64_t job, uint64_t reserve_seq);
 
+/* The record that this key signs from here on. */
+struct record_ledger ledger_test_key(const uint8_t public_key[ED25519_PUBLIC_BYTES]);
+
 /* One transaction with these records; their seqs are set. */
 void ledger_test_append(struct ledger_test *t, struct record_ledger *records, size_t n);
 /* `jobs` jobs, reserved in one transaction and settled in the next; every fourth one is VOID. */

@@ -5,22 +5,6 @@
 
 #include <string.h>
 
-static struct record_ledger key_record(const uint8_t public_key[ED25519_PUBLIC_BYTES])
-{
-    struct record_ledger r = {.kind = RECORD_LEDGER_KEY,
-                              .node = "c",
-                              .tenant = "",
-                              .project = "",
-                              .cost_center = "",
-                              .principal = "",
-                              .model = "",
-                              .engine_build = "",
-                              .quantization = "",
-                              .worker = ""};
-    memcpy(r.public_key, public_key, sizeof r.public_key);
-    return r;
-}
-
 struct rule_case {
     const char *name;
     /* Changes the record of line 4, seq 2: the SETTLE of job 1 in file_small. */
@@ -157,8 +141,8 @@ static void key_record_must_name_the_signer(void **state)
 
     memset(other, 7, sizeof other);
     export_file_open(&f);
-    export_file_append(&f, key_record(other)); /* a key of the past */
-    export_file_append(&f, key_record(f.public_key));
+    export_file_append(&f, ledger_test_key(other)); /* a key of the past */
+    export_file_append(&f, ledger_test_key(f.public_key));
     export_file_append(&f, ledger_test_reserve(0));
     export_file_checkpoint(&f);
     assert_err(export_verify(buf_str(&f.text), f.text.size, NULL, &report, &eb), ERR_OK, &eb);
@@ -166,8 +150,8 @@ static void key_record_must_name_the_signer(void **state)
     export_file_close(&f);
 
     export_file_open(&f);
-    export_file_append(&f, key_record(f.public_key));
-    export_file_append(&f, key_record(other));
+    export_file_append(&f, ledger_test_key(f.public_key));
+    export_file_append(&f, ledger_test_key(other));
     export_file_append(&f, ledger_test_reserve(0));
     export_file_checkpoint(&f);
     export_assert_refused("key of another", &f.text, NULL, 3,

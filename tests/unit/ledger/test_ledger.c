@@ -224,44 +224,44 @@ static void checkpoint_covers_only_what_is_committed(void **state)
 
 /* ---- opening beside a second place that says something else ---- */
 
-static void old_copy_of_the_store_is_refused(void **state)
+/* Another store with these jobs, beside the same key and checkpoint. */
+static void refuse_other(struct ledger_test *t, uint64_t first_job, uint64_t jobs,
+                         const char *reason)
 {
-    struct ledger_test *t = *state;
     struct ledger_test other;
     struct errbuf eb = {{0}};
 
-    /* `other` stands for yesterday's file: it has fewer records than were signed. */
-    ledger_test_fill(t, 0, 8);
-    assert_err(ledger_checkpoint_sign(t->ledger, &eb), ERR_OK, &eb);
     ledger_test_open(&other, t->store.kind);
-    ledger_test_fill(&other, 0, 5);
+    ledger_test_fill(&other, first_job, jobs);
     crypto_key_free(other.key);
     other.key = t->key;
     (void)snprintf(other.checkpoint_path, sizeof other.checkpoint_path, "%s", t->checkpoint_path);
     assert_err(ledger_test_reopen(&other, &eb), ERR_CORRUPT, &eb);
-    assert_non_null(
-        strstr(eb.text, "the log has 10 records, but its checkpoint was signed over 16"));
+    assert_non_null(strstr(eb.text, reason));
     other.key = NULL;
     ledger_test_close(&other);
+}
+
+static void old_copy_of_the_store_is_refused(void **state)
+{
+    struct ledger_test *t = *state;
+    struct errbuf eb = {{0}};
+
+    ledger_test_fill(t, 0, 8);
+    assert_err(ledger_checkpoint_sign(t->ledger, &eb), ERR_OK, &eb);
+    /* Yesterday's file: it has fewer records than were signed. */
+    refuse_other(t, 0, 5, "the log has 10 records, but its checkpoint was signed over 16");
 }
 
 static void log_with_another_history_is_refused(void **state)
 {
     struct ledger_test *t = *state;
-    struct ledger_test other;
     struct errbuf eb = {{0}};
 
     ledger_test_fill(t, 0, 8);
     assert_err(ledger_checkpoint_sign(t->ledger, &eb), ERR_OK, &eb);
-    ledger_test_open(&other, t->store.kind);
-    ledger_test_fill(&other, 1000, 20); /* longer, but not the same records */
-    crypto_key_free(other.key);
-    other.key = t->key;
-    (void)snprintf(other.checkpoint_path, sizeof other.checkpoint_path, "%s", t->checkpoint_path);
-    assert_err(ledger_test_reopen(&other, &eb), ERR_CORRUPT, &eb);
-    assert_non_null(strstr(eb.text, "at 16 records the log's root is"));
-    other.key = NULL;
-    ledger_test_close(&other);
+    /* Longer, but not the same records. */
+    refuse_other(t, 1000, 20, "at 16 records the log's root is");
 }
 
 static void missing_or_foreign_checkpoint_file_is_refused(void **state)
@@ -315,19 +315,11 @@ static void log_that_was_never_signed_opens_without_a_file(void **state)
 static void empty_store_beside_an_old_checkpoint_is_refused(void **state)
 {
     struct ledger_test *t = *state;
-    struct ledger_test other;
     struct errbuf eb = {{0}};
 
     ledger_test_fill(t, 0, 1);
     assert_err(ledger_checkpoint_sign(t->ledger, &eb), ERR_OK, &eb);
-    ledger_test_open(&other, t->store.kind);
-    crypto_key_free(other.key);
-    other.key = t->key;
-    (void)snprintf(other.checkpoint_path, sizeof other.checkpoint_path, "%s", t->checkpoint_path);
-    assert_err(ledger_test_reopen(&other, &eb), ERR_CORRUPT, &eb);
-    assert_non_null(strstr(eb.text, "the log has 0 records"));
-    other.key = NULL;
-    ledger_test_close(&other);
+    refuse_other(t, 0, 0, "the log has 0 records");
 }
 
 /* ---- what was signed is never contradicted ---- */
@@ -421,17 +413,7 @@ static void key_record_is_remembered_when_it_is_committed(void **state)
 {
     struct ledger_test *t = *state;
     struct errbuf eb = {{0}};
-    struct record_ledger r = {.kind = RECORD_LEDGER_KEY,
-                              .node = "c",
-                              .tenant = "",
-                              .project = "",
-                              .cost_center = "",
-                              .principal = "",
-                              .model = "",
-                              .engine_build = "",
-                              .quantization = "",
-                              .worker = ""};
-    memcpy(r.public_key, t->public_key, sizeof r.public_key);
+    struct record_ledger r = ledger_test_key(t->public_key);
     assert_false(ledger_key_is_recorded(t->ledger));
     struct store_txn *txn = store_test_begin(t->store.store, true);
     assert_err(ledger_append(t->ledger, txn, &r, &eb), ERR_OK, &eb);
