@@ -1,6 +1,7 @@
 #include "tests/unit/store/store_test.h"
 
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,17 @@ void store_test_close(struct store_test *t)
     t->store = NULL;
     if (t->dir[0] != '\0')
         store_test_dir_remove(t->dir);
+}
+
+pid_t store_test_fork(void)
+{
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
+    fflush(NULL);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    for (size_t i = 0; pid == 0 && i < sizeof signals / sizeof signals[0]; i++)
+        (void)signal(signals[i], SIG_DFL);
+    return pid;
 }
 
 struct store_txn *store_test_begin(struct store *s, bool write)

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <cmocka.h>
 
@@ -38,6 +39,9 @@ void store_test_close(struct store_test *t);
 #define assert_err(e, expected, eb) store_test_assert_err((e), (expected), (eb), __FILE__, __LINE__)
 void store_test_assert_err(enum err e, enum err expected, const struct errbuf *eb, const char *file,
                            int line);
+
+/* fork, for a child that may end by a signal: there it ends it, and is not caught by cmocka. */
+pid_t store_test_fork(void);
 
 struct store_txn *store_test_begin(struct store *s, bool write);
 void store_test_commit(struct store_txn *txn);

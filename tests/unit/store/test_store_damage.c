@@ -12,7 +12,6 @@
 
 #include <fcntl.h>
 #include <lmdb.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,15 +97,9 @@ static int child_read(const char *path)
 
 static enum found child_run(const char *path)
 {
-    fflush(NULL);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
+    pid_t pid = store_test_fork();
     if (pid == 0) {
-        /* A crash is one of the expected ends: it must end the child, not be caught by cmocka, and
-         * its report would only hide what matters. */
-        static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
-        for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
-            (void)signal(signals[i], SIG_DFL);
+        /* A crash is one of the expected ends: its report would only hide what matters. */
         int null = open("/dev/null", O_WRONLY);
         dup2(null, 2);
         _exit(child_read(path));

@@ -144,13 +144,8 @@ static enum found image_use(const struct image *image, uint64_t seed, const char
 {
     int status = 0;
     image_write(image->file, image->bytes, image->size);
-    fflush(NULL);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
+    pid_t pid = store_test_fork();
     if (pid == 0) {
-        static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
-        for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
-            (void)signal(signals[i], SIG_DFL);
         _exit(child_use(image->path, seed));
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -354,9 +349,7 @@ static void a_fault_of_the_map_says_what_it_was(void **state)
     image_setup(&t, &image);
     assert_int_equal(pipe(pipe_fds), 0);
     image_write(image.file, image.bytes, image.size);
-    fflush(NULL);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
+    pid_t pid = store_test_fork();
     if (pid == 0) {
         struct store_lmdb_config config = {.path = image.path, .map_bytes = map_bytes};
         struct store *s = NULL;
