@@ -96,38 +96,63 @@ static void *slow_serve(void *arg)
     return NULL;
 }
 
+/* A line that takes nothing: the first call lies in it half sent. */
+struct stalled {
+    struct slow_server server;
+    struct transport_client *client;
+    struct test_call first;
+    pthread_t thread;
+    int listener;
+};
+
+static void stalled_open(struct stalled *s, const uint8_t *bytes, size_t size)
+{
+    char url[64];
+
+    *s = (struct stalled){.listener = listen_slow(url)};
+    s->client = test_client_open(url, NULL);
+    s->server.fd = accept_hello(s->listener);
+    test_call_start(&s->first, s->client, bytes, size, 20000);
+    test_sleep_ms(100);
+}
+
+/* The server reads on, and the first call is answered. */
+static void stalled_go_on(struct stalled *s)
+{
+    assert_int_equal(pthread_create(&s->thread, NULL, slow_serve, &s->server), 0);
+    assert_int_equal(test_call_wait(&s->first), ERR_OK);
+    test_call_end(&s->first);
+}
+
+static void stalled_close(struct stalled *s)
+{
+    transport_client_close(s->client);
+    assert_int_equal(pthread_join(s->thread, NULL), 0);
+    assert_int_equal(close(s->server.fd), 0);
+    assert_int_equal(close(s->listener), 0);
+}
+
 /* Trying again on a line that takes nothing must not fill it for when it does. */
 static void what_ended_unsent_is_never_sent(void **state)
 {
     enum { FIRST = 8 << 20, NEXT = 1 << 20, TRIES = 20 };
     static uint8_t bytes[FIRST];
-    struct test_call first, next;
-    struct slow_server s = {0};
-    pthread_t thread;
-    char url[64];
+    struct test_call next;
+    struct stalled s;
     (void)state;
 
-    int listener = listen_slow(url);
-    struct transport_client *client = test_client_open(url, NULL);
-    s.fd = accept_hello(listener);
-    test_call_start(&first, client, bytes, FIRST, 20000);
-    test_sleep_ms(100);
+    stalled_open(&s, bytes, FIRST);
     for (int i = 0; i < TRIES; i++) {
-        test_call_start(&next, client, bytes, NEXT, 50);
+        test_call_start(&next, s.client, bytes, NEXT, 50);
         assert_int_equal(test_call_wait(&next), ERR_TIMEOUT);
         test_call_end(&next);
     }
-    assert_int_equal(pthread_create(&thread, NULL, slow_serve, &s), 0);
-    assert_int_equal(test_call_wait(&first), ERR_OK);
-    test_call_end(&first);
-    test_call_start(&next, client, bytes, 1, 20000);
+    stalled_go_on(&s);
+    test_call_start(&next, s.client, bytes, 1, 20000);
     assert_int_equal(test_call_wait(&next), ERR_OK);
     test_call_end(&next);
-    assert_int_equal(atomic_load(&s.got), FIRST + 1 + 2 * 12);
-    transport_client_close(client);
-    assert_int_equal(pthread_join(thread, NULL), 0);
-    assert_int_equal(close(s.fd), 0);
-    assert_int_equal(close(listener), 0);
+    assert_int_equal(atomic_load(&s.server.got), FIRST + 1 + 2 * 12);
+    stalled_close(&s);
 }
 
 static void cancelled_calls_are_not_sent_either(void **state)
@@ -135,34 +160,22 @@ static void cancelled_calls_are_not_sent_either(void **state)
     enum { FIRST = 8 << 20, CALLS = 200 };
     static uint8_t bytes[FIRST];
     static struct test_call calls[CALLS];
-    struct test_call first;
-    struct slow_server s = {0};
-    pthread_t thread;
-    char url[64];
+    struct stalled s;
     (void)state;
 
-    int listener = listen_slow(url);
-    struct transport_client *client = test_client_open(url, NULL);
-    s.fd = accept_hello(listener);
-    test_call_start(&first, client, bytes, FIRST, 20000);
-    test_sleep_ms(100);
+    stalled_open(&s, bytes, FIRST);
     for (int i = 0; i < CALLS; i++)
-        test_call_start(&calls[i], client, bytes, 1000, 20000);
+        test_call_start(&calls[i], s.client, bytes, 1000, 20000);
     for (int i = 0; i < CALLS; i++) {
         int k = (i * 37) % CALLS; /* from anywhere in the queue */
         transport_call_cancel(calls[k].call);
         assert_int_equal(test_call_wait(&calls[k]), ERR_CANCELLED);
         test_call_end(&calls[k]);
     }
-    assert_int_equal(pthread_create(&thread, NULL, slow_serve, &s), 0);
-    assert_int_equal(test_call_wait(&first), ERR_OK);
-    test_call_end(&first);
+    stalled_go_on(&s);
     test_sleep_ms(100);
-    assert_int_equal(atomic_load(&s.got), FIRST + 12);
-    transport_client_close(client);
-    assert_int_equal(pthread_join(thread, NULL), 0);
-    assert_int_equal(close(s.fd), 0);
-    assert_int_equal(close(listener), 0);
+    assert_int_equal(atomic_load(&s.server.got), FIRST + 12);
+    stalled_close(&s);
 }
 
 static void unsent_requests_are_bounded(void **state)
