@@ -65,6 +65,7 @@ struct core_test_worker {
     uint64_t weights_bytes[4];
     bool ready[4];
     uint32_t context_tokens; /* of all of them; 0: 1000 */
+    uint8_t digest;          /* likewise; 0: of each its own */
     const struct wire_lease_held *leases;
     size_t n_leases;
 };

@@ -123,31 +123,17 @@ struct wire_reply stored_test_ask(struct stored_test *k, struct wire_request *re
 /* A worker with model "m" loaded, for answers of up to 200,000 tokens. */
 uint64_t stored_test_worker(struct stored_test *k, const char *name)
 {
-    struct wire_model_offer offer = {.name = "m",
-                                     .architecture = "",
-                                     .quantization = "",
-                                     .chat_template = "",
-                                     .context_tokens = 200000,
-                                     .weights_bytes = CORE_TEST_GB};
-    struct wire_model_status status = {.name = "m", .state = WIRE_MODEL_STATE_READY, .error = ""};
-    struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
-                                 .hello = {.role = WIRE_ROLE_WORKER,
-                                           .node = name,
-                                           .tenant = "",
-                                           .build = "",
-                                           .worker = {.models = &offer,
-                                                      .n_models = 1,
-                                                      .status = &status,
-                                                      .n_status = 1,
-                                                      .memory = {.total_bytes = 8 * CORE_TEST_GB},
-                                                      .device = "",
-                                                      .isa = ""}}};
-    hello.hello.public_key[0] = (uint8_t)name[0];
-    hello.session = core_test_ask(&k->t, &hello)->session;
-    hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
-    assert_true(core_test_ask(&k->t, &hello)->hello.established);
+    const struct core_test_worker w = {.name = name,
+                                       .key = (uint8_t)name[0],
+                                       .total_bytes = 8 * CORE_TEST_GB,
+                                       .models = {"m"},
+                                       .weights_bytes = {CORE_TEST_GB},
+                                       .ready = {true},
+                                       .context_tokens = 200000};
+    uint64_t session = core_test_worker(&k->t, &w);
+    assert_int_not_equal(session, 0);
     stored_test_commit(k);
-    return hello.session;
+    return session;
 }
 
 void stored_test_submit(struct stored_test *k, uint64_t client, uint8_t job, uint32_t max_tokens)

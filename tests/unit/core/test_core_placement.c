@@ -268,31 +268,13 @@ static void a_load_that_fails_between_reports_counts(void **state)
 /* A worker that has another file under the name "m", loaded. */
 static uint64_t worker_with_file(struct core_test *t, const char *name, uint8_t digest)
 {
-    struct wire_model_offer offer = {.name = "m",
-                                     .weights_digest = {digest},
-                                     .architecture = "",
-                                     .quantization = "",
-                                     .context_tokens = 1000,
-                                     .chat_template = "",
-                                     .weights_bytes = CORE_TEST_GB};
-    struct wire_model_status status = {
-        .name = "m", .state = WIRE_MODEL_STATE_READY, .error = "", .decode_tokens_per_s = 100};
-    struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,
-                                 .hello = {.role = WIRE_ROLE_WORKER,
-                                           .node = name,
-                                           .tenant = "",
-                                           .build = "",
-                                           .worker = {.models = &offer,
-                                                      .n_models = 1,
-                                                      .status = &status,
-                                                      .n_status = 1,
-                                                      .memory = {.total_bytes = 8 * CORE_TEST_GB},
-                                                      .device = "",
-                                                      .isa = ""}}};
-    hello.session = core_test_ask(t, &hello)->session;
-    hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
-    assert_true(core_test_ask(t, &hello)->hello.established);
-    return hello.session;
+    const struct core_test_worker w = {.name = name,
+                                       .total_bytes = 8 * CORE_TEST_GB,
+                                       .models = {"m"},
+                                       .weights_bytes = {CORE_TEST_GB},
+                                       .ready = {true},
+                                       .digest = digest};
+    return core_test_worker(t, &w);
 }
 
 static void one_name_is_one_file(void **state)
