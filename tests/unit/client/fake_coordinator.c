@@ -397,7 +397,7 @@ void fake_listen(struct fake_coordinator *f)
         err = transport_server_open(&server, &endpoint, fake_on_request, f, &eb);
         if (err == ERR_OK)
             break;
-        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        fake_sleep_ms(20);
     }
     if (err != ERR_OK) {
         fprintf(stderr, "fake coordinator: %s\n", eb.text);
@@ -486,4 +486,10 @@ void fake_add_job(struct fake_coordinator *f, const char *id_text, const char *p
     pthread_mutex_lock(&f->mutex);
     fake_new_job(f, &id, prompt, strlen(prompt));
     pthread_mutex_unlock(&f->mutex);
+}
+
+void fake_sleep_ms(unsigned ms)
+{
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000},
+              NULL);
 }

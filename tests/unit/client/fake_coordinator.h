@@ -86,4 +86,6 @@ void fake_add_job(struct fake_coordinator *f, const char *id, const char *prompt
 uint32_t fake_answer_tokens(const char *prompt);
 void fake_answer(const char *prompt, uint32_t first, uint32_t n, struct buf *out);
 
+void fake_sleep_ms(unsigned ms);
+
 #endif

@@ -17,6 +17,23 @@ static void run_path(const struct run *r, const char *name, char ret_path[128])
     snprintf(ret_path, 128, "%s/%s", r->dir, name);
 }
 
+void run_home_make(char ret_home[64])
+{
+    snprintf(ret_home, 64, "/tmp/cloister-home-XXXXXX");
+    CHECK(mkdtemp(ret_home));
+}
+
+void run_home_remove(const char *home)
+{
+    static const char *const names[] = {"/client.key", "/client.cfg", ""};
+    char path[128];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s/cloister%s", home, names[i]);
+        remove(path);
+    }
+    rmdir(home);
+}
+
 void run_start(struct run *r, const char *home, const char *url, const char *input,
                const char *out_path, const char *const *words)
 {

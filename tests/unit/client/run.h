@@ -17,6 +17,10 @@ struct run {
     struct buf out, err;
 };
 
+/* A new folder for client.key and client.cfg; and its end. */
+void run_home_make(char ret_home[64]);
+void run_home_remove(const char *home);
+
 /* `words` end with NULL, without the program's name. input: bytes on stdin, NULL: none. `home` is
  * where client.key and client.cfg are. out_path: stdout goes there; "": it is closed;
  * NULL: it is kept. */

@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -32,33 +31,20 @@ struct rig {
 
 static void rig_open(struct rig *r)
 {
-    char tmp[] = "/tmp/cloister-batch-XXXXXX";
     fake_open(&r->fake);
-    assert_non_null(mkdtemp(tmp));
-    snprintf(r->dir, sizeof r->dir, "%s", tmp);
-    snprintf(r->in, sizeof r->in, "%s/in.jsonl", tmp);
-    snprintf(r->out, sizeof r->out, "%s/out.jsonl", tmp);
-    snprintf(r->state, sizeof r->state, "%s/out.jsonl.state", tmp);
+    run_home_make(r->dir);
+    snprintf(r->in, sizeof r->in, "%s/in.jsonl", r->dir);
+    snprintf(r->out, sizeof r->out, "%s/out.jsonl", r->dir);
+    snprintf(r->state, sizeof r->state, "%s/out.jsonl.state", r->dir);
 }
 
 static void rig_close(struct rig *r)
 {
-    char path[128];
     fake_close(&r->fake);
     unlink(r->in);
     unlink(r->out);
     unlink(r->state);
-    snprintf(path, sizeof path, "%s/cloister/client.key", r->dir);
-    unlink(path);
-    snprintf(path, sizeof path, "%s/cloister", r->dir);
-    rmdir(path);
-    rmdir(r->dir);
-}
-
-static void sleep_ms(unsigned ms)
-{
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000},
-              NULL);
+    run_home_remove(r->dir);
 }
 
 static void write_file(const char *path, const char *mode, const char *text)
@@ -211,7 +197,7 @@ static void test_killed_again_and_again(void **state)
         /* After a number of lines that is another one each time, at no particular point of them. */
         unsigned until = fake_counts(&r.fake).submits + 3 + kills % 5;
         for (int i = 0; i < 2000 && fake_counts(&r.fake).submits < until; i++)
-            sleep_ms(1 + kills % 3);
+            fake_sleep_ms(1 + kills % 3);
         if (kills % 3 == 2)
             fake_restart(&r.fake);
         kill(run.pid, SIGKILL);
@@ -238,7 +224,7 @@ static void test_interrupted_and_gone_on(void **state)
     fake_set_faults(&r.fake, &(struct fake_faults){.stop_at = 3});
     run_start(&run, r.dir, r.fake.url, NULL, NULL, WORDS("batch", r.in, "-o", r.out, "-j", "2"));
     for (int i = 0; i < 200 && fake_counts(&r.fake).watches < 3; i++)
-        sleep_ms(20);
+        fake_sleep_ms(20);
     kill(run.pid, SIGINT);
     run_wait(&run);
     assert_int_equal(run.code, 8);

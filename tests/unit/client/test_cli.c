@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -31,29 +30,14 @@ struct rig {
 
 static void rig_open(struct rig *r)
 {
-    char tmp[] = "/tmp/cloister-home-XXXXXX";
     fake_open(&r->fake);
-    assert_non_null(mkdtemp(tmp));
-    snprintf(r->home, sizeof r->home, "%s", tmp);
+    run_home_make(r->home);
 }
 
 static void rig_close(struct rig *r)
 {
-    char path[128];
     fake_close(&r->fake);
-    snprintf(path, sizeof path, "%s/cloister/client.key", r->home);
-    unlink(path);
-    snprintf(path, sizeof path, "%s/cloister/client.cfg", r->home);
-    unlink(path);
-    snprintf(path, sizeof path, "%s/cloister", r->home);
-    rmdir(path);
-    rmdir(r->home);
-}
-
-static void sleep_ms(unsigned ms)
-{
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000},
-              NULL);
+    run_home_remove(r->home);
 }
 
 static void do_run(struct rig *r, struct run *run, const char *input, const char *const *words)
@@ -326,7 +310,7 @@ static void test_interrupt_cancels(void **state)
     fake_set_faults(&r.fake, &(struct fake_faults){.stop_at = 5});
     run_start(&run, r.home, r.fake.url, NULL, NULL, WORDS("submit", "long"));
     for (int i = 0; i < 200 && fake_counts(&r.fake).watches < 2; i++)
-        sleep_ms(20);
+        fake_sleep_ms(20);
     kill(run.pid, SIGINT);
     run_wait(&run);
     check_exit(&run, 8);
@@ -343,11 +327,11 @@ static void test_interrupt_cancels(void **state)
     /* With nobody to hear the cancel, the second Ctrl-C leaves at once. */
     run_start(&run, r.home, r.fake.url, NULL, NULL, WORDS("submit", "--wait", "60s", "longer"));
     for (int i = 0; i < 200 && fake_counts(&r.fake).jobs < 2; i++)
-        sleep_ms(20);
-    sleep_ms(100);
+        fake_sleep_ms(20);
+    fake_sleep_ms(100);
     fake_stop_listening(&r.fake);
     kill(run.pid, SIGINT);
-    sleep_ms(200);
+    fake_sleep_ms(200);
     kill(run.pid, SIGINT);
     run_wait(&run);
     check_exit(&run, 130);
@@ -360,7 +344,7 @@ static void test_interrupt_cancels(void **state)
     fake_job_id(&r.fake, 1, id);
     run_start(&run, r.home, r.fake.url, NULL, NULL, WORDS("watch", id));
     for (int i = 0; i < 200 && fake_counts(&r.fake).watches < watches + 2; i++)
-        sleep_ms(20);
+        fake_sleep_ms(20);
     kill(run.pid, SIGINT);
     run_wait(&run);
     check_exit(&run, 8);
@@ -383,7 +367,7 @@ static void test_restart_under_a_running_submit(void **state)
         run_start(&run, r.home, r.fake.url, NULL, NULL, WORDS("submit", prompt));
         unsigned watches = fake_counts(&r.fake).watches;
         for (int i = 0; i < 200 && fake_counts(&r.fake).watches < watches + 5 + round * 2; i++)
-            sleep_ms(10);
+            fake_sleep_ms(10);
         fake_restart(&r.fake);
         fake_set_faults(&r.fake, &(struct fake_faults){.tokens_a_watch = 3});
         run_wait(&run);

@@ -44,12 +44,6 @@ static void rig_close(struct rig *r)
     fake_close(&r->fake);
 }
 
-static void sleep_ms(unsigned ms)
-{
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000},
-              NULL);
-}
-
 static void job_make(struct cloister_job *job, struct cloister_message *message, const char *prompt)
 {
     *job = (struct cloister_job)CLOISTER_JOB_INIT;
@@ -89,7 +83,7 @@ static int collect(void *arg, const struct cloister_event *event)
     buf_append(&c->text, event->text.data, event->text.size);
     c->last = *event;
     if (c->pause_ms)
-        sleep_ms(c->pause_ms);
+        fake_sleep_ms(c->pause_ms);
     return c->enough_at != 0 && c->events == c->enough_at;
 }
 
@@ -164,7 +158,7 @@ static void *chaos_thread(void *arg)
         pthread_mutex_unlock(&c->mutex);
         if (stop)
             return NULL;
-        sleep_ms(150 + c->restarts % 7 * 30);
+        fake_sleep_ms(150 + c->restarts % 7 * 30);
         fake_restart(c->fake);
         c->restarts++;
     }
@@ -271,7 +265,7 @@ static void *cancel_soon(void *arg)
     struct watcher *w = arg;
     struct cloister_problem problem;
     enum cloister_state state;
-    sleep_ms(50);
+    fake_sleep_ms(50);
     if (cloister_cancel(w->r->c, w->id, "test", &state, &problem) != CLOISTER_OK)
         fail_msg("cancel: %s", problem.text);
     assert_int_equal(state, CLOISTER_STATE_CANCELLED);
@@ -301,7 +295,7 @@ static void test_cancel_ends_the_watch(void **state)
 
 static void *interrupt_soon(void *arg)
 {
-    sleep_ms(100);
+    fake_sleep_ms(100);
     cloister_interrupt(arg);
     return NULL;
 }
@@ -695,7 +689,7 @@ static void on_notice(void *arg, enum cloister_notice notice, const char *text)
 
 static void *listen_late(void *arg)
 {
-    sleep_ms(1800);
+    fake_sleep_ms(1800);
     fake_listen(arg);
     return NULL;
 }
