@@ -63,6 +63,15 @@ foreach(model tiny smollm2 gemma3)
     COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_matrix.py
             ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${model} ${short})
 endforeach()
+if(NOT CLOISTER_SANITIZE) # what a sanitizer keeps beside everything is not ours to count
+  foreach(model smollm2 gemma3)
+    add_test(NAME engine_resident_${model}
+      COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_resident.py
+              ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${model})
+    set_tests_properties(engine_resident_${model} PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77
+      ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
+  endforeach()
+endif()
 set_tests_properties(engine_cli engine_model_smollm2 engine_model_gemma3
   engine_matrix_tiny engine_matrix_smollm2 engine_matrix_gemma3
   PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77

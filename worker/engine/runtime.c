@@ -125,15 +125,6 @@ static enum err load_vector(struct loading *l, enum model_part part, const struc
     return e;
 }
 
-/* Matrices that may be split along K are summed in groups. */
-static uint32_t part_groups(const struct model_layer_hparams *layer, enum model_part part,
-                            const struct gguf_tensor *t)
-{
-    if (part == MODEL_PART_ATTN_OUTPUT)
-        return backend_groups((uint32_t)t->dims[0], layer->n_kv_heads);
-    return part == MODEL_PART_FFN_DOWN ? backend_groups((uint32_t)t->dims[0], 0) : 1;
-}
-
 static enum err load_parts(struct loading *l, const struct model_layer_hparams *layer,
                            const struct model_parts *from, struct runtime_parts *to)
 {
@@ -143,7 +134,7 @@ static enum err load_parts(struct loading *l, const struct model_layer_hparams *
         const struct gguf_tensor *t = from->at[i];
         if (t == NULL || i == MODEL_PART_ROPE_FREQS)
             continue;
-        e = model_part_is_matrix(i) ? load_matrix(l, t, part_groups(layer, i, t), &to->matrix[i])
+        e = model_part_is_matrix(i) ? load_matrix(l, t, runtime_groups(layer, i, t), &to->matrix[i])
                                     : load_vector(l, i, t, &to->vector[i]);
     }
     return e;
@@ -258,7 +249,17 @@ static void open_chat(struct loading *l)
     }
 }
 
-static enum err load_all(struct loading *l, const struct engine_config *config)
+/* So that no step of a job fails for want of memory. */
+static enum err reserve_room(struct loading *l, const struct runtime_shape *shape)
+{
+    struct backend *b = l->r->backend;
+    const struct backend_room room = runtime_room(shape, &l->tensors, l->r->step_rows);
+
+    return b->ops->reserve(b, &room, l->eb);
+}
+
+static enum err load_all(struct loading *l, const struct engine_config *config,
+                         const struct runtime_shape *shape)
 {
     struct runtime *r = l->r;
     struct backend_cpu_config cpu = {.isa = config->isa, .threads = config->threads};
@@ -277,6 +278,8 @@ static enum err load_all(struct loading *l, const struct engine_config *config)
         e = new_caches(l);
     if (e == ERR_OK)
         e = new_buffers(l);
+    if (e == ERR_OK)
+        e = reserve_room(l, shape);
     return e;
 }
 
@@ -345,7 +348,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     r->step_rows = config.step_tokens;
     r->logits_rows = shape.logits_rows;
     r->drawers = shape.drawers;
-    e = load_all(&l, &config);
+    e = load_all(&l, &config, &shape);
     model_tensors_fini(&l.tensors);
     if (e != ERR_OK)
         goto out;

@@ -89,10 +89,7 @@ static enum err vocabulary_check(const struct model_hparams *h, const struct ggu
 
 static bool isa_is_scalar(enum backend_isa isa)
 {
-    if (isa == BACKEND_ISA_AUTO)
-        return !backend_isa_available(BACKEND_ISA_AVX2) &&
-               !backend_isa_available(BACKEND_ISA_AVX512);
-    return isa == BACKEND_ISA_SCALAR;
+    return backend_isa_resolve(isa) == BACKEND_ISA_SCALAR;
 }
 
 enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine_config *config,
@@ -191,7 +188,7 @@ uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struc
     for (uint32_t i = 0; i < MODEL_ROPES; i++)
         if (runtime_rope_used(h, i))
             rope += (uint64_t)shape->context_tokens * h->rope_dim * sizeof(float);
-    return rope + samplers + 3 * gguf_data_offset(g);
+    return rope + samplers + gguf_data_offset(g) / 4 * 11;
 }
 
 static uint64_t matrix_bytes(const struct gguf_tensor *t, bool scalar)
@@ -221,6 +218,50 @@ static uint64_t weights_bytes(const struct model_hparams *h, const struct model_
     return bytes;
 }
 
+uint32_t runtime_groups(const struct model_layer_hparams *layer, enum model_part part,
+                        const struct gguf_tensor *t)
+{
+    if (part == MODEL_PART_ATTN_OUTPUT)
+        return backend_groups((uint32_t)t->dims[0], layer->n_kv_heads);
+    return part == MODEL_PART_FFN_DOWN ? backend_groups((uint32_t)t->dims[0], 0) : 1;
+}
+
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+struct backend_room runtime_room(const struct runtime_shape *shape, const struct model_tensors *t,
+                                 uint32_t step_rows)
+{
+    static const enum model_part in_groups[] = {MODEL_PART_ATTN_OUTPUT, MODEL_PART_FFN_DOWN};
+    const struct model_hparams *h = &shape->hparams;
+    const struct runtime_widths w = runtime_widths(h, t);
+    struct backend_room room = {
+        .rows_max = step_rows,
+        .cols_max = max_u32(max_u32(w.embd, w.heads), w.ff),
+        .groups_max = 1,
+        .pages_max = (shape->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
+        .n_caches = shape->kv.n_caches,
+    };
+
+    for (uint32_t i = 0; i < h->n_layers; i++) {
+        struct backend_room_cache *cache = &room.cache[shape->kv.cache_of[i]];
+        const struct kv_shape *kv = &shape->kv.cache[shape->kv.cache_of[i]];
+        *cache = (struct backend_room_cache){
+            .n_heads = max_u32(cache->n_heads, h->layer[i].n_heads),
+            .n_kv_heads = kv->n_kv_heads,
+            .head_dim_k = kv->head_dim_k,
+            .head_dim_v = kv->head_dim_v,
+        };
+        for (size_t k = 0; k < sizeof in_groups / sizeof in_groups[0]; k++)
+            room.groups_max =
+                max_u32(room.groups_max,
+                        runtime_groups(&h->layer[i], in_groups[k], t->layers[i].at[in_groups[k]]));
+    }
+    return room;
+}
+
 /* Vectors on the backend, but for the rope factors, which go into a table. */
 static uint64_t vectors_bytes(const struct model_hparams *h, const struct model_tensors *t)
 {
@@ -230,7 +271,7 @@ static uint64_t vectors_bytes(const struct model_hparams *h, const struct model_
         const struct model_parts *parts = i == h->n_layers ? &t->whole : &t->layers[i];
         for (enum model_part k = 0; k < MODEL_PART_COUNT; k++)
             if (parts->at[k] != NULL && !model_part_is_matrix(k) && k != MODEL_PART_ROPE_FREQS)
-                bytes += parts->at[k]->size;
+                bytes += backend_buffer_bytes((size_t)parts->at[k]->dims[0]);
     }
     return bytes;
 }
@@ -249,23 +290,26 @@ static uint64_t kv_page_bytes(const struct runtime_shape_kv *kv, bool scalar)
     return bytes;
 }
 
-static uint64_t act_row_bytes(uint64_t cols, bool keep_float)
-{
-    /* A byte an element; a scale and two sums for 32 of them. */
-    return cols + cols * 3 / 8 + 64 + (keep_float ? cols * sizeof(float) : 0);
-}
-
 static uint64_t backend_scratch_bytes(const struct runtime_shape *s, const struct model_tensors *t,
-                                      uint32_t step_rows)
+                                      const struct engine_config *config)
 {
     const struct model_hparams *h = &s->hparams;
-    struct runtime_widths w = runtime_widths(h, t);
-    uint64_t floats = (w.branch ? 2ull : 1ull) * w.embd + w.heads + 2ull * w.kv_heads + 2ull * w.ff;
-    uint64_t acts = act_row_bytes(w.embd, w.embd_float) + act_row_bytes(w.heads, w.heads_float) +
-                    act_row_bytes(w.ff, w.ff_float);
+    const struct runtime_widths w = runtime_widths(h, t);
+    const uint32_t rows = config->step_tokens;
+    const uint32_t threads = config->threads == 0 ? backend_threads_auto() : config->threads;
+    const struct backend_room room = runtime_room(s, t, rows);
+    const struct {
+        uint32_t cols, count;
+    } buffers[] = {{w.embd, w.branch ? 2 : 1}, {w.heads, 1}, {w.kv_heads, 2}, {w.ff, 2}};
+    uint64_t bytes = backend_buffer_bytes((size_t)s->logits_rows * h->vocab_size) +
+                     backend_act_bytes(config->isa, rows, w.embd, w.embd_float) +
+                     backend_act_bytes(config->isa, rows, w.heads, w.heads_float) +
+                     backend_act_bytes(config->isa, rows, w.ff, w.ff_float) +
+                     backend_room_bytes(config->isa, threads, &room) + vectors_bytes(h, t);
 
-    return step_rows * (floats * sizeof(float) + acts) + vectors_bytes(h, t) +
-           (uint64_t)s->logits_rows * h->vocab_size * sizeof(float);
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
+        bytes += buffers[i].count * backend_buffer_bytes((size_t)rows * buffers[i].cols);
+    return bytes;
 }
 
 enum err runtime_estimate(const struct engine_config *given,
@@ -289,8 +333,8 @@ enum err runtime_estimate(const struct engine_config *given,
         .weights_bytes = weights_bytes(&shape.hparams, &tensors, scalar),
         .kv_page_bytes = page,
         .kv_bytes = page * shape.n_pages,
-        .scratch_bytes = backend_scratch_bytes(&shape, &tensors, config.step_tokens) +
-                         runtime_shape_host_bytes(&shape, g),
+        .scratch_bytes =
+            backend_scratch_bytes(&shape, &tensors, &config) + runtime_shape_host_bytes(&shape, g),
         .context_tokens = shape.context_tokens,
         .kv_pages = shape.n_pages,
     };

@@ -15,7 +15,7 @@
 
 /* A backend's cache has one number of KV heads in all its layers: layers with other numbers are in
  * caches of their own, under the same page ids. */
-#define RUNTIME_KV_MAX 16u
+#define RUNTIME_KV_MAX BACKEND_ROOM_CACHES_MAX
 
 struct runtime_shape_kv {
     uint32_t n_caches;
@@ -53,11 +53,18 @@ struct runtime_widths {
 };
 struct runtime_widths runtime_widths(const struct model_hparams *h, const struct model_tensors *t);
 
+/* In how many groups a matrix is summed: those that may be split along K, in more than one. */
+uint32_t runtime_groups(const struct model_layer_hparams *layer, enum model_part part,
+                        const struct gguf_tensor *t);
+/* What the operations of its steps take room for. */
+struct backend_room runtime_room(const struct runtime_shape *shape, const struct model_tensors *t,
+                                 uint32_t step_rows);
+
 /* Whether any layer turns by this table. */
 bool runtime_rope_used(const struct model_hparams *h, uint32_t rope);
 
-/* Bytes outside the backend: rope tables, samplers, tokenizer (which keeps about three times what
- * the file's header says it in). */
+/* Bytes outside the backend: rope tables, samplers, tokenizer (which keeps 2.4 to 3.2 times what
+ * the file's header says it in: less than a hundredth of any model is in doubt). */
 uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struct gguf *g);
 
 /* What loading a file will hold: engine_estimate_file, of a file that is open. Refuses what loading

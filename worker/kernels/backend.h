@@ -117,6 +117,21 @@ struct kv_shape {
     uint32_t n_pages;
 };
 
+/* What the operations of a model's steps take room for inside the backend. */
+#define BACKEND_ROOM_CACHES_MAX 16u
+struct backend_room {
+    uint32_t rows_max;   /* of a step */
+    uint32_t cols_max;   /* of a row that is normed or gated */
+    uint32_t groups_max; /* of a matrix */
+    uint32_t pages_max;  /* of a sequence */
+    uint32_t n_caches;
+    struct backend_room_cache {
+        uint32_t n_heads; /* the most of a layer that reads it */
+        uint32_t n_kv_heads;
+        uint32_t head_dim_k, head_dim_v;
+    } cache[BACKEND_ROOM_CACHES_MAX];
+};
+
 /* Task number `task` of some that are shared out; `thread` is 0 .. threads() - 1. */
 typedef void backend_task(void *ctx, uint32_t task, uint32_t thread);
 
@@ -162,6 +177,11 @@ struct backend_ops {
     enum err (*kv_new)(struct backend *b, const struct kv_shape *shape, struct kv **ret_kv,
                        struct errbuf *eb);
     void (*kv_free)(struct backend *b, struct kv *kv);
+
+    /* Takes all the room that operations within these bounds need, so that no step fails for want
+     * of memory and `memory` says what will be held. Without it they take room as they go, and end
+     * the process where there is none. ERR_NO_MEMORY. */
+    enum err (*reserve)(struct backend *b, const struct backend_room *room, struct errbuf *eb);
 
     /* out[i] = row ids[i] of w, dequantized, times `scale` (1 passes bits through). Every id is a
      * row of w. */
@@ -233,11 +253,19 @@ enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu
 /* "auto", "scalar", "avx2", "avx512". */
 bool backend_isa_parse(const char *text, enum backend_isa *ret_isa);
 bool backend_isa_available(enum backend_isa isa);
+/* AUTO as what it stands for on this machine; the others as they are. */
+enum backend_isa backend_isa_resolve(enum backend_isa isa);
 
 /* Bytes that weight_load will hold for such a matrix, padding included: exact for avx2 and avx512;
  * scalar holds the file's own bytes, which are never more. */
 uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols);
 uint64_t backend_kv_page_bytes(const struct kv_shape *shape); /* one page id over all layers */
+/* What `memory` counts as scratch for a buffer, for an act, and for what was reserved; exact. */
+uint64_t backend_buffer_bytes(size_t count);
+uint64_t backend_act_bytes(enum backend_isa isa, uint32_t rows_max, uint32_t cols_max,
+                           bool keep_float);
+uint64_t backend_room_bytes(enum backend_isa isa, uint32_t threads,
+                            const struct backend_room *room);
 /* What kv_new refuses of a shape, on any backend, without asking for memory. */
 enum err backend_kv_check(const struct kv_shape *shape, struct errbuf *eb);
 

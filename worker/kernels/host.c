@@ -6,11 +6,21 @@
 /* The size stands before the memory, in 64 bytes of its own to keep the alignment. */
 #define HOST_HEADER_BYTES 64u
 
+uint64_t host_held_bytes(uint64_t bytes)
+{
+    return (bytes + 63) / 64 * 64 + HOST_HEADER_BYTES;
+}
+
+uint64_t backend_buffer_bytes(size_t count)
+{
+    return host_held_bytes(count * sizeof(float));
+}
+
 void *host_alloc(struct backend *b, size_t bytes)
 {
     if (bytes > SIZE_MAX / 2)
         return NULL;
-    uint64_t held = (bytes + 63) / 64 * 64 + HOST_HEADER_BYTES;
+    uint64_t held = host_held_bytes(bytes);
     uint8_t *base = aligned_alloc(64, held);
     if (base == NULL)
         return NULL;

@@ -18,9 +18,13 @@ struct host_backend {
 /* 64-byte aligned, zeroed, counted as scratch; NULL when memory is refused. free takes NULL. */
 void *host_alloc(struct backend *b, size_t bytes);
 void host_free(struct backend *b, void *memory);
+/* What host_alloc counts for so many bytes. */
+uint64_t host_held_bytes(uint64_t bytes);
 
 /* The constructors behind backend_cpu_open. `threads`: 0 is backend_threads_auto. */
 struct cpu_kernels;
+/* NULL for SCALAR, and where this build has none. `isa` is not AUTO. */
+const struct cpu_kernels *cpu_kernels_of(enum backend_isa isa);
 enum err ref_backend_new(struct backend **ret_backend, struct errbuf *eb);
 enum err cpu_backend_new(const struct cpu_kernels *kernels, uint32_t threads,
                          struct backend **ret_backend, struct errbuf *eb);

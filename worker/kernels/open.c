@@ -58,14 +58,31 @@ bool backend_isa_available(enum backend_isa isa)
     return (isa == BACKEND_ISA_AVX2 || isa == BACKEND_ISA_AVX512) && cpu_isa_lacks(isa) == NULL;
 }
 
+enum backend_isa backend_isa_resolve(enum backend_isa isa)
+{
+    if (isa != BACKEND_ISA_AUTO)
+        return isa;
+    return backend_isa_available(BACKEND_ISA_AVX512) ? BACKEND_ISA_AVX512
+           : backend_isa_available(BACKEND_ISA_AVX2) ? BACKEND_ISA_AVX2
+                                                     : BACKEND_ISA_SCALAR;
+}
+
+const struct cpu_kernels *cpu_kernels_of(enum backend_isa isa)
+{
+#if defined(__x86_64__)
+    return isa == BACKEND_ISA_AVX2     ? &cpu_kernels_avx2
+           : isa == BACKEND_ISA_AVX512 ? &cpu_kernels_avx512
+                                       : NULL;
+#else
+    (void)isa;
+    return NULL;
+#endif
+}
+
 enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu_config *config,
                           struct errbuf *eb)
 {
-    enum backend_isa isa = config->isa;
-    if (isa == BACKEND_ISA_AUTO)
-        isa = backend_isa_available(BACKEND_ISA_AVX512) ? BACKEND_ISA_AVX512
-              : backend_isa_available(BACKEND_ISA_AVX2) ? BACKEND_ISA_AVX2
-                                                        : BACKEND_ISA_SCALAR;
+    enum backend_isa isa = backend_isa_resolve(config->isa);
     if (isa == BACKEND_ISA_SCALAR)
         return ref_backend_new(ret_backend, eb);
     if (isa != BACKEND_ISA_AVX2 && isa != BACKEND_ISA_AVX512)
@@ -74,10 +91,5 @@ enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu
     if (lacks != NULL)
         return err_set(eb, ERR_UNSUPPORTED, "instruction set %s: this machine lacks %s",
                        isa == BACKEND_ISA_AVX2 ? "avx2" : "avx512", lacks);
-#if defined(__x86_64__)
-    return cpu_backend_new(isa == BACKEND_ISA_AVX2 ? &cpu_kernels_avx2 : &cpu_kernels_avx512,
-                           config->threads, ret_backend, eb);
-#else
-    return ERR_UNSUPPORTED;
-#endif
+    return cpu_backend_new(cpu_kernels_of(isa), config->threads, ret_backend, eb);
 }

@@ -1,9 +1,9 @@
 /*
  * cpu.h - the CPU backend's own structures. Internal to cpu/ and its tests.
  *
- * cpu_backend.c opens and chooses the instruction set; cpu_weight.c packs matrices into panels;
- * cpu_matmul.c, cpu_rows.c, cpu_kv.c and cpu_attention.c cut operations into tasks for the pool;
- * the arithmetic is all in kernels.h.
+ * cpu_backend.c opens and chooses the instruction set; cpu_room.c reckons scratch; cpu_weight.c
+ * packs matrices into panels; cpu_matmul.c, cpu_rows.c, cpu_kv.c and cpu_attention.c cut operations
+ * into tasks for the pool; the arithmetic is all in kernels.h.
  */
 #ifndef CLOISTER_WORKER_KERNELS_CPU_CPU_H
 #define CLOISTER_WORKER_KERNELS_CPU_CPU_H
@@ -20,7 +20,9 @@ struct cpu_backend {
     struct pool *pool;
     struct pages pages;
 
-    /* Room that operations take and give up within one call; grows, never shrinks. */
+    /* Room that operations take and give up within one call; grows, never shrinks, and once it is
+     * reserved does neither. */
+    bool reserved;
     float *rows; /* [thread][cpu_room_stride] */
     size_t rows_stride;
     float *partials;
@@ -66,6 +68,12 @@ struct kv {
 float *cpu_room_rows(struct cpu_backend *cpu, size_t count, size_t *ret_stride);
 float *cpu_room_partials(struct cpu_backend *cpu, size_t count);
 
+enum err cpu_reserve(struct backend *b, const struct backend_room *room, struct errbuf *eb);
+/* Floats that attention takes of both, at most, in steps of `rows` rows over `pages` pages. */
+size_t cpu_attention_rows_room(const struct backend_room_cache *cache);
+size_t cpu_attention_partials_room(const struct backend_room_cache *cache, uint32_t rows,
+                                   uint32_t pages, uint32_t threads);
+
 /* Stores y as row `row`: quantized, and as floats where `a` keeps them. Thread: any, row by row. */
 void cpu_act_store(const struct cpu_backend *cpu, struct act *a, uint32_t row, const float *y,
                    uint32_t cols);
@@ -82,6 +90,7 @@ void cpu_embed(struct backend *b, const struct weight *w, const int32_t *ids, ui
 void cpu_matmul(struct backend *b, const struct act *x, uint32_t n, const struct matmul_job *jobs,
                 uint32_t n_jobs);
 
+size_t cpu_act_stride(uint32_t cols_max); /* bytes of a row of q */
 struct act *cpu_act_new(struct backend *b, uint32_t rows_max, uint32_t cols_max, bool keep_float);
 void cpu_act_free(struct backend *b, struct act *a);
 void cpu_act_read(struct backend *b, const struct act *a, uint32_t row, uint32_t cols,

@@ -9,6 +9,7 @@
 #include "worker/kernels/cpu/cpu.h"
 
 #include "common/check.h"
+#include "worker/kernels/quant_block.h"
 
 #include <string.h>
 
@@ -49,17 +50,61 @@ struct attention_room {
     size_t count;
 };
 
-static struct attention_room attention_room_of(const struct kv *kv, uint32_t queries)
+static struct attention_room attention_room_for(uint32_t dim_k, uint32_t dim_v_padded,
+                                                uint32_t queries)
 {
     struct attention_room room;
     room.q = 0;
-    room.scores = room.q + (size_t)queries * kv->shape.head_dim_k;
+    room.scores = room.q + (size_t)queries * dim_k;
     room.page_values = room.scores + (size_t)queries * KV_PAGE_TOKENS;
-    room.values = room.page_values + (size_t)queries * kv->layout.dim_v_padded;
-    room.k_room = room.values + (size_t)queries * kv->layout.dim_v_padded;
-    room.v_room = room.k_room + (size_t)KV_PAGE_TOKENS * kv->shape.head_dim_k;
+    room.values = room.page_values + (size_t)queries * dim_v_padded;
+    room.k_room = room.values + (size_t)queries * dim_v_padded;
+    room.v_room = room.k_room + (size_t)KV_PAGE_TOKENS * dim_k;
     room.count = room.v_room + (size_t)KV_PAGE_TOKENS * KV_PAGE_TOKENS;
     return room;
+}
+
+static struct attention_room attention_room_of(const struct kv *kv, uint32_t queries)
+{
+    return attention_room_for(kv->shape.head_dim_k, kv->layout.dim_v_padded, queries);
+}
+
+static bool attention_is_split(uint32_t threads, uint32_t pages, uint32_t rows, uint32_t n_kv_heads)
+{
+    return threads > 1 && pages >= ATTENTION_SPLIT_PAGES &&
+           (uint64_t)rows * n_kv_heads < (uint64_t)threads * 4;
+}
+
+/* Results, page results, blocks: floats. */
+static size_t attention_partials(const struct backend_room_cache *cache, uint32_t rows,
+                                 uint32_t pages, bool split)
+{
+    size_t outs = (size_t)rows * cache->n_heads * cache->head_dim_v;
+    uint32_t dim_v_padded =
+        (cache->head_dim_v + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS * QUANT_BLOCK_ITEMS;
+    size_t partials = split ? (size_t)rows * cache->n_heads * pages * (2 + dim_v_padded) : 0;
+    return outs + partials + (size_t)rows * 2; /* two 32-bit words a block */
+}
+
+size_t cpu_attention_rows_room(const struct backend_room_cache *cache)
+{
+    uint32_t group = cache->n_heads / cache->n_kv_heads;
+    uint32_t queries = group < ATTENTION_QUERIES_MAX ? ATTENTION_QUERIES_MAX : group;
+    uint32_t dim_v_padded =
+        (cache->head_dim_v + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS * QUANT_BLOCK_ITEMS;
+    return attention_room_for(cache->head_dim_k, dim_v_padded, queries).count;
+}
+
+size_t cpu_attention_partials_room(const struct backend_room_cache *cache, uint32_t rows,
+                                   uint32_t pages, uint32_t threads)
+{
+    size_t most = attention_partials(cache, rows, pages, false);
+    while (rows > 1 && !attention_is_split(threads, pages, rows, cache->n_kv_heads))
+        rows--;
+    if (rows == 0 || !attention_is_split(threads, pages, rows, cache->n_kv_heads))
+        return most;
+    size_t split = attention_partials(cache, rows, pages, true);
+    return split > most ? split : most;
 }
 
 static uint32_t attention_first(const struct attention_job *job, uint32_t row)
@@ -292,21 +337,21 @@ void cpu_attention(struct backend *b, const struct attention_job *job)
     run.splits = (run.pages_max + ATTENTION_PAGES_PER_TASK - 1) / ATTENTION_PAGES_PER_TASK;
 
     const uint32_t threads = pool_threads(cpu->pool);
-    const bool split = threads > 1 && run.pages_max >= ATTENTION_SPLIT_PAGES &&
-                       (uint64_t)n_rows * kv->shape.n_kv_heads < (uint64_t)threads * 4;
-    size_t outs = (size_t)n_rows * cols;
-    size_t partials =
-        split ? (size_t)n_rows * job->n_heads * run.pages_max * (2 + kv->layout.dim_v_padded) : 0;
-    size_t blocks = (size_t)n_rows * 2; /* two 32-bit words a block */
-    float *room = cpu_room_partials(cpu, outs + partials + blocks);
+    const bool split = attention_is_split(threads, run.pages_max, n_rows, kv->shape.n_kv_heads);
+    const struct backend_room_cache cache = {.n_heads = job->n_heads,
+                                             .n_kv_heads = kv->shape.n_kv_heads,
+                                             .head_dim_k = kv->shape.head_dim_k,
+                                             .head_dim_v = kv->shape.head_dim_v};
+    size_t count = attention_partials(&cache, n_rows, run.pages_max, split);
+    float *room = cpu_room_partials(cpu, count);
     run.outs = room;
-    run.partials = room + outs;
+    run.partials = room + (size_t)n_rows * cols;
     if (split) {
         pool_run(cpu->pool, attention_split_task, &run, n_rows * kv->shape.n_kv_heads * run.splits);
         pool_run(cpu->pool, attention_merge_task, &run, n_rows * job->n_heads);
     } else {
         _Static_assert(sizeof(struct attention_block) == 2 * sizeof(float), "room for blocks");
-        struct attention_block *cut = (struct attention_block *)(void *)(room + outs + partials);
+        struct attention_block *cut = (struct attention_block *)(void *)(room + count) - n_rows;
         run.n_blocks = attention_cut(job->rows, rows_max, cut);
         run.blocks = cut;
         pool_run(cpu->pool, attention_whole_task, &run, run.n_blocks * kv->shape.n_kv_heads);

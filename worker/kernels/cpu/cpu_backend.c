@@ -41,6 +41,7 @@ static const struct backend_ops cpu_ops = {
     .act_free = cpu_act_free,
     .kv_new = cpu_kv_new,
     .kv_free = cpu_kv_free,
+    .reserve = cpu_reserve,
     .embed = cpu_embed,
     .norm = cpu_norm,
     .norm_add = cpu_norm_add,
@@ -82,6 +83,7 @@ enum err cpu_backend_new(const struct cpu_kernels *kernels, uint32_t threads,
 float *cpu_room_rows(struct cpu_backend *cpu, size_t count, size_t *ret_stride)
 {
     if (count > cpu->rows_stride) {
+        CHECK(!cpu->reserved);
         size_t stride = (count + 63) / 64 * 64;
         host_free(&cpu->host.base, cpu->rows);
         cpu->rows =
@@ -96,6 +98,7 @@ float *cpu_room_rows(struct cpu_backend *cpu, size_t count, size_t *ret_stride)
 float *cpu_room_partials(struct cpu_backend *cpu, size_t count)
 {
     if (count > cpu->partials_count) {
+        CHECK(!cpu->reserved);
         host_free(&cpu->host.base, cpu->partials);
         cpu->partials = host_alloc(&cpu->host.base, count * sizeof *cpu->partials);
         CHECK(cpu->partials != NULL);

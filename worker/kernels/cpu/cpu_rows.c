@@ -10,6 +10,13 @@
 /* Below this many elements waking the other threads costs more than they save. */
 #define ROWS_PARALLEL_ELEMENTS 8192u
 
+size_t cpu_act_stride(uint32_t cols_max)
+{
+    /* A row of a power of two bytes would put the same columns of all rows into one cache set. */
+    size_t blocks = (cols_max + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
+    return (blocks * QUANT_BLOCK_ITEMS + 63) / 64 * 64 + 64;
+}
+
 struct act *cpu_act_new(struct backend *b, uint32_t rows_max, uint32_t cols_max, bool keep_float)
 {
     struct act *a = calloc(1, sizeof *a);
@@ -18,8 +25,7 @@ struct act *cpu_act_new(struct backend *b, uint32_t rows_max, uint32_t cols_max,
     a->rows_max = rows_max;
     a->cols_max = cols_max;
     a->blocks_max = (cols_max + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
-    /* A row of a power of two bytes would put the same columns of all rows into one cache set. */
-    a->q_stride = ((size_t)a->blocks_max * QUANT_BLOCK_ITEMS + 63) / 64 * 64 + 64;
+    a->q_stride = cpu_act_stride(cols_max);
     size_t blocks = (size_t)rows_max * a->blocks_max;
     a->q = host_alloc(b, rows_max * a->q_stride);
     a->scales = host_alloc(b, blocks * sizeof *a->scales);
