@@ -103,8 +103,7 @@ static void probe_dot_signed(const uint8_t *w, const int8_t *x, float sum_x, flo
                              float *ret_wide)
 {
     vec_wide_x wide_x[32];
-    for (int k = 0; k < 32; k++)
-        wide_x[k] = x[k];
+    vec_wide_widen(x, wide_x);
     for (int h = 0; h < PROBE_HALVES; h++) {
         vec_i straight = vec_i_set(0);
         vec_i wide = vec_i_set(0);
@@ -113,7 +112,9 @@ static void probe_dot_signed(const uint8_t *w, const int8_t *x, float sum_x, flo
             vec_b quad = vec_b_load(w + i * 64 + h * VEC_LANES * 4);
             straight = vec_w8_add(straight, vec_w8_of(quad), vec_b_quad(x + 4 * i));
             vec_wide_store(stored, quad);
-            wide = vec_wide_add(wide, vec_wide_load(stored), vec_wide_quad(wide_x + 4 * i));
+            for (int part = 0; part < VEC_WIDE_BYTES; part++)
+                wide = vec_wide_add(wide, vec_wide_load(stored, part),
+                                    vec_wide_quad(wide_x + 4 * i, part));
         }
         vec_f off = vec_f_set(-(float)VEC_WIDE_OFF);
         vec_f_store(ret_sums + h * VEC_LANES,

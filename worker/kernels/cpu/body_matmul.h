@@ -27,9 +27,8 @@ VEC_INLINE uint32_t body_straight_most(const enum panel_kind kind)
  * cache. */
 #define BODY_SLAB_COLS 128u
 
-/* Panels whose leaves are in use at once; wide ones take twice the room. */
-#define BODY_LEAVES(is_wide) ((is_wide) && VEC_WIDE_BYTES > 1 ? 2u : 4u)
-#define BODY_LEAVES_MAX      4u
+/* Panels whose leaves are in use at once. */
+#define BODY_LEAVES 4u
 
 /* Instances are for a power of two of columns: how many of `cols` the next one takes, and which it
  * is. */
@@ -106,19 +105,23 @@ VEC_INLINE void body_sums_wide(const enum panel_kind kind, const int cols,
     BODY_UNROLL
     for (int i = 0; i < PANEL_QUADS; i++) {
         if (kind == PANEL_KIND_COUNT) {
-            vec_wide w[BODY_HALVES];
             BODY_UNROLL
-            for (int h = 0; h < BODY_HALVES; h++)
-                w[h] = vec_wide_load(from->leaf->quads + body_leaf_quad(true, from->at, i, h));
-            BODY_UNROLL
-            for (int c = 0; c < cols; c++) {
-                vec_wide x =
-                    VEC_WIDE_BYTES > 1
-                        ? vec_wide_quad(qw + (size_t)c * QUANT_SUPER_ITEMS + 4 * i)
-                        : vec_wide_quad((const vec_wide_x *)q + (size_t)c * q_stride + 4 * i);
+            for (int part = 0; part < VEC_WIDE_BYTES; part++) {
+                vec_b w[BODY_HALVES];
                 BODY_UNROLL
                 for (int h = 0; h < BODY_HALVES; h++)
-                    sums[c][h] = vec_wide_add(sums[c][h], w[h], x);
+                    w[h] = vec_wide_load(from->leaf->quads + body_leaf_quad(true, from->at, i, h),
+                                         part);
+                BODY_UNROLL
+                for (int c = 0; c < cols; c++) {
+                    const vec_wide_x *at = VEC_WIDE_BYTES > 1
+                                               ? qw + (size_t)c * QUANT_SUPER_ITEMS
+                                               : (const vec_wide_x *)q + (size_t)c * q_stride;
+                    vec_b x = vec_wide_quad(at + 4 * i, part);
+                    BODY_UNROLL
+                    for (int h = 0; h < BODY_HALVES; h++)
+                        sums[c][h] = vec_wide_add(sums[c][h], w[h], x);
+                }
             }
         } else {
             vec_w8 w[BODY_HALVES];
@@ -319,14 +322,14 @@ static uint32_t body_levels(uint32_t groups)
 static size_t body_level_floats(uint32_t n)
 {
     uint32_t cols = n < BODY_SLAB_COLS ? n : BODY_SLAB_COLS;
-    return (size_t)BODY_LEAVES_MAX * cols * PANEL_ROWS;
+    return (size_t)BODY_LEAVES * cols * PANEL_ROWS;
 }
 
 static size_t body_matmul_room(uint32_t n, uint32_t groups)
 {
     if (n <= BODY_STRAIGHT_COLS)
         return 0;
-    return BODY_LEAVES_MAX * sizeof(struct body_leaf) / sizeof(float) +
+    return BODY_LEAVES * sizeof(struct body_leaf) / sizeof(float) +
            body_levels(groups) * body_level_floats(n);
 }
 
@@ -335,10 +338,8 @@ static void body_widen(const struct kernel_input *x, const int8_t *q, uint32_t c
                        uint32_t blocks, vec_wide_x *ret_qw)
 {
     for (uint32_t c = 0; c < cols; c++) {
-        const int8_t *restrict from = q + c * x->q_stride;
-        vec_wide_x *restrict to = ret_qw + (size_t)c * QUANT_SUPER_ITEMS;
-        for (uint32_t k = 0; k < blocks * QUANT_BLOCK_ITEMS; k++)
-            to[k] = from[k];
+        for (uint32_t k = 0; k < blocks * QUANT_BLOCK_ITEMS; k += QUANT_BLOCK_ITEMS)
+            vec_wide_widen(q + c * x->q_stride + k, ret_qw + (size_t)c * QUANT_SUPER_ITEMS + k);
     }
 }
 
@@ -460,7 +461,7 @@ static void body_tile_times(const struct kernel_matmul *m, const struct body_pas
                             const struct body_tile *tile, uint32_t next, float *room)
 {
     struct body_leaf *leaves = (struct body_leaf *)(void *)room;
-    float *sums = room + BODY_LEAVES_MAX * sizeof(struct body_leaf) / sizeof(float);
+    float *sums = room + BODY_LEAVES * sizeof(struct body_leaf) / sizeof(float);
     const size_t count = (size_t)tile->panels * tile->cols * PANEL_ROWS;
     uint32_t level = 0; /* open sums of the tree, the newest last */
     for (uint32_t g = 0; g < m->groups; g++) {
@@ -508,14 +509,13 @@ static void body_panels(const struct kernel_matmul *m, uint32_t begin, uint32_t 
         }
         return;
     }
-    const uint32_t most = BODY_LEAVES(passage->is_wide);
     for (uint32_t first = 0; first < m->x.n; first += BODY_SLAB_COLS) {
         uint32_t cols = m->x.n - first < BODY_SLAB_COLS ? m->x.n - first : BODY_SLAB_COLS;
-        for (uint32_t panel = begin; panel < end; panel += most) {
-            uint32_t panels = end - panel < most ? end - panel : most;
+        for (uint32_t panel = begin; panel < end; panel += BODY_LEAVES) {
+            uint32_t panels = end - panel < BODY_LEAVES ? end - panel : BODY_LEAVES;
             const uint32_t left = end - panel - panels;
             const struct body_tile tile = {panel, panels, first, cols};
-            body_tile_times(m, passage, &tile, left < most ? left : most, room);
+            body_tile_times(m, passage, &tile, left < BODY_LEAVES ? left : BODY_LEAVES, room);
         }
     }
 }

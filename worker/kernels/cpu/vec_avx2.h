@@ -28,10 +28,6 @@ typedef struct {
     __m256i magnitudes;
 } vec_w8;
 typedef int16_t vec_wide_x;
-typedef struct {
-    __m256i low;
-    __m256i high;
-} vec_wide;
 
 VEC_INLINE vec_f vec_f_set(float x)
 {
@@ -264,24 +260,29 @@ VEC_INLINE void vec_wide_store(uint8_t *p, vec_b w)
     vec_b_store(p + 32, _mm256_srai_epi16(_mm256_shuffle_epi8(w, high), 8));
 }
 
-VEC_INLINE vec_wide vec_wide_load(const uint8_t *p)
+VEC_INLINE vec_b vec_wide_load(const uint8_t *p, const int part)
 {
-    return (vec_wide){.low = vec_b_load(p), .high = vec_b_load(p + 32)};
+    return vec_b_load(p + 32 * part);
 }
 
-VEC_INLINE vec_wide vec_wide_quad(const vec_wide_x *p)
+VEC_INLINE vec_b vec_wide_quad(const vec_wide_x *p, const int part)
 {
-    return (vec_wide){.low = vec_b_quad((const int8_t *)p),
-                      .high = vec_b_quad((const int8_t *)(p + 2))};
+    return vec_b_quad((const int8_t *)(p + 2 * part));
 }
 
-VEC_INLINE vec_i vec_wide_add(vec_i acc, vec_wide w, vec_wide x)
+VEC_INLINE vec_i vec_wide_add(vec_i acc, vec_b w, vec_b x)
 {
-    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(w.low, x.low));
-    VEC_SETTLE(acc);
-    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(w.high, x.high));
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(w, x));
     VEC_SETTLE(acc);
     return acc;
+}
+
+/* 32 columns of x. */
+VEC_INLINE void vec_wide_widen(const int8_t *x, vec_wide_x *ret_wide)
+{
+    for (int k = 0; k < 32; k += 16)
+        _mm256_storeu_si256((__m256i *)(ret_wide + k),
+                            _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(x + k))));
 }
 
 #endif

@@ -19,7 +19,6 @@ typedef __m512i vec_b;
 typedef __m512i vec_dot;
 typedef __m512i vec_w8;
 typedef int8_t vec_wide_x;
-typedef __m512i vec_wide;
 
 VEC_INLINE vec_f vec_f_set(float x)
 {
@@ -235,19 +234,26 @@ VEC_INLINE void vec_wide_store(uint8_t *p, vec_b w)
     vec_b_store(p, vec_w8_of(w));
 }
 
-VEC_INLINE vec_wide vec_wide_load(const uint8_t *p)
+VEC_INLINE vec_b vec_wide_load(const uint8_t *p, const int part)
 {
+    (void)part;
     return vec_b_load(p);
 }
 
-VEC_INLINE vec_wide vec_wide_quad(const vec_wide_x *p)
+VEC_INLINE vec_b vec_wide_quad(const vec_wide_x *p, const int part)
 {
+    (void)part;
     return vec_b_quad(p);
 }
 
-VEC_INLINE vec_i vec_wide_add(vec_i acc, vec_wide w, vec_wide x)
+VEC_INLINE vec_i vec_wide_add(vec_i acc, vec_b w, vec_b x)
 {
     return _mm512_dpbusd_epi32(acc, w, x);
+}
+
+VEC_INLINE void vec_wide_widen(const int8_t *x, vec_wide_x *ret_wide)
+{
+    memcpy(ret_wide, x, 32);
 }
 
 #endif

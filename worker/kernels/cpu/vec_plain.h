@@ -28,7 +28,6 @@ typedef struct {
 typedef vec_i vec_dot;
 typedef vec_b vec_w8;
 typedef int8_t vec_wide_x;
-typedef vec_b vec_wide;
 
 #define VEC_EACH(i) for (int i = 0; i < VEC_LANES; i++)
 
@@ -300,7 +299,8 @@ VEC_INLINE vec_i vec_pair_second(vec_i pair)
 }
 
 /* Signed weights, added up to VEC_WIDE_OFF * sum(x) too much: vec_w8_* straight from memory,
- * vec_wide_* through a stored form of VEC_WIDE_BYTES a weight, against x as vec_wide_x. */
+ * vec_wide_* through a stored form of VEC_WIDE_BYTES a weight, in as many vectors, against x as
+ * vec_wide_x. */
 VEC_INLINE vec_w8 vec_w8_of(vec_b w)
 {
     for (int i = 0; i < VEC_LANES * 4; i++)
@@ -321,19 +321,26 @@ VEC_INLINE void vec_wide_store(uint8_t *p, vec_b w)
     vec_b_store(p, vec_w8_of(w));
 }
 
-VEC_INLINE vec_wide vec_wide_load(const uint8_t *p)
+VEC_INLINE vec_b vec_wide_load(const uint8_t *p, const int part)
 {
+    (void)part;
     return vec_b_load(p);
 }
 
-VEC_INLINE vec_wide vec_wide_quad(const vec_wide_x *p)
+VEC_INLINE vec_b vec_wide_quad(const vec_wide_x *p, const int part)
 {
+    (void)part;
     return vec_b_quad(p);
 }
 
-VEC_INLINE vec_i vec_wide_add(vec_i acc, vec_wide w, vec_wide x)
+VEC_INLINE vec_i vec_wide_add(vec_i acc, vec_b w, vec_b x)
 {
     return vec_dot_add(acc, w, x);
+}
+
+VEC_INLINE void vec_wide_widen(const int8_t *x, vec_wide_x *ret_wide)
+{
+    memcpy(ret_wide, x, 32);
 }
 
 #endif
