@@ -1,13 +1,14 @@
 """Perplexity beside llama.cpp: the same files, the same text, counted the same way.
 
-    compare_perplexity.py BIN LLAMA_CPP TEXT FILE.gguf... [--types Q4_0,Q8_0,...|none] [--threads 2]
-                          [--context 512] [--types-bytes 16384] [--bound 0.5] [--json OUT]
+    compare_perplexity.py BIN LLAMA_CPP TEXT FILE.gguf... [--types Q4_0,Q2_K,...|none] [--threads 2]
+                          [--context 512] [--types-bytes 16384] [--bound 0.5] [--types-only]
+                          [--json OUT]
 
 BIN holds cloister-engine, LLAMA_CPP what tests/bench/llama_cpp brought. Each FILE is scored over the
 whole text with an f16 and a q8_0 cache. Of each, llama-quantize makes a file of every type, which is
 scored over the text's first bytes with an f16 cache: what is compared is the arithmetic of the type,
 so it does not matter that the files come from quantized ones. Exit code 1 where the difference of
-any is over the bound, in percent.
+any is over the bound, in percent. --types-only leaves the FILEs themselves out.
 """
 
 import argparse
@@ -19,10 +20,17 @@ import subprocess
 import sys
 import tempfile
 
-# What llama-quantize calls them. MXFP4 is its type for experts only: the feed-forward matrices of a
-# dense model are put to it by name.
-TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M",
-         "Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"]
+# Each type of weights; what llama-quantize calls the file; what it is told beside. Rows of these
+# models' other matrices are no whole super-blocks, and it would mix the types of the rest: ffn_down is
+# put to the type by name. Its MXFP4 is for experts only.
+TYPES = {
+    "F32": ("F32", None), "F16": ("F16", None), "BF16": ("BF16", None), "Q4_0": ("Q4_0", None),
+    "Q4_1": ("Q4_1", None), "Q5_0": ("Q5_0", None), "Q5_1": ("Q5_1", None), "Q8_0": ("Q8_0", None),
+    "Q2_K": ("Q2_K", "ffn_down=q2_k"), "Q3_K": ("Q3_K_M", "ffn_down=q3_k"),
+    "Q4_K": ("Q4_K_M", "ffn_down=q4_k"), "Q5_K": ("Q5_K_M", "ffn_down=q5_k"),
+    "Q6_K": ("Q6_K", "ffn_down=q6_k"), "IQ4_NL": ("IQ4_NL", None),
+    "IQ4_XS": ("IQ4_XS", "ffn_down=iq4_xs"), "MXFP4": ("Q8_0", "ffn_(up|gate|down)=mxfp4"),
+}
 
 parser = argparse.ArgumentParser(description=__doc__,
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -35,6 +43,7 @@ parser.add_argument("--types-bytes", type=int, default=16384)
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--context", type=int, default=512)
 parser.add_argument("--bound", type=float, default=0.5)
+parser.add_argument("--types-only", action="store_true")
 parser.add_argument("--json")
 options = parser.parse_args()
 
@@ -69,11 +78,11 @@ def theirs(file, text, kv):
 
 
 def quantize(source, kind, target):
-    how = [kind]
-    if kind == "MXFP4":
-        how = ["Q8_0"]
-    special = ["--tensor-type", "ffn_(up|gate|down)=mxfp4"] if kind == "MXFP4" else []
-    llama("llama-quantize", "--allow-requantize", *special, source, target, *how, options.threads)
+    name, special = TYPES[kind]
+    more = ["--tensor-type", special] if special else []
+    llama("llama-quantize", "--allow-requantize", *more, source, target, name, options.threads)
+    if kind not in types_in(target):
+        sys.exit("%s: llama-quantize made %s of it" % (kind, ", ".join(types_in(target))))
 
 
 def types_in(file):
@@ -108,7 +117,7 @@ with tempfile.TemporaryDirectory() as folder:
         f.write(whole[:options.types_bytes])
     for file in options.files:
         name = os.path.splitext(os.path.basename(file))[0]
-        for kv in ("f16", "q8_0"):
+        for kv in () if options.types_only else ("f16", "q8_0"):
             compare(name, file, options.text, kv)
         for kind in options.types.split(",") if options.types != "none" else []:
             made = os.path.join(folder, kind + ".gguf")

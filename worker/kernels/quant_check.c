@@ -2,7 +2,6 @@
 
 #include "worker/kernels/quant_block.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -14,21 +13,21 @@
 /* So many blocks are looked at without a branch; only where one is bad is it searched for. */
 #define CHECK_RUN 512u
 
-static inline bool half_is_bad(const uint8_t *p)
+static inline unsigned half_is_bad(const uint8_t *p)
 {
     uint16_t bits;
     memcpy(&bits, p, sizeof bits);
     return (bits & HALF_EXPONENT) == HALF_EXPONENT;
 }
 
-static inline bool bfloat_is_bad(const uint8_t *p)
+static inline unsigned bfloat_is_bad(const uint8_t *p)
 {
     uint16_t bits;
     memcpy(&bits, p, sizeof bits);
     return (bits & BFLOAT_EXPONENT) == BFLOAT_EXPONENT;
 }
 
-static inline bool float_is_bad(const uint8_t *p)
+static inline unsigned float_is_bad(const uint8_t *p)
 {
     uint32_t bits;
     memcpy(&bits, p, sizeof bits);
