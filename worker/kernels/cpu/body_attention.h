@@ -14,6 +14,7 @@ struct body_strip {
     /* q8 only. K: 32 scales per block of 32 steps, one a lane; V: one scale a step. */
     const float *scales;
     size_t scale_stride;
+    intptr_t ahead; /* bytes from here to what will be read next; 0: nothing */
 };
 
 enum body_source { BODY_SOURCE_F32, BODY_SOURCE_F16, BODY_SOURCE_Q8_K, BODY_SOURCE_Q8_V };
@@ -32,6 +33,18 @@ VEC_INLINE vec_f body_strip_load(const enum body_source source, const struct bod
     return vec_f_mul(vec_f_set(strip->scales[step * strip->scale_stride]), q);
 }
 
+/* The cells of a step in the page that is read next, into the second-level cache: a step at a time,
+ * so that fetching and computing go on side by side. */
+VEC_INLINE void body_strip_fetch(const enum body_source source, const struct body_strip *strip,
+                                 uint32_t step)
+{
+    if (source == BODY_SOURCE_F32)
+        return;
+    const size_t width = source == BODY_SOURCE_F16 ? 2 : 1;
+    __builtin_prefetch((const uint8_t *)strip->cells + strip->ahead + step * strip->stride * width,
+                       0, 2);
+}
+
 VEC_INLINE void body_strip_sum(const enum body_source source, const int queries,
                                const struct body_strip *strip, uint32_t begin, uint32_t end,
                                const float *const *factors, float *const *sums)
@@ -47,6 +60,7 @@ VEC_INLINE void body_strip_sum(const enum body_source source, const int queries,
         /* With three queries of four vectors the sums, three factors and one vector of the row are
          * all 16 registers of AVX2. */
         vec_f factor[VEC_QUERIES_MAX];
+        body_strip_fetch(source, strip, step);
         BODY_UNROLL
         for (int i = 0; i < queries; i++)
             factor[i] = vec_f_set(factors[i][step]);
@@ -121,6 +135,7 @@ VEC_INLINE void body_strip_expand(const enum body_source source, const struct bo
                                   uint32_t steps, float *room, size_t room_stride)
 {
     for (uint32_t step = 0; step < steps; step++) {
+        body_strip_fetch(source, strip, step);
         for (int v = 0; v < BODY_VECS; v++)
             vec_f_store(room + step * room_stride + v * VEC_LANES,
                         body_strip_load(source, strip, step, v));
@@ -204,7 +219,8 @@ static void body_attention_page(const struct kernel_page *page, struct kernel_qu
     const bool q8 = page->type == KV_TYPE_Q8_0;
     enum body_source k_source = q8 ? BODY_SOURCE_Q8_K : BODY_SOURCE_F16;
     enum body_source v_source = q8 ? BODY_SOURCE_Q8_V : BODY_SOURCE_F16;
-    struct body_strip k = {.cells = page->k, .stride = 32, .scales = page->k_scales};
+    struct body_strip k = {
+        .cells = page->k, .stride = 32, .scales = page->k_scales, .ahead = page->ahead};
     const bool expand = n_queries > VEC_QUERIES_MAX;
     if (expand) {
         if (q8)
@@ -230,7 +246,7 @@ static void body_attention_page(const struct kernel_page *page, struct kernel_qu
         memset(queries[i].values, 0, page->dim_v_padded * sizeof(float));
     }
     for (uint32_t column = 0; column < page->dim_v_padded; column += 32) {
-        struct body_strip v = {.stride = page->dim_v_padded};
+        struct body_strip v = {.stride = page->dim_v_padded, .ahead = page->ahead};
         v.scale_stride = page->dim_v_padded / 32;
         if (q8) {
             v.cells = (const int8_t *)page->v + column;
@@ -254,13 +270,16 @@ static void body_attention_page(const struct kernel_page *page, struct kernel_qu
     }
 }
 
-static void body_attention_merge(float *max, float *sum, float *restrict values, float page_max,
-                                 float page_sum, const float *restrict page_values, uint32_t n)
+static void body_attention_weights(const float *restrict x, const float *restrict top, uint32_t n,
+                                   float *restrict ret_weights)
 {
-    float top = page_max > *max ? page_max : *max;
-    float a = nm_exp(*max - top);
-    float b = nm_exp(page_max - top);
-    *max = top;
+    for (uint32_t i = 0; i < n; i++)
+        ret_weights[i] = nm_exp(x[i] - top[i]);
+}
+
+static void body_attention_merge(float *sum, float *restrict values, float a, float page_sum,
+                                 const float *restrict page_values, float b, uint32_t n)
+{
     *sum = fmaf(page_sum, b, *sum * a);
     for (uint32_t d = 0; d < n; d++)
         values[d] = fmaf(page_values[d], b, values[d] * a);

@@ -15,6 +15,7 @@
 
 #define ATTENTION_QUERIES_MAX    32u /* of one task, unless one row's heads are more */
 #define ATTENTION_PAGES_PER_TASK 8u
+#define ATTENTION_MERGE_PAGES    32u
 #define ATTENTION_SPLIT_PAGES    12u /* shorter sequences are not worth a second round */
 
 /* Rows first .. first + count - 1, all of one sequence. */
@@ -140,6 +141,26 @@ static void attention_scale_row(const struct attention_run *run, uint32_t row, u
     run->cpu->kernels->scale(run->job->q + head * dim, run->group * dim, run->job->scale, q);
 }
 
+/* Page `index` of a row, and how far from it in memory the page lies that is read after it: pages
+ * may be anywhere, so nothing else can tell the processor early enough. */
+static struct kernel_page attention_page(const struct attention_run *run, const uint32_t *pages,
+                                         uint32_t index, uint32_t last, uint32_t kv_head)
+{
+    struct kernel_page page = {.softcap = run->job->softcap};
+    cpu_kv_page(run->kv, pages[index], run->job->layer, kv_head, &page);
+    if (index < last) {
+        struct kernel_page next;
+        cpu_kv_page(run->kv, pages[index + 1], run->job->layer, kv_head, &next);
+        page.ahead = (intptr_t)next.k - (intptr_t)page.k;
+    }
+    return page;
+}
+
+static float attention_top(float max, float page_max)
+{
+    return page_max > max ? page_max : max;
+}
+
 static void attention_whole_task(void *ctx, uint32_t task, uint32_t thread)
 {
     const struct attention_run *run = ctx;
@@ -160,6 +181,11 @@ static void attention_whole_task(void *ctx, uint32_t task, uint32_t thread)
     float max[run->queries];
     float sum[run->queries];
     bool begun[run->queries];
+    float old[run->queries];
+    float page_max[run->queries];
+    float top[run->queries];
+    float a[run->queries];
+    float b[run->queries];
     struct kernel_query queries[run->queries];
     uint32_t owner[run->queries]; /* of queries[i]: which of the task's */
     uint32_t page_first = UINT32_MAX;
@@ -175,9 +201,9 @@ static void attention_whole_task(void *ctx, uint32_t task, uint32_t thread)
     memset(begun, 0, sizeof begun);
     const uint32_t *pages = attention_pages(job, block.first);
     for (uint32_t p = page_first; p <= page_last; p++) {
-        struct kernel_page page = {
-            .softcap = job->softcap, .k_room = room + at.k_room, .v_room = room + at.v_room};
-        cpu_kv_page(kv, pages[p], job->layer, kv_head, &page);
+        struct kernel_page page = attention_page(run, pages, p, page_last, kv_head);
+        page.k_room = room + at.k_room;
+        page.v_room = room + at.v_room;
         uint32_t n = 0;
         for (uint32_t r = 0; r < block.count; r++) {
             uint32_t begin;
@@ -201,14 +227,21 @@ static void attention_whole_task(void *ctx, uint32_t task, uint32_t thread)
         kernels->attention_page(&page, queries, n);
         for (uint32_t j = 0; j < n; j++) {
             uint32_t i = owner[j];
-            if (begun[i]) {
-                kernels->attention_merge(&max[i], &sum[i], room + at.values + (size_t)i * dim_v,
-                                         queries[j].max, queries[j].sum, queries[j].values, dim_v);
-            } else {
-                max[i] = queries[j].max;
+            page_max[j] = queries[j].max;
+            old[j] = begun[i] ? max[i] : page_max[j];
+            top[j] = attention_top(old[j], page_max[j]);
+        }
+        kernels->attention_weights(old, top, n, a);
+        kernels->attention_weights(page_max, top, n, b);
+        for (uint32_t j = 0; j < n; j++) {
+            uint32_t i = owner[j];
+            if (begun[i])
+                kernels->attention_merge(&sum[i], room + at.values + (size_t)i * dim_v, a[j],
+                                         queries[j].sum, queries[j].values, b[j], dim_v);
+            else
                 sum[i] = queries[j].sum;
-                begun[i] = true;
-            }
+            max[i] = top[j];
+            begun[i] = true;
         }
     }
     for (uint32_t i = 0; i < block.count * group; i++) {
@@ -242,14 +275,15 @@ static void attention_split_task(void *ctx, uint32_t task, uint32_t thread)
     float *room = run->room + thread * run->room_stride;
     struct attention_room at = attention_room_of(kv, run->queries);
     attention_scale_row(run, row, kv_head, room + at.q);
+    const uint32_t *pages = attention_pages(job, row);
     for (uint32_t p = first; p <= last && p < first + ATTENTION_PAGES_PER_TASK; p++) {
         uint32_t begin;
         uint32_t end;
         if (!attention_slots(job, row, p, &begin, &end))
             continue;
-        struct kernel_page page = {
-            .softcap = job->softcap, .k_room = room + at.k_room, .v_room = room + at.v_room};
-        cpu_kv_page(kv, attention_pages(job, row)[p], job->layer, kv_head, &page);
+        struct kernel_page page = attention_page(run, pages, p, last, kv_head);
+        page.k_room = room + at.k_room;
+        page.v_room = room + at.v_room;
         struct kernel_query queries[run->queries];
         for (uint32_t g = 0; g < run->group; g++)
             queries[g] = (struct kernel_query){
@@ -267,26 +301,46 @@ static void attention_split_task(void *ctx, uint32_t task, uint32_t thread)
     }
 }
 
-/* Second round of split: one (row, head). */
+/* Second round of split: one (row, head). The maxima are known for all pages, so that the weights
+ * are made for many at a time; values are taken up one page after the other. */
 static void attention_merge_task(void *ctx, uint32_t task, uint32_t thread)
 {
     (void)thread;
     const struct attention_run *run = ctx;
     const struct attention_job *job = run->job;
     const struct kv *kv = run->kv;
+    const struct cpu_kernels *kernels = run->cpu->kernels;
     uint32_t row = task / job->n_heads;
     uint32_t head = task % job->n_heads;
     uint32_t first = attention_first(job, row) / KV_PAGE_TOKENS;
     uint32_t last = job->rows->position[row] / KV_PAGE_TOKENS;
     float *all = attention_partial(run, row, head, first);
-    for (uint32_t p = first + 1; p <= last; p++) {
-        const float *partial = attention_partial(run, row, head, p);
-        run->cpu->kernels->attention_merge(all, all + 1, all + 2, partial[0], partial[1],
-                                           partial + 2, kv->layout.dim_v_padded);
+    float max = all[0];
+    uint32_t n;
+    for (uint32_t p = first + 1; p <= last; p += n) {
+        float old[ATTENTION_MERGE_PAGES];
+        float page_max[ATTENTION_MERGE_PAGES];
+        float top[ATTENTION_MERGE_PAGES];
+        float a[ATTENTION_MERGE_PAGES];
+        float b[ATTENTION_MERGE_PAGES];
+        n = last - p + 1 < ATTENTION_MERGE_PAGES ? last - p + 1 : ATTENTION_MERGE_PAGES;
+        for (uint32_t i = 0; i < n; i++) {
+            page_max[i] = attention_partial(run, row, head, p + i)[0];
+            old[i] = max;
+            max = attention_top(max, page_max[i]);
+            top[i] = max;
+        }
+        kernels->attention_weights(old, top, n, a);
+        kernels->attention_weights(page_max, top, n, b);
+        for (uint32_t i = 0; i < n; i++) {
+            const float *partial = attention_partial(run, row, head, p + i);
+            kernels->attention_merge(all + 1, all + 2, a[i], partial[1], partial + 2, b[i],
+                                     kv->layout.dim_v_padded);
+        }
     }
-    run->cpu->kernels->attention_finish(all + 2, all[1], kv->shape.head_dim_v,
-                                        run->outs + ((size_t)row * job->n_heads + head) *
-                                                        kv->shape.head_dim_v);
+    kernels->attention_finish(all + 2, all[1], kv->shape.head_dim_v,
+                              run->outs +
+                                  ((size_t)row * job->n_heads + head) * kv->shape.head_dim_v);
 }
 
 static void attention_store_task(void *ctx, uint32_t task, uint32_t thread)

@@ -46,6 +46,7 @@ const struct cpu_kernels BODY_TABLE = {
     .scale = body_scale,
     .halves = body_halves,
     .attention_page = body_attention_page,
+    .attention_weights = body_attention_weights,
     .attention_merge = body_attention_merge,
     .attention_finish = body_attention_finish,
 };

@@ -53,7 +53,8 @@ struct kernel_page {
     uint32_t dim_k;
     uint32_t dim_v_padded;
     float softcap;
-    float *k_room; /* [dim_k][32] and [32][dim_v_padded], for a page read by many queries */
+    intptr_t ahead; /* bytes from here to the page that is read next; 0: none */
+    float *k_room;  /* [dim_k][32] and [32][dim_v_padded], for a page read by many queries */
     float *v_room;
 };
 
@@ -95,9 +96,12 @@ struct cpu_kernels {
 
     void (*attention_page)(const struct kernel_page *page, struct kernel_query *queries,
                            uint32_t n_queries);
-    /* (max, sum, values) so far takes up that of the next page; n floats of values. */
-    void (*attention_merge)(float *max, float *sum, float *values, float page_max, float page_sum,
-                            const float *page_values, uint32_t n);
+    /* What (sum, values) at maximum x[i] count for at maximum top[i]. */
+    void (*attention_weights)(const float *x, const float *top, uint32_t n, float *ret_weights);
+    /* (sum, values) so far, with weight a, takes up that of the next page, with weight b; n floats
+     * of values. */
+    void (*attention_merge)(float *sum, float *values, float a, float page_sum,
+                            const float *page_values, float b, uint32_t n);
     /* y = values / sum. */
     void (*attention_finish)(const float *values, float sum, uint32_t n, float *y);
 };
