@@ -261,32 +261,42 @@ static struct id effect_job(const struct core_effect *e)
     return (struct id){{0}};
 }
 
-enum err apply_effects(struct store *store, struct ledger *ledger,
-                       const struct core_effects *effects, struct id *ret_refused,
-                       struct errbuf *eb)
+enum err apply_effects_put(struct store_txn *txn, struct ledger *ledger,
+                           const struct core_effects *effects, struct id *ret_refused,
+                           struct errbuf *eb)
 {
-    struct apply a = {.ledger = ledger};
-    struct id refused = {{0}};
-    enum err err = store_begin(store, true, &a.txn, eb);
-    if (err != ERR_OK)
-        goto out;
+    struct apply a = {.txn = txn, .ledger = ledger};
+    enum err err = ERR_OK;
     buf_init(&a.packed);
     arena_init(&a.scratch, LIMIT_DECODE_BYTES);
     for (const struct core_effect *e = effects->first; e != NULL && err == ERR_OK; e = e->next) {
         err = effect_apply(&a, e, eb);
         if (err != ERR_OK)
-            refused = effect_job(e);
+            *ret_refused = effect_job(e);
     }
+    buf_fini(&a.packed);
+    arena_fini(&a.scratch);
+    return err;
+}
+
+enum err apply_effects(struct store *store, struct ledger *ledger,
+                       const struct core_effects *effects, struct id *ret_refused,
+                       struct errbuf *eb)
+{
+    struct store_txn *txn;
+    struct id refused = {{0}};
+    enum err err = store_begin(store, true, &txn, eb);
+    if (err != ERR_OK)
+        goto out;
+    err = apply_effects_put(txn, ledger, effects, &refused, eb);
     if (err == ERR_OK)
-        err = store_commit(a.txn, eb);
+        err = store_commit(txn, eb);
     else
-        store_abort(a.txn);
+        store_abort(txn);
     if (err == ERR_OK)
         ledger_committed(ledger);
     else
         ledger_rolled_back(ledger);
-    buf_fini(&a.packed);
-    arena_fini(&a.scratch);
 out:
     if (ret_refused != NULL)
         *ret_refused = refused;

@@ -12,8 +12,15 @@
 #include "coordinator/ledger/ledger.h"
 #include "coordinator/store/store.h"
 
-/* Durable when it returns ERR_OK; on any error nothing of the turn is in the store, and
- * *ret_refused (NULL is fine) is the job whose record it was, zero where it was none's. */
+/* Into a transaction of the caller's, who commits it and tells the ledger (ledger_committed,
+ * ledger_rolled_back). On an error *ret_refused is the job whose record it was, zero where it was
+ * none's. */
+enum err apply_effects_put(struct store_txn *txn, struct ledger *ledger,
+                           const struct core_effects *effects, struct id *ret_refused,
+                           struct errbuf *eb);
+
+/* Durable when it returns ERR_OK; on any error nothing of the turn is in the store;
+ * ret_refused as above, NULL is fine. */
 enum err apply_effects(struct store *store, struct ledger *ledger,
                        const struct core_effects *effects, struct id *ret_refused,
                        struct errbuf *eb);

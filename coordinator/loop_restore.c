@@ -1,14 +1,25 @@
 #include "coordinator/loop_restore.h"
 
+#include "common/clock.h"
 #include "common/limits.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static const char meta_boot_epoch[] = "boot_epoch";
+const char restore_meta_boot_epoch[] = "boot_epoch";
 static const char meta_probe[] = "probe";
 
 #define PROBE_BYTES (256u << 10)
+
+/* All that a start reads here follows from the ledger, so there is a way on. */
+static void way_on_add(struct errbuf *eb)
+{
+    struct errbuf fault = *eb;
+    (void)err_set(eb, ERR_CORRUPT,
+                  "%.330s; `cloister-coordinator --check-store` says what can be mended from the "
+                  "ledger, --repair does it",
+                  fault.text);
+}
 
 static uint64_t u64_read(const uint8_t *p)
 {
@@ -18,35 +29,25 @@ static uint64_t u64_read(const uint8_t *p)
     return v;
 }
 
-static enum err boot_epoch_next(struct store_txn *txn, uint64_t *ret_epoch, struct errbuf *eb)
+enum err restore_boot_read(struct store_txn *txn, uint64_t *ret_epoch, struct errbuf *eb)
 {
     struct store_value value;
-    uint8_t bytes[8];
-    uint64_t epoch = 0;
-    enum err err =
-        store_get(txn, STORE_TABLE_META, meta_boot_epoch, strlen(meta_boot_epoch), &value, eb);
-    if (err == ERR_OK && value.size != sizeof bytes)
+    enum err err = store_get(txn, STORE_TABLE_META, restore_meta_boot_epoch,
+                             strlen(restore_meta_boot_epoch), &value, eb);
+    if (err == ERR_OK && value.size != 8)
         return err_set(eb, ERR_CORRUPT, "stored boot epoch has %zu bytes", value.size);
-    if (err == ERR_OK)
-        epoch = u64_read(value.data);
-    else if (err != ERR_NOT_FOUND)
-        return err;
-    *ret_epoch = epoch + 1;
-    store_key_u64(bytes, *ret_epoch);
-    return store_put(txn, STORE_TABLE_META, meta_boot_epoch, strlen(meta_boot_epoch), bytes,
-                     sizeof bytes, eb);
+    if (err == ERR_NOT_FOUND)
+        *ret_epoch = 0;
+    else if (err == ERR_OK)
+        *ret_epoch = u64_read(value.data);
+    return err == ERR_NOT_FOUND ? ERR_OK : err;
 }
 
-enum err restore_boot(struct store *store, struct ledger *ledger, const char *node,
-                      const struct crypto_key *key, uint64_t mono_ns, uint64_t wall_ns,
-                      uint64_t *ret_boot_epoch, struct errbuf *eb)
+enum err restore_boot_put(struct store_txn *txn, struct ledger *ledger, const char *node,
+                          const struct crypto_key *key, uint64_t mono_ns, uint64_t wall_ns,
+                          uint64_t epoch, struct errbuf *eb)
 {
-    struct store_txn *txn;
-    uint64_t epoch = 0;
-    enum err err = store_begin(store, true, &txn, eb);
-    if (err != ERR_OK)
-        return err;
-    err = boot_epoch_next(txn, &epoch, eb);
+    uint8_t bytes[8];
     struct record_ledger record = {.kind = RECORD_LEDGER_KEY,
                                    .node = node,
                                    .boot_epoch = epoch,
@@ -61,8 +62,28 @@ enum err restore_boot(struct store *store, struct ledger *ledger, const char *no
                                    .quantization = "",
                                    .worker = ""};
     crypto_key_public(key, record.public_key);
+    store_key_u64(bytes, epoch);
+    enum err err = store_put(txn, STORE_TABLE_META, restore_meta_boot_epoch,
+                             strlen(restore_meta_boot_epoch), bytes, sizeof bytes, eb);
     if (err == ERR_OK && !ledger_key_is_recorded(ledger))
         err = ledger_append(ledger, txn, &record, eb);
+    return err;
+}
+
+enum err restore_boot(struct store *store, struct ledger *ledger, const char *node,
+                      const struct crypto_key *key, uint64_t mono_ns, uint64_t wall_ns,
+                      uint64_t *ret_boot_epoch, struct errbuf *eb)
+{
+    struct store_txn *txn;
+    uint64_t epoch = 0;
+    enum err err = store_begin(store, true, &txn, eb);
+    if (err != ERR_OK)
+        return err;
+    err = restore_boot_read(txn, &epoch, eb);
+    if (err == ERR_OK)
+        err = restore_boot_put(txn, ledger, node, key, mono_ns, wall_ns, ++epoch, eb);
+    else if (err == ERR_CORRUPT)
+        way_on_add(eb);
     if (err == ERR_OK)
         err = store_commit(txn, eb);
     else
@@ -124,20 +145,10 @@ static bool restore_visit(void *arg, const uint8_t *key, size_t key_size, struct
     return r->err == ERR_OK;
 }
 
-/* All that a start reads here follows from the ledger, so there is a way on. */
-static void way_on_add(struct errbuf *eb)
-{
-    struct errbuf fault = *eb;
-    (void)err_set(eb, ERR_CORRUPT,
-                  "%.330s; `cloister-coordinator --check-store` says what can be mended from the "
-                  "ledger, --repair does it",
-                  fault.text);
-}
-
-enum err restore_core(struct store *store, const struct ledger *ledger,
-                      const struct core_config *config, uint64_t boot_epoch, uint64_t mono_ns,
-                      uint64_t wall_ns, struct core **ret_core, uint64_t *ret_jobs,
-                      struct errbuf *eb)
+static enum err core_read(struct store *store, const struct ledger *ledger,
+                          const struct core_config *config, uint64_t boot_epoch, uint64_t mono_ns,
+                          uint64_t wall_ns, struct core **ret_core, uint64_t *ret_jobs,
+                          struct errbuf *eb)
 {
     static const enum store_table tables[] = {STORE_TABLE_LEARNED, STORE_TABLE_BALANCE,
                                               STORE_TABLE_USAGE, STORE_TABLE_JOB};
@@ -160,14 +171,36 @@ enum err restore_core(struct store *store, const struct ledger *ledger,
         err = core_restore_end(r.core, mono_ns, wall_ns, boot_epoch, ledger_size(ledger), eb);
     arena_fini(&r.arena);
     if (err != ERR_OK) {
-        if (err == ERR_CORRUPT)
-            way_on_add(eb);
         core_free(r.core);
         return err;
     }
     *ret_core = r.core;
     *ret_jobs = r.jobs;
     return ERR_OK;
+}
+
+enum err restore_core(struct store *store, const struct ledger *ledger,
+                      const struct core_config *config, uint64_t boot_epoch, uint64_t mono_ns,
+                      uint64_t wall_ns, struct core **ret_core, uint64_t *ret_jobs,
+                      struct errbuf *eb)
+{
+    enum err err =
+        core_read(store, ledger, config, boot_epoch, mono_ns, wall_ns, ret_core, ret_jobs, eb);
+    if (err == ERR_CORRUPT)
+        way_on_add(eb);
+    return err;
+}
+
+enum err restore_core_check(struct store *store, const struct ledger *ledger,
+                            const struct core_config *config, struct errbuf *eb)
+{
+    struct core *core;
+    uint64_t jobs;
+    enum err err =
+        core_read(store, ledger, config, 0, clock_mono_ns(), clock_wall_ns(), &core, &jobs, eb);
+    if (err == ERR_OK)
+        core_free(core);
+    return err;
 }
 
 enum err restore_probe(struct store *store, struct errbuf *eb)

@@ -11,6 +11,8 @@
 #include "coordinator/settings.h"
 #include "coordinator/store/store_fault.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 
 enum { STATUS_STORAGE = 3, STATUS_STUCK = 4 };
@@ -70,6 +72,13 @@ static int store_mend(const struct loop_config *config, bool repair, struct errb
                       enum err *ret_err)
 {
     struct repair_result result;
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    /* No loop hears them here, a long ledger takes its time, and to be ended does no harm. */
+    (void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
     *ret_err = repair_run(config, repair, stdout, &result, eb);
     if (*ret_err != ERR_OK)
         return PROGRAM_STATUS_FAILED;
@@ -102,9 +111,14 @@ static int coordinator_run(struct settings *s, const struct program_options *opt
         status = err == ERR_OK ? PROGRAM_STATUS_OK : PROGRAM_STATUS_USAGE;
         goto out;
     }
-    err = folder_make(s->data, &eb);
-    if (err == ERR_OK)
-        err = crypto_key_open_or_create(&key, s->key_file, &eb);
+    bool mends = line->check_store || line->repair;
+    if (mends) { /* of a store that is there, by the key that signs its ledger */
+        err = crypto_key_open(&key, s->key_file, &eb);
+    } else {
+        err = folder_make(s->data, &eb);
+        if (err == ERR_OK)
+            err = crypto_key_open_or_create(&key, s->key_file, &eb);
+    }
     if (err != ERR_OK)
         goto out;
     if (options->print_key) {
@@ -114,7 +128,8 @@ static int coordinator_run(struct settings *s, const struct program_options *opt
     config.key = key;
     crypto_key_public(key, config.core.public_key);
     crypto_random(&config.core.tree_seed, sizeof config.core.tree_seed);
-    if (line->check_store || line->repair) {
+    store_fault_install();
+    if (mends) {
         status = store_mend(&config, line->repair, &eb, &err);
         goto out;
     }
@@ -124,7 +139,6 @@ static int coordinator_run(struct settings *s, const struct program_options *opt
             "the ledger's last checkpoint, %s, lies %s: what takes the store takes with it what "
             "shows that it was set back (checkpoint_file; docs/ledger.md)",
             s->checkpoint_file, place);
-    store_fault_install();
     err = loop_open(&loop, &config, &eb);
     if (err == ERR_OK) {
         err = loop_run(loop, &eb);
@@ -154,6 +168,9 @@ int main(int argc, char **argv)
     int status = program_begin(&program, argc, argv, &line, &options);
     if (status != PROGRAM_GO_ON)
         return status;
+    if (line.check_store && line.repair)
+        return program_fail(&program, PROGRAM_STATUS_USAGE,
+                            "--check-store changes nothing and --repair does: one of them");
     if (program_absolute_path(&line.data, data, &eb) != ERR_OK)
         return program_fail(&program, PROGRAM_STATUS_USAGE, "--data: %s", eb.text);
     if (settings_read(&settings, options.config, line.listen, line.data, line.name, &eb) != ERR_OK)

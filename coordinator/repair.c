@@ -10,10 +10,12 @@
 #include "coordinator/repair_fold.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define KEPT_BYTES_MAX ((size_t)1 << 32)
@@ -34,9 +36,9 @@ struct repair {
     struct ledger *ledger;
     struct store_txn *txn; /* a reader of what is there */
     FILE *report;
-    bool change;
-    uint64_t boot_epoch;
-    struct core *core; /* what a start would make of it */
+    bool boot_is_bad;    /* the number of the last boot cannot be read */
+    uint64_t boot_epoch; /* of this repair: it counts as one */
+    struct core *core;   /* what a start would make of it */
     struct fold fold;
     struct arena kept;  /* bad rows and effects, to the end */
     struct arena arena; /* of one record */
@@ -68,7 +70,7 @@ static void bad_row_add(struct repair *r, const struct store_row *row, const cha
     struct bad_row *b = keep(r, sizeof *b);
     char hex[2 * LIMIT_STORE_KEY_BYTES + 1];
     b->table = r->table;
-    b->key_size = row->key_size < sizeof b->key ? row->key_size : sizeof b->key;
+    b->key_size = row->key_size;
     memcpy(b->key, row->key, b->key_size);
     b->raw = (struct store_value){
         (const uint8_t *)arena_copy(&r->kept, row->raw.data, row->raw.size), row->raw.size};
@@ -104,18 +106,25 @@ static enum err job_look(struct repair *r, const struct store_row *row, struct e
     return err;
 }
 
-/* Usage and balances are looked at twice: whether they are whole, and, when the ledger has been
- * read, whether they say what follows from it. */
-static enum err sums_look(struct repair *r, const struct store_row *row, bool compare,
-                          struct errbuf *why)
+static bool is_key(const struct store_row *row, const void *key, size_t key_size)
+{
+    return row->key_size == key_size && memcmp(row->key, key, key_size) == 0;
+}
+
+/* Whether they say what follows from the ledger, which has been read. */
+static enum err sums_look(struct repair *r, const struct store_row *row, struct errbuf *why)
 {
     struct record_usage usage;
     struct record_balance balance;
     if (r->table == STORE_TABLE_USAGE) {
         enum err err =
             record_usage_decode(row->value.data, row->value.size, &r->arena, &usage, why);
-        if (err != ERR_OK || !compare)
+        if (err != ERR_OK)
             return err;
+        uint8_t key[APPLY_USAGE_KEY_BYTES];
+        apply_usage_key(usage.tenant, usage.model, usage.day, key);
+        if (!is_key(row, key, sizeof key))
+            return err_set(why, ERR_CORRUPT, "it is another row's");
         struct fold_usage *u = fold_usage_find(&r->fold, &usage);
         if (u == NULL || u->row.jobs != usage.jobs || u->row.prompt_tokens != usage.prompt_tokens ||
             u->row.prompt_cached != usage.prompt_cached ||
@@ -130,8 +139,10 @@ static enum err sums_look(struct repair *r, const struct store_row *row, bool co
     }
     enum err err =
         record_balance_decode(row->value.data, row->value.size, &r->arena, &balance, why);
-    if (err != ERR_OK || !compare)
+    if (err != ERR_OK)
         return err;
+    if (!is_key(row, balance.tenant, strlen(balance.tenant)))
+        return err_set(why, ERR_CORRUPT, "it is another tenant's");
     struct fold_balance *b = fold_balance_find(&r->fold, balance.tenant);
     uint64_t reserved = b != NULL ? b->row.reserved_tokens : 0;
     uint64_t settled = b != NULL ? b->row.settled_tokens : 0;
@@ -146,20 +157,40 @@ static enum err sums_look(struct repair *r, const struct store_row *row, bool co
     return ERR_OK;
 }
 
+static enum err boot_look(struct repair *r, struct errbuf *why)
+{
+    uint64_t epoch = 0;
+    enum err err = restore_boot_read(r->txn, &epoch, why);
+    r->boot_is_bad = err != ERR_OK;
+    r->boot_epoch = epoch + 1;
+    return err;
+}
+
 static bool row_visit(void *arg, const struct store_row *row)
 {
     struct repair *r = arg;
     struct errbuf why = {{0}};
     struct record_learned learned;
     enum err err = row->err;
+    /* The others of them were read when store and ledger were opened. */
+    if (r->table == STORE_TABLE_META &&
+        !is_key(row, restore_meta_boot_epoch, strlen(restore_meta_boot_epoch)))
+        return true;
+    if (row->key_size > LIMIT_STORE_KEY_BYTES) {
+        r->err = err_set(r->eb, ERR_CORRUPT, "table %s: a key of %zu bytes cannot be taken away",
+                         store_table_name(r->table), row->key_size);
+        return false;
+    }
     arena_reset(&r->arena);
     (void)err_set(&why, err, "%s", row->why);
-    if (r->table == STORE_TABLE_JOB)
+    if (r->table == STORE_TABLE_META)
+        err = boot_look(r, &why);
+    else if (r->table == STORE_TABLE_JOB)
         err = job_look(r, row, &why);
     else if (err == ERR_OK && r->table == STORE_TABLE_LEARNED)
         err = record_learned_decode(row->value.data, row->value.size, &r->arena, &learned, &why);
     else if (err == ERR_OK)
-        err = sums_look(r, row, true, &why);
+        err = sums_look(r, row, &why);
     /* Of another version is not damaged, and what memory could not hold is not known to be. */
     if (err == ERR_UNSUPPORTED || err == ERR_NO_MEMORY) {
         r->err = err_set(r->eb, err, "%s", why.text);
@@ -176,6 +207,16 @@ static enum err table_look(struct repair *r, enum store_table table)
     r->err = ERR_OK;
     enum err err = store_scan_rows(r->txn, table, row_visit, r, r->eb);
     return err == ERR_OK ? r->err : err;
+}
+
+/* Of two boots that left no record in the ledger nobody can tell. */
+static void boot_mend(struct repair *r)
+{
+    if (!r->boot_is_bad)
+        return;
+    r->boot_epoch = r->fold.boot_epoch + 1;
+    r->result.restored++;
+    fprintf(r->report, "boot epoch: goes on from the ledger's, %" PRIu64 "\n", r->fold.boot_epoch);
 }
 
 /* ---- what is to be written ---- */
@@ -393,14 +434,24 @@ static void sums_put(struct repair *r)
 
 /* ---- writing ---- */
 
-static enum err rows_save(const struct repair *r, struct errbuf *eb)
+static enum err folder_sync(const char *file, struct errbuf *eb)
 {
     char path[PATH_MAX];
-    (void)snprintf(path, sizeof path, "%s.repair-%" PRIu64 ".jsonl", r->config->store_path,
-                   (uint64_t)(clock_wall_ns() / 1000000u));
-    FILE *f = fopen(path, "wxe");
-    if (f == NULL)
-        return err_set_errno(eb, errno, "%s", path);
+    (void)snprintf(path, sizeof path, "%s", file);
+    char *slash = strrchr(path, '/');
+    const char *folder = slash == path ? "/" : slash != NULL ? path : ".";
+    if (slash != NULL && slash != path)
+        *slash = '\0';
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return err_set_errno(eb, errno, "%s", folder);
+    int rc = fsync(fd), saved = errno;
+    (void)close(fd);
+    return rc == 0 ? ERR_OK : err_set_errno(eb, saved, "%s", folder);
+}
+
+static enum err rows_print(const struct repair *r, FILE *f, const char *path, struct errbuf *eb)
+{
     for (const struct bad_row *b = r->bad; b != NULL; b = b->next) {
         char *hex = malloc(2 * b->raw.size + 1);
         char key[2 * LIMIT_STORE_KEY_BYTES + 1];
@@ -411,43 +462,88 @@ static enum err rows_save(const struct repair *r, struct errbuf *eb)
                 store_table_name(b->table), key, hex);
         free(hex);
     }
-    bool ok = fflush(f) == 0 && fsync(fileno(f)) == 0;
-    int saved = errno;
-    if (fclose(f) != 0 || !ok)
-        return err_set_errno(eb, saved, "%s", path);
-    fprintf(r->report, "what is taken away is kept in %s\n", path);
+    if (fflush(f) != 0 || ferror(f) || fsync(fileno(f)) != 0)
+        return err_set_errno(eb, errno, "%s", path);
     return ERR_OK;
 }
 
-static enum err rows_remove(struct repair *r, struct errbuf *eb)
+/* For the owner alone, as the store is: tenants and principals are in it. */
+static enum err rows_save(const struct repair *r, struct errbuf *eb)
 {
-    struct store_txn *txn;
-    enum err err = store_begin(r->store, true, &txn, eb);
+    char path[PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s.repair-%" PRIu64 ".jsonl", r->config->store_path,
+                   (uint64_t)(clock_wall_ns() / 1000000u));
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
+    if (f == NULL)
+        return err_set_errno(eb, errno, "%s", path);
+    enum err err = rows_print(r, f, path, eb);
+    if (fclose(f) != 0 && err == ERR_OK)
+        err = err_set_errno(eb, errno, "%s", path);
+    if (err == ERR_OK)
+        err = folder_sync(path, eb);
     if (err != ERR_OK)
-        return err;
+        (void)unlink(path); /* half of it would only mislead: nothing is taken away */
+    else
+        fprintf(r->report, "what is taken away is kept in %s\n", path);
+    return err;
+}
+
+static enum err rows_remove(const struct repair *r, struct store_txn *txn, struct errbuf *eb)
+{
+    enum err err = ERR_OK;
     for (const struct bad_row *b = r->bad; b != NULL && err == ERR_OK; b = b->next) {
         err = store_delete(txn, b->table, b->key, b->key_size, eb);
         if (err == ERR_NOT_FOUND)
             err = ERR_OK;
     }
-    if (err == ERR_OK)
-        return store_commit(txn, eb);
-    store_abort(txn);
     return err;
 }
 
-/* Two transactions: between them what was taken away is missing, which a start refuses too, and
- * another repair finds. */
+/* One transaction: of a job that was over, a record that is missing and not yet made again would be
+ * a job that nobody misses. */
 static enum err changes_write(struct repair *r, struct errbuf *eb)
 {
+    struct store_txn *txn;
+    struct id refused;
     enum err err = r->bad != NULL ? rows_save(r, eb) : ERR_OK;
     if (err == ERR_OK)
-        err = rows_remove(r, eb);
-    if (err == ERR_OK && r->effects.first != NULL)
-        err = apply_effects(r->store, r->ledger, &r->effects, NULL, eb);
+        err = store_begin(r->store, true, &txn, eb);
+    if (err != ERR_OK)
+        return err;
+    err = rows_remove(r, txn, eb);
     if (err == ERR_OK)
-        err = ledger_checkpoint_sign(r->ledger, eb);
-    return err;
+        err = restore_boot_put(txn, r->ledger, r->config->core.node, r->config->key,
+                               clock_mono_ns(), clock_wall_ns(), r->boot_epoch, eb);
+    if (err == ERR_OK)
+        err = apply_effects_put(txn, r->ledger, &r->effects, &refused, eb);
+    if (err == ERR_OK)
+        err = store_commit(txn, eb);
+    else
+        store_abort(txn);
+    if (err != ERR_OK) {
+        ledger_rolled_back(r->ledger);
+        return err == ERR_IO ? err : err_prefix(eb, err, "nothing was changed");
+    }
+    ledger_committed(r->ledger);
+    return ledger_checkpoint_sign(r->ledger, eb);
+}
+
+/* What a start will say of it. Whole records may contradict each other in ways of which none of
+ * them follows from the ledger. */
+static enum err start_check(const struct repair *r, struct errbuf *eb)
+{
+    enum err err = restore_core_check(r->store, r->ledger, &r->config->core, eb);
+    return err == ERR_OK ? err : err_prefix(eb, err, "a start refuses it, and it cannot be mended");
+}
+
+/* To look for damage makes no store: where there is none, somebody means another one. */
+static enum err store_exists(const char *store_path, struct errbuf *eb)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    (void)snprintf(path, sizeof path, "%s/data.mdb", store_path);
+    return stat(path, &st) == 0 ? ERR_OK : err_set_errno(eb, errno, "there is no store: %s", path);
 }
 
 static enum err storage_open(struct repair *r, struct errbuf *eb)
@@ -456,54 +552,69 @@ static enum err storage_open(struct repair *r, struct errbuf *eb)
     struct store_lmdb_config store = {.path = k->store_path, .map_bytes = k->map_bytes};
     struct ledger_config ledger = {
         .origin = k->origin, .key = k->key, .checkpoint_path = k->checkpoint_path};
-    enum err err = store_open_lmdb(&r->store, &store, eb);
+    enum err err = store_exists(k->store_path, eb);
+    if (err == ERR_OK)
+        err = store_open_lmdb(&r->store, &store, eb);
     if (err == ERR_OK)
         err = ledger_open(&r->ledger, r->store, &ledger, eb);
     if (err == ERR_OK)
         err = ledger_verify(r->ledger, eb);
-    if (err != ERR_OK)
+    /* A store that is in use, or a disk that cannot be read, is not to be replaced. */
+    if (err == ERR_CORRUPT)
         return err_prefix(eb, err, "nothing is repaired: restore the store from its last copy");
-    if (r->change)
-        err = restore_boot(r->store, r->ledger, k->core.node, k->key, clock_mono_ns(),
-                           clock_wall_ns(), &r->boot_epoch, eb);
+    return err;
+}
+
+static enum err all_look(struct repair *r, struct errbuf *eb)
+{
+    enum err err = table_look(r, STORE_TABLE_META);
+    if (err == ERR_OK)
+        err = table_look(r, STORE_TABLE_JOB);
+    if (err == ERR_OK)
+        err = table_look(r, STORE_TABLE_LEARNED);
+    if (err == ERR_OK)
+        err = fold_ledger(&r->fold, r->txn, eb);
+    if (err != ERR_OK)
+        return err;
+    boot_mend(r);
+    err = jobs_mend(r);
+    /* The records that are appended count. */
+    if (err == ERR_OK)
+        err = table_look(r, STORE_TABLE_USAGE);
+    if (err == ERR_OK)
+        err = table_look(r, STORE_TABLE_BALANCE);
+    if (err == ERR_OK)
+        sums_put(r);
     return err;
 }
 
 enum err repair_run(const struct loop_config *config, bool change, FILE *report,
                     struct repair_result *ret_result, struct errbuf *eb)
 {
-    struct repair r = {.config = config, .change = change, .report = report, .eb = eb};
+    struct repair r = {.config = config, .report = report, .eb = eb};
     fold_init(&r.fold);
     arena_init(&r.kept, KEPT_BYTES_MAX);
     arena_init(&r.arena, LIMIT_DECODE_BYTES);
     enum err err = storage_open(&r, eb);
-    r.core = core_new(&config->core);
     if (err == ERR_OK)
         err = store_begin(r.store, false, &r.txn, eb);
     if (err != ERR_OK)
         goto out;
-    r.next_seq = ledger_size(r.ledger);
-    err = table_look(&r, STORE_TABLE_JOB);
-    if (err == ERR_OK)
-        err = table_look(&r, STORE_TABLE_LEARNED);
-    if (err == ERR_OK)
-        err = fold_ledger(&r.fold, r.txn, eb);
-    if (err == ERR_OK)
-        err = jobs_mend(&r);
-    /* The records that are appended count. */
-    if (err == ERR_OK)
-        err = table_look(&r, STORE_TABLE_USAGE);
-    if (err == ERR_OK)
-        err = table_look(&r, STORE_TABLE_BALANCE);
-    if (err == ERR_OK)
-        sums_put(&r);
+    r.core = core_new(&config->core);
+    r.boot_epoch = 1;
+    /* A KEY record, where one is due, comes before all others. */
+    r.next_seq = ledger_size(r.ledger) + (ledger_key_is_recorded(r.ledger) ? 0 : 1);
+    err = all_look(&r, eb);
     store_abort(r.txn);
-    if (err == ERR_OK && change && (r.bad != NULL || r.effects.first != NULL))
+    core_free(r.core);
+    bool is_whole = r.bad == NULL && r.effects.first == NULL;
+    if (err == ERR_OK && change && !is_whole)
         err = changes_write(&r, eb);
+    if (err == ERR_OK && (change || is_whole))
+        err = start_check(&r, eb);
 out:
     ledger_close(r.ledger);
     store_close(r.store);
-    core_free(r.core);
     fold_fini(&r.fold);
     arena_fini(&r.arena);
     arena_fini(&r.kept);

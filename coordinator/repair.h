@@ -7,9 +7,11 @@
  * - balances and usage are summed again from the ledger;
  * - a job whose record is damaged is made again from its ledger records. One that was not over ends
  *   FAILED, by a record that is appended and owes nothing; its client is told why;
- * - what was learned of a model is forgotten, and measured again.
+ * - what was learned of a model is forgotten, and measured again;
+ * - the number of the last boot goes on from the last one that the ledger tells of.
  *
- * What is taken away is written to a file beside the store first, as it lies there, in hex.
+ * What is taken away is written to a file beside the store first, as it lies there, in hex. All
+ * changes are one transaction: a repair that is killed has changed nothing or everything.
  *
  * Thread: one; the coordinator must not run (the store says so).
  */
@@ -26,7 +28,9 @@ struct repair_result {
     uint64_t ended;    /* jobs among them that end by it */
 };
 
-/* With `change` false nothing is written: the lines in `report` say what would be. */
+/* With `change` false nothing is written: the lines in `report` say what would be. ERR_NOT_FOUND
+ * where there is no store, ERR_CONFLICT where it is in use, ERR_CORRUPT where the ledger is not
+ * whole, or a start would refuse what is stored for another reason than those above. */
 enum err repair_run(const struct loop_config *config, bool change, FILE *report,
                     struct repair_result *ret_result, struct errbuf *eb);
 

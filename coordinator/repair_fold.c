@@ -161,6 +161,8 @@ static enum err end_record(struct fold *f, const struct record_ledger *r, struct
 enum err fold_record(struct fold *f, const struct record_ledger *r, struct errbuf *eb)
 {
     struct fold_job *j;
+    if (r->boot_epoch > f->boot_epoch)
+        f->boot_epoch = r->boot_epoch;
     switch (r->kind) {
     case RECORD_LEDGER_RESERVE:
         j = job_get(f, &r->job_id);

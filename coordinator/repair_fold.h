@@ -37,6 +37,7 @@ struct fold_balance {
 struct fold {
     struct tree jobs, usages, balances;
     struct arena names;
+    uint64_t boot_epoch; /* the last one that the ledger tells of */
 };
 
 void fold_init(struct fold *f);

@@ -32,7 +32,8 @@ target_link_libraries(cloister_stored_test PUBLIC cloister_core_test cloister_st
                       cloister_coordinator)
 cloister_target(cloister_stored_test)
 cloister_unit_test(loop_store SOURCES unit/core/test_loop_store.c LIBS cloister_stored_test)
-cloister_unit_test(repair SOURCES unit/core/test_repair.c LIBS cloister_stored_test)
+cloister_unit_test(repair SOURCES unit/core/test_repair.c
+                   LIBS cloister_stored_test "-Wl,--wrap=store_commit")
 
 cloister_unit_test(loop_inbox SOURCES unit/core/test_loop_inbox.c LIBS cloister_coordinator)
 cloister_unit_test(loop_failures SOURCES unit/core/test_loop_failures.c

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { JOB_DONE = 1, JOB_HALF = 2, JOB_WAITS = 3 };
@@ -35,7 +36,15 @@ static void cluster_make(struct stored_test *k)
 
 /* ---- damage ---- */
 
-enum what { WHAT_NOTHING, WHAT_JOB, WHAT_USAGE, WHAT_BALANCE, WHAT_LEARNED, WHAT_LEDGER };
+enum what {
+    WHAT_NOTHING,
+    WHAT_JOB,
+    WHAT_USAGE,
+    WHAT_BALANCE,
+    WHAT_LEARNED,
+    WHAT_BOOT,
+    WHAT_LEDGER
+};
 enum how { HOW_GARBAGE, HOW_GONE, HOW_LESS };
 
 static size_t row_key(enum what what, uint8_t job, uint8_t *ret_key, enum store_table *ret_table)
@@ -58,6 +67,10 @@ static size_t row_key(enum what what, uint8_t job, uint8_t *ret_key, enum store_
         *ret_table = STORE_TABLE_LEARNED;
         ret_key[0] = 'm';
         return 1;
+    case WHAT_BOOT:
+        *ret_table = STORE_TABLE_META;
+        memcpy(ret_key, restore_meta_boot_epoch, strlen(restore_meta_boot_epoch));
+        return strlen(restore_meta_boot_epoch);
     case WHAT_LEDGER:
         *ret_table = STORE_TABLE_LEDGER;
         store_key_u64(ret_key, 2);
@@ -131,17 +144,26 @@ static enum err start(struct stored_test *k, struct errbuf *eb)
     struct store *store = NULL;
     struct ledger *ledger = NULL;
     struct core *core = NULL;
-    uint64_t jobs;
+    uint64_t jobs, boot_epoch;
     assert_err(store_open_lmdb(&store, &files, eb), ERR_OK, eb);
     enum err err = ledger_open(&ledger, store, &log, eb);
     if (err == ERR_OK)
-        err = restore_core(store, ledger, &k->t.config, 9, k->t.now_ms * 1000000,
+        err = restore_boot(store, ledger, "test", k->key, 0, 0, &boot_epoch, eb);
+    if (err == ERR_OK)
+        err = restore_core(store, ledger, &k->t.config, boot_epoch, k->t.now_ms * 1000000,
                            1800000000000000000u, &core, &jobs, eb);
     if (err == ERR_OK)
         core_free(core);
     ledger_close(ledger);
     store_close(store);
     return err;
+}
+
+static void closed(struct stored_test *k)
+{
+    core_free(k->t.core);
+    k->t.core = NULL;
+    stored_test_close(k);
 }
 
 /* The lines that were taken away lie beside the store. */
@@ -157,7 +179,10 @@ static unsigned lines_kept(const struct stored_test *k)
             continue;
         (void)snprintf(path, sizeof path, "%s/%s", k->store.dir, d->d_name);
         FILE *f = fopen(path, "re");
+        struct stat st;
         assert_non_null(f);
+        assert_int_equal(fstat(fileno(f), &st), 0);
+        assert_int_equal(st.st_mode & 0777, 0600);
         while ((c = fgetc(f)) != EOF)
             lines += c == '\n';
         (void)fclose(f);
@@ -213,6 +238,15 @@ static void what_a_start_refuses_is_mended_from_the_ledger(void **state)
          0,
          {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_LEASED},
          "usage of tenant"},
+        {WHAT_BOOT,
+         0,
+         HOW_GARBAGE,
+         true,
+         1,
+         1,
+         0,
+         {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_RUNNING, WIRE_JOB_STATE_LEASED},
+         "boot epoch: goes on from the ledger's, 1"},
         {WHAT_BALANCE,
          0,
          HOW_GARBAGE,
@@ -357,9 +391,7 @@ static void a_damaged_ledger_is_never_mended(void **state)
     assert_err(store_get(txn, STORE_TABLE_USAGE, key, sizeof key, &value, &eb), ERR_OK, &eb);
     assert_int_equal(value.size, 9);
     store_abort(txn);
-    core_free(k.t.core);
-    k.t.core = NULL;
-    stored_test_close(&k);
+    closed(&k);
 }
 
 /* A bit of a job's record on the disk, which the checksum finds. */
@@ -405,12 +437,145 @@ static void a_flipped_bit_is_kept_as_it_lay_there(void **state)
     stored_test_close(&k);
 }
 
+/* ---- a repair that ends early ---- */
+
+enum err __real_store_commit(struct store_txn *txn, struct errbuf *eb);
+enum err __wrap_store_commit(struct store_txn *txn, struct errbuf *eb);
+
+static unsigned dies_at, commits; /* dies_at 0: never */
+
+enum err __wrap_store_commit(struct store_txn *txn, struct errbuf *eb)
+{
+    if (dies_at != 0 && ++commits == dies_at)
+        _exit(9);
+    return __real_store_commit(txn, eb);
+}
+
+/* True where it came to its end. */
+static bool repair_in_child(struct stored_test *k, unsigned commit)
+{
+    int status;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct repair_result result;
+        struct errbuf eb = {{0}};
+        char *report = NULL;
+        dies_at = commit;
+        _exit(repair(k, true, &result, &report, &eb) == ERR_OK ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) != 1);
+    return WEXITSTATUS(status) == 0;
+}
+
+/* Ended before each of its commits, and run again: the same as without. */
+static void a_repair_that_is_killed_is_done_by_the_next(void **state)
+{
+    static const enum wire_job_state states[] = {WIRE_JOB_STATE_DONE, WIRE_JOB_STATE_FAILED,
+                                                 WIRE_JOB_STATE_LEASED};
+    bool done = false;
+    (void)state;
+    for (unsigned commit = 1; !done; commit++) {
+        struct stored_test k;
+        struct repair_result result;
+        struct errbuf eb = {{0}};
+        char *report = NULL;
+        cluster_make(&k);
+        row_damage(&k, WHAT_JOB, JOB_DONE, HOW_GARBAGE);
+        row_damage(&k, WHAT_JOB, JOB_HALF, HOW_GARBAGE);
+        row_damage(&k, WHAT_USAGE, 0, HOW_GARBAGE);
+        row_damage(&k, WHAT_BOOT, 0, HOW_GARBAGE);
+        stored_test_stop(&k);
+        done = repair_in_child(&k, commit);
+        assert_true(commit > 1 || !done);
+        assert_err(repair(&k, true, &result, &report, &eb), ERR_OK, &eb);
+        free(report);
+        stored_test_start(&k);
+        assert_err(ledger_verify(k.ledger, &eb), ERR_OK, &eb);
+        uint64_t client = core_test_client(&k.t, "c", "", 2);
+        for (uint8_t job = 1; job <= 3; job++) {
+            struct wire_job_info info = core_test_job(&k.t, client, job);
+            if (info.state != states[job - 1])
+                fail_msg("killed before commit %u: job %u is %d", commit, job, info.state);
+        }
+        stored_test_close(&k);
+    }
+}
+
+/* ---- stores that are not for mending ---- */
+
+/* Whole, and the ledger knows nothing better: but a start would refuse it. */
+static void what_cannot_be_mended_is_not_called_whole(void **state)
+{
+    struct stored_test k;
+    struct repair_result result;
+    struct errbuf eb = {{0}};
+    struct record_job job;
+    struct store_value old;
+    struct buf packed;
+    struct arena arena;
+    char *report = NULL;
+    struct id id = core_test_id(JOB_WAITS);
+    (void)state;
+    cluster_make(&k);
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    buf_init(&packed);
+    struct store_txn *txn = store_test_begin(k.store.store, true);
+    assert_err(store_get(txn, STORE_TABLE_JOB, id.bytes, ID_BYTES, &old, &eb), ERR_OK, &eb);
+    assert_err(record_job_decode(old.data, old.size, &arena, &job, &eb), ERR_OK, &eb);
+    job.reserved_tokens++;
+    job.max_tokens++;
+    assert_err(record_job_encode(&job, &packed, &eb), ERR_OK, &eb);
+    assert_err(store_put(txn, STORE_TABLE_JOB, id.bytes, ID_BYTES, packed.data, packed.size, &eb),
+               ERR_OK, &eb);
+    store_test_commit(txn);
+    buf_fini(&packed);
+    arena_fini(&arena);
+    stored_test_stop(&k);
+    assert_err(start(&k, &eb), ERR_CORRUPT, &eb);
+    for (int change = 0; change < 2; change++) {
+        assert_err(repair(&k, change != 0, &result, &report, &eb), ERR_CORRUPT, &eb);
+        assert_non_null(strstr(eb.text, "a start refuses it, and it cannot be mended: "));
+        assert_null(strstr(eb.text, "--check-store"));
+        free(report);
+    }
+    closed(&k);
+}
+
+static void a_store_in_use_or_missing_is_left_alone(void **state)
+{
+    struct stored_test k;
+    struct repair_result result;
+    struct errbuf eb = {{0}};
+    char *report = NULL;
+    (void)state;
+    cluster_make(&k);
+    assert_err(repair(&k, true, &result, &report, &eb), ERR_CONFLICT, &eb);
+    assert_null(strstr(eb.text, "restore")); /* nothing is wrong with it */
+    free(report);
+    stored_test_stop(&k);
+    char path[sizeof k.store.path];
+    memcpy(path, k.store.path, sizeof path);
+    (void)snprintf(k.store.path, sizeof k.store.path, "%s/none", k.store.dir);
+    for (int change = 0; change < 2; change++) {
+        assert_err(repair(&k, change != 0, &result, &report, &eb), ERR_NOT_FOUND, &eb);
+        free(report);
+        assert_int_equal(access(k.store.path, F_OK), -1);
+    }
+    memcpy(k.store.path, path, sizeof path);
+    closed(&k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_start_refuses_is_mended_from_the_ledger),
         cmocka_unit_test(a_damaged_ledger_is_never_mended),
         cmocka_unit_test(a_flipped_bit_is_kept_as_it_lay_there),
+        cmocka_unit_test(a_repair_that_is_killed_is_done_by_the_next),
+        cmocka_unit_test(what_cannot_be_mended_is_not_called_whole),
+        cmocka_unit_test(a_store_in_use_or_missing_is_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
