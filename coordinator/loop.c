@@ -131,14 +131,22 @@ static void reply_send(struct loop *l, struct pending *p, const struct wire_repl
     pending_free(p);
 }
 
+static void reply_later(struct loop *l, struct pending *p, enum err code, const char *text,
+                        uint64_t retry_after_ms)
+{
+    struct wire_reply reply = {.session = p->session,
+                               .request_id = p->request_id,
+                               .kind = WIRE_REPLY_ERROR,
+                               .error = {.code = (uint32_t)code,
+                                         .text = text,
+                                         .retryable = err_retryable(code),
+                                         .retry_after_ms = retry_after_ms}};
+    reply_send(l, p, &reply);
+}
+
 static void reply_error(struct loop *l, struct pending *p, enum err code, const char *text)
 {
-    struct wire_reply reply = {
-        .session = p->session,
-        .request_id = p->request_id,
-        .kind = WIRE_REPLY_ERROR,
-        .error = {.code = (uint32_t)code, .text = text, .retryable = err_retryable(code)}};
-    reply_send(l, p, &reply);
+    reply_later(l, p, code, text, 0);
 }
 
 static int compare_u32(const void *a, const void *b)
@@ -271,6 +279,22 @@ static void event_plain(struct loop *l, enum core_event_kind kind)
     event_step(l, &event);
 }
 
+/* A worker's that would only end everybody's session again. */
+static bool hello_must_wait(struct loop *l, struct pending *p, const struct wire_hello *hello)
+{
+    struct errbuf eb = {{0}};
+    uint64_t wait_ms = failures_key_wait_ms(&l->failures, hello->public_key, clock_mono_ms());
+    if (wait_ms == 0)
+        return false;
+    l->refused++;
+    (void)err_set(&eb, ERR_BUSY,
+                  "worker %s: what it asked for could not be stored, again and again; it is heard "
+                  "again in %llu s",
+                  hello->node, (unsigned long long)(wait_ms / 1000 + 1));
+    reply_later(l, p, ERR_BUSY, eb.text, wait_ms);
+    return true;
+}
+
 static void request_step(struct loop *l, struct transport_request *request)
 {
     struct errbuf eb = {{0}};
@@ -297,6 +321,9 @@ static void request_step(struct loop *l, struct transport_request *request)
         reply_error(l, p, err, eb.text);
         return;
     }
+    if (decoded->kind == WIRE_REQUEST_HELLO && decoded->hello.role == WIRE_ROLE_WORKER &&
+        hello_must_wait(l, p, &decoded->hello))
+        return;
     event.tag = (uint64_t)(uintptr_t)p;
     event.connection = transport_request_connection(request);
     if (decoded->kind == WIRE_REQUEST_HELLO)
@@ -421,6 +448,9 @@ static void asked_blame(struct loop *l, const struct turn *turn, enum err cause,
 {
     struct errbuf reason = {{0}};
     enum err code = err_retryable(cause) ? ERR_INTERNAL : cause;
+    uint8_t public_key[32];
+    if (core_session_worker_key(l->core, turn->request->session, public_key))
+        failures_blame(&l->failures, public_key, clock_mono_ms());
     (void)err_set(&reason, code, "what this request asks for cannot be stored: %s", text);
     log_error("a request was refused for good: %s", reason.text);
     reply_error(l, turn->asked, code, reason.text);

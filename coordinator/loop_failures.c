@@ -1,5 +1,7 @@
 #include "coordinator/loop_failures.h"
 
+#include <string.h>
+
 /* Does the request itself name this job? Where it does not, the job's turn was only due. */
 static bool request_names(const struct wire_request *request, const struct id *job_id)
 {
@@ -64,4 +66,43 @@ void failures_stored(struct failures *f, bool with_request)
 bool failures_alone(const struct failures *f, uint64_t now_ms)
 {
     return now_ms < f->alone_until_ms;
+}
+
+static bool key_is(const struct failures_key *k, const uint8_t public_key[32])
+{
+    return k->times > 0 && memcmp(k->public_key, public_key, sizeof k->public_key) == 0;
+}
+
+static uint64_t key_wait_ms(unsigned times)
+{
+    uint64_t wait_ms = FAILURES_KEY_MS_MIN;
+    if (times <= FAILURES_KEY_FREE)
+        return 0;
+    for (unsigned i = FAILURES_KEY_FREE + 1; i < times && wait_ms < FAILURES_KEY_MS_MAX; i++)
+        wait_ms *= 2;
+    return wait_ms;
+}
+
+void failures_blame(struct failures *f, const uint8_t public_key[32], uint64_t now_ms)
+{
+    struct failures_key *k = &f->keys[0];
+    for (size_t i = 0; i < FAILURES_KEYS_MAX && !key_is(k, public_key); i++) {
+        if (key_is(&f->keys[i], public_key) || f->keys[i].until_ms < k->until_ms)
+            k = &f->keys[i];
+    }
+    if (!key_is(k, public_key) || now_ms >= k->until_ms + FAILURES_KEY_MS_MAX)
+        k->times = 0;
+    memcpy(k->public_key, public_key, sizeof k->public_key);
+    k->times++;
+    k->until_ms = now_ms + key_wait_ms(k->times);
+}
+
+uint64_t failures_key_wait_ms(const struct failures *f, const uint8_t public_key[32],
+                              uint64_t now_ms)
+{
+    for (size_t i = 0; i < FAILURES_KEYS_MAX; i++) {
+        if (key_is(&f->keys[i], public_key))
+            return now_ms < f->keys[i].until_ms ? f->keys[i].until_ms - now_ms : 0;
+    }
+    return 0;
 }

@@ -8,6 +8,10 @@
  * answered for good, the job that could not be stored is ended, and where there was no request the
  * program ends after some tries, since time would bring the same turn again for ever.
  *
+ * Each time, everybody's session is over. A worker comes back by itself and says the same again:
+ * one that was refused for good more than a few times is not heard for a while, longer each time,
+ * so that the others have theirs. Clients are told, and do not: behind one may be many.
+ *
  * Pure: no clock, no store. Thread: one.
  */
 #ifndef CLOISTER_COORDINATOR_LOOP_FAILURES_H
@@ -27,9 +31,23 @@
 /* One event a turn for so long after the last failure: who lost a session comes back within 5 s. */
 #define FAILURES_ALONE_MS 15000u
 
+/* Requests of one worker's key, refused for good, that cost it nothing. */
+#define FAILURES_KEY_FREE 2u
+/* Then it waits, twice as long each time. Who was good for so long after it begins anew. */
+#define FAILURES_KEY_MS_MIN 30000u
+#define FAILURES_KEY_MS_MAX (16u * FAILURES_KEY_MS_MIN)
+#define FAILURES_KEYS_MAX   64u /* remembered; the one that is heard soonest goes first */
+
+struct failures_key {
+    uint8_t public_key[32];
+    unsigned times; /* 0: none is here */
+    uint64_t until_ms;
+};
+
 struct failures {
     uint64_t alone_until_ms;
     unsigned disk, internal;
+    struct failures_key keys[FAILURES_KEYS_MAX];
 };
 
 /* A turn that failed. */
@@ -53,6 +71,11 @@ enum failures_answer failures_judge(struct failures *f, enum err cause,
                                     struct id *ret_lost);
 /* A turn was stored; `with_request`: one of its events was a request. */
 void failures_stored(struct failures *f, bool with_request);
+/* A request of the worker with this key was refused for good. */
+void failures_blame(struct failures *f, const uint8_t public_key[32], uint64_t now_ms);
+/* How long it is not heard yet; 0: it is. */
+uint64_t failures_key_wait_ms(const struct failures *f, const uint8_t public_key[32],
+                              uint64_t now_ms);
 /* One event a turn. */
 bool failures_alone(const struct failures *f, uint64_t now_ms);
 

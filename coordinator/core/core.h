@@ -231,6 +231,8 @@ void core_step(struct core *c, const struct core_event *event, struct core_effec
 
 /* The challenge given to a session that has said its first Hello; false where there is none. */
 bool core_session_challenge(const struct core *c, uint64_t session, uint8_t ret_challenge[32]);
+/* The key of a worker's session whose both Hellos were said; false where it is none. */
+bool core_session_worker_key(const struct core *c, uint64_t session, uint8_t ret_public_key[32]);
 /* Whether both Hellos of it were said, on that connection. */
 bool core_session_established(const struct core *c, uint64_t session, uint64_t connection);
 /* When the next TICK is due, in monotonic ms; UINT64_MAX: nothing waits for time. */

@@ -75,6 +75,15 @@ bool core_session_established(const struct core *c, uint64_t session, uint64_t c
     return s != NULL && s->established && s->connection == connection;
 }
 
+bool core_session_worker_key(const struct core *c, uint64_t session, uint8_t ret_public_key[32])
+{
+    const struct core_session *s = session_find(c, session);
+    if (s == NULL || !s->established || s->role != WIRE_ROLE_WORKER)
+        return false;
+    memcpy(ret_public_key, s->public_key, sizeof s->public_key);
+    return true;
+}
+
 bool core_session_challenge(const struct core *c, uint64_t session, uint8_t ret_challenge[32])
 {
     const struct core_session *s = session_find(c, session);

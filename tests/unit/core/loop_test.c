@@ -56,7 +56,7 @@ int loop_test_main(const char *dir, const char *checkpoint_dir, const char *url)
                                  .checkpoint_ms = 60000};
     core_config_defaults(&config.core);
     config.core.node = config.core.build = "test";
-    config.core.open_clients = true;
+    config.core.open_clients = config.core.open_workers = true;
     config.core.expected_models = expected;
     config.core.n_expected_models = 1;
     enum err err = crypto_key_open_or_create(&key, key_file, &eb);
@@ -107,7 +107,8 @@ void loop_test_ask(struct loop_test *k, struct wire_request *request, struct are
     assert_err(err, ERR_OK, &none);
 }
 
-enum err loop_test_hello_try(struct loop_test *k)
+/* `worker`: what one says of itself in its second Hello; NULL: a client's. */
+static enum err hello_try(struct loop_test *k, const struct wire_worker_hello *worker)
 {
     struct errbuf eb = {{0}};
     char build[HELLO_BUILD_BYTES];
@@ -117,7 +118,8 @@ enum err loop_test_hello_try(struct loop_test *k)
     struct arena arena;
     arena_init(&arena, LIMIT_DECODE_BYTES);
     k->session = 0;
-    hello_init(&request.hello, WIRE_ROLE_CLIENT, "c", k->key, build);
+    hello_init(&request.hello, worker != NULL ? WIRE_ROLE_WORKER : WIRE_ROLE_CLIENT, "c", k->key,
+               build);
     request.hello.tenant = "";
     enum err err = loop_test_try(k, &request, &arena, &reply);
     if (err == ERR_OK) {
@@ -125,12 +127,24 @@ enum err loop_test_hello_try(struct loop_test *k)
         assert_err(
             hello_sign(&request.hello, k->key, reply.hello.challenge, k->session, signature, &eb),
             ERR_OK, &eb);
+        if (worker != NULL)
+            request.hello.worker = *worker;
         err = loop_test_try(k, &request, &arena, &reply);
     }
     if (err == ERR_OK)
         assert_true(reply.hello.established);
     arena_fini(&arena);
     return err;
+}
+
+enum err loop_test_hello_try(struct loop_test *k)
+{
+    return hello_try(k, NULL);
+}
+
+enum err loop_test_hello_worker(struct loop_test *k, const struct wire_worker_hello *worker)
+{
+    return hello_try(k, worker);
 }
 
 void loop_test_hello(struct loop_test *k)

@@ -45,6 +45,8 @@ void loop_test_connect(struct loop_test *k);
 void loop_test_disconnect(struct loop_test *k);
 void loop_test_hello(struct loop_test *k);
 enum err loop_test_hello_try(struct loop_test *k);
+/* The session becomes a worker's. */
+enum err loop_test_hello_worker(struct loop_test *k, const struct wire_worker_hello *worker);
 
 /* One request and its reply, which lies in `arena`. An error is a failed test; or with `try`, what
  * comes back, with an error's text in the reply where there is one. */

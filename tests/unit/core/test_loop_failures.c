@@ -112,11 +112,63 @@ static void turns_in_a_row(void **state)
     }
 }
 
+/* Who is refused for good again and again is not heard for a while. */
+static void keys_that_are_blamed(void **state)
+{
+    static const struct {
+        uint64_t now_ms;
+        uint64_t wait_ms; /* when it was blamed at that time */
+    } table[] = {
+        {1000, 0},
+        {1000, 0},
+        {2000, FAILURES_KEY_MS_MIN},
+        {40000, 2 * FAILURES_KEY_MS_MIN},
+        {110000, 4 * FAILURES_KEY_MS_MIN},
+        {240000, 8 * FAILURES_KEY_MS_MIN},
+        {500000, FAILURES_KEY_MS_MAX},
+        {1000000, FAILURES_KEY_MS_MAX},
+        /* It was good for long. */
+        {1000000 + 2 * FAILURES_KEY_MS_MAX, 0},
+        {1000001 + 2 * FAILURES_KEY_MS_MAX, 0},
+        {1000002 + 2 * FAILURES_KEY_MS_MAX, FAILURES_KEY_MS_MIN},
+    };
+    static const uint8_t bad[32] = {1}, other[32] = {2};
+    struct failures f = {0};
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        uint64_t now_ms = table[i].now_ms;
+        failures_blame(&f, bad, now_ms);
+        if (failures_key_wait_ms(&f, bad, now_ms) != table[i].wait_ms ||
+            failures_key_wait_ms(&f, bad, now_ms + table[i].wait_ms) != 0)
+            fail_msg("row %zu: %llu ms", i,
+                     (unsigned long long)failures_key_wait_ms(&f, bad, now_ms));
+        assert_int_equal(failures_key_wait_ms(&f, other, now_ms), 0);
+    }
+}
+
+/* Others that come and go do not make it forgotten while it waits. */
+static void keys_are_many(void **state)
+{
+    static const uint8_t bad[32] = {1};
+    struct failures f = {0};
+    (void)state;
+    for (unsigned n = 0; n <= FAILURES_KEY_FREE; n++)
+        failures_blame(&f, bad, 1000);
+    for (unsigned n = 0; n < 10 * FAILURES_KEYS_MAX; n++) {
+        const uint8_t other[32] = {2, (uint8_t)n, (uint8_t)(n >> 8)};
+        failures_blame(&f, other, 1000 + n);
+        assert_int_equal(failures_key_wait_ms(&f, other, 1000 + n), 0);
+    }
+    assert_int_equal(failures_key_wait_ms(&f, bad, 1000), FAILURES_KEY_MS_MIN);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_turn),
         cmocka_unit_test(turns_in_a_row),
+        cmocka_unit_test(keys_that_are_blamed),
+        cmocka_unit_test(keys_are_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,6 +38,8 @@ enum err __wrap_store_put(struct store_txn *txn, enum store_table table, const v
         if (refuses("text") && memmem(value, value_size, bad, sizeof bad - 1) != NULL)
             return err_set(eb, ERR_TOO_LARGE, "a value is too large for this store");
     }
+    if (table == STORE_TABLE_LEARNED && refuses("learned"))
+        return err_set(eb, ERR_TOO_LARGE, "a model is too large for this store");
     if (table == STORE_TABLE_JOB && (refuses("expired") || refuses("ended"))) {
         struct record_job job;
         struct arena arena;
@@ -182,6 +184,47 @@ static void what_cannot_be_stored_is_refused_and_the_others_go_on(void **state)
     loop_test_close(&k);
 }
 
+/* ---- a worker that comes back ---- */
+
+/* What it says of itself can never be stored, and it says it again as fast as it can. Each time
+ * would end everybody's session: a few times do. */
+static void a_worker_that_can_never_be_stored_leaves_the_others_alone(void **state)
+{
+    static const struct wire_model_offer offer = {
+        .name = "m", .architecture = "", .quantization = "", .chat_template = ""};
+    static const struct wire_worker_hello description = {
+        .models = &offer, .n_models = 1, .device = "cpu", .isa = ""};
+    struct loop_test k, worker;
+    struct errbuf eb = {{0}};
+    unsigned lost = 0, told = 0, waits = 0;
+    (void)state;
+    cluster_open(&k, "learned");
+    worker = k;
+    loop_test_connect(&worker);
+    for (unsigned times = 0; times < 30; times++) {
+        enum err err = loop_test_hello_worker(&worker, &description);
+        told += err == ERR_TOO_LARGE;
+        waits += err == ERR_BUSY;
+        struct wire_request list = {.kind = WIRE_REQUEST_LIST_WORKERS,
+                                    .list_workers = {.after = ""}};
+        struct wire_reply reply;
+        struct arena arena;
+        arena_init(&arena, LIMIT_DECODE_BYTES);
+        if (loop_test_try(&k, &list, &arena, &reply) != ERR_OK) {
+            lost++;
+            loop_test_hello(&k);
+        }
+        arena_fini(&arena);
+    }
+    assert_int_equal(told, 3);
+    assert_int_equal(waits, 27);
+    assert_in_range(lost, 1, 3);
+    struct wire_request submit = loop_test_submit((const uint8_t *)"Why?", 4);
+    assert_err(submit_well(&k, &submit, &eb), ERR_OK, &eb);
+    loop_test_disconnect(&worker);
+    loop_test_close(&k);
+}
+
 /* ---- time ---- */
 
 static struct id submit_with_deadline(struct loop_test *k, uint64_t deadline_ms)
@@ -270,6 +313,7 @@ int main(int argc, char **argv)
         return loop_test_main(argv[1], argv[2], argv[3]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_cannot_be_stored_is_refused_and_the_others_go_on),
+        cmocka_unit_test(a_worker_that_can_never_be_stored_leaves_the_others_alone),
         cmocka_unit_test(a_job_that_cannot_expire_fails),
         cmocka_unit_test(what_time_must_store_and_cannot_ends_the_program),
         cmocka_unit_test(a_disk_that_recovers_costs_nobody_anything),
