@@ -1,6 +1,5 @@
 #include "coordinator/loop_restore.h"
 
-#include "common/clock.h"
 #include "common/limits.h"
 
 #include <stdlib.h>
@@ -145,10 +144,10 @@ static bool restore_visit(void *arg, const uint8_t *key, size_t key_size, struct
     return r->err == ERR_OK;
 }
 
-static enum err core_read(struct store *store, const struct ledger *ledger,
-                          const struct core_config *config, uint64_t boot_epoch, uint64_t mono_ns,
-                          uint64_t wall_ns, struct core **ret_core, uint64_t *ret_jobs,
-                          struct errbuf *eb)
+enum err restore_core(struct store *store, const struct ledger *ledger,
+                      const struct core_config *config, uint64_t boot_epoch, uint64_t mono_ns,
+                      uint64_t wall_ns, struct core **ret_core, uint64_t *ret_jobs,
+                      struct errbuf *eb)
 {
     static const enum store_table tables[] = {STORE_TABLE_LEARNED, STORE_TABLE_BALANCE,
                                               STORE_TABLE_USAGE, STORE_TABLE_JOB};
@@ -171,36 +170,14 @@ static enum err core_read(struct store *store, const struct ledger *ledger,
         err = core_restore_end(r.core, mono_ns, wall_ns, boot_epoch, ledger_size(ledger), eb);
     arena_fini(&r.arena);
     if (err != ERR_OK) {
+        if (err == ERR_CORRUPT)
+            way_on_add(eb);
         core_free(r.core);
         return err;
     }
     *ret_core = r.core;
     *ret_jobs = r.jobs;
     return ERR_OK;
-}
-
-enum err restore_core(struct store *store, const struct ledger *ledger,
-                      const struct core_config *config, uint64_t boot_epoch, uint64_t mono_ns,
-                      uint64_t wall_ns, struct core **ret_core, uint64_t *ret_jobs,
-                      struct errbuf *eb)
-{
-    enum err err =
-        core_read(store, ledger, config, boot_epoch, mono_ns, wall_ns, ret_core, ret_jobs, eb);
-    if (err == ERR_CORRUPT)
-        way_on_add(eb);
-    return err;
-}
-
-enum err restore_core_check(struct store *store, const struct ledger *ledger,
-                            const struct core_config *config, struct errbuf *eb)
-{
-    struct core *core;
-    uint64_t jobs;
-    enum err err =
-        core_read(store, ledger, config, 0, clock_mono_ns(), clock_wall_ns(), &core, &jobs, eb);
-    if (err == ERR_OK)
-        core_free(core);
-    return err;
 }
 
 enum err restore_probe(struct store *store, struct errbuf *eb)

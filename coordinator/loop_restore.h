@@ -32,10 +32,6 @@ enum err restore_core(struct store *store, const struct ledger *ledger,
                       uint64_t wall_ns, struct core **ret_core, uint64_t *ret_jobs,
                       struct errbuf *eb);
 
-/* Would restore_core do it? The error is as its, without the way on. */
-enum err restore_core_check(struct store *store, const struct ledger *ledger,
-                            const struct core_config *config, struct errbuf *eb);
-
 /* Writes and removes a value of some size: can anything be stored? */
 enum err restore_probe(struct store *store, struct errbuf *eb);
 

@@ -265,8 +265,9 @@ static void tokens_count(struct repair *r, const struct id *id, struct counting 
     (void)store_scan(r->txn, STORE_TABLE_CHUNK, from, sizeof from, chunk_visit, ret_count, NULL);
 }
 
-/* A record of the ledger, to the end of the repair. `seq` is one more than its number. */
-static enum err record_read(struct repair *r, uint64_t seq, struct record_ledger *ret_record)
+/* A record of the ledger. `seq` is one more than its number. */
+static enum err record_read(struct repair *r, uint64_t seq, struct arena *arena,
+                            struct record_ledger *ret_record)
 {
     uint8_t key[8];
     struct store_value value;
@@ -274,7 +275,7 @@ static enum err record_read(struct repair *r, uint64_t seq, struct record_ledger
     enum err err = store_get(r->txn, STORE_TABLE_LEDGER, key, sizeof key, &value, r->eb);
     if (err != ERR_OK)
         return err;
-    return record_ledger_decode(value.data, value.size, &r->kept, ret_record, r->eb);
+    return record_ledger_decode(value.data, value.size, arena, ret_record, r->eb);
 }
 
 /* The end of a job that was not over: FAILED owes nothing, and the record says what was done. */
@@ -353,9 +354,9 @@ static enum err job_mend(struct repair *r, const struct fold_job *j)
         fprintf(r->report, "job %s: the ledger does not know it: taken away\n", id);
         return ERR_OK;
     }
-    enum err err = record_read(r, j->reserve_seq, reserve);
+    enum err err = record_read(r, j->reserve_seq, &r->kept, reserve);
     if (err == ERR_OK && j->end_seq != 0)
-        err = record_read(r, j->end_seq, end);
+        err = record_read(r, j->end_seq, &r->kept, end);
     if (err != ERR_OK)
         return err;
     tokens_count(r, &j->id, &count);
@@ -390,6 +391,30 @@ static void job_contradicted(struct repair *r, const struct fold_job *j)
                                    : "the ledger does not say of it what it says");
 }
 
+/* Of a job that waits, what its record says must be what was reserved: its end will say it, too. */
+static enum err job_follows(struct repair *r, const struct fold_job *j, bool *ret_follows)
+{
+    struct record_ledger reserve;
+    struct record_job job;
+    struct store_value value;
+    arena_reset(&r->arena);
+    enum err err = record_read(r, j->reserve_seq, &r->arena, &reserve);
+    if (err == ERR_OK)
+        err = store_get(r->txn, STORE_TABLE_JOB, j->id.bytes, ID_BYTES, &value, r->eb);
+    if (err == ERR_OK)
+        err = record_job_decode(value.data, value.size, &r->arena, &job, r->eb);
+    if (err != ERR_OK)
+        return err;
+    *ret_follows =
+        strcmp(job.tenant, reserve.tenant) == 0 && strcmp(job.model, reserve.model) == 0 &&
+        strcmp(job.project, reserve.project) == 0 &&
+        strcmp(job.cost_center, reserve.cost_center) == 0 &&
+        strcmp(job.principal, reserve.principal) == 0 &&
+        memcmp(job.key_fingerprint, reserve.key_fingerprint, sizeof job.key_fingerprint) == 0 &&
+        job.max_tokens == reserve.max_tokens && job.reserved_tokens == reserve.reserved_tokens;
+    return ERR_OK;
+}
+
 static enum err jobs_mend(struct repair *r)
 {
     enum err err = ERR_OK;
@@ -397,8 +422,10 @@ static enum err jobs_mend(struct repair *r)
     for (struct tree_node *n = tree_first(&r->fold.jobs); n != NULL && err == ERR_OK; n = next) {
         struct fold_job *j = tree_entry(n, struct fold_job, node);
         next = tree_above(&r->fold.jobs, n);
-        bool open = j->reserve_seq != 0 && j->end_seq == 0;
+        bool open = j->reserve_seq != 0 && j->end_seq == 0, follows = false;
         if (j->waiting && open && j->stored_seq == j->reserve_seq)
+            err = job_follows(r, j, &follows);
+        if (err != ERR_OK || follows)
             continue;
         if (j->waiting || !j->kept)
             job_contradicted(r, j);
@@ -529,14 +556,6 @@ static enum err changes_write(struct repair *r, struct errbuf *eb)
     return ledger_checkpoint_sign(r->ledger, eb);
 }
 
-/* What a start will say of it. Whole records may contradict each other in ways of which none of
- * them follows from the ledger. */
-static enum err start_check(const struct repair *r, struct errbuf *eb)
-{
-    enum err err = restore_core_check(r->store, r->ledger, &r->config->core, eb);
-    return err == ERR_OK ? err : err_prefix(eb, err, "a start refuses it, and it cannot be mended");
-}
-
 /* To look for damage makes no store: where there is none, somebody means another one. */
 static enum err store_exists(const char *store_path, struct errbuf *eb)
 {
@@ -607,11 +626,8 @@ enum err repair_run(const struct loop_config *config, bool change, FILE *report,
     err = all_look(&r, eb);
     store_abort(r.txn);
     core_free(r.core);
-    bool is_whole = r.bad == NULL && r.effects.first == NULL;
-    if (err == ERR_OK && change && !is_whole)
+    if (err == ERR_OK && change && (r.bad != NULL || r.effects.first != NULL))
         err = changes_write(&r, eb);
-    if (err == ERR_OK && (change || is_whole))
-        err = start_check(&r, eb);
 out:
     ledger_close(r.ledger);
     store_close(r.store);

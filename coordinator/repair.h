@@ -30,7 +30,7 @@ struct repair_result {
 
 /* With `change` false nothing is written: the lines in `report` say what would be. ERR_NOT_FOUND
  * where there is no store, ERR_CONFLICT where it is in use, ERR_CORRUPT where the ledger is not
- * whole, or a start would refuse what is stored for another reason than those above. */
+ * whole. */
 enum err repair_run(const struct loop_config *config, bool change, FILE *report,
                     struct repair_result *ret_result, struct errbuf *eb);
 
