@@ -553,7 +553,9 @@ static enum err changes_write(struct repair *r, struct errbuf *eb)
         return err == ERR_IO ? err : err_prefix(eb, err, "nothing was changed");
     }
     ledger_committed(r->ledger);
-    return ledger_checkpoint_sign(r->ledger, eb);
+    err = ledger_checkpoint_sign(r->ledger, eb);
+    return err == ERR_OK ? err
+                         : err_prefix(eb, err, "it is mended, but its checkpoint is not signed");
 }
 
 /* To look for damage makes no store: where there is none, somebody means another one. */
