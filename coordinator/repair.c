@@ -580,9 +580,11 @@ static enum err storage_open(struct repair *r, struct errbuf *eb)
         err = ledger_open(&r->ledger, r->store, &ledger, eb);
     if (err == ERR_OK)
         err = ledger_verify(r->ledger, eb);
-    /* A store that is in use, or a disk that cannot be read, is not to be replaced. */
+    /* What is to be done is not said here: a checkpoint that is not mounted is no reason to bring
+     * an old store back. */
     if (err == ERR_CORRUPT)
-        return err_prefix(eb, err, "nothing is repaired: restore the store from its last copy");
+        return err_prefix(
+            eb, err, "nothing is repaired, which takes a whole ledger, its checkpoint and key");
     return err;
 }
 

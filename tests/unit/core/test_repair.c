@@ -447,16 +447,24 @@ static void a_damaged_ledger_is_never_mended(void **state)
     struct stored_test k;
     struct repair_result result;
     struct errbuf eb = {{0}};
-    char *report = NULL;
+    char *report = NULL, elsewhere[400];
     (void)state;
     cluster_make(&k);
+    (void)snprintf(elsewhere, sizeof elsewhere, "%s.elsewhere", k.checkpoint);
     row_damage(&k, WHAT_LEDGER, 0, HOW_GARBAGE);
     row_damage(&k, WHAT_USAGE, 0, HOW_GARBAGE);
     stored_test_stop(&k);
     assert_err(repair(&k, true, &result, &report, &eb), ERR_CORRUPT, &eb);
-    assert_non_null(strstr(eb.text, "nothing is repaired: restore the store from its last copy"));
+    assert_non_null(strstr(eb.text, "nothing is repaired, which takes a whole ledger"));
     assert_string_equal(report, "");
     free(report);
+    /* Nor where nobody can tell: then the store may be well. */
+    assert_int_equal(rename(k.checkpoint, elsewhere), 0);
+    assert_err(repair(&k, true, &result, &report, &eb), ERR_CORRUPT, &eb);
+    assert_non_null(strstr(eb.text, "is gone"));
+    assert_null(strstr(eb.text, "restore"));
+    free(report);
+    assert_int_equal(rename(elsewhere, k.checkpoint), 0);
     struct store_lmdb_config files = {.path = k.store.path, .map_bytes = 256u << 20};
     assert_err(store_open_lmdb(&k.store.store, &files, &eb), ERR_OK, &eb);
     uint8_t key[APPLY_USAGE_KEY_BYTES];
