@@ -427,10 +427,10 @@ enum cloister_error cloister_list_workers(struct cloister *c, struct cloister_re
             break;
         const struct wire_list_workers_reply *w = &page->list_workers;
         n += w->n_workers;
-        if (w->more && w->n_workers == 0)
+        const char *last = w->n_workers > 0 ? w->workers[w->n_workers - 1].name : "";
+        if (w->more && strcmp(last, request.list_workers.after) <= 0)
             err = problem_set(problem, ERR_CORRUPT, "the coordinator's list of workers has no end");
-        else if (w->more)
-            request.list_workers.after = w->workers[w->n_workers - 1].name;
+        request.list_workers.after = last;
     } while (err == ERR_OK && page->list_workers.more);
     if (err == ERR_OK)
         workers = query_rows(pages.whole, n, sizeof *workers, &err, problem);
@@ -535,6 +535,15 @@ static enum err usage_report(const struct query_pages *pages,
     return ERR_OK;
 }
 
+/* Behind where it began. */
+static bool usage_page_leads_on(const struct wire_usage *want, const struct wire_usage_reply *page)
+{
+    int order = strcmp(page->next_tenant, want->after_tenant);
+    if (order == 0)
+        order = strcmp(page->next_model, want->after_model);
+    return page->next_day != 0 && (order > 0 || (order == 0 && page->next_day > want->after_day));
+}
+
 enum cloister_error cloister_get_usage(struct cloister *c, const char *tenant, const char *model,
                                        uint32_t day_from, uint32_t day_to,
                                        struct cloister_result **ret_result,
@@ -556,7 +565,7 @@ enum cloister_error cloister_get_usage(struct cloister *c, const char *tenant, c
         if (err != ERR_OK)
             break;
         const struct wire_usage_reply *w = &page->usage;
-        if (w->more && w->next_day == 0)
+        if (w->more && !usage_page_leads_on(&request.usage, w))
             err = problem_set(problem, ERR_CORRUPT, "the coordinator's usage has no end");
         request.usage.after_tenant = w->next_tenant;
         request.usage.after_model = w->next_model;

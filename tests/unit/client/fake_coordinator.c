@@ -259,7 +259,7 @@ static void fake_list_workers(const char *after, struct wire_reply *reply)
         .workers = &workers[at], .n_workers = at < FAKE_PAGES, .more = at + 1 < FAKE_PAGES};
 }
 
-static void fake_usage(const struct wire_usage *want, struct wire_reply *reply)
+static void fake_usage(uint32_t after_day, struct wire_reply *reply)
 {
     static const struct wire_usage_row rows[FAKE_PAGES] = {
         {.tenant = "t", .model = "m", .day = 20260101, .jobs = 1},
@@ -267,13 +267,13 @@ static void fake_usage(const struct wire_usage *want, struct wire_reply *reply)
         {.tenant = "t", .model = "m", .day = 20260103, .jobs = 3}};
     static const struct wire_usage_balance balance = {.tenant = "t", .settled_tokens = 6};
     size_t at = 0;
-    while (at < FAKE_PAGES && rows[at].day <= want->after_day)
+    while (at < FAKE_PAGES && rows[at].day <= after_day)
         at++;
     bool more = at + 1 < FAKE_PAGES;
     reply->usage = (struct wire_usage_reply){.rows = &rows[at],
                                              .n_rows = at < FAKE_PAGES,
                                              .balances = &balance,
-                                             .n_balances = want->after_day == 0,
+                                             .n_balances = after_day == 0,
                                              .more = more,
                                              .next_tenant = more ? "t" : "",
                                              .next_model = more ? "m" : "",
@@ -315,10 +315,10 @@ static void fake_answer_request(struct fake_coordinator *f, const struct wire_re
         reply->list_models = (struct wire_list_models_reply){.models = models, .n_models = 1};
         break;
     case WIRE_REQUEST_LIST_WORKERS:
-        fake_list_workers(request->list_workers.after, reply);
+        fake_list_workers(f->faults.first_page_for_ever ? "" : request->list_workers.after, reply);
         break;
     case WIRE_REQUEST_USAGE:
-        fake_usage(&request->usage, reply);
+        fake_usage(f->faults.first_page_for_ever ? 0 : request->usage.after_day, reply);
         break;
     case WIRE_REQUEST_STATUS:
         reply->status = (struct wire_status_reply){

@@ -40,6 +40,7 @@ struct fake_faults {
     unsigned refuse_submits_with;  /* enum err for every Submit; 0: none */
     bool bad_signature;            /* cannot prove its key */
     bool never_hello;              /* refuses every Hello */
+    bool first_page_for_ever;      /* of workers and usage, and there may be more */
     uint32_t tokens_a_watch;       /* at most; 0: all there are */
     uint32_t stop_at;              /* answers no token past this one: the job does not end */
     enum wire_job_state end_state; /* how jobs end; 0: DONE */

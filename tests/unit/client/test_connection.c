@@ -616,6 +616,25 @@ static void test_answers_of_several_pages_are_one(void **state)
     rig_close(&r);
 }
 
+static void test_pages_that_lead_nowhere(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct cloister_result *result;
+    const struct cloister_worker *workers;
+    const struct cloister_usage_report *usage;
+    size_t n;
+    rig_open(&r);
+    fake_set_faults(&r.fake, &(struct fake_faults){.first_page_for_ever = true});
+    assert_int_equal(cloister_list_workers(r.c, &result, &workers, &n, &r.problem),
+                     CLOISTER_ERROR_CORRUPT);
+    assert_string_equal(r.problem.text, "the coordinator's list of workers has no end");
+    assert_int_equal(cloister_get_usage(r.c, NULL, NULL, 0, 0, &result, &usage, &r.problem),
+                     CLOISTER_ERROR_CORRUPT);
+    assert_string_equal(r.problem.text, "the coordinator's usage has no end");
+    rig_close(&r);
+}
+
 static void test_jobs_that_are_no_jobs(void **state)
 {
     (void)state;
@@ -766,6 +785,7 @@ int main(void)
         cmocka_unit_test(test_identity_of_the_coordinator),
         cmocka_unit_test(test_a_submit_that_is_refused),
         cmocka_unit_test(test_answers_of_several_pages_are_one),
+        cmocka_unit_test(test_pages_that_lead_nowhere),
         cmocka_unit_test(test_a_large_submit_is_sent_again_behind_a_hello),
         cmocka_unit_test(test_jobs_that_are_no_jobs),
         cmocka_unit_test(test_strays_for_ever_are_an_error),
