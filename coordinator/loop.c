@@ -95,7 +95,7 @@ struct loop {
     uint64_t look_ms;
     uint64_t probe_ms;
     uint64_t requests;
-    uint64_t refused; /* frames that could not be decoded */
+    uint64_t refused; /* frames that could not be decoded, and Hellos that must wait */
     uint64_t commits;
     uint64_t commit_us_max;
     uint32_t commit_us[COMMITS_REMEMBERED];

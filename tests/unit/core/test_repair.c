@@ -21,7 +21,7 @@ enum { JOB_DONE = 1, JOB_HALF = 2, JOB_WAITS = 3 };
 
 static const char tenant[] = "default";
 
-static void cluster_make(struct stored_test *k)
+static void cluster_fill(struct stored_test *k)
 {
     stored_test_open(k);
     uint64_t worker = stored_test_worker(k, "w");
@@ -31,7 +31,12 @@ static void cluster_make(struct stored_test *k)
     stored_test_submit(k, client, JOB_HALF, 100);
     stored_test_report(k, worker, JOB_HALF, 1, 0, 40, WIRE_FINISH_UNSPECIFIED);
     stored_test_submit(k, client, JOB_WAITS, 100);
+}
+
+static void cluster_make(struct stored_test *k)
+{
     struct errbuf eb = {{0}};
+    cluster_fill(k);
     assert_err(ledger_checkpoint_sign(k->ledger, &eb), ERR_OK, &eb);
 }
 
@@ -588,6 +593,32 @@ static void a_repair_that_is_killed_is_done_by_the_next(void **state)
 
 /* ---- stores that are not for mending ---- */
 
+/* Before anything was signed another key is nobody's fault; its record comes before all that the
+ * repair appends. */
+static void a_repair_may_be_the_first_of_a_new_key(void **state)
+{
+    struct stored_test k;
+    struct repair_result result;
+    struct errbuf eb = {{0}};
+    char *report = NULL;
+    (void)state;
+    cluster_fill(&k);
+    row_damage(&k, WHAT_JOB, JOB_HALF, HOW_GARBAGE);
+    row_damage(&k, WHAT_JOB, JOB_WAITS, HOW_GARBAGE);
+    stored_test_stop(&k);
+    crypto_key_free(k.key);
+    assert_int_equal(crypto_key_new(&k.key, NULL), ERR_OK);
+    assert_err(repair(&k, true, &result, &report, &eb), ERR_OK, &eb);
+    assert_int_equal(result.ended, 2);
+    free(report);
+    assert_err(repair(&k, true, &result, &report, &eb), ERR_OK, &eb);
+    assert_string_equal(report, "");
+    free(report);
+    stored_test_start(&k);
+    ledger_audit(&k);
+    stored_test_close(&k);
+}
+
 static void a_store_in_use_or_missing_is_left_alone(void **state)
 {
     struct stored_test k;
@@ -619,6 +650,7 @@ int main(void)
         cmocka_unit_test(a_damaged_ledger_is_never_mended),
         cmocka_unit_test(a_flipped_bit_is_kept_as_it_lay_there),
         cmocka_unit_test(a_repair_that_is_killed_is_done_by_the_next),
+        cmocka_unit_test(a_repair_may_be_the_first_of_a_new_key),
         cmocka_unit_test(a_store_in_use_or_missing_is_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
