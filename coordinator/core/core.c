@@ -220,9 +220,13 @@ static void timer_fire(struct core *c, struct core_timer *t, struct core_effects
     case CORE_TIMER_WORKER:
         worker_timer_fire(c, tree_entry(t, struct core_worker, timer), fx);
         break;
-    case CORE_TIMER_MODEL:
-        model_touch(c, tree_entry(t, struct core_model, timer));
+    case CORE_TIMER_MODEL: {
+        struct core_model *m = tree_entry(t, struct core_model, timer);
+        bool again = m->look_again;
+        model_touch(c, m);
+        m->look_again = again; /* time alone is no change */
         break;
+    }
     }
 }
 

@@ -92,6 +92,7 @@ size_t models_make_room(struct core *c, const struct wire_worker_hello *hello,
 
 void model_touch(struct core *c, struct core_model *m)
 {
+    m->look_again |= m->look_reach != 0;
     if (m->place_dirty)
         return;
     m->place_dirty = true;

@@ -420,12 +420,17 @@ void placement_run(struct core *c, struct core_model *m, struct core_effects *fx
     if (model_is_hopeless(c, m, &last))
         queue_fail(c, m, last, fx);
     queue_reject(c, m, fx);
-    if (tree_count(&m->queue) == 0)
+    if (tree_count(&m->queue) == 0) {
+        m->look_reach = 0;
+        m->look_again = false;
         return;
+    }
     queue_place(c, m, fx);
-    /* Costs, retries and residencies change with time alone. A full turn goes on in the next one.
-     */
-    bool is_full = c->place_work >= CORE_TURN_WORK_MAX || m->look_reach != 0;
+    /* Costs, retries and residencies change with time alone. A full turn goes on in the next one,
+     * and where a look had to begin in the middle another one follows from the top. */
+    bool is_full = c->place_work >= CORE_TURN_WORK_MAX || m->look_reach != 0 || m->look_again;
+    if (m->look_reach == 0)
+        m->look_again = false;
     if (tree_count(&m->queue) > 0)
         timer_set(c, &m->timer, CORE_TIMER_MODEL, c->now_ms + (is_full ? 0 : LOOK_AGAIN_MS));
 }

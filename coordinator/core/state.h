@@ -211,6 +211,7 @@ struct core_model {
     struct core_model *next_place;
     struct core_timer timer; /* to look again: a residency or a retry is over */
     uint32_t look_reach;     /* the context where the next look goes on; 0: with the longest */
+    bool look_again;         /* something has changed above it meanwhile */
 };
 
 struct core_session;

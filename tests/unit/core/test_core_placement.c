@@ -418,6 +418,13 @@ static void many_lengths_of_context_hide_no_worker(void **state)
     core_test_wait(&t, 1); /* looks follow one another at once */
     (void)snprintf(name, sizeof name, "w%02u", LENGTHS - 1);
     assert_string_equal(core_test_job(&t, client, 200).worker, name);
+
+    /* The longest is free again while a look is under way further down. */
+    assert_string_equal(core_test_job(&t, client, LENGTHS - 1).worker, "");
+    assert_int_equal(core_test_submit_ask(&t, client, 201, "m", 20), ERR_OK);
+    core_test_cancel(&t, client, 0);
+    core_test_wait(&t, 1);
+    assert_string_equal(core_test_job(&t, client, LENGTHS - 1).worker, "w00");
     core_test_fini(&t);
 }
 
