@@ -205,7 +205,7 @@ static enum err table_look(struct repair *r, enum store_table table)
 {
     r->table = table;
     r->err = ERR_OK;
-    enum err err = store_scan_rows(r->txn, table, row_visit, r, r->eb);
+    enum err err = store_scan_rows(r->txn, table, NULL, 0, row_visit, r, r->eb);
     return err == ERR_OK ? r->err : err;
 }
 
@@ -378,17 +378,32 @@ static enum err job_mend(struct repair *r, const struct fold_job *j)
     return err;
 }
 
-/* A record says that the job waits, and the ledger that it does not, or another way round. */
-static void job_contradicted(struct repair *r, const struct fold_job *j)
+struct contradicted {
+    struct repair *repair;
+    const struct id *id;
+    bool is_there;
+};
+
+static bool contradicted_visit(void *arg, const struct store_row *row)
 {
-    struct store_value value = {NULL, 0};
-    struct store_row row = {.key = j->id.bytes, .key_size = ID_BYTES};
-    (void)store_get(r->txn, STORE_TABLE_JOB, j->id.bytes, ID_BYTES, &value, NULL);
-    row.raw = value;
+    struct contradicted *c = arg;
+    c->is_there = is_key(row, c->id->bytes, ID_BYTES);
+    if (c->is_there)
+        bad_row_add(c->repair, row, "the ledger does not say of it what it says");
+    return false;
+}
+
+/* A record says that the job waits, and the ledger that it does not, or another way round. */
+static enum err job_contradicted(struct repair *r, const struct fold_job *j)
+{
+    struct contradicted c = {.repair = r, .id = &j->id};
+    struct store_row none = {.key = j->id.bytes, .key_size = ID_BYTES};
     r->table = STORE_TABLE_JOB;
-    bad_row_add(r, &row,
-                value.data == NULL ? "its reservation is open, and it is not there"
-                                   : "the ledger does not say of it what it says");
+    enum err err =
+        store_scan_rows(r->txn, r->table, j->id.bytes, ID_BYTES, contradicted_visit, &c, r->eb);
+    if (err == ERR_OK && !c.is_there)
+        bad_row_add(r, &none, "its reservation is open, and it is not there");
+    return err;
 }
 
 /* Of a job that waits, what its record says must be what was reserved: its end will say it, too. */
@@ -428,9 +443,10 @@ static enum err jobs_mend(struct repair *r)
         if (err != ERR_OK || follows)
             continue;
         if (j->waiting || !j->kept)
-            job_contradicted(r, j);
+            err = job_contradicted(r, j);
         j->kept = true;
-        err = job_mend(r, j);
+        if (err == ERR_OK)
+            err = job_mend(r, j);
     }
     return err;
 }

@@ -414,17 +414,17 @@ static bool scan_rows_visit(void *arg, struct store_value key, struct store_valu
     return scan->visit(scan->arg, &row);
 }
 
-enum err store_scan_rows(struct store_txn *txn, enum store_table table, store_visit_row_fn *visit,
-                         void *arg, struct errbuf *eb)
+enum err store_scan_rows(struct store_txn *txn, enum store_table table, const void *from,
+                         size_t from_size, store_visit_row_fn *visit, void *arg, struct errbuf *eb)
 {
     struct scan_rows scan = {txn->store, table, visit, arg};
 
-    CHECK(table >= 0 && table < STORE_TABLE_COUNT);
+    CHECK(table >= 0 && table < STORE_TABLE_COUNT && from_size <= LIMIT_STORE_KEY_BYTES);
     if (txn->failed != ERR_OK)
         return err_set(eb, txn->failed, "%s", txn->why.text);
     txn->scans++;
-    enum err e = txn->store->ops->scan(txn, table, (struct store_value){NULL, 0}, scan_rows_visit,
-                                       &scan, eb);
+    enum err e = txn->store->ops->scan(txn, table, (struct store_value){from, from_size},
+                                       scan_rows_visit, &scan, eb);
     txn->scans--;
     return e;
 }

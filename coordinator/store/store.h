@@ -116,8 +116,8 @@ struct store_row {
     const char *why;
 };
 typedef bool store_visit_row_fn(void *arg, const struct store_row *row);
-enum err store_scan_rows(struct store_txn *txn, enum store_table table, store_visit_row_fn *visit,
-                         void *arg, struct errbuf *eb);
+enum err store_scan_rows(struct store_txn *txn, enum store_table table, const void *from,
+                         size_t from_size, store_visit_row_fn *visit, void *arg, struct errbuf *eb);
 /* The last key of a table: ERR_NOT_FOUND where it is empty. `ret_key` has LIMIT_STORE_KEY_BYTES. */
 enum err store_last_key(struct store_txn *txn, enum store_table table, uint8_t *ret_key,
                         size_t *ret_key_size, struct errbuf *eb);

@@ -200,15 +200,16 @@ static void closed(struct stored_test *k)
     stored_test_close(k);
 }
 
-/* The lines that were taken away lie beside the store. */
+/* The lines that were taken away lie beside the store, with their seals. */
 static unsigned lines_kept(const struct stored_test *k)
 {
     unsigned lines = 0;
     DIR *dir = opendir(k->store.dir);
     assert_non_null(dir);
     for (struct dirent *d; (d = readdir(dir)) != NULL;) {
-        char path[600];
-        int c;
+        static const char value[] = "\"value\":\"";
+        char path[600], *line = NULL;
+        size_t size = 0;
         if (strstr(d->d_name, ".repair-") == NULL)
             continue;
         (void)snprintf(path, sizeof path, "%s/%s", k->store.dir, d->d_name);
@@ -217,8 +218,14 @@ static unsigned lines_kept(const struct stored_test *k)
         assert_non_null(f);
         assert_int_equal(fstat(fileno(f), &st), 0);
         assert_int_equal(st.st_mode & 0777, 0600);
-        while ((c = fgetc(f)) != EOF)
-            lines += c == '\n';
+        for (; getline(&line, &size, f) > 0; lines++) {
+            const char *raw = strstr(line, value);
+            assert_non_null(raw);
+            raw += sizeof value - 1;
+            if (*raw != '"') /* what lay there begins with its schema */
+                assert_memory_equal(raw, "00000001", 8);
+        }
+        free(line);
         (void)fclose(f);
     }
     (void)closedir(dir);
