@@ -31,7 +31,7 @@ struct options {
     uint32_t cols;
     uint32_t n; /* columns of activations; 0: 1 to 512 */
     uint32_t ms;
-    const char *type; /* NULL: all; and attention, which is a type of its own here */
+    const char *type; /* NULL: all; attention and order are types of their own here */
 };
 
 struct limits {
@@ -245,6 +245,78 @@ static void bench_matmul(struct backend *b, const struct options *o, const struc
     b->ops->weight_free(b, w);
 }
 
+/* One product of n columns, timed once. */
+static double matmul_seconds(struct backend *b, const struct act *x, uint32_t n,
+                             const struct weight *w, float *out, uint32_t rows)
+{
+    const struct matmul_job job = {.weight = w, .out = out, .out_stride = rows};
+    uint64_t start = now_ns();
+    b->ops->matmul(b, x, n, &job, 1);
+    return seconds_since(start);
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a;
+    const double y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/*
+ * What the fixed order of sums costs. A matrix that may be split between devices is summed in
+ * groups that a tree joins, so that any cut gives the same bits; the same kernels with one group
+ * have no tree. In turns, the median of the ratios of neighbours.
+ */
+static void bench_order(struct backend *b, enum quant_type type)
+{
+    enum { ROUNDS = 31 };
+    static const uint32_t counts[] = {1, 32, 512};
+    const uint32_t rows = 1536;
+    const uint32_t cols = 8960;
+    const struct quant_type_info *info = quant_type_info((uint32_t)type);
+    const uint32_t groups = backend_groups(cols, 0);
+    size_t row_bytes = (size_t)(cols / info->block_items) * info->block_bytes;
+    uint8_t *data = malloc(rows * row_bytes);
+    struct errbuf eb = {0};
+    struct weight *free_order = NULL;
+    struct weight *fixed = NULL;
+    if (data == NULL)
+        return;
+    fill(data, rows * row_bytes, 1);
+    if (b->ops->weight_load(b, type, data, rows, cols, 1, &free_order, &eb) != ERR_OK ||
+        b->ops->weight_load(b, type, data, rows, cols, groups, &fixed, &eb) != ERR_OK)
+        fprintf(stderr, "%s\n", eb.text);
+    free(data);
+    for (size_t i = 0; fixed != NULL && i < sizeof counts / sizeof counts[0]; i++) {
+        const uint32_t n = counts[i];
+        double ratios[ROUNDS];
+        float *x = b->ops->buffer_new(b, (size_t)n * cols);
+        float *out = b->ops->buffer_new(b, (size_t)n * rows);
+        struct act *a = b->ops->act_new(b, n, cols, true);
+        if (x == NULL || out == NULL || a == NULL)
+            return;
+        for (size_t k = 0; k < (size_t)n * cols; k++)
+            x[k] = (float)((int)(k * 7919 % 255) - 127) * 0.01f;
+        b->ops->quantize(b, x, n, cols, a);
+        for (int round = -1; round < ROUNDS; round++) {
+            const bool is_first = round % 2 == 0;
+            double one = matmul_seconds(b, a, n, is_first ? fixed : free_order, out, rows);
+            double two = matmul_seconds(b, a, n, is_first ? free_order : fixed, out, rows);
+            if (round >= 0)
+                ratios[round] = is_first ? one / two : two / one;
+        }
+        qsort(ratios, ROUNDS, sizeof ratios[0], compare_doubles);
+        printf("order  %-6s n=%-4u %u groups take %.3f of the time of one (%.3f to %.3f)\n",
+               info->name, n, groups, ratios[ROUNDS / 2], ratios[ROUNDS / 4],
+               ratios[ROUNDS - 1 - ROUNDS / 4]);
+        b->ops->act_free(b, a);
+        b->ops->buffer_free(b, x);
+        b->ops->buffer_free(b, out);
+    }
+    b->ops->weight_free(b, free_order);
+    b->ops->weight_free(b, fixed);
+}
+
 /* SmolLM2's heads: 9 of 64 over 3 KV heads; one row at the end of a context, and a chunk of 64. */
 static void bench_attention(struct backend *b, const struct options *o, const struct limits *limits,
                             enum kv_type type)
@@ -379,6 +451,11 @@ int main(int argc, char **argv)
     for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
         if (o.type == NULL || strcmp(o.type, quant_type_info((uint32_t)types[t])->name) == 0)
             bench_matmul(b, &o, &limits, types[t]);
+    }
+    if (o.type == NULL || strcmp(o.type, "order") == 0) {
+        bench_order(b, QUANT_TYPE_Q4_1);
+        bench_order(b, QUANT_TYPE_Q8_0);
+        bench_order(b, QUANT_TYPE_Q6_K);
     }
     if (o.type == NULL || strcmp(o.type, "attention") == 0) {
         bench_attention(b, &o, &limits, KV_TYPE_F16);

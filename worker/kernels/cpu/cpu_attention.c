@@ -161,94 +161,139 @@ static float attention_top(float max, float page_max)
     return page_max > max ? page_max : max;
 }
 
+/* A task of whole rows: its block, its KV head and its room. */
+struct attention_whole {
+    const struct attention_run *run;
+    struct attention_block block;
+    uint32_t kv_head;
+    float *room;
+    struct attention_room at;
+};
+
+/* What a query has so far. */
+struct attention_state {
+    float max;
+    float sum;
+    bool begun;
+};
+
+/* Scales the queries; the pages that any of the rows sees. */
+static void attention_begin(const struct attention_whole *w, uint32_t *ret_first,
+                            uint32_t *ret_last)
+{
+    const struct attention_job *job = w->run->job;
+    const size_t row_floats = (size_t)w->run->group * w->run->kv->shape.head_dim_k;
+    *ret_first = UINT32_MAX;
+    *ret_last = 0;
+    for (uint32_t r = 0; r < w->block.count; r++) {
+        uint32_t row = w->block.first + r;
+        attention_scale_row(w->run, row, w->kv_head, w->room + w->at.q + r * row_floats);
+        uint32_t first = attention_first(job, row) / KV_PAGE_TOKENS;
+        uint32_t last = job->rows->position[row] / KV_PAGE_TOKENS;
+        *ret_first = first < *ret_first ? first : *ret_first;
+        *ret_last = last > *ret_last ? last : *ret_last;
+    }
+}
+
+/* The queries that see something of a page; ret_owner: which of the task's each one is. */
+static uint32_t attention_queries(const struct attention_whole *w, uint32_t page_index,
+                                  const struct attention_state *states,
+                                  struct kernel_query *ret_queries, uint32_t *ret_owner)
+{
+    const struct attention_run *run = w->run;
+    const uint32_t dim_k = run->kv->shape.head_dim_k;
+    const uint32_t dim_v = run->kv->layout.dim_v_padded;
+    uint32_t n = 0;
+    for (uint32_t r = 0; r < w->block.count; r++) {
+        uint32_t begin;
+        uint32_t end;
+        if (!attention_slots(run->job, w->block.first + r, page_index, &begin, &end))
+            continue;
+        for (uint32_t g = 0; g < run->group; g++) {
+            const size_t i = r * run->group + g;
+            /* A query's first page goes straight to where its sum is kept. */
+            const size_t to = states[i].begun ? w->at.page_values : w->at.values;
+            ret_owner[n] = (uint32_t)i;
+            ret_queries[n] =
+                (struct kernel_query){.q = w->room + w->at.q + i * dim_k,
+                                      .begin = begin,
+                                      .end = end,
+                                      .scores = w->room + w->at.scores + i * KV_PAGE_TOKENS,
+                                      .values = w->room + to + i * dim_v};
+            n++;
+        }
+    }
+    return n;
+}
+
+/* Adds the page's results to what there is. */
+static void attention_take(const struct attention_whole *w, const struct kernel_query *queries,
+                           const uint32_t *owner, uint32_t n, struct attention_state *states)
+{
+    const struct cpu_kernels *kernels = w->run->cpu->kernels;
+    const uint32_t dim_v = w->run->kv->layout.dim_v_padded;
+    float old[n];
+    float page_max[n];
+    float top[n];
+    float a[n];
+    float b[n];
+    for (uint32_t j = 0; j < n; j++) {
+        const struct attention_state *state = &states[owner[j]];
+        page_max[j] = queries[j].max;
+        old[j] = state->begun ? state->max : page_max[j];
+        top[j] = attention_top(old[j], page_max[j]);
+    }
+    kernels->attention_weights(old, top, n, a);
+    kernels->attention_weights(page_max, top, n, b);
+    for (uint32_t j = 0; j < n; j++) {
+        struct attention_state *state = &states[owner[j]];
+        if (state->begun)
+            kernels->attention_merge(&state->sum, w->room + w->at.values + (size_t)owner[j] * dim_v,
+                                     a[j], queries[j].sum, queries[j].values, b[j], dim_v);
+        else
+            state->sum = queries[j].sum;
+        state->max = top[j];
+        state->begun = true;
+    }
+}
+
 static void attention_whole_task(void *ctx, uint32_t task, uint32_t thread)
 {
     const struct attention_run *run = ctx;
     const struct attention_job *job = run->job;
-    const struct cpu_kernels *kernels = run->cpu->kernels;
     const struct kv *kv = run->kv;
-    const uint32_t group = run->group;
-    const uint32_t dim_k = kv->shape.head_dim_k;
-    const uint32_t dim_v = kv->layout.dim_v_padded;
     /* Later rows see more pages: they come first, so that the last tasks are short. */
-    uint32_t block_index = run->n_blocks - 1 - task / kv->shape.n_kv_heads;
-    uint32_t kv_head = task % kv->shape.n_kv_heads;
-    struct attention_block block = run->blocks[block_index];
-    float *room = run->room + thread * run->room_stride;
-    struct attention_room at = attention_room_of(kv, run->queries);
-
-    /* Of each query so far, and whether there is anything yet. */
-    float max[run->queries];
-    float sum[run->queries];
-    bool begun[run->queries];
-    float old[run->queries];
-    float page_max[run->queries];
-    float top[run->queries];
-    float a[run->queries];
-    float b[run->queries];
+    const uint32_t block_index = run->n_blocks - 1 - task / kv->shape.n_kv_heads;
+    const struct attention_whole w = {
+        .run = run,
+        .block = run->blocks[block_index],
+        .kv_head = task % kv->shape.n_kv_heads,
+        .room = run->room + thread * run->room_stride,
+        .at = attention_room_of(kv, run->queries),
+    };
+    struct attention_state states[run->queries];
     struct kernel_query queries[run->queries];
-    uint32_t owner[run->queries]; /* of queries[i]: which of the task's */
-    uint32_t page_first = UINT32_MAX;
-    uint32_t page_last = 0;
-    for (uint32_t r = 0; r < block.count; r++) {
-        uint32_t row = block.first + r;
-        attention_scale_row(run, row, kv_head, room + at.q + (size_t)r * group * dim_k);
-        uint32_t first = attention_first(job, row) / KV_PAGE_TOKENS;
-        uint32_t last = job->rows->position[row] / KV_PAGE_TOKENS;
-        page_first = first < page_first ? first : page_first;
-        page_last = last > page_last ? last : page_last;
+    uint32_t owner[run->queries];
+    uint32_t first;
+    uint32_t last;
+    memset(states, 0, sizeof states);
+    attention_begin(&w, &first, &last);
+    const uint32_t *pages = attention_pages(job, w.block.first);
+    for (uint32_t p = first; p <= last; p++) {
+        struct kernel_page page = attention_page(run, pages, p, last, w.kv_head);
+        page.k_room = w.room + w.at.k_room;
+        page.v_room = w.room + w.at.v_room;
+        uint32_t n = attention_queries(&w, p, states, queries, owner);
+        run->cpu->kernels->attention_page(&page, queries, n);
+        if (n > 0)
+            attention_take(&w, queries, owner, n, states);
     }
-    memset(begun, 0, sizeof begun);
-    const uint32_t *pages = attention_pages(job, block.first);
-    for (uint32_t p = page_first; p <= page_last; p++) {
-        struct kernel_page page = attention_page(run, pages, p, page_last, kv_head);
-        page.k_room = room + at.k_room;
-        page.v_room = room + at.v_room;
-        uint32_t n = 0;
-        for (uint32_t r = 0; r < block.count; r++) {
-            uint32_t begin;
-            uint32_t end;
-            if (!attention_slots(job, block.first + r, p, &begin, &end))
-                continue;
-            for (uint32_t g = 0; g < group; g++) {
-                uint32_t i = r * group + g;
-                /* A query's first page goes straight to where its sum is kept. */
-                size_t to = begun[i] ? at.page_values : at.values;
-                owner[n] = i;
-                queries[n] =
-                    (struct kernel_query){.q = room + at.q + (size_t)i * dim_k,
-                                          .begin = begin,
-                                          .end = end,
-                                          .scores = room + at.scores + (size_t)i * KV_PAGE_TOKENS,
-                                          .values = room + to + (size_t)i * dim_v};
-                n++;
-            }
-        }
-        kernels->attention_page(&page, queries, n);
-        for (uint32_t j = 0; j < n; j++) {
-            uint32_t i = owner[j];
-            page_max[j] = queries[j].max;
-            old[j] = begun[i] ? max[i] : page_max[j];
-            top[j] = attention_top(old[j], page_max[j]);
-        }
-        kernels->attention_weights(old, top, n, a);
-        kernels->attention_weights(page_max, top, n, b);
-        for (uint32_t j = 0; j < n; j++) {
-            uint32_t i = owner[j];
-            if (begun[i])
-                kernels->attention_merge(&sum[i], room + at.values + (size_t)i * dim_v, a[j],
-                                         queries[j].sum, queries[j].values, b[j], dim_v);
-            else
-                sum[i] = queries[j].sum;
-            max[i] = top[j];
-            begun[i] = true;
-        }
-    }
-    for (uint32_t i = 0; i < block.count * group; i++) {
-        uint32_t row = block.first + i / group;
-        uint32_t head = kv_head * group + i % group;
-        kernels->attention_finish(
-            room + at.values + (size_t)i * dim_v, sum[i], kv->shape.head_dim_v,
+    for (uint32_t i = 0; i < w.block.count * run->group; i++) {
+        uint32_t row = w.block.first + i / run->group;
+        uint32_t head = w.kv_head * run->group + i % run->group;
+        run->cpu->kernels->attention_finish(
+            w.room + w.at.values + (size_t)i * kv->layout.dim_v_padded, states[i].sum,
+            kv->shape.head_dim_v,
             run->outs + ((size_t)row * job->n_heads + head) * kv->shape.head_dim_v);
     }
 }
