@@ -246,22 +246,22 @@ static void test_bits_of_the_definition_are_fixed(void **state)
         uint32_t cols;
         uint64_t hash;
     } fixed[] = {
-        {QUANT_TYPE_F32, 2080, 0x37fb1e560a7fafcull},
-        {QUANT_TYPE_F16, 2080, 0xf2cef35edb5b398bull},
-        {QUANT_TYPE_BF16, 2080, 0x16e3e51f9bd3de08ull},
-        {QUANT_TYPE_Q4_0, 2080, 0x4d0ea22daadcfab9ull},
-        {QUANT_TYPE_Q4_1, 2080, 0xe35bf8f2dc26f013ull},
-        {QUANT_TYPE_Q8_0, 2080, 0xc466fbd5bec63911ull},
-        {QUANT_TYPE_Q5_0, 2080, 0x72aafed27773fb95ull},
-        {QUANT_TYPE_Q5_1, 2080, 0xf92d405b9ae7ef97ull},
+        {QUANT_TYPE_F32, 2080, 0x094fec28d9e7396cull},
+        {QUANT_TYPE_F16, 2080, 0xb7066ef9f23efeabull},
+        {QUANT_TYPE_BF16, 2080, 0x9969ffda91ae14a4ull},
+        {QUANT_TYPE_Q4_0, 2080, 0xb52c7f2a702556ffull},
+        {QUANT_TYPE_Q4_1, 2080, 0x8861377f4042baf3ull},
+        {QUANT_TYPE_Q8_0, 2080, 0x1d0c9c99d85bdb5eull},
+        {QUANT_TYPE_Q5_0, 2080, 0xf8f951eb69d5de57ull},
+        {QUANT_TYPE_Q5_1, 2080, 0x26d11d2c2f36f62bull},
         {QUANT_TYPE_Q2_K, 2304, 0x02f507d9aa2b7f8eull},
         {QUANT_TYPE_Q3_K, 2304, 0x1e511762401eaa13ull},
         {QUANT_TYPE_Q4_K, 2304, 0x4fe1d9ada0ff4e22ull},
         {QUANT_TYPE_Q5_K, 2304, 0xa238ace9ff4b3793ull},
         {QUANT_TYPE_Q6_K, 2304, 0x5ecc129137f7bc71ull},
-        {QUANT_TYPE_IQ4_NL, 2080, 0x4b2c27916a80e5baull},
+        {QUANT_TYPE_IQ4_NL, 2080, 0x3f8e4b0787a6ba83ull},
         {QUANT_TYPE_IQ4_XS, 2304, 0xc570d47fdbc83f85ull},
-        {QUANT_TYPE_MXFP4, 2080, 0xb5c7b9b0d50785e0ull},
+        {QUANT_TYPE_MXFP4, 2080, 0x7f8c31b295dd9b7aull},
     };
     const uint32_t rows = 21;
     assert_int_equal(sizeof fixed / sizeof fixed[0], fixture_n_types);

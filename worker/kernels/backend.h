@@ -14,14 +14,15 @@
  * per (token, block of 32) as d = amax / 127, q = rint(x * (127 / amax)) half to even, all 0 where
  * amax is 0 (and where amax is below 127 / FLT_MAX, or not finite: a block with an infinity or a
  * NaN in it says nothing). A block's integer sums isum = sum(qw * qx), sx = sum(qx) are exact;
- * types with a scale for each 16 columns multiply the sums of both halves with theirs, as integers,
- * before they are added (docs/numerics.md). With dw = d, or d * scale where 32 columns share one,
- * the float part is acc = fmaf(dw * dx, (float)isum, acc), then, for types with a minimum,
- * acc = fmaf(m, dx * (float)sx, acc), blocks ascending within a leaf of 8 blocks, each leaf from
- * +0; leaves are added ascending within a group, from the first leaf; groups by a fixed tree over
- * their index (backend_group_tree). Where `groups` does not divide the blocks, group g holds blocks
- * [g * blocks / groups, (g + 1) * blocks / groups). F32, F16 and BF16 weights: 32 lanes by index
- * modulo 32, fmaf ascending within a lane, then a halving tree over the lanes; groups as above.
+ * types with a scale for each 16 columns multiply the sums of both halves with theirs, as
+ * integers, before they are added (docs/numerics.md). With dw = d, or d * scale where 32 columns
+ * share one, the float part is acc = fmaf(dw * dx, (float)isum, acc), then, for types with a
+ * minimum, acc = fmaf(m, dx * (float)sx, acc), blocks ascending within a leaf of 8 blocks, each
+ * leaf from +0; leaves are added ascending within a group, from the first leaf; groups by a fixed
+ * tree over their index (backend_group_tree). Where `groups` does not divide the blocks, group g
+ * holds blocks [g * blocks / groups, (g + 1) * blocks / groups), or the same of leaves where
+ * there are enough of them (sum_order.h). F32, F16 and BF16 weights: 32 lanes by index modulo 32,
+ * fmaf ascending within a lane, then a halving tree over the lanes; groups as above.
  *
  * Ownership: what a *_new or *_load returns is freed by its partner before the backend is closed.
  * Thread: one owner thread per backend; operations use the backend's own threads inside.

@@ -11,10 +11,17 @@
 #define SUM_LEAF_BLOCKS 8u
 #define SUM_GROUPS_MAX  64u
 
-/* First block of group g; group g ends where g + 1 begins. */
+/* First block of group g; group g ends where g + 1 begins. Groups are alike where their number
+ * divides the blocks (those of attention output then end with KV heads); else they are whole
+ * leaves, if there are as many, since a leaf of one or two blocks costs nearly what a full one
+ * does. */
 static inline uint32_t sum_group_begin(uint32_t g, uint32_t groups, uint32_t blocks)
 {
-    return (uint32_t)((uint64_t)g * blocks / groups);
+    uint32_t leaves = (blocks + SUM_LEAF_BLOCKS - 1) / SUM_LEAF_BLOCKS;
+    if (blocks % groups == 0 || leaves < groups)
+        return (uint32_t)((uint64_t)g * blocks / groups);
+    uint32_t begin = (uint32_t)((uint64_t)g * leaves / groups) * SUM_LEAF_BLOCKS;
+    return begin < blocks ? begin : blocks;
 }
 
 /* The group tree, in place, over n partial sums `stride` floats apart: neighbours are added, then
