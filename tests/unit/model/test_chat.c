@@ -648,6 +648,7 @@ static void test_smollm2_prompts(void **state)
     assert_int_equal(chat_template_encode(c, t, odd, 3, true, &ids, &eb), ERR_INVALID);
     assert_non_null(strstr(eb.text, "message 2: byte 3 of the text is 0xff"));
     assert_int_equal(ids.count, 0);
+    tokens_fini(&ids);
     chat_template_close(c);
     tokenizer_close(t);
     gguf_close(g);
