@@ -43,5 +43,9 @@ add_test(NAME client_library
          COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/client/test_library.py
                  ${CMAKE_LIBRARY_OUTPUT_DIRECTORY} ${PROJECT_SOURCE_DIR} ${CMAKE_C_COMPILER}
                  "${library_test_flags}")
-set_tests_properties(documents client_library PROPERTIES
+add_test(NAME install
+         COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/client/test_install.py
+                 ${CMAKE_COMMAND} ${PROJECT_BINARY_DIR} ${PROJECT_SOURCE_DIR} ${CMAKE_C_COMPILER}
+                 "${library_test_flags}")
+set_tests_properties(documents client_library install PROPERTIES
   ENVIRONMENT PYTHONDONTWRITEBYTECODE=1 TIMEOUT 300)
