@@ -463,7 +463,8 @@ enum err batch_line_parse(const char *text, size_t size, const struct cloister_j
     }
     const struct cloister_job *job = &line->job;
     if (!job->model)
-        return err_set(eb, ERR_INVALID, "body.model is missing, and --model names none either");
+        return err_set(eb, ERR_INVALID,
+                       "body.model is missing, and neither --model nor client.cfg names one");
     if (job->n_messages == 0 && job->text.size == 0 && job->n_prompt_ids == 0)
         return err_set(eb, ERR_INVALID, "body.%s is missing", line->chat ? "messages" : "prompt");
     if (job->top_logprobs > 0 && !job->logprobs)

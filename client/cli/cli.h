@@ -78,6 +78,7 @@ extern const struct flag_set cli_global_sets[];
 const struct cli_command *cli_command_find(char **words, int n_words, int *ret_words);
 /* "ledger", which is the first word of commands and none itself. */
 bool cli_command_is_half(const char *word);
+/* The one that is meant most likely; NULL where none is like it. */
 const char *cli_command_nearest(const char *word);
 void cli_print_help(FILE *out);
 void cli_print_command_help(const struct cli_command *command, FILE *out);

@@ -240,8 +240,8 @@ bool cli_command_is_half(const char *word)
 
 const char *cli_command_nearest(const char *word)
 {
-    const char *best = "help";
-    size_t best_distance = NEAREST_FAR;
+    const char *best = NULL;
+    size_t best_distance = strlen(word) / 2 + 1;
     for (const struct cli_command *c = cli_commands; c->name; c++) {
         char first[32];
         snprintf(first, sizeof first, "%.*s", (int)strcspn(c->name, " "), c->name);

@@ -1,7 +1,5 @@
 /* How a command says that it failed: one line, what happened and where, then what to do next. */
 #include "client/cli/cli.h"
-
-
 #include "common/utf8.h"
 
 #include <errno.h>

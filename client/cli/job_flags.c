@@ -15,7 +15,8 @@ const struct flag job_flags_table[] = {
      .type = FLAG_TEXT,
      .argument = "NAME",
      .offset = JOB(model),
-     .help = "The model. Without it: the one of client.cfg, or the only one in the cluster."},
+     .help = "The model. Without it: the one of client.cfg. submit then takes the only one in the "
+             "cluster; a line of a batch has to name it."},
     {.name = "seed",
      .letter = 's',
      .type = FLAG_UINT,

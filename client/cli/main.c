@@ -58,11 +58,12 @@ static int main_run(struct cli *cli, int argc, char **argv)
                         "%s needs a second word, and \"%s\" is none of them; see "
                         "cloister help %s",
                         words[0], n_words > 1 ? words[1] : "", words[0]);
-    if (!command)
-        return cli_fail(CLI_EXIT_USAGE,
-                        "there is no command \"%s\"; the nearest one is \"%s\" (see cloister "
-                        "--help)",
-                        words[0], cli_command_nearest(words[0]));
+    if (!command) {
+        const char *nearest = cli_command_nearest(words[0]);
+        return cli_fail(CLI_EXIT_USAGE, "there is no command \"%s\"%s%s%s (see cloister --help)",
+                        words[0], nearest != NULL ? "; the nearest one is \"" : "",
+                        nearest != NULL ? nearest : "", nearest != NULL ? "\"" : "");
+    }
     void *values = calloc(1, command->values_bytes + 1);
     if (!values)
         return cli_fail(CLI_EXIT_FAILED, "no memory");
@@ -79,9 +80,9 @@ static int main_run(struct cli *cli, int argc, char **argv)
     if (main_is_answered(cli, command, &code))
         goto out;
     if (n_operands < command->operands_min || n_operands > command->operands_max) {
-        code = cli_fail(CLI_EXIT_USAGE, "%s operands; write: cloister %s [FLAGS] %s",
+        code = cli_fail(CLI_EXIT_USAGE, "%s operands; write: cloister %s [FLAGS]%s%s",
                         n_operands < command->operands_min ? "missing" : "too many", command->name,
-                        command->operands);
+                        command->operands[0] ? " " : "", command->operands);
         goto out;
     }
     code = command->offline ? CLI_EXIT_OK : cli_settings_load(cli);

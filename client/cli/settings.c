@@ -55,8 +55,8 @@ static const struct config_key settings_keys[] = {
      .offset = SETTING(model),
      .check = config_check_name,
      .example = "smollm2",
-     .help = "The model of jobs that name none. Without it, and with one model in the cluster, it "
-             "is that one."},
+     .help = "The model of jobs that name none. Without it, and with one model in the cluster, "
+             "`cloister submit` takes that one."},
     {.name = "project",
      .type = CONFIG_STRING,
      .offset = SETTING(project),

@@ -135,7 +135,7 @@ static void test_refusals(void **state)
         {"{\"custom_id\":\"a\",\"method\":\"POST\",\"url\":\"/v1/completions\"}",
          "body must be an object"},
         {"{\"custom_id\":\"a\",\"extra\":1}", "extra is not understood"},
-        {CHAT("{}"), "body.model is missing, and --model names none either"},
+        {CHAT("{}"), "body.model is missing, and neither --model nor client.cfg names one"},
         {CHAT("{\"model\":\"m\"}"), "body.messages is missing"},
         {CHAT("{\"model\":\"m\"," HELLO ",\"n\":129}"), "body.n must be a whole number, 1 to 128"},
         {CHAT("{\"model\":\"m\"," HELLO ",\"n\":2}"),

@@ -215,6 +215,8 @@ static void test_exit_codes(void **state)
         {{0}, WORDS("watch", "hello"), 2, "is not a job id"},
         {{0}, WORDS("watch"), 2, "missing operands; write: cloister watch [FLAGS] JOB\n"},
         {{0}, WORDS("wacth"), 2, "there is no command \"wacth\"; the nearest one is \"watch\""},
+        {{0}, WORDS("frobnicate"), 2, "there is no command \"frobnicate\" (see cloister --help)\n"},
+        {{0}, WORDS("status", "now"), 2, "too many operands; write: cloister status [FLAGS]\n"},
         {{0}, WORDS("submit", "--modle", "m", "x"), 2, "the nearest one is --model"},
         {{0}, WORDS("submit", ""), 2, "the prompt is empty"},
         {{0}, WORDS("submit"), 2, "no prompt; "},
