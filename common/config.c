@@ -518,6 +518,18 @@ static enum err config_read_group(const struct config_place *place, const struct
 
 /* ---- reading ---- */
 
+/* The last line that says anything: libconfig finds what is missing there at the end of the file.
+ */
+static int config_last_line(const char *text, size_t size)
+{
+    int line = 1;
+    while (size > 0 && strchr(" \t\r\n", text[size - 1]) != NULL)
+        size--;
+    for (size_t i = 0; i < size; i++)
+        line += text[i] == '\n';
+    return line;
+}
+
 enum err config_load_memory(struct config **ret_config, const struct config_key *keys,
                             void *ret_values, size_t struct_bytes, const char *text, size_t size,
                             const char *name, struct errbuf *eb)
@@ -543,9 +555,13 @@ enum err config_load_memory(struct config **ret_config, const struct config_key 
     if (!config_read_string(&c->tree, buf_str(&scanned))) {
         const char *reason = config_error_text(&c->tree);
         bool twice = reason && strcmp(reason, "duplicate setting name") == 0;
-        err = err_set(eb, ERR_INVALID, "%s:%d: %s", name, config_error_line(&c->tree),
-                      twice ? "this key is there twice in its group"
-                            : (reason ? reason : "this cannot be read"));
+        bool syntax = reason && strcmp(reason, "syntax error") == 0;
+        int line = config_error_line(&c->tree), last = config_last_line(text, size);
+        err = err_set(eb, ERR_INVALID, "%s:%d: %s", name, line < last ? line : last,
+                      twice    ? "this key is there twice in its group"
+                      : syntax ? "syntax error here or just before; a setting is NAME = VALUE;"
+                      : reason ? reason
+                               : "this cannot be read");
         goto out;
     }
     struct config_reader reader = {.config = c, .top = keys, .eb = eb};

@@ -107,10 +107,13 @@ static int coordinator_run(struct settings *s, const struct program_options *opt
     (void)snprintf(build, sizeof build, "%s+%s", cloister_version, cloister_revision);
     settings_loop_config(s, build, &config);
     enum err err = transport_endpoint_check(&config.endpoint, &eb);
-    if (err != ERR_OK || options->check_config) {
-        status = err == ERR_OK ? PROGRAM_STATUS_OK : PROGRAM_STATUS_USAGE;
-        goto out;
+    if (err != ERR_OK) {
+        struct errbuf why = eb;
+        (void)config_fail(s->file, &eb, "tls", "%s", why.text);
+        return program_fail(&program, PROGRAM_STATUS_USAGE, "%s", eb.text);
     }
+    if (options->check_config)
+        return program_config_is_good(&program, "it listens on %s", s->listen);
     bool mends = line->check_store || line->repair;
     if (mends) { /* of a store that is there, by the key that signs its ledger */
         err = crypto_key_open(&key, s->key_file, &eb);
@@ -150,8 +153,6 @@ static int coordinator_run(struct settings *s, const struct program_options *opt
 out:
     if (err != ERR_OK)
         log_error("%s", eb.text);
-    else if (options->check_config)
-        status = program_config_is_good(&program, "it listens on %s", s->listen);
     loop_close(loop);
     crypto_key_free(key);
     return status;

@@ -344,10 +344,12 @@ static enum err rules_check(const struct settings *s, struct errbuf *eb)
     bool given = s->tls.ca_file != NULL;
     bool tls = url_is_tls(s->listen), loopback = url_is_loopback(s->listen);
 
-    if (tls != given)
-        return config_fail(s->file, eb, "tls",
-                           tls ? "%s needs ca_file, cert_file and key_file"
-                               : "certificates are given, but %s is not tls+tcp://",
+    if (tls && !given)
+        return config_fail(s->file, eb, "listen",
+                           "%s needs the group tls with ca_file, cert_file and key_file",
+                           s->listen);
+    if (given && !tls)
+        return config_fail(s->file, eb, "tls", "certificates are given, but %s is not tls+tcp://",
                            s->listen);
     if (!tls && !loopback && !s->allow_plaintext)
         return config_fail(s->file, eb, "listen",

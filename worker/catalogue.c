@@ -50,7 +50,9 @@ static void digest_cache_write(const char *cache, const uint8_t identity[GGUF_ID
     char key[SHA256_HEX_BYTES], hex[SHA256_HEX_BYTES];
     FILE *f = fopen(cache, "we");
     if (f == NULL) {
-        log_warn("cannot remember a model's digest in %s: %s", cache, strerror(errno));
+        /* Before the first start there is no folder: --check-config makes none. */
+        if (errno != ENOENT)
+            log_warn("cannot remember a model's digest in %s: %s", cache, strerror(errno));
         return;
     }
     hex_encode(identity, GGUF_IDENTITY_BYTES, key);
@@ -210,12 +212,10 @@ enum err catalogue_open(struct catalogue *ret_catalogue, const struct catalogue_
     struct catalogue c = {0};
     enum err e = ERR_OK;
 
-    if (n_sources == 0)
-        return err_set(eb, ERR_INVALID, "no models to serve: name at least one");
     if (n_sources > LIMIT_MODELS_PER_WORKER)
         return err_set(eb, ERR_TOO_LARGE, "%zu models; at most %u a worker", n_sources,
                        LIMIT_MODELS_PER_WORKER);
-    c.models = calloc(n_sources, sizeof *c.models);
+    c.models = calloc(n_sources + 1, sizeof *c.models);
     if (c.models == NULL)
         return err_set(eb, ERR_NO_MEMORY, "no memory for the model list");
     for (size_t i = 0; i < n_sources && e == ERR_OK; i++) {

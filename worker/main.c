@@ -197,8 +197,11 @@ static int worker_run(struct settings *c, const struct sources *sources,
     };
 
     enum err e = transport_endpoint_check(&agent.coordinator, &eb);
-    if (e != ERR_OK)
+    if (e != ERR_OK) {
+        struct errbuf why = eb;
+        e = config_fail(c->file, &eb, "tls", "%s", why.text);
         goto out;
+    }
     status = PROGRAM_STATUS_FAILED;
     /* A check is often made by another user than the one who will run it: it leaves no folder. */
     if (!options->check_config) {
@@ -210,6 +213,12 @@ static int worker_run(struct settings *c, const struct sources *sources,
     }
     if (options->print_key) {
         status = program_print_key(&program, key);
+        goto out;
+    }
+    if (sources->count == 0) {
+        status = PROGRAM_STATUS_USAGE;
+        e = err_set(&eb, ERR_INVALID,
+                    "no models to serve: name at least one, in `models` or by --model NAME=PATH");
         goto out;
     }
     e = catalogue_open(&catalogue, sources->items, sources->count, &agent.engine, c->state_dir,

@@ -30,7 +30,11 @@ def configurations(c):
                 ('\n\nlog_level = "loud";', ["cfg:3", "loud"]),
                 ("log_level = 7;", ["cfg:1", "log_level"]),
                 ('log_level = "info";\nlog_level = "warn";', ["cfg:2", "twice"]),
-                ("log_level = ", ["cfg:2", "syntax"])):
+                ("log_level = ", ["cfg:1", "syntax"]),
+                ('\n%s = "tls+tcp://127.0.0.1:1";\ntls = { ca_file = "/nowhere/ca.pem"; '
+                 'cert_file = "/nowhere/c.pem"; key_file = "/nowhere/k.pem"; };' %
+                 ("listen" if name == "cloister-coordinator" else "coordinator"),
+                 ["cfg:3: tls: ca_file /nowhere/ca.pem: No such file"])):
             path = os.path.join(c.dir, "bad.cfg")
             with open(path, "w") as f:
                 f.write(text)
@@ -63,6 +67,10 @@ def model_files(c):
         refused("a worker with a model file that is " + what, done, 1, "bad", word)
         refused("cloister-engine with it", program("cloister-engine", "generate", path, "--prompt",
                                                    "x"), 1, path)
+    done = program("cloister-worker", "--model", "m=" + c.model, "--state-dir",
+                   os.path.join(c.dir, "never"), "--check-config")
+    check_equal("a check before the first start: %s" % done.stderr.decode(), done.returncode, 0)
+    check("it warns of nothing: %s" % done.stderr.decode(), b" warn " not in done.stderr)
     refused("a model file that is not there",
             program("cloister-worker", "--model", "m=/nowhere/m.gguf"), 1, "/nowhere/m.gguf")
 

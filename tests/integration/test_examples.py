@@ -24,8 +24,9 @@ for program, option, name in (("cloister-coordinator", "--print-config", "coordi
     done = run(program, "--config", path, "--check-config")
     # The worker's example names no model, since no path in it could be right everywhere.
     if program == "cloister-worker":
-        check_equal("worker.cfg", done.stderr.decode().strip(),
-                    "cloister-worker: no models to serve: name at least one")
+        check_equal("worker.cfg", (done.returncode, done.stderr.decode().strip()),
+                    (2, "cloister-worker: no models to serve: name at least one, in `models` or by "
+                        "--model NAME=PATH"))
     else:
         check_equal("%s: %s" % (name, done.stderr.decode()), done.returncode, 0)
 print("ok")

@@ -292,7 +292,9 @@ static void test_refusals(void **state)
         {"workers = 0x1FFFFFFFFFFFFFFFF;", "demo.cfg:1: this number is too large"},
         {"share = 1e999;", "demo.cfg:1: this is not a number; a value with a unit is written as a "
                            "string: \"30s\", \"8GiB\""},
-        {"wait = 30s;", "demo.cfg:1: syntax error"},
+        {"wait = 30s;", "demo.cfg:1: syntax error here or just before; a setting is NAME = VALUE;"},
+        {"\nwait = \n\n\n",
+         "demo.cfg:2: syntax error here or just before; a setting is NAME = VALUE;"},
         {"workers = 007;", "demo.cfg:1: a number does not begin with 0"},
         {"\n/* never closed", "demo.cfg:2: this comment is never closed; end it with */"},
         {"title = \"never closed", "demo.cfg:1: this string is never closed; end it with \""},
@@ -310,7 +312,7 @@ static void test_refusals(void **state)
         {"workers = 1;\x01", "demo.cfg:1: a control character stands here"},
         {"\n# \xFF\n", "demo.cfg:2: the file is not UTF-8 here"},
         {"workers ! 1;", "demo.cfg:1: this character cannot stand here"},
-        {"workers 1;", "demo.cfg:1: syntax error"},
+        {"workers 1;", "demo.cfg:1: syntax error here or just before; a setting is NAME = VALUE;"},
     };
     for (size_t i = 0; i < COUNT(table); i++) {
         struct config *c = NULL;

@@ -50,7 +50,8 @@ static void files_that_contradict_themselves_are_refused(void **state)
         {"listen = \"tcp://10.0.0.1:1\"; allow_plaintext = true;"
          "workers = ({key = \"" KEY "\";}); clients = ({key = \"" KEY "\"; tenant = \"t\";});",
          NULL},
-        {"listen = \"tls+tcp://127.0.0.1:1\";", "needs ca_file, cert_file and key_file"},
+        {"listen = \"tls+tcp://127.0.0.1:1\";",
+         "needs the group tls with ca_file, cert_file and key_file"},
         {"tls = {ca_file = \"/a\"; cert_file = \"/b\"; key_file = \"/c\";};", "is not tls+tcp"},
         {"tls = {ca_file = \"/a\";};", "cert_file"},
         {"lease = \"1s\"; heartbeat = \"500ms\";", "less than three heartbeats"},
