@@ -14,7 +14,7 @@ endforeach()
 set_tests_properties(kernels_matmul kernels_attention PROPERTIES TIMEOUT 900)
 cloister_unit_test(kernels_dequantize SOURCES kernels/test_dequantize.c
                    LIBS kernels_fixture PkgConfig::JANSSON)
-foreach(part numerics rope_table quant_check)
+foreach(part numerics pool rope_table quant_check)
   cloister_unit_test(kernels_${part} SOURCES kernels/test_${part}.c LIBS cloister_kernels)
 endforeach()
 # Walking millions of floats wants the optimizer, whatever the build type.

@@ -1,5 +1,6 @@
 #include "tests/kernels/fixture.h"
 
+#include "worker/kernels/cpu/cpu.h"
 #include "worker/kernels/half.h"
 #include "worker/kernels/host.h"
 #include "worker/kernels/quant_block.h"
@@ -27,6 +28,14 @@ static void fixture_add(struct fixture *f, const char *name, uint32_t threads, s
     struct fixture_backend *slot = &f->others[f->n_others++];
     snprintf(slot->name, sizeof slot->name, "%s x%u", name, threads);
     slot->backend = b;
+    /* Three threads on two memory nodes: work cut by node changes no bit either. */
+    if (threads == 3) {
+        struct topology two = {.n_cpus = 3, .n_nodes = 2, .first = {0, 2, 3}};
+        struct cpu_backend *cpu = (struct cpu_backend *)b;
+        struct errbuf eb = {0};
+        pool_free(cpu->pool);
+        assert_int_equal(pool_new_on(&two, threads, &cpu->pool, &eb), ERR_OK);
+    }
 }
 
 int fixture_setup(void **state)

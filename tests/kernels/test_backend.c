@@ -1,16 +1,13 @@
-/* What backends refuse, count and promise about sizes; the thread pool and the page memory. */
+/* What backends refuse, count and promise about sizes; the page memory. */
 #include "tests/kernels/fixture.h"
 
 #include "worker/kernels/cpu/pages.h"
-#include "worker/kernels/cpu/pool.h"
 #include "worker/kernels/sum_order.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -205,45 +202,6 @@ static void test_instruction_sets_have_names(void **state)
     }
 }
 
-struct count_run {
-    _Atomic uint32_t *times;
-    _Atomic uint32_t thread_max;
-};
-
-static void count_task(void *ctx, uint32_t task, uint32_t thread)
-{
-    struct count_run *run = ctx;
-    atomic_fetch_add(&run->times[task], 1);
-    uint32_t max = atomic_load(&run->thread_max);
-    while (thread > max && !atomic_compare_exchange_weak(&run->thread_max, &max, thread))
-        ;
-}
-
-/* Every task once, whatever the number of threads, back to back and after sleeping. */
-static void test_pool_runs_every_task_once(void **state)
-{
-    (void)state;
-    static _Atomic uint32_t times[513];
-    for (uint32_t threads = 1; threads <= 7; threads += 2) {
-        struct pool *pool;
-        struct errbuf eb = {0};
-        assert_int_equal(pool_new(threads, &pool, &eb), ERR_OK);
-        assert_int_equal(pool_threads(pool), threads);
-        for (uint32_t round = 0; round < 600; round++) {
-            uint32_t n = round % 514;
-            memset(times, 0, sizeof times);
-            struct count_run run = {.times = times};
-            pool_run(pool, count_task, &run, n);
-            for (uint32_t i = 0; i < 513; i++)
-                assert_int_equal(times[i], i < n);
-            assert_true(run.thread_max < threads);
-            if (round % 100 == 99)
-                usleep(2000); /* long enough for workers to fall asleep */
-        }
-        pool_free(pool);
-    }
-}
-
 static void test_pages_come_zeroed_aligned_and_go_back(void **state)
 {
     (void)state;
@@ -286,7 +244,6 @@ int main(void)
         cmocka_unit_test(test_groups_follow_from_shapes),
         cmocka_unit_test(test_group_tree_is_the_stated_one),
         cmocka_unit_test(test_instruction_sets_have_names),
-        cmocka_unit_test(test_pool_runs_every_task_once),
         cmocka_unit_test(test_pages_come_zeroed_aligned_and_go_back),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);

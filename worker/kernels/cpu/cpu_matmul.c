@@ -5,14 +5,17 @@
 
 #define MATMUL_JOBS_MAX 8u
 
-/* Panels (or 16 rows of a float type) begin .. end - 1 of job `job` are one task. */
+/* Panels (or 16 rows of a float type): each memory node has its share of every job's, as it had
+ * when the weight was loaded, one job's behind another's, and cuts them into tasks. */
 struct matmul_run {
     const struct cpu_kernels *kernels;
+    const struct pool *pool;
     struct kernel_matmul jobs[MATMUL_JOBS_MAX];
     const struct weight *weights[MATMUL_JOBS_MAX];
-    uint32_t panels[MATMUL_JOBS_MAX + 1]; /* running sum over the jobs */
+    uint32_t panels[MATMUL_JOBS_MAX]; /* of all nodes */
     uint32_t n_jobs;
     uint32_t panels_per_task;
+    uint32_t first_task[TOPOLOGY_NODES_MAX + 1]; /* [node] */
     float *room;
     size_t room_stride;
 };
@@ -33,21 +36,44 @@ static void cpu_matmul_part(const struct matmul_run *run, uint32_t job, uint32_t
 static void cpu_matmul_task(void *ctx, uint32_t task, uint32_t thread)
 {
     const struct matmul_run *run = ctx;
-    uint32_t begin = task * run->panels_per_task;
+    uint32_t node = 0;
+    while (run->first_task[node + 1] <= task)
+        node++;
+    uint32_t begin = (task - run->first_task[node]) * run->panels_per_task;
     uint32_t end = begin + run->panels_per_task;
-    for (uint32_t job = 0; job < run->n_jobs; job++) {
-        uint32_t from = begin > run->panels[job] ? begin : run->panels[job];
-        uint32_t to = end < run->panels[job + 1] ? end : run->panels[job + 1];
+    uint32_t at = 0; /* among the node's panels, where this job's begin */
+    for (uint32_t job = 0; job < run->n_jobs && at < end; job++) {
+        const uint32_t first = pool_share(run->pool, run->panels[job], node);
+        const uint32_t count = pool_share(run->pool, run->panels[job], node + 1) - first;
+        uint32_t from = begin > at ? begin - at : 0;
+        uint32_t to = end - at < count ? end - at : count;
         if (from < to)
-            cpu_matmul_part(run, job, from - run->panels[job], to - run->panels[job], thread);
+            cpu_matmul_part(run, job, first + from, first + to, thread);
+        at += count;
+    }
+}
+
+/* Some tasks per thread, so that a thread that was held up leaves the rest to the others. */
+static void cpu_matmul_cut(struct matmul_run *run, uint32_t panels)
+{
+    uint32_t wanted = pool_threads(run->pool) * 6;
+    run->panels_per_task = (panels + wanted - 1) / wanted;
+    for (uint32_t node = 0; node < pool_nodes(run->pool); node++) {
+        uint32_t own = 0;
+        for (uint32_t j = 0; j < run->n_jobs; j++)
+            own += pool_share(run->pool, run->panels[j], node + 1) -
+                   pool_share(run->pool, run->panels[j], node);
+        run->first_task[node + 1] =
+            run->first_task[node] + (own + run->panels_per_task - 1) / run->panels_per_task;
     }
 }
 
 static void cpu_matmul_some(struct cpu_backend *cpu, const struct act *x, uint32_t n,
                             const struct matmul_job *jobs, uint32_t n_jobs)
 {
-    struct matmul_run run = {.kernels = cpu->kernels, .n_jobs = n_jobs};
+    struct matmul_run run = {.kernels = cpu->kernels, .pool = cpu->pool, .n_jobs = n_jobs};
     size_t room = 0;
+    uint32_t panels = 0;
     for (uint32_t j = 0; j < n_jobs; j++) {
         const struct weight *w = jobs[j].weight;
         CHECK(n <= x->rows_max && w->cols <= x->cols_max);
@@ -77,15 +103,12 @@ static void cpu_matmul_some(struct cpu_backend *cpu, const struct act *x, uint32
             .bias = jobs[j].bias,
             .accumulate = jobs[j].accumulate,
         };
-        run.panels[j + 1] = run.panels[j] + (w->rows + PANEL_ROWS - 1) / PANEL_ROWS;
+        run.panels[j] = (w->rows + PANEL_ROWS - 1) / PANEL_ROWS;
+        panels += run.panels[j];
     }
     run.room = cpu_room_rows(cpu, room, &run.room_stride);
-    /* Some tasks per thread, so that a thread that was held up leaves the rest to the others. */
-    uint32_t panels = run.panels[n_jobs];
-    uint32_t wanted = pool_threads(cpu->pool) * 6;
-    run.panels_per_task = (panels + wanted - 1) / wanted;
-    uint32_t tasks = (panels + run.panels_per_task - 1) / run.panels_per_task;
-    pool_run(cpu->pool, cpu_matmul_task, &run, tasks);
+    cpu_matmul_cut(&run, panels);
+    pool_run_nodes(cpu->pool, cpu_matmul_task, &run, run.first_task);
 }
 
 void cpu_matmul(struct backend *b, const struct act *x, uint32_t n, const struct matmul_job *jobs,

@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "worker/kernels/backend.h"
+#include "worker/kernels/cpu/topology.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -20,7 +21,15 @@
 struct pool_worker {
     struct pool *pool;
     uint32_t index;
+    uint32_t node;
     pthread_t thread;
+};
+
+/* A node's tasks: end << 32 | next. A worker claims a task by adding 1; what it got says in itself
+ * whether it is one (next < end), so a worker that comes late harms nothing and the owner need not
+ * wait until every worker has looked. */
+struct pool_queue {
+    _Alignas(64) _Atomic uint64_t ticket;
 };
 
 struct pool {
@@ -28,16 +37,17 @@ struct pool {
     uint32_t n_workers; /* started; n_threads - 1 once open */
     uint32_t spins;
     struct pool_worker *workers;
+    struct topology topology;
+    uint32_t n_nodes; /* with a thread, of the topology's, in order */
+    uint32_t threads_before[TOPOLOGY_NODES_MAX + 1]; /* of nodes 0 .. k - 1 */
 
-    /* The operation. Written by the owner before `ticket` is, read by who holds a task of it. */
+    /* The operation. Written by the owner before any ticket is, read by who holds a task of it. */
     pool_fn *fn;
     void *ctx;
+    uint32_t n_tasks;
 
-    /* n_tasks << 32 | next task. A worker claims a task by adding 1; what it got says in itself
-     * whether it is one (next < n_tasks), so a worker that comes late harms nothing and the owner
-     * need not wait until every worker has looked. */
-    _Alignas(64) _Atomic uint64_t ticket;
-    _Alignas(64) _Atomic uint32_t done; /* tasks finished; a futex for the owner */
+    struct pool_queue queues[TOPOLOGY_NODES_MAX]; /* [node] */
+    _Alignas(64) _Atomic uint32_t done;           /* tasks finished; a futex for the owner */
     _Atomic uint32_t owner_waits;
     _Alignas(64) _Atomic uint32_t generation; /* a futex for the workers */
     _Atomic uint32_t sleepers;
@@ -61,26 +71,43 @@ static void pool_pause(void)
 #endif
 }
 
-static bool pool_has_task(struct pool *pool)
+static bool pool_has_task_of(struct pool *pool, uint32_t node)
 {
-    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    uint64_t ticket = atomic_load_explicit(&pool->queues[node].ticket, memory_order_acquire);
     return (uint32_t)ticket < (uint32_t)(ticket >> 32);
 }
 
-/* Runs tasks until none is left. */
-static void pool_work(struct pool *pool, uint32_t thread)
+static bool pool_has_task(struct pool *pool)
 {
-    while (pool_has_task(pool)) {
-        uint64_t ticket = atomic_fetch_add_explicit(&pool->ticket, 1, memory_order_acq_rel);
+    for (uint32_t node = 0; node < pool->n_nodes; node++) {
+        if (pool_has_task_of(pool, node))
+            return true;
+    }
+    return false;
+}
+
+/* Runs tasks of one node until none is left. */
+static void pool_work_on(struct pool *pool, uint32_t node, uint32_t thread)
+{
+    while (pool_has_task_of(pool, node)) {
+        uint64_t ticket =
+            atomic_fetch_add_explicit(&pool->queues[node].ticket, 1, memory_order_acq_rel);
         uint32_t task = (uint32_t)ticket;
-        uint32_t n_tasks = (uint32_t)(ticket >> 32);
-        if (task >= n_tasks)
+        if (task >= (uint32_t)(ticket >> 32))
             return;
+        const uint32_t n_tasks = pool->n_tasks; /* the next operation's, once this task is done */
         pool->fn(pool->ctx, task, thread);
         uint32_t done = atomic_fetch_add(&pool->done, 1) + 1;
         if (done == n_tasks && atomic_load(&pool->owner_waits))
             pool_futex_wake(&pool->done, 1);
     }
+}
+
+/* Of all, those of node `home` first. */
+static void pool_work(struct pool *pool, uint32_t home, uint32_t thread)
+{
+    for (uint32_t i = 0; i < pool->n_nodes; i++)
+        pool_work_on(pool, (home + i) % pool->n_nodes, thread);
 }
 
 static void *pool_worker_main(void *arg)
@@ -97,7 +124,7 @@ static void *pool_worker_main(void *arg)
             spin++;
         }
         if (pool_has_task(pool)) {
-            pool_work(pool, worker->index);
+            pool_work(pool, worker->node, worker->index);
             continue;
         }
         /* The owner raises the generation, then looks at sleepers; we raise sleepers, then look at
@@ -108,9 +135,21 @@ static void *pool_worker_main(void *arg)
     }
 }
 
-void pool_run(struct pool *pool, pool_fn *fn, void *ctx, uint32_t n_tasks)
+/* Where the owner is now: it is the caller's thread, which is free to move. */
+static uint32_t pool_owner_node(const struct pool *pool)
 {
-    CHECK(n_tasks < POOL_TASKS_MAX);
+    if (pool->n_nodes == 1)
+        return 0;
+    int cpu = sched_getcpu();
+    uint32_t node =
+        cpu >= 0 && cpu < CPU_SETSIZE ? pool->topology.node_of[cpu] : pool->topology.node_of[0];
+    return node < pool->n_nodes ? node : 0;
+}
+
+void pool_run_nodes(struct pool *pool, pool_fn *fn, void *ctx, const uint32_t *first)
+{
+    const uint32_t n_tasks = first[pool->n_nodes];
+    CHECK(first[0] == 0 && n_tasks < POOL_TASKS_MAX);
     if (n_tasks <= 1 || pool->n_threads == 1) {
         for (uint32_t task = 0; task < n_tasks; task++)
             fn(ctx, task, 0);
@@ -118,13 +157,15 @@ void pool_run(struct pool *pool, pool_fn *fn, void *ctx, uint32_t n_tasks)
     }
     pool->fn = fn;
     pool->ctx = ctx;
+    pool->n_tasks = n_tasks;
     atomic_store(&pool->done, 0);
-    atomic_store(&pool->ticket, (uint64_t)n_tasks << 32);
+    for (uint32_t node = 0; node < pool->n_nodes; node++)
+        atomic_store(&pool->queues[node].ticket, (uint64_t)first[node + 1] << 32 | first[node]);
     atomic_fetch_add(&pool->generation, 1);
     if (atomic_load(&pool->sleepers) > 0)
         pool_futex_wake(&pool->generation, (int)pool->n_workers);
 
-    pool_work(pool, 0);
+    pool_work(pool, pool_owner_node(pool), 0);
     for (uint32_t spin = 0; spin < pool->spins; spin++) {
         if (atomic_load(&pool->done) == n_tasks)
             return;
@@ -140,55 +181,104 @@ void pool_run(struct pool *pool, pool_fn *fn, void *ctx, uint32_t n_tasks)
     atomic_store(&pool->owner_waits, 0);
 }
 
+void pool_run(struct pool *pool, pool_fn *fn, void *ctx, uint32_t n_tasks)
+{
+    uint32_t first[TOPOLOGY_NODES_MAX + 1];
+    for (uint32_t node = 0; node <= pool->n_nodes; node++)
+        first[node] = pool_share(pool, n_tasks, node);
+    pool_run_nodes(pool, fn, ctx, first);
+}
+
 uint32_t pool_threads(const struct pool *pool)
 {
     return pool->n_threads;
 }
 
-/* Best effort: a refused pin costs speed only. */
-static void pool_pin(struct pool *pool, const cpu_set_t *allowed)
+uint32_t pool_nodes(const struct pool *pool)
 {
-    uint32_t worker = 0;
-    bool first = true;
-    for (size_t cpu = 0; cpu < CPU_SETSIZE && worker < pool->n_workers; cpu++) {
-        if (!CPU_ISSET(cpu, allowed))
-            continue;
-        if (first) {
-            first = false; /* the owner's */
-            continue;
-        }
-        cpu_set_t one;
-        CPU_ZERO(&one);
-        CPU_SET(cpu, &one);
-        (void)pthread_setaffinity_np(pool->workers[worker].thread, sizeof one, &one);
-        worker++;
-    }
+    return pool->n_nodes;
 }
 
-/* The set stays empty where the machine has more CPUs than it can hold. */
-static uint32_t cores_usable(cpu_set_t *ret_allowed)
+uint32_t pool_share(const struct pool *pool, uint32_t n, uint32_t node)
 {
-    CPU_ZERO(ret_allowed);
-    if (sched_getaffinity(0, sizeof *ret_allowed, ret_allowed) == 0)
-        return (uint32_t)CPU_COUNT(ret_allowed);
-    CPU_ZERO(ret_allowed);
-    long online = sysconf(_SC_NPROCESSORS_ONLN);
-    return online > 0 ? (uint32_t)online : 1;
+    return (uint32_t)((uint64_t)n * pool->threads_before[node] / pool->n_threads);
+}
+
+/* The usable CPU of thread `index`: evenly over all of them, those of a node beside each other. */
+static uint32_t pool_cpu_of(const struct pool *pool, uint32_t index)
+{
+    return (uint32_t)((uint64_t)index * pool->topology.n_cpus / pool->n_threads);
+}
+
+/* Nodes without a thread are left out, and the others renumbered. */
+static void pool_settle_nodes(struct pool *pool)
+{
+    struct topology *t = &pool->topology;
+    uint32_t node_of[POOL_THREADS_MAX];
+    uint32_t threads_of[TOPOLOGY_NODES_MAX] = {0};
+    uint32_t renumbered[TOPOLOGY_NODES_MAX] = {0};
+    for (uint32_t i = 0; i < pool->n_threads; i++) {
+        uint32_t cpu = pool_cpu_of(pool, i);
+        node_of[i] = 0;
+        while (t->first[node_of[i] + 1] <= cpu)
+            node_of[i]++;
+        threads_of[node_of[i]]++;
+    }
+    for (uint32_t node = 0; node < t->n_nodes; node++) {
+        renumbered[node] = pool->n_nodes;
+        if (threads_of[node] == 0)
+            continue;
+        pool->threads_before[pool->n_nodes + 1] =
+            pool->threads_before[pool->n_nodes] + threads_of[node];
+        pool->n_nodes++;
+    }
+    for (uint32_t i = 1; i < pool->n_threads; i++)
+        pool->workers[i - 1].node = renumbered[node_of[i]];
+    for (uint32_t cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        t->node_of[cpu] = (uint8_t)renumbered[t->node_of[cpu]];
+}
+
+/* Best effort: a refused pin costs speed only. */
+static void pool_pin(struct pool *pool, uint32_t index)
+{
+    const struct topology *t = &pool->topology;
+    const bool to_one = pool->n_threads == t->n_cpus;
+    if (!t->is_known || (!to_one && t->n_nodes == 1))
+        return;
+    uint32_t first = pool_cpu_of(pool, index);
+    uint32_t end = first + 1;
+    for (uint32_t node = 0; !to_one && node < t->n_nodes; node++) {
+        if (t->first[node] <= first && first < t->first[node + 1]) {
+            end = t->first[node + 1];
+            first = t->first[node];
+        }
+    }
+    cpu_set_t some;
+    CPU_ZERO(&some);
+    for (uint32_t i = first; i < end; i++)
+        CPU_SET(t->cpus[i], &some);
+    (void)pthread_setaffinity_np(pool->workers[index - 1].thread, sizeof some, &some);
 }
 
 uint32_t backend_threads_auto(void)
 {
-    cpu_set_t allowed;
-    uint32_t cores = cores_usable(&allowed);
-    return cores < POOL_THREADS_MAX ? cores : POOL_THREADS_MAX;
+    struct topology topology;
+    topology_of_process(&topology);
+    return topology.n_cpus < POOL_THREADS_MAX ? topology.n_cpus : POOL_THREADS_MAX;
 }
 
 enum err pool_new(uint32_t threads, struct pool **ret_pool, struct errbuf *eb)
 {
-    cpu_set_t allowed;
-    uint32_t cores = cores_usable(&allowed);
+    struct topology topology;
+    topology_of_process(&topology);
+    return pool_new_on(&topology, threads, ret_pool, eb);
+}
+
+enum err pool_new_on(const struct topology *topology, uint32_t threads, struct pool **ret_pool,
+                     struct errbuf *eb)
+{
     if (threads == 0)
-        threads = backend_threads_auto();
+        threads = topology->n_cpus < POOL_THREADS_MAX ? topology->n_cpus : POOL_THREADS_MAX;
     if (threads > POOL_THREADS_MAX)
         return err_set(eb, ERR_INVALID, "%u threads, at most %u", threads, POOL_THREADS_MAX);
 
@@ -202,8 +292,10 @@ enum err pool_new(uint32_t threads, struct pool **ret_pool, struct errbuf *eb)
     memset(pool, 0, sizeof *pool);
     pool->n_threads = threads;
     pool->workers = workers;
+    pool->topology = *topology;
+    pool_settle_nodes(pool);
     /* With more threads than cores a spinning thread keeps a working one off its core. */
-    pool->spins = threads <= cores ? POOL_SPINS : 0;
+    pool->spins = threads <= topology->n_cpus ? POOL_SPINS : 0;
     for (uint32_t i = 0; i + 1 < threads; i++) {
         workers[i].pool = pool;
         workers[i].index = i + 1;
@@ -213,9 +305,8 @@ enum err pool_new(uint32_t threads, struct pool **ret_pool, struct errbuf *eb)
             return err_set_errno(eb, rc, "thread %u of %u", i + 1, threads);
         }
         pool->n_workers = i + 1;
+        pool_pin(pool, i + 1);
     }
-    if (threads == cores)
-        pool_pin(pool, &allowed);
     *ret_pool = pool;
     return ERR_OK;
 }
