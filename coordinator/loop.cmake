@@ -5,9 +5,14 @@ add_library(cloister_coordinator STATIC
   loop_commit.c
   loop_failures.c
   loop_fill.c
+  loop_finish.c
+  loop_gather.c
   loop_inbox.c
   loop_prepare.c
+  loop_recover.c
+  loop_replies.c
   loop_restore.c
+  loop_turn.c
   repair.c
   repair_fold.c
   settings.c)
