@@ -38,10 +38,10 @@ static void signals_take(struct loop *l)
 
 static void timer_set(struct loop *l)
 {
-    uint64_t at_ms = core_next_ms(l->core);
-    if (l->look_ms < at_ms)
-        at_ms = l->look_ms;
-    if (core_frozen(l->core) && l->probe_ms < at_ms)
+    /* What has to wait for the commit thread is not due before that is done, which wakes us. */
+    uint64_t core_ms = gather_is_taken(l) ? UINT64_MAX : core_next_ms(l->core);
+    uint64_t at_ms = l->look_ms < core_ms ? l->look_ms : core_ms;
+    if (core_frozen(l->core) && !committer_busy(l->committer) && l->probe_ms < at_ms)
         at_ms = l->probe_ms;
     /* Zero would switch it off. */
     struct itimerspec when = {.it_value = {.tv_sec = (time_t)(at_ms / 1000u),
@@ -83,7 +83,9 @@ enum err loop_run(struct loop *l, struct errbuf *eb)
         err = finish_commit(l, eb);
         if (err != ERR_OK)
             break;
-        recover_space_probe(l);
+        err = recover_look(l, eb);
+        if (err != ERR_OK)
+            break;
         recover_job_lost(l);
         finish_turn(l);
         finish_checkpoint_look(l);

@@ -7,9 +7,9 @@
  * away and restored from the store, sessions end, and everybody says Hello again.
  *
  * On ERR_NO_SPACE it goes on reading and refuses what would have to be stored, until a probe
- * succeeds. On any other storage error it closes the store, opens and verifies it again, and goes
- * on, or ends when that fails. What is refused each time is found by turns of one event, and ended
- * or answered for good (loop_failures.h).
+ * succeeds. On any other storage error, also of that probe or of a checkpoint, it closes the store,
+ * opens and verifies it again, and goes on, or ends when that fails. What is refused each time is
+ * found by turns of one event, and ended or answered for good (loop_failures.h).
  */
 #ifndef CLOISTER_COORDINATOR_LOOP_H
 #define CLOISTER_COORDINATOR_LOOP_H

@@ -45,8 +45,13 @@ static void effect_reply(struct loop *l, struct fill_context *context, struct st
         replies_drop(p);
         return;
     }
-    if (e->reply.fill != CORE_FILL_NONE && *txn == NULL)
+    if (e->reply.fill != CORE_FILL_NONE && *txn == NULL) {
         err = store_begin(l->store, false, txn, &eb);
+        if (err != ERR_OK) {
+            l->unread = err;
+            l->unread_why = eb;
+        }
+    }
     if (err == ERR_OK)
         err = fill_reply(context, *txn, e, &l->fill, &eb);
     if (err == ERR_OK) {

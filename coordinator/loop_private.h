@@ -61,6 +61,8 @@ struct loop {
     struct failures failures;
     struct id lost; /* a job that cannot be read, or stored, any more; zero: none */
     struct errbuf lost_why;
+    enum err unread; /* of a reader that could not begin; ERR_OK: the store reads */
+    struct errbuf unread_why;
     bool forked;                /* another copy of this ledger signs with our key */
     struct errbuf unsigned_why; /* why no checkpoint is signed; empty where it is */
     bool stuck;                 /* loop_is_stuck */
@@ -110,14 +112,15 @@ void recover_storage_close(struct loop *l);
 enum err recover_core_open(struct loop *l, struct errbuf *eb);
 void recover_turns_reset(struct loop *l);
 
-/* Nothing of `turn` is stored: what its replies were is not said. ERR_OK: it goes on, from what is
- * stored; an error ends the program. */
+/* Nothing of `turn` is stored: what its replies were is not said. NULL: there was none. ERR_OK: it
+ * goes on, from what is stored; an error ends the program. */
 enum err recover_from_commit(struct loop *l, const struct turn *turn,
                              const struct committer_result *result, struct errbuf *eb);
 /* The same, where the ledger's last checkpoint is not of this log. */
 enum err recover_from_fork(struct loop *l, struct errbuf *eb);
-/* While nothing can be stored: whether that is over. */
-void recover_space_probe(struct loop *l);
+/* What no turn's commit says: while nothing can be stored, whether that is over; and that the store
+ * has to be opened again, since it begins nothing more. An error ends the program. */
+enum err recover_look(struct loop *l, struct errbuf *eb);
 /* Ends the job that cannot be read, or stored. Not while replies are filled: the effects of that
  * turn may be with the commit thread. */
 void recover_job_lost(struct loop *l);

@@ -75,6 +75,8 @@ static enum err storage_again(struct loop *l, struct errbuf *eb)
 {
     recover_storage_close(l);
     enum err err = recover_storage_open(l, eb);
+    l->unread = ERR_OK;
+    l->forked = false; /* opening it has compared them */
     return err == ERR_OK ? err : err_prefix(eb, err, "opening the store again after an error");
 }
 
@@ -143,17 +145,30 @@ enum err recover_from_fork(struct loop *l, struct errbuf *eb)
     return core_return(l, ERR_FORKED, reason.text, eb);
 }
 
-void recover_space_probe(struct loop *l)
+/* While nothing can be stored: whether that is over. ERR_IO: the store has to be opened again. */
+static enum err space_probe(struct loop *l, struct errbuf *eb)
 {
-    struct errbuf eb = {{0}};
-    if (!core_frozen(l->core) || clock_mono_ms() < l->probe_ms || committer_busy(l->committer))
-        return;
-    if (restore_probe(l->store, &eb) == ERR_OK) {
+    if (!core_frozen(l->core) || clock_mono_ms() < l->probe_ms)
+        return ERR_OK;
+    enum err err = restore_probe(l->store, eb);
+    if (err == ERR_OK) {
         log_info("storing works again");
         gather_plain(l, CORE_EVENT_UNFREEZE);
-    } else {
-        l->probe_ms = clock_mono_ms() + PROBE_EVERY_MS;
+        return ERR_OK;
     }
+    l->probe_ms = clock_mono_ms() + PROBE_EVERY_MS;
+    return err == ERR_NO_SPACE || err == ERR_NO_MEMORY ? ERR_OK : ERR_IO;
+}
+
+enum err recover_look(struct loop *l, struct errbuf *eb)
+{
+    struct committer_result failed = {.err = l->unread, .eb = l->unread_why};
+    if (committer_busy(l->committer))
+        return ERR_OK; /* the store cannot be closed beneath it */
+    l->unread = ERR_OK;
+    if (failed.err != ERR_IO)
+        failed.err = space_probe(l, &failed.eb);
+    return failed.err == ERR_OK ? ERR_OK : recover_from_commit(l, NULL, &failed, eb);
 }
 
 void recover_job_lost(struct loop *l)

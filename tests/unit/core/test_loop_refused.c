@@ -7,10 +7,13 @@
 #include "proto/record.h"
 #include "tests/unit/core/loop_test.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #define VARIABLE "CLOISTER_TEST_REFUSE"
 
@@ -27,15 +30,19 @@ static bool refuses(const char *what)
     return refused != NULL && strcmp(refused, what) == 0;
 }
 
-static unsigned contents; /* put in this transaction; of the committing thread */
+static unsigned contents;         /* put in this transaction; of the committing thread */
+static _Thread_local bool marked; /* this transaction says that the ledger was signed */
 
 enum err __wrap_store_put(struct store_txn *txn, enum store_table table, const void *key,
                           size_t key_size, const void *value, size_t value_size, struct errbuf *eb)
 {
-    static const char bad[] = "refuse me";
+    static const char bad[] = "refuse me", mark[] = "ledger_signed";
+    marked |= table == STORE_TABLE_META && key_size == sizeof mark - 1 &&
+              memcmp(key, mark, key_size) == 0;
     if (table == STORE_TABLE_CONTENT) {
         contents++;
-        if (refuses("text") && memmem(value, value_size, bad, sizeof bad - 1) != NULL)
+        if ((refuses("text") || refuses("text, slowly")) &&
+            memmem(value, value_size, bad, sizeof bad - 1) != NULL)
             return err_set(eb, ERR_TOO_LARGE, "a value is too large for this store");
     }
     if (table == STORE_TABLE_LEARNED && refuses("learned"))
@@ -53,7 +60,22 @@ enum err __wrap_store_put(struct store_txn *txn, enum store_table table, const v
     return __real_store_put(txn, table, key, key_size, value, value_size, eb);
 }
 
-/* "disk N": the next N commits of jobs fail. */
+static _Thread_local bool sync_fails; /* which LMDB calls: the linker takes this before libc's */
+
+int fdatasync(int fd)
+{
+    if (sync_fails) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+#define SLOW_MS 2000u
+
+/* "disk N": the next N commits of jobs fail. "full": the first commit of jobs finds the disk full,
+ * and the next commit of all, which tries whether it still is, a sync that fails. "mark": so does
+ * the first commit of a checkpoint. */
 enum err __wrap_store_commit(struct store_txn *txn, struct errbuf *eb)
 {
     static unsigned failed;
@@ -66,7 +88,20 @@ enum err __wrap_store_commit(struct store_txn *txn, struct errbuf *eb)
         store_abort(txn);
         return err_set(eb, ERR_IO, "the disk of this store has failed");
     }
-    return __real_store_commit(txn, eb);
+    if (of_jobs && refuses("text, slowly")) {
+        const struct timespec slow = {.tv_sec = SLOW_MS / 1000};
+        nanosleep(&slow, NULL);
+    }
+    if (refuses("full") && of_jobs && failed++ == 0) {
+        store_abort(txn);
+        return err_set(eb, ERR_NO_SPACE, "the disk of this store is full");
+    }
+    sync_fails =
+        (refuses("full") && !of_jobs && failed == 1) || (refuses("mark") && marked && failed == 0);
+    failed += sync_fails;
+    enum err err = __real_store_commit(txn, eb);
+    sync_fails = marked = false;
+    return err;
 }
 
 static void cluster_open(struct loop_test *k, const char *refused)
@@ -307,6 +342,107 @@ static void a_disk_that_does_not_ends_the_program(void **state)
     loop_test_close(&k);
 }
 
+/* Until it is answered: sessions end meanwhile. */
+static enum err ask_again(struct loop_test *k, struct wire_request *request)
+{
+    const struct timespec pause = {.tv_nsec = 100000000};
+    struct wire_reply reply;
+    struct arena arena;
+    enum err err = ERR_OK;
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    for (unsigned times = 0; times < 100; times++) {
+        arena_reset(&arena);
+        err = loop_test_hello_try(k);
+        if (err == ERR_OK)
+            err = loop_test_try(k, request, &arena, &reply);
+        if (err == ERR_OK)
+            break;
+        nanosleep(&pause, NULL);
+    }
+    arena_fini(&arena);
+    return err;
+}
+
+/* After a failed sync a store begins nothing more until it is opened again, whoever met it. Here it
+ * was only tried whether there is room. */
+static void a_disk_that_fails_while_it_is_full_is_opened_again(void **state)
+{
+    struct loop_test k;
+    struct errbuf eb = {{0}};
+    struct wire_request submit = loop_test_submit((const uint8_t *)"Why?", 4);
+    struct wire_reply reply;
+    struct arena arena;
+    (void)state;
+    cluster_open(&k, "full");
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    assert_int_equal(loop_test_try(&k, &submit, &arena, &reply), ERR_NO_SPACE);
+    arena_fini(&arena);
+    assert_int_equal(ask_again(&k, &submit), ERR_OK);
+    assert_int_equal(job_state(&k, &submit.submit.job_id, &eb), WIRE_JOB_STATE_QUEUED);
+    loop_test_close(&k);
+}
+
+/* And here nothing but a checkpoint was signed; nobody has anything to store before he has said
+ * Hello, and that needs the store. */
+static void a_disk_that_fails_a_checkpoint_is_opened_again(void **state)
+{
+    struct loop_test k;
+    struct errbuf eb = {{0}};
+    struct wire_request range = {.kind = WIRE_REQUEST_LEDGER_RANGE};
+    struct wire_request get = {.kind = WIRE_REQUEST_GET_JOB};
+    struct wire_reply reply;
+    struct arena arena;
+    (void)state;
+    cluster_open(&k, "mark");
+    get.get_job.job_id = submit_with_deadline(&k, 0);
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    assert_int_equal(loop_test_try(&k, &range, &arena, &reply), ERR_IO);
+    arena_fini(&arena);
+    assert_int_equal(ask_again(&k, &get), ERR_OK);
+    assert_int_equal(job_state(&k, &get.get_job.job_id, &eb), WIRE_JOB_STATE_QUEUED);
+    loop_test_close(&k);
+}
+
+/* ---- waiting ---- */
+
+static uint64_t cpu_ms(const struct loop_test *k)
+{
+    clockid_t clock;
+    struct timespec used;
+    assert_int_equal(clock_getcpuclockid(k->pid, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &used), 0);
+    return (uint64_t)used.tv_sec * 1000 + (uint64_t)used.tv_nsec / 1000000;
+}
+
+static void *submit_slowly(void *arg)
+{
+    (void)submit_with_deadline(arg, 300);
+    return NULL;
+}
+
+/* A turn of one event waits for the disk, and time would have the next: it waits, too, and does not
+ * ask again and again. */
+static void while_turns_are_one_event_waiting_costs_nothing(void **state)
+{
+    struct loop_test k;
+    struct errbuf why = {{0}};
+    struct wire_request bad = loop_test_submit((const uint8_t *)"refuse me", 9);
+    struct timespec pause = {.tv_nsec = 100000000};
+    pthread_t thread;
+    (void)state;
+    cluster_open(&k, "text, slowly");
+    assert_err(submit_well(&k, &bad, &why), ERR_TOO_LARGE, &why);
+    loop_test_hello(&k);
+    uint64_t cpu_before = cpu_ms(&k), began_ms = clock_mono_ms();
+    assert_int_equal(pthread_create(&thread, NULL, submit_slowly, &k), 0);
+    nanosleep(&pause, NULL);
+    assert_int_equal(job_state(&k, &bad.submit.job_id, &why), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(clock_mono_ms() >= began_ms + SLOW_MS);
+    assert_in_range(cpu_ms(&k) - cpu_before, 0, SLOW_MS / 8);
+    loop_test_close(&k);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 4 && strcmp(argv[0], "loop") == 0)
@@ -318,6 +454,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_time_must_store_and_cannot_ends_the_program),
         cmocka_unit_test(a_disk_that_recovers_costs_nobody_anything),
         cmocka_unit_test(a_disk_that_does_not_ends_the_program),
+        cmocka_unit_test(a_disk_that_fails_while_it_is_full_is_opened_again),
+        cmocka_unit_test(a_disk_that_fails_a_checkpoint_is_opened_again),
+        cmocka_unit_test(while_turns_are_one_event_waiting_costs_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
