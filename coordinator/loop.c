@@ -75,9 +75,8 @@ enum err loop_run(struct loop *l, struct errbuf *eb)
             n = 0; /* it was another one */
         signals_take(l);
         /* Who was heard in time is heard first; but no requests keep time from passing. */
-        if (l->timers_first && failures_alone(&l->failures, clock_mono_ms()))
+        if (failures_time_first(&l->failures, clock_mono_ms()))
             gather_time(l);
-        l->timers_first = true;
         gather_requests(l);
         gather_time(l);
         err = finish_commit(l, eb);

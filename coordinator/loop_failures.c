@@ -68,6 +68,18 @@ bool failures_alone(const struct failures *f, uint64_t now_ms)
     return now_ms < f->alone_until_ms;
 }
 
+bool failures_time_first(struct failures *f, uint64_t now_ms)
+{
+    bool first = f->time_waits && failures_alone(f, now_ms);
+    f->time_waits = true;
+    return first;
+}
+
+void failures_time_passed(struct failures *f)
+{
+    f->time_waits = false;
+}
+
 static bool key_is(const struct failures_key *k, const uint8_t public_key[32])
 {
     return k->times > 0 && memcmp(k->public_key, public_key, sizeof k->public_key) == 0;

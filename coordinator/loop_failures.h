@@ -46,6 +46,7 @@ struct failures_key {
 
 struct failures {
     uint64_t alone_until_ms;
+    bool time_waits; /* since the last turn that could have been its */
     unsigned disk, internal;
     struct failures_key keys[FAILURES_KEYS_MAX];
 };
@@ -78,5 +79,9 @@ uint64_t failures_key_wait_ms(const struct failures *f, const uint8_t public_key
                               uint64_t now_ms);
 /* One event a turn. */
 bool failures_alone(const struct failures *f, uint64_t now_ms);
+/* Then time and requests take turns, so that neither keeps the other out: whether it is time's. To
+ * be asked before each look for requests; and to be told of each event that was time's. */
+bool failures_time_first(struct failures *f, uint64_t now_ms);
+void failures_time_passed(struct failures *f);
 
 #endif

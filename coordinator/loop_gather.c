@@ -30,7 +30,7 @@ void gather_time(struct loop *l)
     if (gather_is_taken(l) || clock_mono_ms() < core_next_ms(l->core))
         return;
     gather_plain(l, CORE_EVENT_TICK);
-    l->timers_first = false;
+    failures_time_passed(&l->failures);
 }
 
 /* ---- requests ---- */

@@ -55,7 +55,6 @@ struct loop {
     uint64_t commit_ms; /* when what is with the commit thread went there */
     bool more;          /* the last turn was full before the inbox was empty */
     bool untaken;       /* what is in the inbox waits until peers take their replies */
-    bool timers_first;  /* while a turn is one event: they and requests in turn */
 
     /* What failed. */
     struct failures failures;

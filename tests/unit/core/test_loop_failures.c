@@ -112,6 +112,35 @@ static void turns_in_a_row(void **state)
     }
 }
 
+/* Each turn is one event. What there always is more of does not keep the other out. */
+static void time_and_requests_take_turns(void **state)
+{
+    static const struct {
+        bool is_due, is_asked;
+        const char *turns; /* from the first one on: time's, a request's, none */
+    } table[] = {
+        {true, true, "rtrtrtrt"},
+        {true, false, "tttttttt"},
+        {false, true, "rrrrrrrr"},
+        {false, false, "--------"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct failures f = {.alone_until_ms = 1000};
+        char turns[9] = "";
+        for (unsigned n = 0; n < 8; n++) {
+            bool first = failures_time_first(&f, n) && table[i].is_due;
+            bool asked = table[i].is_asked && !first;
+            bool passed = table[i].is_due && !asked;
+            if (passed)
+                failures_time_passed(&f);
+            turns[n] = passed ? 't' : asked ? 'r' : '-';
+        }
+        assert_string_equal(turns, table[i].turns);
+        assert_false(failures_time_first(&f, 1000)); /* a turn is more than one event again */
+    }
+}
+
 /* Who is refused for good again and again is not heard for a while. */
 static void keys_that_are_blamed(void **state)
 {
@@ -167,6 +196,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_turn),
         cmocka_unit_test(turns_in_a_row),
+        cmocka_unit_test(time_and_requests_take_turns),
         cmocka_unit_test(keys_that_are_blamed),
         cmocka_unit_test(keys_are_many),
     };
