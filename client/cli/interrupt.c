@@ -3,6 +3,7 @@
 #include "client/cli/interrupt.h"
 
 #include "common/check.h"
+#include "common/clock.h"
 
 #include <signal.h>
 #include <string.h>
@@ -19,15 +20,34 @@ static void interrupt_signals(sigset_t *ret_set)
     sigaddset(ret_set, SIGUSR1); /* ends the thread */
 }
 
+#define HEARD_MS_MIN 1000u
+
+/* The job was cancelled. Who watches it hears that, unless the coordinator has gone away since. */
+static bool interrupt_is_heard(struct interrupt *i)
+{
+    uint64_t wait_ms = i->cli->settings.wait_ms;
+    uint64_t until_ms = clock_mono_ms() + (wait_ms > HEARD_MS_MIN ? wait_ms : HEARD_MS_MIN);
+    struct timespec until = {.tv_sec = (time_t)(until_ms / 1000),
+                             .tv_nsec = (long)(until_ms % 1000) * 1000000};
+    int result = 0;
+    pthread_mutex_lock(&i->mutex);
+    while (!i->stopped && result == 0)
+        result = pthread_cond_timedwait(&i->stop, &i->mutex, &until);
+    bool stopped = i->stopped;
+    pthread_mutex_unlock(&i->mutex);
+    return stopped;
+}
+
 static void *interrupt_cancel(void *arg)
 {
     struct interrupt *i = arg;
     struct cloister_problem problem;
-    if (cloister_cancel(i->cluster, i->id, "interrupted at the terminal", NULL, &problem) !=
-        CLOISTER_OK) {
+    bool cancelled = cloister_cancel(i->cluster, i->id, "interrupted at the terminal", NULL,
+                                     &problem) == CLOISTER_OK;
+    if (!cancelled)
         cli_fail_problem(&problem);
+    if (!cancelled || !interrupt_is_heard(i))
         cloister_interrupt(i->cluster);
-    }
     return NULL;
 }
 
@@ -45,7 +65,7 @@ static void interrupt_act(struct interrupt *i)
         _exit(EXIT_SECOND_INTERRUPT);
     if (!cancels)
         cloister_interrupt(i->cluster);
-    else if (i->terminal)
+    else if (i->cli->stderr_is_terminal)
         fprintf(stderr, "\ncloister: cancelling the job; Ctrl-C again leaves at once\n");
 }
 
@@ -67,10 +87,15 @@ static void *interrupt_thread(void *arg)
 void interrupt_start(struct interrupt *i, const struct cli *cli, bool cancels)
 {
     sigset_t set;
+    pthread_condattr_t monotonic;
     memset(i, 0, sizeof *i);
     i->cancels = cancels;
-    i->terminal = cli->stderr_is_terminal;
+    i->cli = cli;
     pthread_mutex_init(&i->mutex, NULL);
+    CHECK(pthread_condattr_init(&monotonic) == 0 &&
+          pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0 &&
+          pthread_cond_init(&i->stop, &monotonic) == 0);
+    pthread_condattr_destroy(&monotonic);
     interrupt_signals(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     CHECK(pthread_create(&i->thread, NULL, interrupt_thread, i) == 0);
@@ -102,7 +127,12 @@ void interrupt_stop(struct interrupt *i)
 {
     pthread_kill(i->thread, SIGUSR1);
     pthread_join(i->thread, NULL);
+    pthread_mutex_lock(&i->mutex);
+    i->stopped = true;
+    pthread_cond_signal(&i->stop);
+    pthread_mutex_unlock(&i->mutex);
     if (i->cancelling)
         pthread_join(i->canceller, NULL);
+    pthread_cond_destroy(&i->stop);
     pthread_mutex_destroy(&i->mutex);
 }

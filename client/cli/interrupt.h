@@ -10,16 +10,19 @@
 #include <stdbool.h>
 
 /* Ctrl-C, SIGTERM and SIGHUP: before there is a connection they end the program; then, where
- * `cancels` and a job is named, they cancel the job, else they interrupt the connection. The second
- * one ends the program at once with 130. Starts a thread; the signals are blocked in all threads
- * made later, so call it before connecting. */
+ * `cancels` and a job is named, they cancel the job, else they interrupt the connection; so they do
+ * also where nothing is heard of the cancelled job for --wait. The second one ends the program at
+ * once with 130. Starts a thread; the signals are blocked in all threads made later, so call it
+ * before connecting. */
 struct interrupt {
     pthread_t thread, canceller;
     pthread_mutex_t mutex;
-    bool cancels, terminal;
+    pthread_cond_t stop;
+    const struct cli *cli;
+    bool cancels;
     struct cloister *cluster;
     char id[CLOISTER_ID_BYTES]; /* "": none yet */
-    bool hit, cancelling;
+    bool hit, cancelling, stopped;
 };
 
 void interrupt_start(struct interrupt *i, const struct cli *cli, bool cancels);

@@ -156,30 +156,31 @@ static void fake_watch(struct fake_coordinator *f, const struct wire_watch *watc
         f->counts.strays++;
         first = first >= 3 ? first - 3 : first + 1;
     }
+    bool cancelled = job->cancelled && !f->faults.late_cancel;
     uint32_t last = job->n_tokens;
     if (f->faults.stop_at && f->faults.stop_at < last)
         last = f->faults.stop_at;
-    uint32_t n = first < last && !job->cancelled ? last - first : 0;
+    uint32_t n = first < last && !cancelled ? last - first : 0;
     if (f->faults.tokens_a_watch && n > f->faults.tokens_a_watch)
         n = f->faults.tokens_a_watch;
     fake_answer(job->prompt, first, n, text);
     for (uint32_t i = 0; i < n; i++)
         ids[i] = (int32_t)(first + i);
-    bool end = job->cancelled || first + n >= job->n_tokens;
+    bool end = cancelled || first + n >= job->n_tokens;
     enum wire_job_state ended = f->faults.end_state ? f->faults.end_state : WIRE_JOB_STATE_DONE;
     *r = (struct wire_watch_reply){
         .job_id = job->id,
-        .state = !end             ? WIRE_JOB_STATE_RUNNING
-                 : job->cancelled ? WIRE_JOB_STATE_CANCELLED
-                                  : ended,
+        .state = !end        ? WIRE_JOB_STATE_RUNNING
+                 : cancelled ? WIRE_JOB_STATE_CANCELLED
+                             : ended,
         .first = first,
         .ids = ids,
         .n_ids = n,
         .text = {.data = text->data, .size = text->size},
         .end = end,
-        .finish = !end             ? WIRE_FINISH_UNSPECIFIED
-                  : job->cancelled ? WIRE_FINISH_CANCELLED
-                                   : WIRE_FINISH_STOP,
+        .finish = !end        ? WIRE_FINISH_UNSPECIFIED
+                  : cancelled ? WIRE_FINISH_CANCELLED
+                              : WIRE_FINISH_STOP,
         .usage = {.prompt_tokens = 7, .completion_tokens = first + n},
     };
     r->error.text = "";

@@ -42,6 +42,7 @@ struct fake_faults {
     bool never_hello;              /* refuses every Hello */
     bool first_page_for_ever;      /* of workers and usage, and there may be more */
     uint32_t tokens_a_watch;       /* at most; 0: all there are */
+    bool late_cancel;              /* Cancel is answered, and the job goes on */
     uint32_t stop_at;              /* answers no token past this one: the job does not end */
     enum wire_job_state end_state; /* how jobs end; 0: DONE */
 };

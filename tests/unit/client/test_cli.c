@@ -339,6 +339,31 @@ static void test_interrupt_cancels(void **state)
     check_exit(&run, 130);
     run_fini(&run);
 
+    /* A coordinator that cancels the job and is gone before it says so keeps nobody for long. */
+    fake_listen(&r.fake);
+    fake_set_faults(&r.fake, &(struct fake_faults){.stop_at = 5, .late_cancel = true});
+    size_t jobs = fake_counts(&r.fake).jobs;
+    char path[128];
+    snprintf(path, sizeof path, "%s/cloister/client.cfg", r.home);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("wait = \"1s\"; stream_wait = \"1h\";", f);
+    fclose(f);
+    run_start(&run, r.home, r.fake.url, NULL, NULL, WORDS("submit", "gone"));
+    for (int i = 0; i < 200 && fake_counts(&r.fake).jobs == jobs; i++)
+        fake_sleep_ms(20);
+    fake_sleep_ms(100);
+    kill(run.pid, SIGINT);
+    for (int i = 0; i < 200 && !fake_is_cancelled(&r.fake, jobs); i++)
+        fake_sleep_ms(20);
+    fake_stop_listening(&r.fake);
+    run_wait(&run);
+    check_exit(&run, 8);
+    assert_non_null(strstr(buf_str(&run.err), "look again with: cloister watch "));
+    run_fini(&run);
+    unlink(path);
+    fake_set_faults(&r.fake, &(struct fake_faults){.stop_at = 5});
+
     /* Ctrl-C in watch ends the watching, not the job. */
     fake_listen(&r.fake);
     char id[ID_TEXT_BYTES];
