@@ -1,6 +1,6 @@
 /*
- * sim_coordinator.c - the coordinator of the simulation: what loop.c does with threads and a disk,
- * done here with events, and a crash before or after any commit.
+ * sim_coordinator.c - the coordinator of the simulation: what the loop does with threads and a
+ * disk, done here with events, and a crash before or after any commit.
  */
 #include "tests/sim/sim.h"
 
