@@ -27,8 +27,9 @@ VEC_INLINE uint32_t body_straight_most(const enum panel_kind kind)
  * cache. */
 #define BODY_SLAB_COLS 128u
 
-/* Panels whose leaves are in use at once. */
-#define BODY_LEAVES 4u
+/* Panels whose leaves are in use at once: as many as leave room for x in a first-level cache of 32 KB
+ * (of wide types 8 KB each; with a fourth, products of 8-bit weights took a tenth longer). */
+#define BODY_LEAVES 3u
 
 /* Instances are for a power of two of columns: how many of `cols` the next one takes, and which it
  * is. */
