@@ -34,9 +34,9 @@ enum record_count_source {
     RECORD_COUNT_SOURCE_ENGINE = 1,
 };
 
-/* What is kept on disk: values of the store and records of the ledger. Only proto/record.c sees the
- * generated code. A stored value is wrapped by the store with a schema version and checksum. One
- * job's state; what it computes (Job of cloister.proto) is stored beside it and never changes. */
+/* What is kept on disk: values of the store and records of the ledger. A stored value is wrapped by
+ * the store with a schema version and checksum. One job's state; what it computes (Job of
+ * cloister.proto) is stored beside it and never changes. */
 struct record_job {
     struct id job_id;
     uint8_t content_digest[32]; /* SHA-256 of the packed Job: the same id with other content */
