@@ -228,6 +228,10 @@ static enum outcome connection_attempt(struct cloister *c, struct wire_request *
         goto out;
     }
     err = connection_exchange(c, &packed, timeout_ms, &reply, &eb);
+    /* A session ends with its connection. Where there is none a Hello finds that out sooner than a
+     * long poll does, which would wait for one as long as for its answer. */
+    if (err == ERR_UNAVAILABLE)
+        connection_forget_session(c, request->session);
     if (err != ERR_OK) {
         problem_from(problem, err, &eb);
         outcome = connection_judge(err);

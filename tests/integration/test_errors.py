@@ -1,6 +1,7 @@
 """Bad input of every kind: one clear line with place and reason, a documented exit status, and the
 programs that were not at fault go on."""
 
+import json
 import os
 import signal
 import stat
@@ -144,6 +145,28 @@ def a_worker_that_hangs(c):
     c.kill("two")
 
 
+def a_coordinator_that_dies_while_a_job_is_watched():
+    """It is said soon, not when a long poll would have ended."""
+    with Cluster(config='expected_models = ("m");') as c:
+        c.coordinator()
+        said = os.path.join(c.dir, "said")
+        with open(said, "wb") as err:
+            watcher = subprocess.Popen(c.command("submit", "-m", "m", "hi"), env=c.env, stderr=err,
+                                       stdout=subprocess.DEVNULL)
+        # No worker is there, so the job waits, and its watch is parked.
+        c.wait("the watch", lambda: json.loads(c.run("status", "--json").stdout)["parked"] > 0)
+        c.kill("coordinator")
+        for _ in range(200):
+            with open(said, "rb") as f:
+                if b"still trying" in f.read():
+                    break
+            time.sleep(0.1)
+        else:
+            check("the watcher says that nobody answers", False)
+        watcher.kill()
+        watcher.wait()
+
+
 with Cluster() as c:
     configurations(c)
     model_files(c)
@@ -156,4 +179,5 @@ with Cluster() as c:
     an_export_into_a_pipe(c)
     a_worker_that_hangs(c)
 a_model_too_big_for_any_worker()
+a_coordinator_that_dies_while_a_job_is_watched()
 print("ok")
