@@ -60,7 +60,7 @@ struct history {
     float *q;        /* [sequence][position][n_heads * dim_k] */
     float *k;
     float *v;
-    float *table;
+    struct rope_table *table;
 };
 
 static void history_make(const struct head_case *c, uint32_t length, struct history *h)
@@ -79,6 +79,7 @@ static void history_make(const struct head_case *c, uint32_t length, struct hist
     const struct rope_params params = {.base = 10000.0, .dim = c->rope_dim, .linear_scale = 1.0};
     struct errbuf eb = {0};
     assert_int_equal(rope_table_new(&params, length, &h->table, &eb), ERR_OK);
+    rope_table_reach(h->table, length);
 }
 
 static void history_free(struct history *h)
@@ -86,7 +87,7 @@ static void history_free(struct history *h)
     free(h->q);
     free(h->k);
     free(h->v);
-    free(h->table);
+    rope_table_free(h->table);
 }
 
 static void gather(const float *all, const uint32_t *sequence, const uint32_t *position, uint32_t n,
@@ -173,7 +174,7 @@ static void session_step(struct session *s, const struct history *h, const uint3
                                      .n_heads = c->n_heads,
                                      .rope_dim = c->rope_dim,
                                      .style = c->style,
-                                     .table = h->table};
+                                     .table = rope_table_cells(h->table)};
     b->ops->rope_kv(b, &rope);
     if (ret_act != NULL) {
         *ret_act = b->ops->act_new(b, n, c->n_heads * c->dim_v, true);

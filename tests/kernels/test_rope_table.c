@@ -10,6 +10,16 @@
 
 #include <cmocka.h>
 
+/* A table with all its positions computed. */
+static struct rope_table *whole_table(const struct rope_params *params, uint32_t positions)
+{
+    struct rope_table *table;
+    struct errbuf eb = {0};
+    assert_int_equal(rope_table_new(params, positions, &table, &eb), ERR_OK);
+    rope_table_reach(table, positions);
+    return table;
+}
+
 static void test_table_is_within_an_ulp_of_exact(void **state)
 {
     (void)state;
@@ -29,9 +39,8 @@ static void test_table_is_within_an_ulp_of_exact(void **state)
     };
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         const struct rope_params *params = &cases[c].params;
-        struct errbuf eb = {0};
-        float *table;
-        assert_int_equal(rope_table_new(params, cases[c].positions, &table, &eb), ERR_OK);
+        struct rope_table *whole = whole_table(params, cases[c].positions);
+        const float *table = rope_table_cells(whole);
         uint32_t pairs = params->dim / 2;
         for (uint32_t p = 0; p < cases[c].positions; p += p < 512 ? 1 : 37) {
             for (uint32_t i = 0; i < pairs; i++) {
@@ -51,7 +60,7 @@ static void test_table_is_within_an_ulp_of_exact(void **state)
             }
         }
         assert_true(table[0] == 1.0f && table[1] == 0.0f);
-        free(table);
+        rope_table_free(whole);
     }
 }
 
@@ -75,9 +84,8 @@ static void test_yarn_slows_the_slow_pairs(void **state)
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         const struct rope_params *q = &cases[c].params;
         const uint32_t pairs = q->dim / 2, positions = 3000;
-        struct errbuf eb = {0};
-        float *table;
-        assert_int_equal(rope_table_new(q, positions, &table, &eb), ERR_OK);
+        struct rope_table *whole = whole_table(q, positions);
+        const float *table = rope_table_cells(whole);
         long double low = floorl(q->dim * logl(q->yarn_context / (32 * two_pi)) /
                                  (2 * logl((long double)q->base)));
         long double high =
@@ -101,7 +109,7 @@ static void test_yarn_slows_the_slow_pairs(void **state)
                 assert_true(fabsl(cell[1] - magnitude * sinl(p * f)) < 0x1.1p-24L + 1e-13L * p);
             }
         }
-        free(table);
+        rope_table_free(whole);
     }
 }
 
@@ -110,17 +118,55 @@ static void test_bits_of_the_table_are_fixed(void **state)
 {
     (void)state;
     const struct rope_params params = {.base = 100000.0, .dim = 64, .linear_scale = 1.0};
-    struct errbuf eb = {0};
-    float *table;
-    assert_int_equal(rope_table_new(&params, 1000, &table, &eb), ERR_OK);
+    struct rope_table *whole = whole_table(&params, 1000);
+    const float *table = rope_table_cells(whole);
     uint64_t hash = 1469598103934665603ull; /* FNV-1a over the bits */
     for (size_t i = 0; i < (size_t)1000 * 64; i++) {
         uint32_t bits;
         memcpy(&bits, table + i, sizeof bits);
         hash = (hash ^ bits) * 1099511628211ull;
     }
-    free(table);
+    rope_table_free(whole);
     assert_int_equal(hash, 0x9022a80facb4f445ull);
+}
+
+/* An engine computes positions as jobs come to them: in whatever steps, the cells are the same, and
+ * stay where they are. */
+static void test_bits_do_not_depend_on_how_a_table_grew(void **state)
+{
+    (void)state;
+    const struct rope_params params = {
+        .base = 1e6, .dim = 48, .linear_scale = 4.0, .yarn_context = 512, .magnitude = 0.9};
+    const struct {
+        uint32_t positions;
+        uint32_t reach[8];
+    } cases[] = {
+        {1000, {1000}},
+        {1000, {1, 2, 64, 65, 66, 500, 999, 1000}},
+        {1000, {700, 3, 0, 64, 701, 1000, 1000, 12}},
+        {1000, {0, 0, 64, 128, 192, 193, 0, 1000}},
+        {1, {1}},
+        {63, {1, 63}},
+        {64, {0, 64}},
+        {65, {64, 65, 1}},
+    };
+    struct rope_table *whole = whole_table(&params, 1000);
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        struct rope_table *table;
+        struct errbuf eb = {0};
+        assert_int_equal(rope_table_new(&params, cases[c].positions, &table, &eb), ERR_OK);
+        const float *cells = rope_table_cells(table);
+        for (size_t i = 0; i < 8; i++) {
+            rope_table_reach(table, cases[c].reach[i]);
+            assert_ptr_equal(rope_table_cells(table), cells);
+            assert_memory_equal(cells, rope_table_cells(whole),
+                                (size_t)cases[c].reach[i] * params.dim * sizeof *cells);
+        }
+        assert_memory_equal(cells, rope_table_cells(whole),
+                            (size_t)cases[c].positions * params.dim * sizeof *cells);
+        rope_table_free(table);
+    }
+    rope_table_free(whole);
 }
 
 static void test_impossible_parameters_are_refused(void **state)
@@ -161,7 +207,7 @@ static void test_impossible_parameters_are_refused(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct errbuf eb = {0};
-        float *table = NULL;
+        struct rope_table *table = NULL;
         assert_int_equal(rope_table_new(&cases[i].params, cases[i].positions, &table, &eb),
                          cases[i].err);
         assert_non_null(strstr(eb.text, cases[i].text));
@@ -175,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_table_is_within_an_ulp_of_exact),
         cmocka_unit_test(test_yarn_slows_the_slow_pairs),
         cmocka_unit_test(test_bits_of_the_table_are_fixed),
+        cmocka_unit_test(test_bits_do_not_depend_on_how_a_table_grew),
         cmocka_unit_test(test_impossible_parameters_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -66,7 +66,7 @@ static void forward_qkv(struct runtime *r, uint32_t layer, const struct rows *ro
         .n_heads = l->n_heads,
         .rope_dim = h->rope_dim,
         .style = h->rope_style,
-        .table = r->rope[l->rope],
+        .table = rope_table_cells(r->rope[l->rope]),
     };
 
     b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd,
@@ -152,12 +152,25 @@ static void forward_head(struct runtime *r, const struct rows *rows)
         b->ops->softcap(b, r->logits, (size_t)rows->count * h->vocab_size, h->logit_softcap);
 }
 
+/* The rope tables as far as the step's positions. */
+static void forward_reach(struct runtime *r, const struct batch_plan *plan)
+{
+    uint32_t end = 0;
+
+    for (uint32_t i = 0; i < plan->n_rows; i++)
+        end = plan->position[i] >= end ? plan->position[i] + 1 : end;
+    for (uint32_t i = 0; i < MODEL_ROPES; i++)
+        if (r->rope[i] != NULL)
+            rope_table_reach(r->rope[i], end);
+}
+
 void forward_step(struct runtime *r, const struct batch_plan *plan)
 {
     struct backend *b = r->backend;
     struct rows rows = rows_from(plan, 0);
 
     CHECK(plan->n_rows <= r->step_rows && plan->n_logits <= r->logits_rows);
+    forward_reach(r, plan);
     b->ops->embed(b, r->whole.matrix[MODEL_PART_TOKEN_EMBD], plan->ids, plan->n_rows,
                   r->hparams.embed_scale, r->x);
     for (uint32_t layer = 0; layer < r->hparams.n_layers; layer++) {

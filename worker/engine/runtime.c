@@ -4,7 +4,6 @@
 #include "common/limits.h"
 #include "worker/engine/runtime_shape.h"
 #include "worker/kernels/quant_check.h"
-#include "worker/kernels/rope_table.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -396,7 +395,7 @@ void runtime_close(struct runtime *r)
         free_on_backend(r);
     free(r->layers);
     for (uint32_t i = 0; i < MODEL_ROPES; i++)
-        free(r->rope[i]);
+        rope_table_free(r->rope[i]);
     chat_template_close(r->chat);
     tokenizer_close(r->tokenizer);
     free(r);

@@ -16,6 +16,7 @@
 #include "worker/engine/engine.h"
 #include "worker/engine/runtime_shape.h"
 #include "worker/kernels/backend.h"
+#include "worker/kernels/rope_table.h"
 #include "worker/model/chat.h"
 #include "worker/model/hparams.h"
 #include "worker/model/tokenizer.h"
@@ -42,7 +43,7 @@ struct runtime {
     struct runtime_parts *layers; /* [hparams.n_layers] */
     const struct weight *head;    /* whole's OUTPUT, or its TOKEN_EMBD */
     struct kv *kv[RUNTIME_KV_MAX];
-    float *rope[MODEL_ROPES]; /* host: [context_tokens][rope_dim / 2][2]; NULL: no layer has it */
+    struct rope_table *rope[MODEL_ROPES]; /* of context_tokens; NULL: no layer has it */
 
     float *x, *q, *k, *v, *gate, *up; /* [step_rows][...] of the largest layer */
     float *branch; /* [step_rows][n_embd]: what is normed before it is added to x; NULL: nothing */

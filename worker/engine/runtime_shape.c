@@ -187,7 +187,7 @@ uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struc
 
     for (uint32_t i = 0; i < MODEL_ROPES; i++)
         if (runtime_rope_used(h, i))
-            rope += (uint64_t)shape->context_tokens * h->rope_dim * sizeof(float);
+            rope += rope_table_bytes(h->rope_dim, shape->context_tokens);
     return rope + samplers + gguf_data_offset(g) / 4 * 11;
 }
 

@@ -32,14 +32,23 @@ struct rope_params {
         yarn_context; /* positions before stretching: linear_scale is yarn's factor; 0: no yarn */
 };
 
-/* Fills ret_table[n_positions][dim / 2][2] = cos, sin for positions 0 .. n_positions - 1.
- * ERR_INVALID for a parameter out of its range, with its name; ret_table untouched then.
- * Thread: any. */
-enum err rope_table_fill(const struct rope_params *params, uint32_t n_positions, float *ret_table,
-                         struct errbuf *eb);
+struct rope_table;
 
-/* As above, into a table from malloc. Ownership: the caller frees *ret_table. */
-enum err rope_table_new(const struct rope_params *params, uint32_t n_positions, float **ret_table,
-                        struct errbuf *eb);
+/* A table for positions 0 .. n_positions - 1, with room for all and none computed yet. ERR_INVALID
+ * for a parameter out of its range, with its name. Ownership: the caller frees it. Thread: any. */
+enum err rope_table_new(const struct rope_params *params, uint32_t n_positions,
+                        struct rope_table **ret_table, struct errbuf *eb);
+void rope_table_free(struct rope_table *table); /* takes NULL */
+
+/* Computes what is missing of the first n_positions; most jobs stay far below their context, so a
+ * table is filled as far as positions are used. A cell is a function of its position and pair: the
+ * bits do not depend on how the table grew. Thread: one owner, while nobody reads the table. */
+void rope_table_reach(struct rope_table *table, uint32_t n_positions);
+
+/* [n_positions][dim / 2][2] = cos, sin; the same memory throughout. */
+const float *rope_table_cells(const struct rope_table *table);
+
+/* What such a table holds, of which what is not reached stays untouched. */
+uint64_t rope_table_bytes(uint32_t dim, uint32_t n_positions);
 
 #endif
