@@ -6,7 +6,7 @@
 #include "tests/kernels/fixture.h"
 
 #include "worker/kernels/half.h"
-#include "worker/kernels/quant_raw.h"
+#include "worker/kernels/quant_raw_read.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -49,7 +49,7 @@ struct block_q8_0 {
 
 /*
  * K types. A super-block is 256 elements: 16 sub-blocks of 16 (Q2_K, Q3_K, Q6_K), each with a scale
- * of its own, or 8 of 32. Quants of more than one sub-block share a byte, see quant_raw.c.
+ * of its own, or 8 of 32. Quants of more than one sub-block share a byte, see quant_raw_read.h.
  */
 
 /* w = d * scale * q - dmin * min, q 0 .. 3; scale in the low, min in the high half of scales[i]. */

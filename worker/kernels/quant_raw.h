@@ -5,7 +5,8 @@
  *   w = (d * scale) * value + m * min          scale, min: of its half of the 32 elements
  *
  * with value = quant_raw_value(type, q). Types without sub-blocks have scales and minimums of 1;
- * types without a minimum have m = 0. Internal to kernels/. Thread: any (pure).
+ * types without a minimum have m = 0. quant_raw_read.h reads them. Internal to kernels/. Thread:
+ * any (pure).
  */
 #ifndef CLOISTER_WORKER_KERNELS_QUANT_RAW_H
 #define CLOISTER_WORKER_KERNELS_QUANT_RAW_H
@@ -23,10 +24,6 @@ struct quant_raw {
     uint8_t min[2];
     uint8_t q[QUANT_BLOCK_ITEMS]; /* as stored: unsigned, Q8_0 as two's complement */
 };
-
-/* Elements 32 * block .. 32 * block + 31 of a row that begins at `row`. */
-void quant_raw_read(enum quant_type type, const uint8_t *row, uint32_t block,
-                    struct quant_raw *ret_raw);
 
 static inline bool quant_raw_has_min(enum quant_type type)
 {

@@ -1,4 +1,13 @@
-/* The bit layouts of GGUF's quantized types. */
+/*
+ * quant_raw_read.h - the bit layouts of GGUF's quantized types.
+ *
+ * Inlined into the loops that read them: with the type and the place in a super-block as constants
+ * nothing is left of the choice, and each instruction set compiles its own (cpu/body_pack.h).
+ * Internal to kernels/. Thread: any (pure).
+ */
+#ifndef CLOISTER_WORKER_KERNELS_QUANT_RAW_READ_H
+#define CLOISTER_WORKER_KERNELS_QUANT_RAW_READ_H
+
 #include "worker/kernels/quant_raw.h"
 
 #include "common/check.h"
@@ -6,58 +15,69 @@
 #include <stddef.h>
 #include <string.h>
 
-/* The block of a 32-element type. */
-#define RAW_BLOCK(kind, name)                                                                      \
-    struct block_##kind name;                                                                      \
-    memcpy(&name, row + (size_t)block * sizeof name, sizeof name)
+#define RAW_INLINE static inline __attribute__((always_inline))
 
-/* The super-block that holds sub-block `sub` of 32. A pointer, not a copy: it is 8 times as long as
- * what is read of it. Words in it are read with memcpy, since rows are not aligned. */
+/* The block of a 32-element type, and the super-block that holds sub-block `sub` of 32. Pointers,
+ * not copies, which a compiler would keep. Words are read with memcpy, since rows are not aligned.
+ */
+#define RAW_BLOCK(kind, name)                                                                      \
+    const uint8_t *const name = row + (size_t)block * sizeof(struct block_##kind)
+
 #define RAW_SUPER(kind, name)                                                                      \
     const uint8_t *const name = row + (size_t)(block / 8) * sizeof(struct block_##kind);           \
     const uint32_t sub = block % 8
 
 #define RAW_AT(kind, member) offsetof(struct block_##kind, member)
 
-static uint16_t raw_word(const uint8_t *p)
+RAW_INLINE uint16_t raw_word(const uint8_t *p)
 {
     uint16_t word;
     memcpy(&word, p, sizeof word);
     return word;
 }
 
-static void raw_scales(struct quant_raw *raw, int scale, int min)
+RAW_INLINE void raw_scales(struct quant_raw *raw, int scale, int min)
 {
     raw->scale[0] = raw->scale[1] = (int8_t)scale;
     raw->min[0] = raw->min[1] = (uint8_t)min;
 }
 
-static void raw_nibbles(const uint8_t qs[16], uint8_t ret_q[32])
+/* Low halves of the bytes are the first 16 quants. In words: GCC 12 makes no vectors of loops over
+ * 16 bytes (over 32 it does). */
+RAW_INLINE void raw_nibbles(const uint8_t qs[16], uint8_t ret_q[32])
 {
-    for (int j = 0; j < 16; j++) {
-        ret_q[j] = qs[j] & 15;
-        ret_q[j + 16] = qs[j] >> 4;
+    const uint64_t low = 0x0f0f0f0f0f0f0f0full;
+    uint64_t both[2], q[4];
+    memcpy(both, qs, sizeof both);
+    for (int i = 0; i < 2; i++) {
+        q[i] = both[i] & low;
+        q[i + 2] = both[i] >> 4 & low;
     }
+    memcpy(ret_q, q, sizeof q);
 }
 
-/* Bit 4 of the 32 quants. */
-static void raw_fifth_bits(const uint8_t qh[4], uint8_t q[32])
+/* Bit 4 of the 32 quants, of 4 at a time: times 1 + 2^7 + 2^14 + 2^21, each of 4 bits is the lowest
+ * of a byte. */
+RAW_INLINE void raw_fifth_bits(const uint8_t qh[4], uint8_t q[32])
 {
-    uint32_t bits = qh[0] | (uint32_t)qh[1] << 8 | (uint32_t)qh[2] << 16 | (uint32_t)qh[3] << 24;
-    for (int j = 0; j < 32; j++)
-        q[j] = (uint8_t)(q[j] | (bits >> j & 1u) << 4);
+    uint32_t bits, quads[8];
+    memcpy(&bits, qh, sizeof bits);
+    memcpy(quads, q, sizeof quads);
+    for (uint32_t i = 0; i < 8; i++)
+        quads[i] |= ((bits >> (4 * i) & 15u) * 0x00204081u & 0x01010101u) << 4;
+    memcpy(q, quads, sizeof quads);
 }
 
 /* Bits `shift` and up of 32 bytes, `mask` of them, moved to bit `to` of the quants. */
-static void raw_field(const uint8_t *bytes, uint32_t shift, uint8_t mask, uint32_t to,
-                      uint8_t q[32])
+RAW_INLINE void raw_field(const uint8_t *bytes, uint32_t shift, uint8_t mask, uint32_t to,
+                          uint8_t q[32])
 {
     for (int j = 0; j < 32; j++)
         q[j] = (uint8_t)(q[j] | ((bytes[j] >> shift) & mask) << to);
 }
 
 /* 6-bit scale and minimum of sub-block `sub` in the 12 bytes of Q4_K and Q5_K. */
-static void raw_scales_k4(const uint8_t *scales, uint32_t sub, struct quant_raw *raw)
+RAW_INLINE void raw_scales_k4(const uint8_t *scales, uint32_t sub, struct quant_raw *raw)
 {
     if (sub < 4)
         raw_scales(raw, scales[sub] & 63, scales[sub + 4] & 63);
@@ -68,15 +88,15 @@ static void raw_scales_k4(const uint8_t *scales, uint32_t sub, struct quant_raw 
 
 /* 6-bit scale of the 16 elements `i`, in the 12 bytes of Q3_K: low halves in bytes 0 .. 7, scale i
  * and i + 8 in one byte; high bits in bytes 8 .. 11, those of i, i + 4, i + 8 and i + 12 in one. */
-static int8_t raw_scale_k3(const uint8_t *scales, uint32_t i)
+RAW_INLINE int8_t raw_scale_k3(const uint8_t *scales, uint32_t i)
 {
     int low = scales[i % 8] >> (i / 8 * 4) & 15;
     int high = scales[8 + i % 4] >> (i / 4 * 2) & 3;
     return (int8_t)((low | high << 4) - 32);
 }
 
-static void raw_read_k(enum quant_type type, const uint8_t *row, uint32_t block,
-                       struct quant_raw *raw)
+RAW_INLINE void raw_read_k(enum quant_type type, const uint8_t *row, uint32_t block,
+                           struct quant_raw *raw)
 {
     memset(raw->q, 0, sizeof raw->q);
     switch (type) {
@@ -143,57 +163,59 @@ static void raw_read_k(enum quant_type type, const uint8_t *row, uint32_t block,
     }
 }
 
-void quant_raw_read(enum quant_type type, const uint8_t *row, uint32_t block,
-                    struct quant_raw *ret_raw)
+/* Elements 32 * block .. 32 * block + 31 of a row that begins at `row`. */
+RAW_INLINE void quant_raw_read(enum quant_type type, const uint8_t *row, uint32_t block,
+                               struct quant_raw *ret_raw)
 {
     ret_raw->m = 0;
     raw_scales(ret_raw, 1, 1);
     switch (type) {
     case QUANT_TYPE_Q4_0: {
         RAW_BLOCK(q4_0, b);
-        ret_raw->d = b.d;
-        raw_nibbles(b.qs, ret_raw->q);
+        ret_raw->d = raw_word(b + RAW_AT(q4_0, d));
+        raw_nibbles(b + RAW_AT(q4_0, qs), ret_raw->q);
         break;
     }
     case QUANT_TYPE_Q4_1: {
         RAW_BLOCK(q4_1, b);
-        ret_raw->d = b.d;
-        ret_raw->m = b.m;
-        raw_nibbles(b.qs, ret_raw->q);
+        ret_raw->d = raw_word(b + RAW_AT(q4_1, d));
+        ret_raw->m = raw_word(b + RAW_AT(q4_1, m));
+        raw_nibbles(b + RAW_AT(q4_1, qs), ret_raw->q);
         break;
     }
     case QUANT_TYPE_Q5_0: {
         RAW_BLOCK(q5_0, b);
-        ret_raw->d = b.d;
-        raw_nibbles(b.qs, ret_raw->q);
-        raw_fifth_bits(b.qh, ret_raw->q);
+        ret_raw->d = raw_word(b + RAW_AT(q5_0, d));
+        raw_nibbles(b + RAW_AT(q5_0, qs), ret_raw->q);
+        raw_fifth_bits(b + RAW_AT(q5_0, qh), ret_raw->q);
         break;
     }
     case QUANT_TYPE_Q5_1: {
         RAW_BLOCK(q5_1, b);
-        ret_raw->d = b.d;
-        ret_raw->m = b.m;
-        raw_nibbles(b.qs, ret_raw->q);
-        raw_fifth_bits(b.qh, ret_raw->q);
+        ret_raw->d = raw_word(b + RAW_AT(q5_1, d));
+        ret_raw->m = raw_word(b + RAW_AT(q5_1, m));
+        raw_nibbles(b + RAW_AT(q5_1, qs), ret_raw->q);
+        raw_fifth_bits(b + RAW_AT(q5_1, qh), ret_raw->q);
         break;
     }
     case QUANT_TYPE_Q8_0: {
         RAW_BLOCK(q8_0, b);
-        ret_raw->d = b.d;
-        memcpy(ret_raw->q, b.qs, sizeof b.qs);
+        ret_raw->d = raw_word(b + RAW_AT(q8_0, d));
+        memcpy(ret_raw->q, b + RAW_AT(q8_0, qs), sizeof ret_raw->q);
         break;
     }
     case QUANT_TYPE_IQ4_NL: {
         RAW_BLOCK(iq4_nl, b);
-        ret_raw->d = b.d;
-        raw_nibbles(b.qs, ret_raw->q);
+        ret_raw->d = raw_word(b + RAW_AT(iq4_nl, d));
+        raw_nibbles(b + RAW_AT(iq4_nl, qs), ret_raw->q);
         break;
     }
     case QUANT_TYPE_MXFP4: {
         RAW_BLOCK(mxfp4, b);
+        uint32_t e = b[RAW_AT(mxfp4, e)];
         /* 2^(e - 128): exponents 0 and 1 are subnormal. */
-        ret_raw->d = (uint16_t)(b.e < 2 ? 0x20 << b.e : (b.e - 1) << 7);
-        raw_nibbles(b.qs, ret_raw->q);
+        ret_raw->d = (uint16_t)(e < 2 ? 0x20u << e : (e - 1) << 7);
+        raw_nibbles(b + RAW_AT(mxfp4, qs), ret_raw->q);
         break;
     }
     default:
@@ -203,3 +225,5 @@ void quant_raw_read(enum quant_type type, const uint8_t *row, uint32_t block,
         break;
     }
 }
+
+#endif

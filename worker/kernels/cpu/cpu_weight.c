@@ -45,6 +45,7 @@ uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t 
 #define PACK_PIECE_BYTES (256u << 10)
 
 struct pack_task {
+    const struct cpu_kernels *kernels;
     const uint8_t *file; /* NULL: from `source` */
     const struct weight_source *source;
     uint64_t row_bytes;
@@ -54,16 +55,6 @@ struct pack_task {
     uint8_t *room; /* [thread][piece_bytes] */
     atomic_bool failed;
 };
-
-/* Up to 16 rows from `first` on, which begin at `file`. */
-static void cpu_pack_panel(const struct pack_task *pack, uint32_t first, const uint8_t *file)
-{
-    struct weight *w = pack->weight;
-    uint8_t *panel = w->data + first / PANEL_ROWS * w->panel_bytes;
-    /* Lanes past the last row stay zero. */
-    for (uint32_t lane = 0; lane < PANEL_ROWS && first + lane < w->rows; lane++)
-        panel_pack_row(w->kind, file + lane * pack->row_bytes, w->blocks, panel, lane);
-}
 
 static void cpu_pack_piece(void *ctx, uint32_t task, uint32_t thread)
 {
@@ -88,8 +79,11 @@ static void cpu_pack_piece(void *ctx, uint32_t task, uint32_t thread)
     } else if (w->is_float) {
         memcpy(w->data + at, file, size);
     }
+    /* Lanes past the last row stay zero. */
     for (uint32_t row = first; row < end && !w->is_float; row += PANEL_ROWS)
-        cpu_pack_panel(pack, row, file + (row - first) * pack->row_bytes);
+        pack->kernels->pack_panel[w->kind](file + (row - first) * pack->row_bytes, pack->row_bytes,
+                                           end - row < PANEL_ROWS ? end - row : PANEL_ROWS,
+                                           w->blocks, w->data + row / PANEL_ROWS * w->panel_bytes);
 }
 
 static enum err cpu_weight_pack(struct cpu_backend *cpu, struct pack_task *pack, struct errbuf *eb)
@@ -141,6 +135,7 @@ static enum err cpu_weight_new(struct backend *b, enum quant_type type, struct p
     w->panel_bytes = w->is_float ? 0 : panel_bytes(&panel_layouts[kind], w->blocks);
     w->groups = groups;
     w->bytes = bytes;
+    pack->kernels = cpu->kernels;
     pack->row_bytes = row_bytes;
     pack->weight = w;
     err = cpu_weight_pack(cpu, pack, eb);

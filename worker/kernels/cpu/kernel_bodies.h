@@ -6,6 +6,7 @@
 #include "worker/kernels/cpu/kernels.h"
 #include "worker/kernels/numerics.h"
 #include "worker/kernels/quant_block.h"
+#include "worker/kernels/quant_raw_read.h"
 #include "worker/kernels/sum_order.h"
 
 #include <math.h>
@@ -15,6 +16,7 @@
 _Static_assert(PANEL_ROWS % VEC_LANES == 0, "a panel is whole vectors");
 
 #include "worker/kernels/cpu/body_weights.h"
+#include "worker/kernels/cpu/body_pack.h"
 #include "worker/kernels/cpu/body_matmul.h"
 #include "worker/kernels/cpu/body_floats.h"
 #include "worker/kernels/cpu/body_rows.h"
@@ -22,6 +24,19 @@ _Static_assert(PANEL_ROWS % VEC_LANES == 0, "a panel is whole vectors");
 
 const struct cpu_kernels BODY_TABLE = {
     .name = BODY_NAME,
+    .pack_panel = {[PANEL_KIND_Q4_0] = body_pack_q4_0,
+                   [PANEL_KIND_Q4_1] = body_pack_q4_1,
+                   [PANEL_KIND_Q5_0] = body_pack_q5_0,
+                   [PANEL_KIND_Q5_1] = body_pack_q5_1,
+                   [PANEL_KIND_Q8_0] = body_pack_q8_0,
+                   [PANEL_KIND_Q2_K] = body_pack_q2_k,
+                   [PANEL_KIND_Q3_K] = body_pack_q3_k,
+                   [PANEL_KIND_Q4_K] = body_pack_q4_k,
+                   [PANEL_KIND_Q5_K] = body_pack_q5_k,
+                   [PANEL_KIND_Q6_K] = body_pack_q6_k,
+                   [PANEL_KIND_IQ4_NL] = body_pack_iq4_nl,
+                   [PANEL_KIND_IQ4_XS] = body_pack_iq4_xs,
+                   [PANEL_KIND_MXFP4] = body_pack_mxfp4},
     .matmul_panels = {[PANEL_KIND_Q4_0] = body_panels_q4_0,
                       [PANEL_KIND_Q4_1] = body_panels_q4_1,
                       [PANEL_KIND_Q5_0] = body_panels_q5_0,

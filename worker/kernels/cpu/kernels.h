@@ -72,6 +72,10 @@ struct kernel_query {
 struct cpu_kernels {
     const char *name;
 
+    /* Rows of a matrix as the file has them, at most 16, into the lanes of a zeroed panel. */
+    void (*pack_panel[PANEL_KIND_COUNT])(const uint8_t *rows, size_t row_bytes, uint32_t n_rows,
+                                         uint32_t blocks, uint8_t *panel);
+
     /* Panels begin .. end - 1 (of 16 rows) times every row of x. `room` is the thread's: 64-byte
      * aligned, matmul_room(x.n, groups) floats. */
     void (*matmul_panels[PANEL_KIND_COUNT])(const struct kernel_matmul *m, uint32_t begin,

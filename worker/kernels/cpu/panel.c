@@ -1,4 +1,4 @@
-/* Rows of a file into lanes of a panel, and back. */
+/* Kinds by type, and a row back from a lane of a panel. */
 #include "worker/kernels/cpu/panel.h"
 
 #include "worker/kernels/quant_raw.h"
@@ -17,81 +17,6 @@ enum panel_kind panel_kind_of(enum quant_type type)
 static bool panel_has_halves(enum quant_type type)
 {
     return type == QUANT_TYPE_Q2_K || type == QUANT_TYPE_Q3_K || type == QUANT_TYPE_Q6_K;
-}
-
-/* One plane of a row's 32 quants, 4 of them at a time: `bits` of each, from bit `from` on. */
-static inline __attribute__((always_inline)) void
-panel_pack_plane(const uint32_t quads[PANEL_QUADS], const uint32_t bits, const uint32_t from,
-                 uint8_t *plane, uint32_t lane)
-{
-    const uint32_t per_byte = 8 / bits;
-    const uint32_t mask = 0x01010101u * ((1u << bits) - 1);
-#pragma GCC unroll 8
-    for (uint32_t g = 0; g < bits; g++) {
-        uint32_t word = 0;
-#pragma GCC unroll 8
-        for (uint32_t t = 0; t < per_byte; t++)
-            word |= ((quads[g * per_byte + t] >> from) & mask) << (bits * t);
-        memcpy(plane + (size_t)g * PANEL_QUAD_BYTES + (size_t)lane * 4, &word, sizeof word);
-    }
-}
-
-static void panel_pack_quants(const struct panel_layout *l, const uint8_t q[QUANT_BLOCK_ITEMS],
-                              uint8_t *quants, uint32_t lane)
-{
-    uint32_t quads[PANEL_QUADS];
-    memcpy(quads, q, sizeof quads);
-    uint8_t *high = quants + (size_t)l->low_bits * PANEL_QUAD_BYTES;
-    if (l->low_bits == 8)
-        panel_pack_plane(quads, 8, 0, quants, lane);
-    else if (l->low_bits == 4)
-        panel_pack_plane(quads, 4, 0, quants, lane);
-    else
-        panel_pack_plane(quads, 2, 0, quants, lane);
-    if (l->high_bits == 2)
-        panel_pack_plane(quads, 2, 4, high, lane);
-    else if (l->high_bits == 1 && l->low_bits == 4)
-        panel_pack_plane(quads, 1, 4, high, lane);
-    else if (l->high_bits == 1)
-        panel_pack_plane(quads, 1, 2, high, lane);
-}
-
-static void panel_put_halves(uint8_t *to, uint32_t count, const struct quant_raw *raw,
-                             uint32_t lane)
-{
-    if (count > 0)
-        memcpy(to + (size_t)2 * lane, &raw->d, 2);
-    if (count > 1)
-        memcpy(to + PANEL_ROWS * 2 + (size_t)2 * lane, &raw->m, 2);
-}
-
-void panel_pack_row(enum panel_kind kind, const uint8_t *row, uint32_t blocks, uint8_t *panel,
-                    uint32_t lane)
-{
-    const struct panel_layout *l = &panel_layouts[kind];
-    uint8_t *at = panel;
-    for (uint32_t b = 0; b < blocks; b++) {
-        struct quant_raw raw;
-        quant_raw_read(l->type, row, b, &raw);
-        if (b % PANEL_SUPER_BLOCKS == 0) {
-            panel_put_halves(at, l->super_halves, &raw, lane);
-            at += panel_head_bytes(l);
-        }
-        panel_put_halves(at, l->halves, &raw, lane);
-        uint8_t *bytes = at + (size_t)PANEL_ROWS * 2 * l->halves;
-        if (kind == PANEL_KIND_Q2_K) {
-            bytes[2 * lane] = (uint8_t)(raw.scale[0] | raw.min[0] << 4);
-            bytes[2 * lane + 1] = (uint8_t)(raw.scale[1] | raw.min[1] << 4);
-        } else if (panel_has_halves(l->type)) {
-            memcpy(bytes + (size_t)2 * lane, raw.scale, 2);
-        } else if (l->bytes > 0) {
-            bytes[lane] = (uint8_t)raw.scale[0];
-            if (l->bytes > 1)
-                bytes[PANEL_ROWS + lane] = raw.min[0];
-        }
-        panel_pack_quants(l, raw.q, at + panel_quants_at(l), lane);
-        at += panel_block_bytes(l);
-    }
 }
 
 /* `bits` of column j of quad i, moved to bit `to`. */

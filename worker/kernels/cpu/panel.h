@@ -1,5 +1,5 @@
 /*
- * panel.h - how the CPU backend lays out a quantized matrix, and packing and reading it.
+ * panel.h - how the CPU backend lays out a quantized matrix, and reading it; packing: body_pack.h.
  *
  * Panels of 16 rows; a panel is super-blocks of 256 columns, each some numbers per row and 8 blocks
  * of 32 columns. Rows are interleaved, so that the lanes of a vector are rows: a sum over columns
@@ -107,11 +107,7 @@ static inline uint64_t panel_bytes(const struct panel_layout *l, uint32_t blocks
 /* PANEL_KIND_COUNT for a type that is not quantized. */
 enum panel_kind panel_kind_of(enum quant_type type);
 
-/* Puts a row of `blocks` blocks, as the file has it, into lane `lane` of a zeroed panel. */
-void panel_pack_row(enum panel_kind kind, const uint8_t *row, uint32_t blocks, uint8_t *panel,
-                    uint32_t lane);
-
-/* Its values back: ret_values[blocks * 32]. */
+/* The values of the row in a lane: ret_values[blocks * 32]. */
 void panel_read_row(enum panel_kind kind, const uint8_t *panel, uint32_t blocks, uint32_t lane,
                     float *ret_values);
 

@@ -3,7 +3,7 @@
 
 #include "common/check.h"
 #include "worker/kernels/numerics.h"
-#include "worker/kernels/quant_raw.h"
+#include "worker/kernels/quant_raw_read.h"
 #include "worker/kernels/ref/ref_block.h"
 #include "worker/kernels/shape.h"
 
