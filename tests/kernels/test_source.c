@@ -64,8 +64,14 @@ static float *values_of(struct backend *b, const struct weight *w, uint32_t rows
 static void compare(struct backend *b, const char *name, enum quant_type type, uint32_t rows,
                     uint32_t cols, struct pieces *p)
 {
-    const struct weight_source source = {.read = pieces_read, .ctx = p};
     struct weight *whole, *read;
+    const struct weight_job job = {.type = type,
+                                   .rows = rows,
+                                   .cols = cols,
+                                   .groups = 1,
+                                   .source = {.read = pieces_read, .ctx = p},
+                                   .ret_weight = &read};
+    uint32_t failed;
     struct errbuf eb = {{0}};
     uint64_t weights[2], kv, scratch;
 
@@ -73,7 +79,7 @@ static void compare(struct backend *b, const char *name, enum quant_type type, u
     b->ops->memory(b, &weights[0], &kv, &scratch);
     memset(p->seen, 0, p->size);
     p->fails_at = UINT64_MAX;
-    assert_int_equal(b->ops->weight_read(b, type, &source, rows, cols, 1, &read, &eb), ERR_OK);
+    assert_int_equal(b->ops->weights_read(b, &job, 1, &failed, &eb), ERR_OK);
     b->ops->memory(b, &weights[1], &kv, &scratch);
     assert_int_equal(weights[1], 2 * weights[0]);
     for (uint64_t i = 0; i < p->size; i++)
@@ -91,7 +97,8 @@ static void compare(struct backend *b, const char *name, enum quant_type type, u
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         p->fails_at = bad[i];
         read = NULL;
-        assert_int_equal(b->ops->weight_read(b, type, &source, rows, cols, 1, &read, &eb), ERR_IO);
+        assert_int_equal(b->ops->weights_read(b, &job, 1, &failed, &eb), ERR_IO);
+        assert_int_equal(failed, 0);
         assert_null(read);
         b->ops->memory(b, &weights[1], &kv, &scratch);
         assert_int_equal(weights[1], weights[0]);
@@ -125,8 +132,107 @@ static void test_pieces_make_the_same_matrix(void **state)
         }
 }
 
+/* Matrices of every type and shape at once, some smaller than a piece and some of many. */
+enum { TOGETHER = 40 };
+
+struct together {
+    struct pieces pieces[TOGETHER];
+    struct weight_job jobs[TOGETHER];
+    struct weight *weights[TOGETHER];
+};
+
+static void together_make(struct together *g, struct fixture_random *r)
+{
+    for (uint32_t i = 0; i < TOGETHER; i++) {
+        enum quant_type type = fixture_types[i % fixture_n_types];
+        uint32_t rows = shapes[i * 3 % 5].rows, cols = shapes[i * 3 % 5].cols;
+        uint64_t size = matrix_bytes(type, rows, cols);
+        g->pieces[i] = (struct pieces){.data = fixture_matrix(r, type, rows, cols),
+                                       .size = size,
+                                       .seen = calloc(1, size),
+                                       .fails_at = UINT64_MAX,
+                                       .lock = PTHREAD_MUTEX_INITIALIZER};
+        assert_non_null(g->pieces[i].seen);
+        g->jobs[i] = (struct weight_job){.type = type,
+                                         .rows = rows,
+                                         .cols = cols,
+                                         .groups = 1,
+                                         .source = {.read = pieces_read, .ctx = &g->pieces[i]},
+                                         .ret_weight = &g->weights[i]};
+    }
+}
+
+static void read_together(struct backend *b, const char *name, struct together *g)
+{
+    struct errbuf eb = {{0}};
+    uint32_t failed;
+
+    for (uint32_t i = 0; i < TOGETHER; i++)
+        memset(g->pieces[i].seen, 0, g->pieces[i].size);
+    assert_int_equal(b->ops->weights_read(b, g->jobs, TOGETHER, &failed, &eb), ERR_OK);
+    for (uint32_t i = 0; i < TOGETHER; i++) {
+        const struct weight_job *job = &g->jobs[i];
+        struct weight *alone;
+        assert_int_equal(b->ops->weight_load(b, job->type, g->pieces[i].data, job->rows, job->cols,
+                                             1, &alone, &eb),
+                         ERR_OK);
+        float *want = values_of(b, alone, job->rows, job->cols);
+        float *got = values_of(b, g->weights[i], job->rows, job->cols);
+        fixture_same(quant_type_info((uint32_t)job->type)->name, name, want, got,
+                     (size_t)job->rows * job->cols);
+        for (uint64_t k = 0; k < g->pieces[i].size; k++)
+            assert_int_equal(g->pieces[i].seen[k], 1);
+        free(want);
+        free(got);
+        b->ops->weight_free(b, alone);
+        b->ops->weight_free(b, g->weights[i]);
+    }
+}
+
+/* The job at fault is named, and none is left behind. */
+static void refuse_together(struct backend *b, struct together *g)
+{
+    struct errbuf eb = {{0}};
+    uint64_t before, after, kv, scratch;
+    uint32_t failed;
+
+    b->ops->memory(b, &before, &kv, &scratch);
+    for (uint32_t i = 0; i < TOGETHER; i += 13) {
+        g->pieces[i].fails_at = g->pieces[i].size - 1;
+        assert_int_equal(b->ops->weights_read(b, g->jobs, TOGETHER, &failed, &eb), ERR_IO);
+        assert_int_equal(failed, i);
+        g->pieces[i].fails_at = UINT64_MAX;
+        g->jobs[i].groups = 0;
+        assert_int_equal(b->ops->weights_read(b, g->jobs, TOGETHER, &failed, &eb), ERR_INVALID);
+        assert_int_equal(failed, i);
+        g->jobs[i].groups = 1;
+        b->ops->memory(b, &after, &kv, &scratch);
+        assert_int_equal(before, after);
+    }
+}
+
+static void test_many_are_read_together(void **state)
+{
+    const struct fixture *f = *state;
+    struct fixture_random r = {32};
+    static struct together g;
+
+    together_make(&g, &r);
+    read_together(f->ref, "ref", &g);
+    refuse_together(f->ref, &g);
+    for (size_t i = 0; i < f->n_others; i++) {
+        read_together(f->others[i].backend, f->others[i].name, &g);
+        refuse_together(f->others[i].backend, &g);
+    }
+    for (uint32_t i = 0; i < TOGETHER; i++) {
+        free(g.pieces[i].seen);
+        free((void *)(uintptr_t)g.pieces[i].data);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pieces_make_the_same_matrix)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pieces_make_the_same_matrix),
+                                       cmocka_unit_test(test_many_are_read_together)};
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }

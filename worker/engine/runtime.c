@@ -16,15 +16,23 @@ struct loading {
     struct model_tensors tensors;
     const atomic_bool *stop;
     struct errbuf *eb;
+
+    atomic_bool failed; /* a piece of a matrix could not be read: */
+    enum err failed_err;
+    struct errbuf failed_eb; /* the first of them */
 };
 
-/* A tensor as the backend's threads ask for it. */
+/* A matrix as the backend's threads ask for it. */
 struct tensor_source {
     struct loading *l;
     const struct gguf_tensor *t;
-    atomic_bool failed;
-    struct errbuf eb; /* of the first that failed */
-    enum err err;
+};
+
+/* All of a model's, read together, so that no thread waits for another at the end of each. */
+struct matrices {
+    uint32_t count;
+    struct tensor_source *sources;
+    struct weight_job *jobs;
 };
 
 /* Whole blocks of a tensor, `at` of its bytes. */
@@ -46,43 +54,81 @@ static enum err check_blocks(const struct gguf_tensor *t, uint64_t at, const uin
                    info->block_items == 1 ? "the element is" : "the block has a scale that is");
 }
 
+static enum err tensor_error(const struct gguf_tensor *t, enum err e, struct errbuf *eb)
+{
+    return err_prefix(eb, e, "tensor '%.*s'", (int)t->name.size, t->name.bytes);
+}
+
 static bool tensor_source_read(void *ctx, uint64_t at, void *to, size_t size)
 {
-    struct tensor_source *s = ctx;
+    const struct tensor_source *s = ctx;
+    struct loading *l = s->l;
     struct errbuf eb = {{0}};
     enum err e = ERR_OK;
 
-    if (s->l->stop != NULL && atomic_load(s->l->stop))
+    if (l->stop != NULL && atomic_load(l->stop))
         e = err_set(&eb, ERR_CANCELLED, "loading was stopped");
     else
-        e = gguf_tensor_read(s->l->g, s->t, at, to, size, &eb);
+        e = gguf_tensor_read(l->g, s->t, at, to, size, &eb);
     if (e == ERR_OK)
         e = check_blocks(s->t, at, to, size, &eb);
-    if (e != ERR_OK && !atomic_exchange(&s->failed, true)) {
-        s->err = e;
-        s->eb = eb;
+    if (e != ERR_OK && e != ERR_CANCELLED)
+        (void)tensor_error(s->t, e, &eb);
+    if (e != ERR_OK && !atomic_exchange(&l->failed, true)) {
+        l->failed_err = e;
+        l->failed_eb = eb;
     }
     return e == ERR_OK;
 }
 
-static enum err load_matrix(struct loading *l, const struct gguf_tensor *t, uint32_t groups,
-                            struct weight **ret_weight)
+static void matrices_add(struct loading *l, struct matrices *m,
+                         const struct model_layer_hparams *layer, const struct model_parts *from,
+                         struct runtime_parts *to)
 {
-    struct backend *b = l->r->backend;
-    struct tensor_source s = {.l = l, .t = t};
-    const struct weight_source source = {.read = tensor_source_read, .ctx = &s};
-    enum err e = b->ops->weight_read(b, t->type, &source, (uint32_t)t->dims[1],
-                                     (uint32_t)t->dims[0], groups, ret_weight, l->eb);
-
-    if (e != ERR_OK && atomic_load(&s.failed)) {
-        e = s.err;
-        (void)err_set(l->eb, e, "%s", s.eb.text);
-        if (e == ERR_CANCELLED)
-            return e;
+    for (enum model_part i = 0; i < MODEL_PART_COUNT; i++) {
+        const struct gguf_tensor *t = from->at[i];
+        if (t == NULL || !model_part_is_matrix(i))
+            continue;
+        struct tensor_source *source = &m->sources[m->count];
+        *source = (struct tensor_source){.l = l, .t = t};
+        m->jobs[m->count++] = (struct weight_job){
+            .type = t->type,
+            .rows = (uint32_t)t->dims[1],
+            .cols = (uint32_t)t->dims[0],
+            .groups = runtime_groups(layer, i, t),
+            .source = {.read = tensor_source_read, .ctx = source},
+            .ret_weight = &to->matrix[i],
+        };
     }
-    if (e != ERR_OK)
-        return err_prefix(l->eb, e, "tensor '%.*s'", (int)t->name.size, t->name.bytes);
-    return ERR_OK;
+}
+
+static enum err load_matrices(struct loading *l)
+{
+    struct runtime *r = l->r;
+    struct backend *b = r->backend;
+    size_t most = (r->hparams.n_layers + (size_t)1) * MODEL_PART_COUNT;
+    struct matrices m = {.sources = calloc(most, sizeof *m.sources),
+                         .jobs = calloc(most, sizeof *m.jobs)};
+    enum err e = m.sources == NULL || m.jobs == NULL
+                     ? err_set(l->eb, ERR_NO_MEMORY, "no memory for a list of %zu tensors", most)
+                     : ERR_OK;
+
+    if (e == ERR_OK) {
+        uint32_t failed;
+        matrices_add(l, &m, NULL, &l->tensors.whole, &r->whole);
+        for (uint32_t i = 0; i < r->hparams.n_layers; i++)
+            matrices_add(l, &m, &r->hparams.layer[i], &l->tensors.layers[i], &r->layers[i]);
+        e = b->ops->weights_read(b, m.jobs, m.count, &failed, l->eb);
+        if (e != ERR_OK && atomic_load(&l->failed)) {
+            e = l->failed_err;
+            *l->eb = l->failed_eb;
+        } else if (e != ERR_OK) {
+            e = tensor_error(m.sources[failed].t, e, l->eb);
+        }
+    }
+    free(m.sources);
+    free(m.jobs);
+    return e;
 }
 
 /* Its values in host memory, checked; the caller frees them. */
@@ -94,7 +140,7 @@ static enum err read_vector(struct loading *l, enum model_part part, const struc
                               : gguf_tensor_read(l->g, t, 0, host, (size_t)t->size, l->eb);
 
     if (e != ERR_OK)
-        (void)err_prefix(l->eb, e, "tensor '%.*s'", (int)t->name.size, t->name.bytes);
+        (void)tensor_error(t, e, l->eb);
     else
         e = model_vector_check(part, t->name, host, t->dims[0], l->eb);
     if (e != ERR_OK) {
@@ -124,34 +170,32 @@ static enum err load_vector(struct loading *l, enum model_part part, const struc
     return e;
 }
 
-static enum err load_parts(struct loading *l, const struct model_layer_hparams *layer,
-                           const struct model_parts *from, struct runtime_parts *to)
+static enum err load_vectors(struct loading *l, const struct model_parts *from,
+                             struct runtime_parts *to)
 {
     enum err e = ERR_OK;
 
-    for (enum model_part i = 0; e == ERR_OK && i < MODEL_PART_COUNT; i++) {
-        const struct gguf_tensor *t = from->at[i];
-        if (t == NULL || i == MODEL_PART_ROPE_FREQS)
-            continue;
-        e = model_part_is_matrix(i) ? load_matrix(l, t, runtime_groups(layer, i, t), &to->matrix[i])
-                                    : load_vector(l, i, t, &to->vector[i]);
-    }
+    for (enum model_part i = 0; e == ERR_OK && i < MODEL_PART_COUNT; i++)
+        if (from->at[i] != NULL && !model_part_is_matrix(i) && i != MODEL_PART_ROPE_FREQS)
+            e = load_vector(l, i, from->at[i], &to->vector[i]);
     return e;
 }
 
 static enum err load_weights(struct loading *l)
 {
     struct runtime *r = l->r;
-    enum err e = load_parts(l, NULL, &l->tensors.whole, &r->whole);
+    enum err e = load_vectors(l, &l->tensors.whole, &r->whole);
 
-    r->head = r->whole.matrix[MODEL_PART_OUTPUT];
-    if (r->head == NULL)
-        r->head = r->whole.matrix[MODEL_PART_TOKEN_EMBD];
     r->layers = calloc(r->hparams.n_layers, sizeof *r->layers);
     if (e == ERR_OK && r->layers == NULL)
         return err_set(l->eb, ERR_NO_MEMORY, "no memory for %u layers", r->hparams.n_layers);
     for (uint32_t i = 0; e == ERR_OK && i < r->hparams.n_layers; i++)
-        e = load_parts(l, &r->hparams.layer[i], &l->tensors.layers[i], &r->layers[i]);
+        e = load_vectors(l, &l->tensors.layers[i], &r->layers[i]);
+    if (e == ERR_OK)
+        e = load_matrices(l);
+    r->head = r->whole.matrix[MODEL_PART_OUTPUT];
+    if (r->head == NULL)
+        r->head = r->whole.matrix[MODEL_PART_TOKEN_EMBD];
     return e == ERR_OK ? gguf_check_unchanged(l->g, l->eb) : e;
 }
 

@@ -109,6 +109,16 @@ struct weight_source {
     void *ctx;
 };
 
+/* A matrix to read from its source: type, shape and groups as weight_load has them. */
+struct weight_job {
+    enum quant_type type;
+    uint32_t rows;
+    uint32_t cols;
+    uint32_t groups;
+    struct weight_source source;
+    struct weight **ret_weight;
+};
+
 struct kv_shape {
     uint32_t n_layers;
     uint32_t n_kv_heads;
@@ -149,11 +159,11 @@ struct backend_ops {
     enum err (*weight_load)(struct backend *b, enum quant_type type, const void *data,
                             uint32_t rows, uint32_t cols, uint32_t groups,
                             struct weight **ret_weight, struct errbuf *eb);
-    /* The same from a source, in pieces, so that a matrix is never in memory twice. ERR_IO where a
-     * piece could not be read. */
-    enum err (*weight_read)(struct backend *b, enum quant_type type,
-                            const struct weight_source *source, uint32_t rows, uint32_t cols,
-                            uint32_t groups, struct weight **ret_weight, struct errbuf *eb);
+    /* Many from their sources, in pieces, so that no matrix is in memory twice and the threads
+     * share out small matrices like the pieces of large ones. All, or on an error none, *ret_failed
+     * being the job at fault. ERR_IO where a piece could not be read. */
+    enum err (*weights_read)(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
+                             uint32_t *ret_failed, struct errbuf *eb);
     void (*weight_free)(struct backend *b, struct weight *w);
 
     float *(*buffer_new)(struct backend *b, size_t count); /* NULL when memory is refused */

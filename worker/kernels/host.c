@@ -41,6 +41,12 @@ void host_free(struct backend *b, void *memory)
     free(base);
 }
 
+bool host_source_read(void *ctx, uint64_t at, void *to, size_t size)
+{
+    memcpy(to, (const uint8_t *)ctx + at, size);
+    return true;
+}
+
 float *host_buffer_new(struct backend *b, size_t count)
 {
     return count > SIZE_MAX / sizeof(float) ? NULL : host_alloc(b, count * sizeof(float));

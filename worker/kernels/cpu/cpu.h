@@ -81,9 +81,8 @@ void cpu_act_store(const struct cpu_backend *cpu, struct act *a, uint32_t row, c
 enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
                          uint32_t cols, uint32_t groups, struct weight **ret_weight,
                          struct errbuf *eb);
-enum err cpu_weight_read(struct backend *b, enum quant_type type,
-                         const struct weight_source *source, uint32_t rows, uint32_t cols,
-                         uint32_t groups, struct weight **ret_weight, struct errbuf *eb);
+enum err cpu_weights_read(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
+                          uint32_t *ret_failed, struct errbuf *eb);
 void cpu_weight_free(struct backend *b, struct weight *w);
 void cpu_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
                float scale, float *out);

@@ -41,130 +41,6 @@ uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t 
     return (bytes + 63) / 64 * 64;
 }
 
-/* A matrix comes from memory, or from a source in pieces that stay in the thread's cache. */
-#define PACK_PIECE_BYTES (256u << 10)
-
-struct pack_task {
-    const struct cpu_kernels *kernels;
-    const uint8_t *file; /* NULL: from `source` */
-    const struct weight_source *source;
-    uint64_t row_bytes;
-    struct weight *weight;
-    uint32_t piece_rows; /* of a task: whole panels */
-    uint64_t piece_bytes;
-    uint8_t *room; /* [thread][piece_bytes] */
-    atomic_bool failed;
-};
-
-static void cpu_pack_piece(void *ctx, uint32_t task, uint32_t thread)
-{
-    struct pack_task *pack = ctx;
-    struct weight *w = pack->weight;
-    uint32_t first = task * pack->piece_rows;
-    uint32_t end = w->rows - first < pack->piece_rows ? w->rows : first + pack->piece_rows;
-    uint64_t at = first * pack->row_bytes;
-    uint64_t size = (end - first) * pack->row_bytes;
-    const uint8_t *file = pack->file == NULL ? NULL : pack->file + at;
-
-    if (file == NULL) {
-        /* Float types are kept as the file has them: no room between. */
-        uint8_t *to = w->is_float ? w->data + at : pack->room + thread * pack->piece_bytes;
-        if (atomic_load(&pack->failed))
-            return;
-        if (!pack->source->read(pack->source->ctx, at, to, size)) {
-            atomic_store(&pack->failed, true);
-            return;
-        }
-        file = to;
-    } else if (w->is_float) {
-        memcpy(w->data + at, file, size);
-    }
-    /* Lanes past the last row stay zero. */
-    for (uint32_t row = first; row < end && !w->is_float; row += PANEL_ROWS)
-        pack->kernels->pack_panel[w->kind](file + (row - first) * pack->row_bytes, pack->row_bytes,
-                                           end - row < PANEL_ROWS ? end - row : PANEL_ROWS,
-                                           w->blocks, w->data + row / PANEL_ROWS * w->panel_bytes);
-}
-
-static enum err cpu_weight_pack(struct cpu_backend *cpu, struct pack_task *pack, struct errbuf *eb)
-{
-    const struct weight *w = pack->weight;
-    uint64_t panel_bytes = pack->row_bytes * PANEL_ROWS;
-    uint32_t panels =
-        panel_bytes < PACK_PIECE_BYTES ? (uint32_t)(PACK_PIECE_BYTES / panel_bytes) : 1;
-
-    pack->piece_rows = panels * PANEL_ROWS;
-    pack->piece_bytes = panels * panel_bytes;
-    if (pack->file == NULL && !w->is_float) {
-        pack->room = malloc(pool_threads(cpu->pool) * pack->piece_bytes);
-        if (pack->room == NULL)
-            return err_set(eb, ERR_NO_MEMORY, "%llu bytes to pack a weight",
-                           (unsigned long long)pack->piece_bytes);
-    }
-    pool_run(cpu->pool, cpu_pack_piece, pack, (w->rows + pack->piece_rows - 1) / pack->piece_rows);
-    free(pack->room);
-    return atomic_load(&pack->failed) ? err_set(eb, ERR_IO, "a weight could not be read") : ERR_OK;
-}
-
-static enum err cpu_weight_new(struct backend *b, enum quant_type type, struct pack_task *pack,
-                               uint32_t rows, uint32_t cols, uint32_t groups,
-                               struct weight **ret_weight, struct errbuf *eb)
-{
-    struct cpu_backend *cpu = (struct cpu_backend *)b;
-    uint64_t row_bytes;
-    enum err err = shape_weight_check(type, rows, cols, groups, &row_bytes, eb);
-    if (err != ERR_OK)
-        return err;
-    enum panel_kind kind = panel_kind_of(type);
-    CHECK(kind < PANEL_KIND_COUNT || float_type_bytes(type) > 0);
-    struct weight *w = calloc(1, sizeof *w);
-    if (w == NULL)
-        return err_set(eb, ERR_NO_MEMORY, "a weight");
-    uint64_t bytes = backend_cpu_weight_bytes(type, rows, cols);
-    w->data = pages_alloc(&cpu->pages, bytes, &w->chunk);
-    if (w->data == NULL) {
-        free(w);
-        return err_set(eb, ERR_NO_MEMORY, "%llu bytes for a weight", (unsigned long long)bytes);
-    }
-    w->type = type;
-    w->is_float = kind == PANEL_KIND_COUNT;
-    w->kind = kind;
-    w->rows = rows;
-    w->cols = cols;
-    w->blocks = block_count(cols);
-    w->panel_bytes = w->is_float ? 0 : panel_bytes(&panel_layouts[kind], w->blocks);
-    w->groups = groups;
-    w->bytes = bytes;
-    pack->kernels = cpu->kernels;
-    pack->row_bytes = row_bytes;
-    pack->weight = w;
-    err = cpu_weight_pack(cpu, pack, eb);
-    if (err != ERR_OK) {
-        pages_free(&cpu->pages, w->chunk);
-        free(w);
-        return err;
-    }
-    cpu->host.weight_bytes += bytes;
-    *ret_weight = w;
-    return ERR_OK;
-}
-
-enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                         uint32_t cols, uint32_t groups, struct weight **ret_weight,
-                         struct errbuf *eb)
-{
-    struct pack_task pack = {.file = data};
-    return cpu_weight_new(b, type, &pack, rows, cols, groups, ret_weight, eb);
-}
-
-enum err cpu_weight_read(struct backend *b, enum quant_type type,
-                         const struct weight_source *source, uint32_t rows, uint32_t cols,
-                         uint32_t groups, struct weight **ret_weight, struct errbuf *eb)
-{
-    struct pack_task pack = {.source = source};
-    return cpu_weight_new(b, type, &pack, rows, cols, groups, ret_weight, eb);
-}
-
 void cpu_weight_free(struct backend *b, struct weight *w)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)b;
@@ -173,6 +49,179 @@ void cpu_weight_free(struct backend *b, struct weight *w)
     cpu->host.weight_bytes -= w->bytes;
     pages_free(&cpu->pages, w->chunk);
     free(w);
+}
+
+/* Matrices come in pieces that stay in the thread's cache. */
+#define PACK_PIECE_BYTES (256u << 10)
+
+struct pack_item {
+    const struct weight_source *source;
+    struct weight *weight;
+    size_t row_bytes;
+    uint32_t piece_rows; /* of a task: whole panels */
+    uint32_t first_task;
+};
+
+struct pack_run {
+    const struct cpu_kernels *kernels;
+    struct pack_item *items;
+    uint32_t n_items;
+    uint32_t n_tasks;
+    size_t piece_bytes;      /* of the largest piece */
+    uint8_t *room;           /* [thread][piece_bytes] */
+    _Atomic uint32_t failed; /* item; n_items: none */
+};
+
+/* The item whose piece a task is. */
+static const struct pack_item *pack_item_of(const struct pack_run *run, uint32_t task)
+{
+    uint32_t low = 0, high = run->n_items;
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (run->items[middle].first_task <= task)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &run->items[low];
+}
+
+static void cpu_pack_piece(void *ctx, uint32_t task, uint32_t thread)
+{
+    struct pack_run *run = ctx;
+    const struct pack_item *item = pack_item_of(run, task);
+    struct weight *w = item->weight;
+    uint32_t first = (task - item->first_task) * item->piece_rows;
+    uint32_t end = w->rows - first < item->piece_rows ? w->rows : first + item->piece_rows;
+    uint64_t at = first * item->row_bytes;
+    /* Float types are kept as the file has them: no room between. */
+    uint8_t *file = w->is_float ? w->data + at : run->room + thread * run->piece_bytes;
+    uint32_t none = run->n_items;
+
+    if (atomic_load(&run->failed) != none)
+        return;
+    if (!item->source->read(item->source->ctx, at, file, (end - first) * item->row_bytes)) {
+        (void)atomic_compare_exchange_strong(&run->failed, &none, (uint32_t)(item - run->items));
+        return;
+    }
+    /* Lanes past the last row stay zero. */
+    for (uint32_t row = first; row < end && !w->is_float; row += PANEL_ROWS)
+        run->kernels->pack_panel[w->kind](file + (row - first) * item->row_bytes, item->row_bytes,
+                                          end - row < PANEL_ROWS ? end - row : PANEL_ROWS,
+                                          w->blocks, w->data + row / PANEL_ROWS * w->panel_bytes);
+}
+
+/* A matrix with memory and nothing in it. */
+static enum err cpu_weight_new(struct cpu_backend *cpu, const struct weight_job *job,
+                               struct weight **ret_weight, struct errbuf *eb)
+{
+    enum panel_kind kind = panel_kind_of(job->type);
+    CHECK(kind < PANEL_KIND_COUNT || float_type_bytes(job->type) > 0);
+    struct weight *w = calloc(1, sizeof *w);
+    if (w == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "a weight");
+    uint64_t bytes = backend_cpu_weight_bytes(job->type, job->rows, job->cols);
+    w->data = pages_alloc(&cpu->pages, bytes, &w->chunk);
+    if (w->data == NULL) {
+        free(w);
+        return err_set(eb, ERR_NO_MEMORY, "%llu bytes for a weight", (unsigned long long)bytes);
+    }
+    w->type = job->type;
+    w->is_float = kind == PANEL_KIND_COUNT;
+    w->kind = kind;
+    w->rows = job->rows;
+    w->cols = job->cols;
+    w->blocks = block_count(job->cols);
+    w->panel_bytes = w->is_float ? 0 : panel_bytes(&panel_layouts[kind], w->blocks);
+    w->groups = job->groups;
+    w->bytes = bytes;
+    cpu->host.weight_bytes += bytes;
+    *ret_weight = w;
+    return ERR_OK;
+}
+
+/* Memory for a job's matrix, and how it is cut into tasks. */
+static enum err cpu_pack_add(struct cpu_backend *cpu, struct pack_run *run,
+                             const struct weight_job *job, struct errbuf *eb)
+{
+    struct pack_item *item = &run->items[run->n_items];
+    uint64_t row_bytes;
+    enum err err = shape_weight_check(job->type, job->rows, job->cols, job->groups, &row_bytes, eb);
+    if (err == ERR_OK)
+        err = cpu_weight_new(cpu, job, &item->weight, eb);
+    if (err != ERR_OK)
+        return err;
+    run->n_items++;
+    size_t panel = (size_t)row_bytes * PANEL_ROWS;
+    uint32_t panels = panel < PACK_PIECE_BYTES ? (uint32_t)(PACK_PIECE_BYTES / panel) : 1;
+    item->source = &job->source;
+    item->row_bytes = (size_t)row_bytes;
+    item->piece_rows = panels * PANEL_ROWS;
+    item->first_task = run->n_tasks;
+    run->n_tasks += (job->rows + item->piece_rows - 1) / item->piece_rows;
+    if (!item->weight->is_float && panels * panel > run->piece_bytes)
+        run->piece_bytes = panels * panel;
+    if (run->n_tasks >= POOL_TASKS_MAX)
+        return err_set(eb, ERR_TOO_LARGE, "more than %u pieces of weights", POOL_TASKS_MAX);
+    return ERR_OK;
+}
+
+/* Once every matrix has its memory: reads and packs them all. */
+static enum err cpu_pack(struct cpu_backend *cpu, struct pack_run *run, uint32_t *ret_failed,
+                         struct errbuf *eb)
+{
+    size_t room = pool_threads(cpu->pool) * run->piece_bytes;
+    run->kernels = cpu->kernels;
+    run->room = malloc(room > 0 ? room : 1);
+    if (run->room == NULL) {
+        *ret_failed = 0;
+        return err_set(eb, ERR_NO_MEMORY, "%zu bytes to pack weights", room);
+    }
+    atomic_init(&run->failed, run->n_items);
+    pool_run(cpu->pool, cpu_pack_piece, run, run->n_tasks);
+    free(run->room);
+    *ret_failed = atomic_load(&run->failed);
+    return *ret_failed == run->n_items ? ERR_OK : err_set(eb, ERR_IO, "a weight could not be read");
+}
+
+enum err cpu_weights_read(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
+                          uint32_t *ret_failed, struct errbuf *eb)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)b;
+    struct pack_run run = {.items = calloc(n_jobs > 0 ? n_jobs : 1, sizeof *run.items)};
+    enum err err = run.items == NULL ? err_set(eb, ERR_NO_MEMORY, "%u weights", n_jobs) : ERR_OK;
+
+    *ret_failed = 0;
+    for (uint32_t i = 0; err == ERR_OK && i < n_jobs; i++) {
+        *ret_failed = i;
+        err = cpu_pack_add(cpu, &run, &jobs[i], eb);
+    }
+    if (err == ERR_OK)
+        err = cpu_pack(cpu, &run, ret_failed, eb);
+    for (uint32_t i = 0; i < run.n_items; i++) {
+        if (err == ERR_OK)
+            *jobs[i].ret_weight = run.items[i].weight;
+        else
+            cpu_weight_free(b, run.items[i].weight);
+    }
+    free(run.items);
+    return err;
+}
+
+enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
+                         uint32_t cols, uint32_t groups, struct weight **ret_weight,
+                         struct errbuf *eb)
+{
+    uint32_t failed;
+    const struct weight_job job = {
+        .type = type,
+        .rows = rows,
+        .cols = cols,
+        .groups = groups,
+        .source = {.read = host_source_read, .ctx = (void *)(uintptr_t)data},
+        .ret_weight = ret_weight,
+    };
+    return cpu_weights_read(b, &job, 1, &failed, eb);
 }
 
 struct embed_task {

@@ -40,9 +40,8 @@ struct kv {
 enum err ref_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
                          uint32_t cols, uint32_t groups, struct weight **ret_weight,
                          struct errbuf *eb);
-enum err ref_weight_read(struct backend *b, enum quant_type type,
-                         const struct weight_source *source, uint32_t rows, uint32_t cols,
-                         uint32_t groups, struct weight **ret_weight, struct errbuf *eb);
+enum err ref_weights_read(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
+                          uint32_t *ret_failed, struct errbuf *eb);
 void ref_weight_free(struct backend *b, struct weight *w);
 void ref_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
                float scale, float *out);

@@ -10,30 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool ref_source_memory(void *ctx, uint64_t at, void *to, size_t size)
-{
-    const uint8_t *data = ctx;
-    memcpy(to, data + at, size);
-    return true;
-}
-
-enum err ref_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                         uint32_t cols, uint32_t groups, struct weight **ret_weight,
-                         struct errbuf *eb)
-{
-    const struct weight_source source = {.read = ref_source_memory, .ctx = (void *)(uintptr_t)data};
-    return ref_weight_read(b, type, &source, rows, cols, groups, ret_weight, eb);
-}
-
-enum err ref_weight_read(struct backend *b, enum quant_type type,
-                         const struct weight_source *source, uint32_t rows, uint32_t cols,
-                         uint32_t groups, struct weight **ret_weight, struct errbuf *eb)
+static enum err ref_weight_read(struct backend *b, const struct weight_job *job, struct errbuf *eb)
 {
     uint64_t row_bytes;
-    enum err err = shape_weight_check(type, rows, cols, groups, &row_bytes, eb);
+    enum err err = shape_weight_check(job->type, job->rows, job->cols, job->groups, &row_bytes, eb);
     if (err != ERR_OK)
         return err;
-    uint64_t bytes = row_bytes * rows;
+    uint64_t bytes = row_bytes * job->rows;
     struct weight *w = calloc(1, sizeof *w);
     uint8_t *copy = malloc(bytes);
     if (w == NULL || copy == NULL) {
@@ -41,20 +24,52 @@ enum err ref_weight_read(struct backend *b, enum quant_type type,
         free(copy);
         return err_set(eb, ERR_NO_MEMORY, "%llu bytes for a weight", (unsigned long long)bytes);
     }
-    if (!source->read(source->ctx, 0, copy, bytes)) {
+    if (!job->source.read(job->source.ctx, 0, copy, bytes)) {
         free(w);
         free(copy);
         return err_set(eb, ERR_IO, "a weight could not be read");
     }
-    *w = (struct weight){.type = type,
-                         .rows = rows,
-                         .cols = cols,
-                         .groups = groups,
+    *w = (struct weight){.type = job->type,
+                         .rows = job->rows,
+                         .cols = job->cols,
+                         .groups = job->groups,
                          .row_bytes = row_bytes,
                          .data = copy};
     ((struct host_backend *)b)->weight_bytes += bytes;
-    *ret_weight = w;
+    *job->ret_weight = w;
     return ERR_OK;
+}
+
+enum err ref_weights_read(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
+                          uint32_t *ret_failed, struct errbuf *eb)
+{
+    for (uint32_t i = 0; i < n_jobs; i++) {
+        enum err err = ref_weight_read(b, &jobs[i], eb);
+        if (err == ERR_OK)
+            continue;
+        *ret_failed = i;
+        for (; i > 0; i--) {
+            ref_weight_free(b, *jobs[i - 1].ret_weight);
+            *jobs[i - 1].ret_weight = NULL;
+        }
+        return err;
+    }
+    return ERR_OK;
+}
+
+enum err ref_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
+                         uint32_t cols, uint32_t groups, struct weight **ret_weight,
+                         struct errbuf *eb)
+{
+    const struct weight_job job = {
+        .type = type,
+        .rows = rows,
+        .cols = cols,
+        .groups = groups,
+        .source = {.read = host_source_read, .ctx = (void *)(uintptr_t)data},
+        .ret_weight = ret_weight,
+    };
+    return ref_weight_read(b, &job, eb);
 }
 
 void ref_weight_free(struct backend *b, struct weight *w)
