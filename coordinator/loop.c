@@ -78,6 +78,7 @@ enum err loop_run(struct loop *l, struct errbuf *eb)
         if (failures_time_first(&l->failures, clock_mono_ms()))
             gather_time(l);
         gather_requests(l);
+        finish_unbound(l);
         gather_time(l);
         err = finish_commit(l, eb);
         if (err != ERR_OK)

@@ -15,6 +15,7 @@ add_library(cloister_coordinator STATIC
   loop_turn.c
   repair.c
   repair_fold.c
+  repair_texts.c
   settings.c)
 target_link_libraries(cloister_coordinator PUBLIC cloister_core cloister_ledger cloister_store
                       cloister_proto cloister_transport cloister_config cloister_common

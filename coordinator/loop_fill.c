@@ -3,6 +3,7 @@
 #include "common/limits.h"
 #include "coordinator/loop_apply.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* What a frame may carry beside its smaller parts. */
@@ -331,6 +332,18 @@ static enum err reason_add(struct wire_status_reply *r, const char *reason, stru
     return ERR_OK;
 }
 
+static enum err commit_age_add(struct wire_status_reply *r, uint64_t age_ms, struct arena *arena,
+                               struct errbuf *eb)
+{
+    enum { SIZE = 96 };
+    char *text = arena_alloc(arena, SIZE);
+    if (text == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for a status");
+    (void)snprintf(text, SIZE, "the disk hangs: what is being stored has taken %llu s so far",
+                   (unsigned long long)(age_ms / 1000));
+    return reason_add(r, text, arena, eb);
+}
+
 static enum err status_fill(const struct fill_context *context, struct core_effect *e,
                             struct arena *arena, struct errbuf *eb)
 {
@@ -350,7 +363,11 @@ static enum err status_fill(const struct fill_context *context, struct core_effe
     r->requests = context->requests;
     r->refused = context->refused;
     r->dropped = context->dropped;
-    return context->unsigned_why != NULL ? reason_add(r, context->unsigned_why, arena, eb) : ERR_OK;
+    if (context->unsigned_why != NULL)
+        err = reason_add(r, context->unsigned_why, arena, eb);
+    if (err == ERR_OK && context->commit_age_ms > 0)
+        err = commit_age_add(r, context->commit_age_ms, arena, eb);
+    return err;
 }
 
 enum err fill_reply(struct fill_context *context, struct store_txn *txn, struct core_effect *effect,

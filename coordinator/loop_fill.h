@@ -1,6 +1,7 @@
 /*
  * loop_fill.h - what a reply needs and the core does not keep: prompts, tokens, ledger records,
- * signatures, numbers of the process. Read from the store after the turn is durable.
+ * signatures, numbers of the process. Read from the store after the turn is durable,
+ * or, for what promises nothing, while it waits for a disk that hangs.
  */
 #ifndef CLOISTER_COORDINATOR_LOOP_FILL_H
 #define CLOISTER_COORDINATOR_LOOP_FILL_H
@@ -22,6 +23,7 @@ struct fill_context {
     uint64_t commit_us_max;
     uint64_t requests, refused, dropped;
     const char *unsigned_why; /* why no checkpoint is signed; NULL where one is */
+    uint64_t commit_age_ms;   /* of a commit that takes longer than it should; 0: none does */
     /* out: a job that was to run and cannot be read from the store; zero: none */
     struct id unreadable;
 };

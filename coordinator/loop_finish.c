@@ -68,9 +68,16 @@ static void effect_reply(struct loop *l, struct fill_context *context, struct st
     }
 }
 
-static void turn_reply(struct loop *l, struct turn *turn)
+static uint64_t commit_age_ms(const struct loop *l)
+{
+    return committer_busy(l->committer) ? clock_mono_ms() - l->commit_ms : 0;
+}
+
+/* All that are not answered yet, or those that promise nothing. */
+static void turn_reply_some(struct loop *l, struct turn *turn, bool all)
 {
     struct store_txn *txn = NULL;
+    const uint64_t age_ms = commit_age_ms(l);
     struct fill_context context = {
         .store = l->store,
         .ledger = l->ledger,
@@ -82,14 +89,31 @@ static void turn_reply(struct loop *l, struct turn *turn)
         .requests = l->requests,
         .refused = l->refused,
         .unsigned_why = l->unsigned_why.text[0] != '\0' ? l->unsigned_why.text : NULL,
+        .commit_age_ms = age_ms >= LOOP_OVERDUE_MS ? age_ms : 0,
         .dropped = inbox_dropped(l->inbox)};
 
     for (struct core_effect *e = turn->effects.first; e != NULL; e = e->next) {
-        if (e->kind == CORE_EFFECT_REPLY)
-            effect_reply(l, &context, &txn, e);
+        if (e->kind != CORE_EFFECT_REPLY || e->reply.tag == 0 ||
+            !(all || e->reply.promises_nothing))
+            continue;
+        effect_reply(l, &context, &txn, e);
+        e->reply.tag = 0;
     }
     store_abort(txn);
+}
+
+static void turn_reply(struct loop *l, struct turn *turn)
+{
+    turn_reply_some(l, turn, true);
     turn_reset(turn);
+}
+
+void finish_unbound(struct loop *l)
+{
+    if (l->gathering->n_unbound == 0)
+        return;
+    turn_reply_some(l, l->gathering, false);
+    l->gathering->n_unbound = 0;
 }
 
 /* ---- the end of a turn ---- */

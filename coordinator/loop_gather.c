@@ -80,10 +80,13 @@ static void request_step(struct loop *l, struct transport_request *request)
     event.connection = transport_request_connection(request);
     if (decoded->kind == WIRE_REQUEST_HELLO)
         crypto_random(event.random, sizeof event.random);
-    turn->n_requests++;
-    turn->request = decoded;
-    turn->asked = p;
+    const size_t n_unbound = turn->n_unbound;
     gather_event(l, &event);
+    if (turn->n_unbound == n_unbound) {
+        turn->n_requests++;
+        turn->request = decoded;
+        turn->asked = p;
+    }
     if (core_session_established(l->core, decoded->session, event.connection))
         transport_request_admit(request);
 }

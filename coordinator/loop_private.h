@@ -34,6 +34,8 @@
 
 #define LOOP_LOOK_EVERY_MS      1000u /* whether a checkpoint is due */
 #define LOOP_COMMITS_REMEMBERED 256u
+/* A commit that has taken so long is no slow one: whoever asks how things are is to hear it. */
+#define LOOP_OVERDUE_MS 2000u
 
 struct loop {
     const struct loop_config *config;
@@ -99,6 +101,9 @@ void gather_time(struct loop *l);
 enum err finish_commit(struct loop *l, struct errbuf *eb);
 /* Nothing is under way: what was gathered becomes a turn. */
 void finish_turn(struct loop *l);
+/* Replies that promise nothing leave before their turn ends, so that with a disk that hangs
+ * somebody can still ask what is wrong. */
+void finish_unbound(struct loop *l);
 /* Records that no checkpoint covers yet: the commit thread knows whether it is time. */
 void finish_checkpoint_look(struct loop *l);
 /* The last one, so that everything that was promised is signed. Waits for what is under way. */

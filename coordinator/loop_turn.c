@@ -26,7 +26,7 @@ void turn_reset(struct turn *turn)
 {
     arena_reset(&turn->arena);
     core_effects_init(&turn->effects, &turn->arena);
-    turn->n_events = turn->n_requests = 0;
+    turn->n_events = turn->n_requests = turn->n_unbound = 0;
     turn->request = NULL;
     turn->asked = NULL;
     turn->took_ns = 0;
@@ -65,8 +65,10 @@ void turn_step(struct turn *turn, struct core *core, const struct core_event *ev
     core_step(core, event, &turn->effects);
     turn->n_events++;
     for (struct core_effect *e = last != NULL ? last->next : turn->effects.first; e != NULL;
-         e = e->next)
+         e = e->next) {
         turn->weight += reply_weight(e);
+        turn->n_unbound += e->kind == CORE_EFFECT_REPLY && e->reply.promises_nothing;
+    }
 }
 
 bool turn_is_full(const struct turn *turn)

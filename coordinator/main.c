@@ -82,14 +82,19 @@ static int store_mend(const struct loop_config *config, bool repair, struct errb
     *ret_err = repair_run(config, repair, stdout, &result, eb);
     if (*ret_err != ERR_OK)
         return PROGRAM_STATUS_FAILED;
-    if (result.damaged == 0 && result.restored == 0)
+    const bool derived = result.damaged > 0 || result.restored > 0;
+    if (result.lost > 0)
+        printf("%llu prompts and parts of answers cannot be read and are nowhere else: their jobs "
+               "say so when they are asked for\n",
+               (unsigned long long)result.lost);
+    if (!derived && result.lost == 0)
         printf("nothing is damaged\n");
-    else
+    if (derived)
         printf("%llu damaged, %llu made again from the ledger, %llu jobs end by it%s\n",
                (unsigned long long)result.damaged, (unsigned long long)result.restored,
                (unsigned long long)result.ended,
                repair ? "" : "; nothing was changed, --repair does it");
-    bool mended = repair || (result.damaged == 0 && result.restored == 0);
+    bool mended = result.lost == 0 && (repair || !derived);
     int status = program_finish_output(&program);
     return status != PROGRAM_STATUS_OK || mended ? status : PROGRAM_STATUS_FAILED;
 }

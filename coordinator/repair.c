@@ -8,6 +8,7 @@
 #include "coordinator/loop_apply.h"
 #include "coordinator/loop_restore.h"
 #include "coordinator/repair_fold.h"
+#include "coordinator/repair_texts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -624,6 +625,8 @@ static enum err all_look(struct repair *r, struct errbuf *eb)
         err = table_look(r, STORE_TABLE_BALANCE);
     if (err == ERR_OK)
         sums_put(r);
+    if (err == ERR_OK)
+        err = repair_texts_look(r->txn, r->report, &r->result.lost, r->eb);
     return err;
 }
 
@@ -646,6 +649,9 @@ enum err repair_run(const struct loop_config *config, bool change, FILE *report,
     err = all_look(&r, eb);
     store_abort(r.txn);
     core_free(r.core);
+    /* What no row shows: that all are in order, found, and as many as there should be. */
+    if (err == ERR_OK && r.result.damaged == 0 && r.result.lost == 0)
+        err = store_verify(r.store, eb);
     if (err == ERR_OK && change && (r.bad != NULL || r.effects.first != NULL))
         err = changes_write(&r, eb);
 out:

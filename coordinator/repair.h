@@ -26,6 +26,7 @@ struct repair_result {
     uint64_t damaged;  /* rows that are not what was stored, or that the ledger contradicts */
     uint64_t restored; /* rows that are written anew */
     uint64_t ended;    /* jobs among them that end by it */
+    uint64_t lost; /* prompts and answers that cannot be read: of these there is no other copy */
 };
 
 /* With `change` false nothing is written: the lines in `report` say what would be. ERR_NOT_FOUND

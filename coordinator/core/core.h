@@ -181,6 +181,8 @@ struct core_effect {
         struct {
             uint64_t tag;
             enum core_fill fill;
+            /* Says nothing that has to be durable first, so it may leave before. */
+            bool promises_nothing;
             struct wire_reply reply;
             uint8_t nonce[32];                /* FILL_HELLO */
             struct wire_hello hello;          /* FILL_HELLO */

@@ -159,6 +159,8 @@ static void session_reply(const struct core *c, const struct core_event *event,
     struct core_effect *e = reply_to(fx, event);
     const struct wire_hello *hello = &event->request->hello;
     e->reply.fill = CORE_FILL_HELLO;
+    /* A client's session is not stored. */
+    e->reply.promises_nothing = hello->role != WIRE_ROLE_WORKER;
     e->reply.hello = *hello;
     memcpy(e->reply.nonce, hello->nonce, sizeof e->reply.nonce);
     e->reply.reply.session = s->id;

@@ -69,6 +69,7 @@ void status_step(struct core *c, const struct core_event *event, struct core_eff
     uint64_t stall_ms = c->config->stall_ms;
 
     e->reply.fill = CORE_FILL_STATUS;
+    e->reply.promises_nothing = true;
     *r = (struct wire_status_reply){
         .coordinator = c->config->node,
         .build = c->config->build,

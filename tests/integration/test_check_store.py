@@ -29,6 +29,19 @@ def mend(c, *options, how=None, after=0.0):
     return process.returncode, out.decode(), err.decode()
 
 
+def damage_prompt(path, text):
+    """A byte of a prompt, wherever it lies."""
+    with open(path, "rb") as f:
+        data = bytearray(f.read())
+    n, at = 0, data.find(text)
+    while at >= 0:
+        data[at] ^= 1
+        n, at = n + 1, data.find(text, at + 1)
+    check("the prompt %r is found" % text, n > 0)
+    with open(path, "wb") as f:
+        f.write(data)
+
+
 def damage(path, ids):
     """A byte of each of these jobs' records, wherever it lies: the key, 12 bytes of seal, the record,
     which begins with the id."""
@@ -57,7 +70,7 @@ with Cluster(model="none", config='expected_models = ["m"];') as c:
     c.coordinator()
     c.wait("the coordinator", lambda: c.run("status").returncode == 0)
     for i in range(JOBS):
-        c.cli("submit", "--model", "m", "-n", "4", "--detach", "job %d" % i)
+        newest = c.cli("submit", "--model", "m", "-n", "4", "--detach", "job %d" % i).decode().strip()
     ids = [j["id"] for j in c.json("jobs")["jobs"]]
     for one in ids[:3]:  # these are over
         c.cli("cancel", one)
@@ -100,5 +113,18 @@ with Cluster(model="none", config='expected_models = ["m"];') as c:
         check_equal("job %d" % i, states.get(one), want)
     ends = [r["job_id"] for r in c.ledger() if r["kind"] not in ("RESERVE", "KEY")]
     check_equal("ends in the ledger", sorted(ends), sorted(ids[:DAMAGED]))
+    check_equal("exit status of the coordinator", c.kill("coordinator", signal.SIGTERM), 0)
+
+    # A prompt has no second copy: it is named, and left alone.
+    check_equal("whole again", mend(c, "--check-store"), (0, "nothing is damaged\n", ""))
+    damage_prompt(os.path.join(c.data, "store", "data.mdb"), b"job %d" % (JOBS - 1))
+    for option in "--check-store", "--repair":
+        status, out, err = mend(c, option)
+        check_equal("a prompt: exit status (%s)" % err, status, 1)
+        check("a prompt: \"%s\"" % out, "the prompt of job %s" % newest in out and
+              "1 prompts and parts of answers cannot be read" in out and "repair" not in out)
+    c.coordinator()
+    c.wait("the coordinator", lambda: c.run("status").returncode in (0, 1))
+    check_equal("the others are there", len(c.json("jobs")["jobs"]), len(ids))
     check_equal("exit status of the coordinator", c.kill("coordinator", signal.SIGTERM), 0)
 print("ok")

@@ -9,6 +9,8 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -75,7 +77,8 @@ int fdatasync(int fd)
 
 /* "disk N": the next N commits of jobs fail. "full": the first commit of jobs finds the disk full,
  * and the next commit of all, which tries whether it still is, a sync that fails. "mark": so does
- * the first commit of a checkpoint. */
+ * the first commit of a checkpoint. "hang PATH": a commit of jobs hangs until there is that file.
+ */
 enum err __wrap_store_commit(struct store_txn *txn, struct errbuf *eb)
 {
     static unsigned failed;
@@ -91,6 +94,11 @@ enum err __wrap_store_commit(struct store_txn *txn, struct errbuf *eb)
     if (of_jobs && refuses("text, slowly")) {
         const struct timespec slow = {.tv_sec = SLOW_MS / 1000};
         nanosleep(&slow, NULL);
+    }
+    if (of_jobs && refused != NULL && strncmp(refused, "hang ", 5) == 0) {
+        const struct timespec pause = {.tv_nsec = 10000000};
+        while (access(refused + 5, F_OK) != 0)
+            nanosleep(&pause, NULL);
     }
     if (refuses("full") && of_jobs && failed++ == 0) {
         store_abort(txn);
@@ -443,6 +451,76 @@ static void while_turns_are_one_event_waiting_costs_nothing(void **state)
     loop_test_close(&k);
 }
 
+/* ---- a disk that hangs ---- */
+
+struct hanging {
+    struct loop_test k;
+    struct wire_request submit;
+    enum err err;
+    _Atomic bool answered;
+};
+
+static void *submit_to_a_hanging_disk(void *arg)
+{
+    struct hanging *h = arg;
+    struct wire_reply reply;
+    struct arena arena;
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    h->err = loop_test_try(&h->k, &h->submit, &arena, &reply);
+    arena_fini(&arena);
+    atomic_store(&h->answered, true);
+    return NULL;
+}
+
+static bool status_says(struct loop_test *k, const char *words)
+{
+    struct wire_request ask = {.kind = WIRE_REQUEST_STATUS};
+    struct wire_reply reply;
+    struct arena arena;
+    bool says = false;
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    loop_test_ask(k, &ask, &arena, &reply);
+    for (size_t i = 0; i < reply.status.n_reasons; i++)
+        says |= strstr(reply.status.reasons[i], words) != NULL;
+    assert_false(says && reply.status.healthy);
+    arena_fini(&arena);
+    return says;
+}
+
+/* What it was to keep is not acknowledged, and who comes and asks what is wrong hears it. */
+static void a_disk_that_hangs_is_told_of(void **state)
+{
+    static struct hanging h;
+    char dir[] = "/tmp/cloister-hang-XXXXXX", path[64], refused[80];
+    const struct timespec pause = {.tv_nsec = 50000000};
+    struct loop_test asks;
+    struct errbuf eb = {{0}};
+    pthread_t thread;
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(path, sizeof path, "%s/go", dir);
+    (void)snprintf(refused, sizeof refused, "hang %s", path);
+    cluster_open(&h.k, refused);
+    h.submit = loop_test_submit((const uint8_t *)"Why?", 4);
+    assert_int_equal(pthread_create(&thread, NULL, submit_to_a_hanging_disk, &h), 0);
+    asks = h.k;
+    loop_test_connect(&asks);
+    while (!status_says(&asks, "the disk hangs"))
+        nanosleep(&pause, NULL);
+    assert_false(atomic_load(&h.answered));
+    FILE *go = fopen(path, "w");
+    assert_non_null(go);
+    assert_int_equal(fclose(go), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(h.err, ERR_OK);
+    assert_false(status_says(&asks, "the disk hangs"));
+    assert_int_equal(job_state(&h.k, &h.submit.submit.job_id, &eb), WIRE_JOB_STATE_QUEUED);
+    loop_test_disconnect(&asks);
+    loop_test_close(&h.k);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 4 && strcmp(argv[0], "loop") == 0)
@@ -457,6 +535,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_disk_that_fails_while_it_is_full_is_opened_again),
         cmocka_unit_test(a_disk_that_fails_a_checkpoint_is_opened_again),
         cmocka_unit_test(while_turns_are_one_event_waiting_costs_nothing),
+        cmocka_unit_test(a_disk_that_hangs_is_told_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
