@@ -236,6 +236,37 @@ static void test_a_tall_matrix_is_cut_without_a_seam(void **state)
     free(x);
 }
 
+/* A prompt's rows are taken 128 at a time, and a matrix may be cut into as many groups as there can
+ * be: the second run of rows, and every level of the tree over the groups. */
+static void test_many_rows_and_groups_have_the_bits_of_ref(void **state)
+{
+    const struct fixture *f = *state;
+    enum { ROWS = 21, COLS = 2304, N = 131 };
+    static const uint32_t groups[] = {64, 16, 5};
+    static float x[N * COLS];
+    static float expected[N * ROWS];
+    static float actual[N * ROWS];
+    struct fixture_random r = {11};
+    fixture_floats(&r, x, N * COLS);
+    for (size_t t = 0; t < fixture_n_types; t++) {
+        uint8_t *matrix = fixture_matrix(&r, fixture_types[t], ROWS, COLS);
+        struct product p = {.type = fixture_types[t],
+                            .matrix = matrix,
+                            .rows = ROWS,
+                            .cols = COLS,
+                            .groups = groups[t % 3],
+                            .x = x};
+        product_run(f->ref, &p, N, ROWS, expected);
+        for (size_t i = 0; i < f->n_others; i++) {
+            memset(actual, 0xff, sizeof actual);
+            product_run(f->others[i].backend, &p, N, ROWS, actual);
+            fixture_same(quant_type_info((uint32_t)p.type)->name, f->others[i].name, expected,
+                         actual, N * ROWS);
+        }
+        free(matrix);
+    }
+}
+
 /* The definition itself: what ref gives for one matrix of each type must never change, or answers
  * of an older build could not be replayed. */
 static void test_bits_of_the_definition_are_fixed(void **state)
@@ -294,6 +325,7 @@ int main(void)
         cmocka_unit_test(test_extreme_quants_do_not_overflow),
         cmocka_unit_test(test_jobs_of_one_call_are_independent),
         cmocka_unit_test(test_a_tall_matrix_is_cut_without_a_seam),
+        cmocka_unit_test(test_many_rows_and_groups_have_the_bits_of_ref),
         cmocka_unit_test(test_bits_of_the_definition_are_fixed),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);

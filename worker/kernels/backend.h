@@ -19,7 +19,7 @@
  * share one, the float part is acc = fmaf(dw * dx, (float)isum, acc), then, for types with a
  * minimum, acc = fmaf(m, dx * (float)sx, acc), blocks ascending within a leaf of 8 blocks, each
  * leaf from +0; leaves are added ascending within a group, from the first leaf; groups by a fixed
- * tree over their index (backend_group_tree). Where `groups` does not divide the blocks, group g
+ * tree over their index (sum_group_tree). Where `groups` does not divide the blocks, group g
  * holds blocks [g * blocks / groups, (g + 1) * blocks / groups), or the same of leaves where
  * there are enough of them (sum_order.h). F32, F16 and BF16 weights: 32 lanes by index modulo 32,
  * fmaf ascending within a lane, then a halving tree over the lanes; groups as above.

@@ -290,7 +290,8 @@ VEC_INLINE void body_leaf_times(const struct body_traits t, const int cols,
     for (uint32_t b = 0; b < blocks; b++) {
         const struct body_from from = {.leaf = leaf, .at = b};
         body_block(t, PANEL_KIND_COUNT, cols, &from, x, q + (size_t)b * QUANT_BLOCK_ITEMS,
-                   t.is_wide ? qw + (size_t)b * QUANT_BLOCK_ITEMS : NULL, cell + b, acc);
+                   t.is_wide && VEC_WIDE_BYTES > 1 ? qw + (size_t)b * QUANT_BLOCK_ITEMS : NULL,
+                   cell + b, acc);
     }
     BODY_UNROLL
     for (int c = 0; c < cols; c++) {

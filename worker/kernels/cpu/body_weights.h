@@ -9,8 +9,8 @@
 
 /*
  * How a type is multiplied. Unsigned weights u of at most `top` stand for u - off; the integer sum
- * is taken from u, and off * sum(x) is taken away, exactly, since every sum here is an integer
- * below 2^24. Wide types have signed weights of 8 bits.
+ * is taken from u, and off * sum(x) is taken away, both in int32; what is left is below 2^24, so
+ * that it is a float exactly. Wide types have signed weights of 8 bits.
  */
 struct body_traits {
     uint8_t top;

@@ -1,4 +1,4 @@
-/* Matrices as panels of 16 rows (kernels.h), and single rows of them for the embedding. */
+/* Matrices as panels of 16 rows (panel.h), and single rows of them for the embedding. */
 #include "worker/kernels/cpu/cpu.h"
 
 #include "common/check.h"
