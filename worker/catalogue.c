@@ -17,14 +17,14 @@
 
 /* ---- digests ---- */
 
-/* "<state_dir>/digest-<of the path>": one line, the file's identity and its digest. */
-static void digest_cache_path(const char *state_dir, const char *path, struct buf *out)
+/* "<folder>/digest-<of the path>": one line, the file's identity and its digest. */
+static void digest_cache_path(const char *folder, const char *path, struct buf *out)
 {
     uint8_t name[SHA256_BYTES];
     char hex[SHA256_HEX_BYTES];
     sha256(path, strlen(path), name);
     hex_encode(name, sizeof name, hex);
-    buf_printf(out, "%s/digest-%.32s", state_dir, hex);
+    buf_printf(out, "%s/digest-%.32s", folder, hex);
 }
 
 static bool digest_cache_read(const char *cache, const uint8_t identity[GGUF_IDENTITY_BYTES],
@@ -50,9 +50,7 @@ static void digest_cache_write(const char *cache, const uint8_t identity[GGUF_ID
     char key[SHA256_HEX_BYTES], hex[SHA256_HEX_BYTES];
     FILE *f = fopen(cache, "we");
     if (f == NULL) {
-        /* Before the first start there is no folder: --check-config makes none. */
-        if (errno != ENOENT)
-            log_warn("cannot remember a model's digest in %s: %s", cache, strerror(errno));
+        log_warn("cannot remember a model's digest in %s: %s", cache, strerror(errno));
         return;
     }
     hex_encode(identity, GGUF_IDENTITY_BYTES, key);
@@ -64,8 +62,8 @@ static void digest_cache_write(const char *cache, const uint8_t identity[GGUF_ID
 
 /* The digest of the file that was described under `identity`. */
 static enum err file_digest(const char *path, const uint8_t identity[GGUF_IDENTITY_BYTES],
-                            uint64_t bytes, const char *state_dir, uint8_t ret_digest[SHA256_BYTES],
-                            struct errbuf *eb)
+                            uint64_t bytes, const struct catalogue_digests *digests,
+                            uint8_t ret_digest[SHA256_BYTES], struct errbuf *eb)
 {
     uint8_t after[GGUF_IDENTITY_BYTES];
     struct gguf *g = NULL;
@@ -73,7 +71,7 @@ static enum err file_digest(const char *path, const uint8_t identity[GGUF_IDENTI
     enum err e = ERR_OK;
 
     buf_init(&cache);
-    digest_cache_path(state_dir, path, &cache);
+    digest_cache_path(digests->folder, path, &cache);
     if (digest_cache_read(buf_str(&cache), identity, ret_digest))
         goto out;
     log_info("reading %s (%.1f GB) for its digest", path, (double)bytes / 1e9);
@@ -86,7 +84,7 @@ static enum err file_digest(const char *path, const uint8_t identity[GGUF_IDENTI
     gguf_close(g);
     if (memcmp(after, identity, sizeof after) != 0)
         e = err_set(eb, ERR_CONFLICT, "%s: was replaced or written to while it was read", path);
-    else
+    else if (!digests->read_only)
         digest_cache_write(buf_str(&cache), identity, ret_digest);
 out:
     buf_fini(&cache);
@@ -170,8 +168,8 @@ out:
 }
 
 static enum err model_open(struct catalogue_model *m, const struct catalogue_source *source,
-                           const struct engine_config *engine, const char *state_dir,
-                           struct errbuf *eb)
+                           const struct engine_config *engine,
+                           const struct catalogue_digests *digests, struct errbuf *eb)
 {
     struct engine_estimate estimate;
 
@@ -187,7 +185,7 @@ static enum err model_open(struct catalogue_model *m, const struct catalogue_sou
     if (e == ERR_OK)
         e = engine_estimate_file(engine, &m->config, &estimate, eb);
     if (e == ERR_OK)
-        e = file_digest(m->path, m->config.identity, m->offer.file_bytes, state_dir,
+        e = file_digest(m->path, m->config.identity, m->offer.file_bytes, digests,
                         m->offer.weights_digest, eb);
     if (e != ERR_OK)
         return err_prefix(eb, e, "model %s", source->name);
@@ -206,8 +204,8 @@ static enum err model_open(struct catalogue_model *m, const struct catalogue_sou
 }
 
 enum err catalogue_open(struct catalogue *ret_catalogue, const struct catalogue_source *sources,
-                        size_t n_sources, const struct engine_config *engine, const char *state_dir,
-                        struct errbuf *eb)
+                        size_t n_sources, const struct engine_config *engine,
+                        const struct catalogue_digests *digests, struct errbuf *eb)
 {
     struct catalogue c = {0};
     enum err e = ERR_OK;
@@ -222,7 +220,7 @@ enum err catalogue_open(struct catalogue *ret_catalogue, const struct catalogue_
         if (catalogue_find(&c, sources[i].name) != NULL)
             e = err_set(eb, ERR_INVALID, "model %s is named twice", sources[i].name);
         else
-            e = model_open(&c.models[c.count++], &sources[i], engine, state_dir, eb);
+            e = model_open(&c.models[c.count++], &sources[i], engine, digests, eb);
     }
     if (e != ERR_OK) {
         catalogue_close(&c);

@@ -4,7 +4,7 @@
  *
  * Opening reads each file's header (refusing what this build cannot run, with the reason) and its
  * SHA-256, of a split model all its files'. The digest of a large file takes seconds, so it is
- * remembered in `state_dir` with the files' devices, inodes, sizes and times of last change. A file
+ * remembered in a folder with the files' devices, inodes, sizes and times of last change. A file
  * that is another one by the time it is loaded is refused then.
  *
  * Ownership: the catalogue owns all strings. Thread: one owner.
@@ -28,6 +28,12 @@ struct catalogue_source {
     enum kv_type kv_type;
 };
 
+/* Where digests are remembered. */
+struct catalogue_digests {
+    const char *folder; /* need not be there where it is only read */
+    bool read_only; /* --check-config leaves nothing behind, least of all another user's files */
+};
+
 struct catalogue_model {
     char *name, *path;
     char *architecture, *quantization, *chat_template;
@@ -48,8 +54,8 @@ struct catalogue {
 
 /* Every source must be good: an operator who names a file wants it served. Errors name it. */
 enum err catalogue_open(struct catalogue *ret_catalogue, const struct catalogue_source *sources,
-                        size_t n_sources, const struct engine_config *engine, const char *state_dir,
-                        struct errbuf *eb);
+                        size_t n_sources, const struct engine_config *engine,
+                        const struct catalogue_digests *digests, struct errbuf *eb);
 void catalogue_close(struct catalogue *c);
 
 /* NULL where there is none of this name. */

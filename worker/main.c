@@ -203,7 +203,7 @@ static int worker_run(struct settings *c, const struct sources *sources,
         goto out;
     }
     status = PROGRAM_STATUS_FAILED;
-    /* A check is often made by another user than the one who will run it: it leaves no folder. */
+    /* A check is often made by another user than the one who will run it: it leaves no file. */
     if (!options->check_config) {
         e = folder_make(c->state_dir, &eb);
         if (e == ERR_OK)
@@ -221,8 +221,9 @@ static int worker_run(struct settings *c, const struct sources *sources,
                     "no models to serve: name at least one, in `models` or by --model NAME=PATH");
         goto out;
     }
-    e = catalogue_open(&catalogue, sources->items, sources->count, &agent.engine, c->state_dir,
-                       &eb);
+    const struct catalogue_digests digests = {.folder = c->state_dir,
+                                              .read_only = options->check_config};
+    e = catalogue_open(&catalogue, sources->items, sources->count, &agent.engine, &digests, &eb);
     if (e != ERR_OK)
         goto out;
     if (options->check_config) {

@@ -72,6 +72,12 @@ def model_files(c):
                    os.path.join(c.dir, "never"), "--check-config")
     check_equal("a check before the first start: %s" % done.stderr.decode(), done.returncode, 0)
     check("it warns of nothing: %s" % done.stderr.decode(), b" warn " not in done.stderr)
+    state = os.path.join(c.dir, "empty")
+    os.mkdir(state)
+    done = program("cloister-worker", "--model", "m=" + c.model, "--state-dir", state,
+                   "--check-config")
+    check_equal("a check: %s" % done.stderr.decode(), done.returncode, 0)
+    check_equal("what a check leaves in a state directory", os.listdir(state), [])
     refused("a model file that is not there",
             program("cloister-worker", "--model", "m=/nowhere/m.gguf"), 1, "/nowhere/m.gguf")
 

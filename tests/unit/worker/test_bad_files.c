@@ -71,8 +71,9 @@ static void check_error(const struct bad_file *f, const char *who, enum err e,
 static enum err offer(struct errbuf *eb)
 {
     const struct catalogue_source source = {.name = "bad", .path = path};
+    const struct catalogue_digests digests = {.folder = folder};
     struct catalogue c = {0};
-    enum err e = catalogue_open(&c, &source, 1, &config, folder, eb);
+    enum err e = catalogue_open(&c, &source, 1, &config, &digests, eb);
     if (e == ERR_OK)
         catalogue_close(&c);
     return e;

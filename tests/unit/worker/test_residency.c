@@ -31,12 +31,13 @@ static void rig_notify(void *arg)
     CHECK(sem_post(&r->news) == 0);
 }
 
-static void catalogue_read(struct rig *r)
+static void catalogue_read(struct rig *r, bool check)
 {
     const struct engine_config config = {.threads = 1, .step_tokens = 32};
     const struct catalogue_source source = {.name = "tiny", .path = r->path};
+    const struct catalogue_digests digests = {.folder = r->folder, .read_only = check};
     struct errbuf eb = {{0}};
-    if (catalogue_open(&r->catalogue, &source, 1, &config, r->folder, &eb) != ERR_OK)
+    if (catalogue_open(&r->catalogue, &source, 1, &config, &digests, &eb) != ERR_OK)
         fail_msg("%s", eb.text);
     r->m = &r->catalogue.models[0];
 }
@@ -53,7 +54,7 @@ static void rig_open(struct rig *r)
     tiny_model_write(&tiny, r->path);
     strcpy(r->folder, "/tmp/cloister-test-residency-XXXXXX");
     assert_non_null(mkdtemp(r->folder));
-    catalogue_read(r);
+    catalogue_read(r, false);
     assert_int_equal(engine_open(&r->engine, &config, &eb), ERR_OK);
 }
 
@@ -194,12 +195,40 @@ static void a_digest_is_remembered_until_the_file_changes(void **state)
         if (changed)
             patch(r.path, -5, 1);
         catalogue_close(&r.catalogue);
-        catalogue_read(&r);
+        catalogue_read(&r, false);
         memcpy(second, r.m->offer.weights_digest, sizeof second);
         assert_int_equal(memcmp(first, second, sizeof first) != 0, changed);
         uint8_t want[32];
         assert_int_equal(model_file_digest(r.path, want, NULL), ERR_OK);
         assert_memory_equal(second, want, sizeof want);
+    }
+    rig_close(&r);
+}
+
+static void remembered(const struct rig *r, char ret_text[256])
+{
+    char command[128];
+    (void)snprintf(command, sizeof command, "cat %s/*", r->folder);
+    FILE *from = popen(command, "re");
+    CHECK(from != NULL);
+    ret_text[fread(ret_text, 1, 255, from)] = '\0';
+    CHECK(pclose(from) == 0);
+}
+
+static void a_check_remembers_nothing(void **state)
+{
+    struct rig r;
+    char before[256], after[256];
+    (void)state;
+
+    rig_open(&r);
+    remembered(&r, before);
+    patch(r.path, -5, 1);
+    for (int check = 1; check >= 0; check--) {
+        catalogue_close(&r.catalogue);
+        catalogue_read(&r, check);
+        remembered(&r, after);
+        assert_int_equal(strcmp(before, after) == 0, check);
     }
     rig_close(&r);
 }
@@ -210,6 +239,7 @@ int main(void)
         cmocka_unit_test(the_last_word_counts),
         cmocka_unit_test(a_file_that_changed_since_it_was_offered_is_refused),
         cmocka_unit_test(a_digest_is_remembered_until_the_file_changes),
+        cmocka_unit_test(a_check_remembers_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
