@@ -530,6 +530,36 @@ static int config_last_line(const char *text, size_t size)
     return line;
 }
 
+static size_t config_count_names(const config_setting_t *setting)
+{
+    size_t n = config_setting_name(setting) != NULL;
+    if (config_setting_is_aggregate(setting))
+        for (int i = 0; i < config_setting_length(setting); i++)
+            n += config_count_names(config_setting_get_elem(setting, (unsigned)i));
+    return n;
+}
+
+/* Why libconfig refused what config_scan had passed. */
+static enum err config_unreadable(const struct config *c, const char *text, size_t size,
+                                  struct errbuf *eb)
+{
+    const char *reason = config_error_text(&c->tree);
+    int line = config_error_line(&c->tree), last = config_last_line(text, size);
+    line = line < last ? line : last;
+    if (!reason)
+        reason = "this cannot be read";
+    if (strcmp(reason, "syntax error") == 0)
+        reason = "syntax error here or just before; a setting is NAME = VALUE;";
+    if (strcmp(reason, "duplicate setting name") != 0)
+        return err_set(eb, ERR_INVALID, "%s:%d: %s", c->name, line, reason);
+    /* It stopped at the first name that it did not add. */
+    char name[64];
+    config_scan_name(text, size, config_count_names(config_root_setting(&c->tree)), name,
+                     sizeof name);
+    return err_set(eb, ERR_INVALID, "%s:%d: the key \"%s\" is there twice in its group", c->name,
+                   line, name);
+}
+
 enum err config_load_memory(struct config **ret_config, const struct config_key *keys,
                             void *ret_values, size_t struct_bytes, const char *text, size_t size,
                             const char *name, struct errbuf *eb)
@@ -553,15 +583,7 @@ enum err config_load_memory(struct config **ret_config, const struct config_key 
     if (err != ERR_OK)
         goto out;
     if (!config_read_string(&c->tree, buf_str(&scanned))) {
-        const char *reason = config_error_text(&c->tree);
-        bool twice = reason && strcmp(reason, "duplicate setting name") == 0;
-        bool syntax = reason && strcmp(reason, "syntax error") == 0;
-        int line = config_error_line(&c->tree), last = config_last_line(text, size);
-        err = err_set(eb, ERR_INVALID, "%s:%d: %s", name, line < last ? line : last,
-                      twice    ? "this key is there twice in its group"
-                      : syntax ? "syntax error here or just before; a setting is NAME = VALUE;"
-                      : reason ? reason
-                               : "this cannot be read");
+        err = config_unreadable(c, text, size, eb);
         goto out;
     }
     struct config_reader reader = {.config = c, .top = keys, .eb = eb};

@@ -4,8 +4,11 @@
 #include "common/units.h"
 #include "common/utf8.h"
 
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 struct scan {
     const char *text;
@@ -14,6 +17,9 @@ struct scan {
     int line;
     unsigned depth;
     const char *name;
+    size_t n_names, wanted; /* of settings, and which of them is asked for */
+    const char *found;
+    size_t found_size;
     struct buf *out;
     struct errbuf *eb;
 };
@@ -147,8 +153,10 @@ static enum err scan_number(struct scan *s)
     return ERR_OK;
 }
 
+/* A setting's, where it is neither `true` nor `false`. */
 static enum err scan_name(struct scan *s)
 {
+    const char *name = s->text + s->at;
     while (s->at < s->size) {
         char c = scan_peek(s, 0);
         bool in_name = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
@@ -156,6 +164,13 @@ static enum err scan_name(struct scan *s)
         if (!in_name)
             break;
         scan_take(s, 1);
+    }
+    size_t size = (size_t)(s->text + s->at - name);
+    bool is_value = (size == 4 && strncasecmp(name, "true", size) == 0) ||
+                    (size == 5 && strncasecmp(name, "false", size) == 0);
+    if (!is_value && s->n_names++ == s->wanted) {
+        s->found = name;
+        s->found_size = size;
     }
     return ERR_OK;
 }
@@ -213,7 +228,13 @@ enum err config_scan(const char *text, size_t size, const char *name, struct buf
     if (size > CONFIG_FILE_BYTES)
         return err_set(eb, ERR_TOO_LARGE, "%s: larger than the %u bytes a configuration may have",
                        name, CONFIG_FILE_BYTES);
-    struct scan s = {.text = text, .size = size, .line = 1, .name = name, .out = out, .eb = eb};
+    struct scan s = {.text = text,
+                     .size = size,
+                     .line = 1,
+                     .name = name,
+                     .wanted = SIZE_MAX,
+                     .out = out,
+                     .eb = eb};
     enum err err = scan_characters(&s);
     while (err == ERR_OK && s.at < s.size)
         err = scan_token(&s);
@@ -225,4 +246,16 @@ enum err config_scan(const char *text, size_t size, const char *name, struct buf
     if (err == ERR_OK && out->failed)
         err = err_set(eb, ERR_NO_MEMORY, "%s: no memory to read it", name);
     return err;
+}
+
+void config_scan_name(const char *text, size_t size, size_t index, char *ret_name,
+                      size_t name_bytes)
+{
+    struct buf out;
+    buf_init(&out);
+    struct scan s = {.text = text, .size = size, .name = "", .wanted = index, .out = &out};
+    while (s.found == NULL && s.at < s.size && scan_token(&s) == ERR_OK) {
+    }
+    (void)snprintf(ret_name, name_bytes, "%.*s", (int)s.found_size, s.found ? s.found : "");
+    buf_fini(&out);
 }

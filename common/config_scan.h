@@ -17,4 +17,9 @@
 enum err config_scan(const char *text, size_t size, const char *name, struct buf *out,
                      struct errbuf *eb);
 
+/* The name of setting `index` from 0, as they stand in a text that config_scan has passed; "" where
+ * there are fewer, cut where it does not fit. */
+void config_scan_name(const char *text, size_t size, size_t index, char *ret_name,
+                      size_t name_bytes);
+
 #endif

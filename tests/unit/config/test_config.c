@@ -281,7 +281,12 @@ static void test_refusals(void **state)
          "demo.cfg:1: tls.ca_file: \"ca.pem\" must be an absolute path, beginning with /"},
         /* duplicates, missing keys */
         {"url = \"tcp://a:1\";\nurl = \"tcp://a:1\";",
-         "demo.cfg:2: this key is there twice in its group"},
+         "demo.cfg:2: the key \"url\" is there twice in its group"},
+        {"url = \"tcp://a:1\"; # title = \"c\"\nmodels = ({name=\"true\";path=\"/a\";},\n"
+         "{name = \"b\"; name = \"c\"; path = \"/b\";});",
+         "demo.cfg:3: the key \"name\" is there twice in its group"},
+        {"strict = True; level = \"info\"; strict = false; level = \"warn\";",
+         "demo.cfg:1: the key \"strict\" is there twice in its group"},
         {"models = ({name=\"a\";path=\"/a\";},\n{name=\"a\";path=\"/b\";});",
          "demo.cfg:2: models[1]: name \"a\" is there twice (first in line 1)"},
         {"models = (\n{name=\"a\";});",
