@@ -118,6 +118,55 @@ static enum err plan_state_write(struct batch_plan *plan, const char *path,
     return ok ? ERR_OK : err_set_errno(eb, errno, "%s", path);
 }
 
+static bool flags_have(const char *flags, const char *one, size_t size)
+{
+    for (const char *at = flags; at; at = strstr(at, ", ")) {
+        at += strspn(at, ", ");
+        if (strncmp(at, one, size) == 0 && (at[size] == ',' || !at[size]))
+            return true;
+    }
+    return false;
+}
+
+/* Of "max-tokens 9, seed 3" the parts that `other` lacks. */
+static void flags_missing(const char *flags, const char *other, struct buf *out)
+{
+    while (*flags) {
+        const char *end = strstr(flags, ", ");
+        size_t size = end ? (size_t)(end - flags) : strlen(flags);
+        if (!flags_have(other, flags, size))
+            buf_printf(out, "%s%.*s", out->size > 0 ? ", " : "", (int)size, flags);
+        flags += end ? size + 2 : size;
+    }
+}
+
+static enum err flags_differ(const char *output, const char *begun, const char *now,
+                             struct errbuf *eb)
+{
+    struct buf was, is;
+    buf_init(&was);
+    buf_init(&is);
+    flags_missing(begun, now, &was);
+    flags_missing(now, begun, &is);
+    /* The same parts in another order, or one of them more often. */
+    if (was.size == 0 && is.size == 0) {
+        buf_append_str(&was, begun);
+        buf_append_str(&is, now);
+    }
+    enum err err =
+        err_set(eb, ERR_CONFLICT,
+                "the batch in %s was begun with other flags: %s%s%s; give those, another output or "
+                "--restart",
+                output, buf_str(&was),
+                was.size == 0  ? "without "
+                : is.size == 0 ? ", which is not given now"
+                               : ", not ",
+                buf_str(&is));
+    buf_fini(&was);
+    buf_fini(&is);
+    return err;
+}
+
 static enum err plan_state_read(struct batch_plan *plan, const char *path,
                                 const struct batch_plan_config *config, const char *digest,
                                 struct errbuf *eb)
@@ -142,11 +191,7 @@ static enum err plan_state_read(struct batch_plan *plan, const char *path,
                       "--restart",
                       plan_input_name(config), config->output);
     else if (strcmp(flags, config->flags) != 0)
-        err =
-            err_set(eb, ERR_CONFLICT,
-                    "the batch in %s was begun with other flags (%s, not %s); give those, another "
-                    "output or --restart",
-                    config->output, flags, config->flags);
+        err = flags_differ(config->output, flags, config->flags, eb);
     else
         memcpy(plan->base_id, id, sizeof plan->base_id);
     json_decref(root);
