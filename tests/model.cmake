@@ -3,6 +3,8 @@
 cloister_unit_test(model_gguf SOURCES unit/model/test_gguf.c LIBS cloister_gguf_build cloister_model)
 cloister_unit_test(model_hparams SOURCES unit/model/test_hparams.c
                    LIBS cloister_gguf_build cloister_model)
+cloister_unit_test(model_file_type SOURCES unit/model/test_file_type.c
+                   LIBS cloister_gguf_build cloister_model)
 cloister_unit_test(model_arch SOURCES unit/model/test_arch.c LIBS cloister_gguf_build cloister_model)
 cloister_unit_test(model_split SOURCES unit/model/test_split.c
                    LIBS cloister_gguf_build cloister_model)

@@ -5,6 +5,7 @@
 #include "common/limits.h"
 #include "common/log.h"
 #include "worker/model/chat.h"
+#include "worker/model/file_type.h"
 #include "worker/model/gguf.h"
 #include "worker/model/hparams.h"
 #include "worker/model/tokenizer.h"
@@ -93,24 +94,6 @@ out:
 
 /* ---- models ---- */
 
-/* The type that holds most of the weights names the file: "Q4_1" of a file whose head is Q8_0. */
-static const char *quantization_name(const struct gguf *g)
-{
-    uint64_t bytes[64] = {0};
-    uint32_t best = 0;
-    for (size_t i = 0; i < gguf_tensor_count(g); i++) {
-        const struct gguf_tensor *t = gguf_tensor_at(g, i);
-        if ((uint32_t)t->type < 64)
-            bytes[t->type] += t->size;
-    }
-    for (uint32_t i = 1; i < 64; i++) {
-        if (bytes[i] > bytes[best])
-            best = i;
-    }
-    const struct quant_type_info *info = quant_type_info(best);
-    return info != NULL ? info->name : "unknown";
-}
-
 static uint64_t parameter_count(const struct gguf *g)
 {
     uint64_t n = 0;
@@ -152,7 +135,7 @@ static enum err model_describe(struct catalogue_model *m, struct errbuf *eb)
     m->offer.prompt_tokens_per_message = bound.per_message;
     m->offer.prompt_tokens_per_kib = bound.per_kib;
     m->architecture = strndup(architecture.bytes, architecture.size);
-    m->quantization = strdup(quantization_name(g));
+    m->quantization = strdup(model_file_type_name(g));
     m->offer.parameters = parameter_count(g);
     m->offer.file_bytes = gguf_file_size(g);
     gguf_identity(g, m->config.identity);

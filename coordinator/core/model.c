@@ -150,6 +150,7 @@ static void learn_offer(struct core *c, struct core_model *m, const struct wire_
         l->prefill_tokens_per_s = l->decode_tokens_per_s = 0;
     } else if (l->predicted_bytes == predicted && l->context_tokens == o->context_tokens &&
                strcmp(l->chat_template, o->chat_template) == 0 &&
+               strcmp(l->quantization, o->quantization) == 0 &&
                l->prompt_tokens_per_job == o->prompt_tokens_per_job &&
                l->prompt_tokens_per_message == o->prompt_tokens_per_message &&
                l->prompt_tokens_per_kib == o->prompt_tokens_per_kib) {

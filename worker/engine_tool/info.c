@@ -4,6 +4,7 @@
 #include "common/units.h"
 #include "worker/engine/engine.h"
 #include "worker/model/chat.h"
+#include "worker/model/file_type.h"
 #include "worker/model/hparams.h"
 
 #include <inttypes.h>
@@ -168,6 +169,7 @@ static void print_model(const struct file_info *info)
 
     printf("architecture         %s\n", info->architecture[0] ? info->architecture : "(none)");
     printf("name                 %s\n", info->name[0] ? info->name : "(none)");
+    printf("quantization         %s\n", model_file_type_name(info->g));
     if (info->has_hparams) {
         print_layers(h);
         printf("context              %u tokens\n", h->context_length);
@@ -338,6 +340,7 @@ static int print_json(const struct file_info *info, const char *path)
     if (root == NULL)
         return tool_fail("no memory for the output");
     json_object_set_new(root, "name", json_or_null(info->name));
+    json_object_set_new(root, "quantization", json_string(model_file_type_name(info->g)));
     json_object_set_new(root, "model",
                         info->has_hparams ? json_of_hparams(&info->hparams) : json_null());
     json_object_set_new(root, "tokenizer", json_of_tokenizer(info));

@@ -190,7 +190,7 @@ uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *wo
         offers[n] = (struct wire_model_offer){
             .name = worker->models[n],
             .architecture = "llama",
-            .quantization = "Q4_1",
+            .quantization = worker->quantization != NULL ? worker->quantization : "Q4_1",
             .context_tokens = worker->context_tokens > 0 ? worker->context_tokens : 1000,
             .weights_bytes = worker->weights_bytes[n],
             .chat_template = "",

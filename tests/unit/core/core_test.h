@@ -64,8 +64,9 @@ struct core_test_worker {
     const char *models[4];
     uint64_t weights_bytes[4];
     bool ready[4];
-    uint32_t context_tokens; /* of all of them; 0: 1000 */
-    uint8_t digest;          /* likewise; 0: of each its own */
+    uint32_t context_tokens;  /* of all of them; 0: 1000 */
+    uint8_t digest;           /* likewise; 0: of each its own */
+    const char *quantization; /* likewise; NULL: "Q4_1" */
     const struct wire_lease_held *leases;
     size_t n_leases;
 };

@@ -164,6 +164,35 @@ static void only_what_moved_is_stored(void **state)
     core_test_fini(&t);
 }
 
+/* Another word for the same file, by a worker of another version: it is stored, and what was
+ * measured stays. */
+static void a_new_name_of_a_quantization_forgets_nothing(void **state)
+{
+    struct core_test t;
+    struct core_test_worker w = {.name = "a",
+                                 .key = 'a',
+                                 .total_bytes = 8 * CORE_TEST_GB,
+                                 .free_bytes = 8 * CORE_TEST_GB,
+                                 .models = {"m"},
+                                 .weights_bytes = {CORE_TEST_GB}};
+    (void)state;
+    core_test_start(&t);
+    report_ready(&t, core_test_worker(&t, &w), (struct numbers){1100, 2000, 50});
+    w.quantization = "Q4_K_M";
+    for (int again = 0; again < 2; again++) {
+        (void)core_test_worker(&t, &w);
+        assert_int_equal(core_test_count(&t, CORE_EFFECT_PUT_LEARNED), !again);
+        if (again)
+            break;
+        const struct record_learned *l = &core_test_find(&t, CORE_EFFECT_PUT_LEARNED)->learned;
+        assert_string_equal(l->quantization, "Q4_K_M");
+        assert_int_equal(l->measured_bytes, 1100 * MB);
+        assert_int_equal(l->load_ms, 2000);
+        assert_int_equal(l->decode_tokens_per_s, 50);
+    }
+    core_test_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -171,6 +200,7 @@ int main(void)
         cmocka_unit_test(one_of_three_moves_nothing),
         cmocka_unit_test(a_worker_is_judged_by_its_own_numbers),
         cmocka_unit_test(only_what_moved_is_stored),
+        cmocka_unit_test(a_new_name_of_a_quantization_forgets_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -123,6 +123,7 @@ def info_and_digest(model):
     info = json.loads(good("info", "--json", model))
     check("info", info["architecture"] == "llama" and info["gguf_version"] == 3, info)
     check("info runnable", info["runnable"] is True and info["reason"] is None, info)
+    check("info quantization", info["quantization"] == "Q8_0", info["quantization"])
     check("info types", info["types"]["Q8_0"]["tensors"] == 15, info["types"])
     check("info template", info["chat_template"] == "chatml", info)
     check("info tokens", info["tokenizer"]["tokens"] == 264, info["tokenizer"])
