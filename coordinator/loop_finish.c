@@ -68,7 +68,7 @@ static void effect_reply(struct loop *l, struct fill_context *context, struct st
     }
 }
 
-static uint64_t commit_age_ms(const struct loop *l)
+uint64_t finish_commit_age_ms(const struct loop *l)
 {
     return committer_busy(l->committer) ? clock_mono_ms() - l->commit_ms : 0;
 }
@@ -77,7 +77,7 @@ static uint64_t commit_age_ms(const struct loop *l)
 static void turn_reply_some(struct loop *l, struct turn *turn, bool all)
 {
     struct store_txn *txn = NULL;
-    const uint64_t age_ms = commit_age_ms(l);
+    const uint64_t age_ms = finish_commit_age_ms(l);
     struct fill_context context = {
         .store = l->store,
         .ledger = l->ledger,

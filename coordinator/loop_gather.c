@@ -98,6 +98,10 @@ void gather_requests(struct loop *l)
 
     inbox_clear_wake(l->inbox);
     l->untaken = false;
+    /* A turn that cannot end keeps nobody waiting by its length, and it is to be asked why: a look
+     * at a time is bounded. */
+    if (finish_commit_age_ms(l) >= LOOP_OVERDUE_MS)
+        turn->took_ns = 0;
     while (!(l->more = turn_is_full(turn) || gather_is_taken(l))) {
         struct transport_request *request = inbox_pop(l->inbox, &l->untaken);
         if (request == NULL)

@@ -104,6 +104,8 @@ void finish_turn(struct loop *l);
 /* Replies that promise nothing leave before their turn ends, so that with a disk that hangs
  * somebody can still ask what is wrong. */
 void finish_unbound(struct loop *l);
+/* How long the commit thread has been at it; 0: it is idle. */
+uint64_t finish_commit_age_ms(const struct loop *l);
 /* Records that no checkpoint covers yet: the commit thread knows whether it is time. */
 void finish_checkpoint_look(struct loop *l);
 /* The last one, so that everything that was promised is signed. Waits for what is under way. */

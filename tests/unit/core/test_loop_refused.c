@@ -487,6 +487,8 @@ static bool status_says(struct loop_test *k, const char *words)
     return says;
 }
 
+#define ASKED_MANY 5000u /* more than a turn may take of time */
+
 /* What it was to keep is not acknowledged, and who comes and asks what is wrong hears it. */
 static void a_disk_that_hangs_is_told_of(void **state)
 {
@@ -507,6 +509,8 @@ static void a_disk_that_hangs_is_told_of(void **state)
     loop_test_connect(&asks);
     while (!status_says(&asks, "the disk hangs"))
         nanosleep(&pause, NULL);
+    for (unsigned i = 0; i < ASKED_MANY; i++)
+        assert_true(status_says(&asks, "the disk hangs"));
     assert_false(atomic_load(&h.answered));
     FILE *go = fopen(path, "w");
     assert_non_null(go);
