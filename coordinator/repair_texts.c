@@ -13,6 +13,8 @@ struct look {
     struct arena arena; /* of one record */
     enum store_table table;
     uint64_t damaged;
+    enum err err; /* that ended the look */
+    struct errbuf *eb;
 };
 
 static uint32_t key_u32(const uint8_t *p)
@@ -54,6 +56,11 @@ static bool row_visit(void *arg, const struct store_row *row)
         struct record_chunk chunk;
         err = record_chunk_decode(row->value.data, row->value.size, &look->arena, &chunk, &why);
     }
+    /* Of another version is not damaged, and what memory could not hold is not known to be. */
+    if (err == ERR_UNSUPPORTED || err == ERR_NO_MEMORY) {
+        look->err = err_set(look->eb, err, "%s", why.text);
+        return false;
+    }
     if (err != ERR_OK)
         damaged_say(look, row, why.text);
     return true;
@@ -63,12 +70,14 @@ enum err repair_texts_look(struct store_txn *txn, FILE *report, uint64_t *ret_da
                            struct errbuf *eb)
 {
     static const enum store_table tables[] = {STORE_TABLE_CONTENT, STORE_TABLE_CHUNK};
-    struct look look = {.report = report};
+    struct look look = {.report = report, .eb = eb};
     enum err err = ERR_OK;
     arena_init(&look.arena, LIMIT_DECODE_BYTES);
     for (size_t i = 0; i < sizeof tables / sizeof tables[0] && err == ERR_OK; i++) {
         look.table = tables[i];
         err = store_scan_rows(txn, look.table, NULL, 0, row_visit, &look, eb);
+        if (err == ERR_OK)
+            err = look.err;
     }
     arena_fini(&look.arena);
     *ret_damaged = look.damaged;

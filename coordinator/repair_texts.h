@@ -12,7 +12,8 @@
 #include <stdio.h>
 
 /* Reads every prompt and every run of tokens; a line in `report` and one in *ret_damaged for each
- * that is not what was stored. An error: the table cannot be walked. */
+ * that is not what was stored. An error: the table cannot be walked, or holds what another build
+ * wrote (ERR_UNSUPPORTED). */
 enum err repair_texts_look(struct store_txn *txn, FILE *report, uint64_t *ret_damaged,
                            struct errbuf *eb);
 

@@ -6,6 +6,7 @@
 #include "coordinator/loop_apply.h"
 #include "coordinator/loop_restore.h"
 #include "coordinator/repair.h"
+#include "coordinator/store/store_backend.h"
 #include "tests/unit/core/stored_test.h"
 
 #include <dirent.h>
@@ -650,6 +651,53 @@ static void a_store_in_use_or_missing_is_left_alone(void **state)
     closed(&k);
 }
 
+/* The same value, as a later build would seal it. */
+static void row_of_a_later_build(struct stored_test *k, enum store_table table, uint8_t job)
+{
+    uint8_t key[APPLY_CHUNK_KEY_BYTES], seal[STORE_SEAL_BYTES];
+    struct errbuf eb = {{0}};
+    struct store_value old;
+    const struct id id = core_test_id(job);
+    apply_chunk_key(&id, 0, key);
+    const struct store_value place = {key, table == STORE_TABLE_CHUNK ? sizeof key : ID_BYTES};
+    struct store_txn *txn = store_test_begin(k->store.store, true);
+    assert_err(store_get(txn, table, place.data, place.size, &old, &eb), ERR_OK, &eb);
+    void *copy = malloc(old.size);
+    assert_non_null(copy);
+    memcpy(copy, old.data, old.size);
+    const struct store_value value = {copy, old.size};
+    store_seal(seal, STORE_TABLE_SCHEMA + 1, table, place, value);
+    assert_err(txn->store->ops->put(txn, table, place, seal, value, false, &eb), ERR_OK, &eb);
+    store_test_commit(txn);
+    free(copy);
+}
+
+/* It is whole, and who calls it lost would have it thrown away. */
+static void what_a_later_build_wrote_is_not_called_damage(void **state)
+{
+    static const enum store_table tables[] = {STORE_TABLE_JOB, STORE_TABLE_CONTENT,
+                                              STORE_TABLE_CHUNK};
+    (void)state;
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        struct stored_test k;
+        struct repair_result result;
+        struct errbuf eb = {{0}};
+        char *report = NULL;
+        cluster_make(&k);
+        row_of_a_later_build(&k, tables[i], JOB_DONE);
+        row_damage(&k, WHAT_USAGE, 0, HOW_GARBAGE);
+        stored_test_stop(&k);
+        for (int change = 0; change < 2; change++) {
+            assert_err(repair(&k, change != 0, &result, &report, &eb), ERR_UNSUPPORTED, &eb);
+            assert_non_null(strstr(eb.text, "written by schema 2, this build reads 1"));
+            assert_null(strstr(report, "unreadable"));
+            free(report);
+        }
+        assert_int_equal(lines_kept(&k), 0);
+        closed(&k);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -659,6 +707,7 @@ int main(void)
         cmocka_unit_test(a_repair_that_is_killed_is_done_by_the_next),
         cmocka_unit_test(a_repair_may_be_the_first_of_a_new_key),
         cmocka_unit_test(a_store_in_use_or_missing_is_left_alone),
+        cmocka_unit_test(what_a_later_build_wrote_is_not_called_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
