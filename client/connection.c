@@ -172,6 +172,17 @@ static void connection_forget_session(struct cloister *c, uint64_t session)
     pthread_mutex_unlock(&c->mutex);
 }
 
+/* A session ends with its connection. Where there is none a Hello finds that out sooner than a long
+ * poll does, which would wait for one as long as for its answer. */
+static void connection_forget_lost_session(struct cloister *c)
+{
+    pthread_mutex_lock(&c->mutex);
+    uint64_t session = c->session;
+    pthread_mutex_unlock(&c->mutex);
+    if (session != 0 && !transport_client_is_connected(c->transport))
+        connection_forget_session(c, session);
+}
+
 /* ---- calls ---- */
 
 /* What one attempt came to. */
@@ -211,6 +222,7 @@ static enum outcome connection_attempt(struct cloister *c, struct wire_request *
     buf_init(&packed);
     buf_init(&reply);
     enum outcome outcome;
+    connection_forget_lost_session(c);
     enum err err = connection_session(c, timeout_ms < hello_ms ? timeout_ms : hello_ms,
                                       &request->session, problem);
     if (err != ERR_OK) {
@@ -228,8 +240,6 @@ static enum outcome connection_attempt(struct cloister *c, struct wire_request *
         goto out;
     }
     err = connection_exchange(c, &packed, timeout_ms, &reply, &eb);
-    /* A session ends with its connection. Where there is none a Hello finds that out sooner than a
-     * long poll does, which would wait for one as long as for its answer. */
     if (err == ERR_UNAVAILABLE)
         connection_forget_session(c, request->session);
     if (err != ERR_OK) {

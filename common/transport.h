@@ -90,6 +90,9 @@ enum err transport_client_open(struct transport_client **ret_client,
 /* Calls under way end with ERR_CANCELLED first. Takes milliseconds, and seconds at most, whatever
  * the server does at the time. */
 void transport_client_close(struct transport_client *c);
+/* False where a call that is started now would have to wait for a connection first. It may be
+ * otherwise a moment later. Thread: any. */
+bool transport_client_is_connected(struct transport_client *c);
 
 /* `reply` is valid during the callback; NULL unless err is ERR_OK. Thread: the transport's. */
 typedef void transport_reply_fn(void *arg, enum err err, const void *reply, size_t reply_size);

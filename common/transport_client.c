@@ -567,6 +567,14 @@ void transport_client_close(struct transport_client *c)
     client_unlock_release(c);
 }
 
+bool transport_client_is_connected(struct transport_client *c)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    bool up = c->up;
+    (void)pthread_mutex_unlock(&c->lock);
+    return up;
+}
+
 /* ---- calls ---- */
 
 enum err transport_call_start(struct transport_client *c, const void *bytes, size_t size,

@@ -406,6 +406,36 @@ static void test_restart_under_a_running_submit(void **state)
     rig_close(&r);
 }
 
+/* The job says nothing new, so that there is a pause before each poll, and the connection goes in
+ * one. What comes first on the next one is a Hello, not a poll in a session that is over: it would
+ * have waited for that connection in silence, and for half a minute where there is none. */
+static void test_a_connection_lost_between_polls(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct run run;
+    rig_open(&r);
+    for (unsigned round = 0; round < 3; round++) {
+        char prompt[32];
+        snprintf(prompt, sizeof prompt, "pause %u", round);
+        fake_set_faults(&r.fake, &(struct fake_faults){.stop_at = 5});
+        run_start(&run, r.home, r.fake.url, NULL, NULL, WORDS("submit", prompt));
+        unsigned watches = fake_counts(&r.fake).watches;
+        for (int i = 0; i < 1000 && fake_counts(&r.fake).watches < watches + 3; i++)
+            fake_sleep_ms(20);
+        fake_stop_listening(&r.fake);
+        fake_sleep_ms(300); /* polls are nearer to each other */
+        fake_set_faults(&r.fake, &(struct fake_faults){0});
+        fake_listen(&r.fake);
+        run_wait(&run);
+        check_exit(&run, 0);
+        check_out_is_answer(&run, prompt);
+        run_fini(&run);
+    }
+    assert_int_equal(fake_counts(&r.fake).stales, 0);
+    rig_close(&r);
+}
+
 static void test_jobs_pages(void **state)
 {
     (void)state;
@@ -476,6 +506,7 @@ int main(void)
         cmocka_unit_test(test_standard_output_that_is_full),
         cmocka_unit_test(test_interrupt_cancels),
         cmocka_unit_test(test_restart_under_a_running_submit),
+        cmocka_unit_test(test_a_connection_lost_between_polls),
         cmocka_unit_test(test_jobs_pages),
         cmocka_unit_test(test_configuration),
     };
