@@ -224,6 +224,9 @@ void finish_checkpoint_look(struct loop *l)
 void finish_checkpoint_last(struct loop *l)
 {
     struct committer_result result;
+    if (finish_commit_age_ms(l) >= LOOP_OVERDUE_MS)
+        log_warn("the disk hangs: this ends when it goes on; killed before, it loses nothing that "
+                 "was acknowledged");
     if (committer_busy(l->committer))
         committer_wait(l->committer, &result);
     if (l->ledger != NULL && l->core != NULL && !core_frozen(l->core)) {

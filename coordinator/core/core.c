@@ -179,6 +179,7 @@ static void request_step(struct core *c, const struct core_event *event, struct 
     if (s == NULL || !s->established) {
         reply_error(fx, event, ERR_STALE, 0,
                     "this session is not known on this connection: say Hello again");
+        fx->last->reply.promises_nothing = true; /* a Hello and Status may leave at once, too */
         return;
     }
     session_heard(c, s);

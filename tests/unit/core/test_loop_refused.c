@@ -511,6 +511,14 @@ static void a_disk_that_hangs_is_told_of(void **state)
         nanosleep(&pause, NULL);
     for (unsigned i = 0; i < ASKED_MANY; i++)
         assert_true(status_says(&asks, "the disk hangs"));
+    struct loop_test stranger = asks;
+    struct wire_request ask = {.kind = WIRE_REQUEST_STATUS};
+    struct wire_reply reply;
+    struct arena arena;
+    arena_init(&arena, LIMIT_DECODE_BYTES);
+    stranger.session++; /* as one that the coordinator has forgotten */
+    assert_int_equal(loop_test_try(&stranger, &ask, &arena, &reply), ERR_STALE);
+    arena_fini(&arena);
     assert_false(atomic_load(&h.answered));
     FILE *go = fopen(path, "w");
     assert_non_null(go);
