@@ -91,19 +91,6 @@ bool utf8_tail_unfinished(const void *bytes, size_t size, size_t *ret_tail)
     return false;
 }
 
-bool utf8_valid(const void *bytes, size_t size)
-{
-    const uint8_t *p = bytes;
-    for (size_t i = 0; i < size;) {
-        uint32_t code;
-        size_t n = utf8_decode(p + i, size - i, &code);
-        if (n == 0)
-            return false;
-        i += n;
-    }
-    return true;
-}
-
 bool utf8_is_control(uint32_t code)
 {
     return code < 0x20 || (code >= 0x7F && code <= 0x9F) || code == 0x2028 || code == 0x2029 ||

@@ -23,8 +23,6 @@ size_t utf8_bad_length(const void *bytes, size_t size);
  * hold back the end of a stream's piece. ret_tail: bytes of that unfinished sequence. */
 bool utf8_tail_unfinished(const void *bytes, size_t size, size_t *ret_tail);
 
-bool utf8_valid(const void *bytes, size_t size);
-
 /* C0, DEL, C1, line and paragraph separators, and the marks that turn the direction of writing:
  * what must not reach a terminal or a log from a peer. */
 bool utf8_is_control(uint32_t code);

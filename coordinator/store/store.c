@@ -177,8 +177,6 @@ static enum err identity_read(struct store *s, struct errbuf *eb)
     e = store_get(txn, STORE_TABLE_META, key_instance, sizeof key_instance - 1, &value, eb);
     if (e == ERR_NOT_FOUND || (e == ERR_OK && value.size != ID_BYTES))
         e = err_set(eb, ERR_CORRUPT, "store %s: no instance id", s->place);
-    if (e == ERR_OK)
-        memcpy(s->instance.bytes, value.data, ID_BYTES);
 out:
     store_abort(txn);
     return e;
@@ -199,11 +197,6 @@ void store_close(struct store *s)
         return;
     CHECK(atomic_load(&s->open_txns) == 0);
     s->ops->close(s);
-}
-
-struct id store_instance(const struct store *s)
-{
-    return s->instance;
 }
 
 /* ---- transactions ---- */

@@ -25,7 +25,6 @@
 #define CLOISTER_COORDINATOR_STORE_STORE_H
 
 #include "common/err.h"
-#include "common/id.h"
 #include "common/limits.h"
 
 #include <stdbool.h>
@@ -75,8 +74,6 @@ enum err store_open_lmdb(struct store **ret_store, const struct store_lmdb_confi
 enum err store_open_mem(struct store **ret_store, struct errbuf *eb);
 /* Every transaction must have ended. NULL is fine. */
 void store_close(struct store *s);
-/* Made with the store and kept in it: tells a store from another, not from its copy. */
-struct id store_instance(const struct store *s);
 
 enum err store_begin(struct store *s, bool write, struct store_txn **ret_txn, struct errbuf *eb);
 /* Durable when it returns ERR_OK. Ends the transaction either way. */

@@ -7,6 +7,7 @@
 #ifndef CLOISTER_COORDINATOR_STORE_STORE_BACKEND_H
 #define CLOISTER_COORDINATOR_STORE_STORE_BACKEND_H
 
+#include "common/id.h"
 #include "common/limits.h"
 #include "coordinator/store/store.h"
 
@@ -59,7 +60,6 @@ struct store {
     pthread_mutex_t writer; /* held from a write transaction's begin to its end */
     atomic_bool broken;     /* a commit failed half-way: nothing more may begin */
     atomic_uint open_txns;
-    struct id instance;
 };
 
 struct store_txn {

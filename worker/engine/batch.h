@@ -110,7 +110,8 @@ bool batch_plan_step(struct batch *b, struct batch_plan *ret_plan);
 void batch_commit(struct batch *b, const int32_t *drawn);
 
 void *batch_owner(const struct batch_seq *seq);
-/* UINT32_MAX: in line. */
+/* What the plan's rows know the job by, for who checks them (the engine takes rows as they are);
+ * UINT32_MAX: in line. */
 uint32_t batch_slot(const struct batch_seq *seq);
 bool batch_full(const struct batch_seq *seq);
 /* Every id of the job, until the batch next changes. */

@@ -50,7 +50,8 @@ struct prompt_bound {
 enum err chat_prompt_bound(const struct chat_template *c, const struct tokenizer *t,
                            struct prompt_bound *ret_bound, struct errbuf *eb);
 
-/* The rendered text, for people and tests (control tokens as their text, BOS left out). */
+/* The text that chat_template_encode has the ids of, control tokens as their text, BOS left out.
+ * For tests: what a template must give is known as text, of which ids are one vocabulary's. */
 enum err chat_template_render(const struct chat_template *c, const struct chat_message *messages,
                               size_t n_messages, bool add_generation_prompt, struct buf *ret_text,
                               struct errbuf *eb);

@@ -105,7 +105,5 @@ struct tokenizer_bound {
     uint32_t per_kib_template; /* no less: control tokens come out of it, too */
 };
 void tokenizer_bound(const struct tokenizer *t, struct tokenizer_bound *ret_bound);
-/* Of one text, at most TOKENIZER_TEXT_MAX bytes of it. */
-size_t tokenizer_tokens_max(const struct tokenizer *t, size_t size, enum tokenizer_special special);
 
 #endif

@@ -55,11 +55,3 @@ void tokenizer_bound(const struct tokenizer *t, struct tokenizer_bound *ret_boun
         b.per_kib_template = greater(b.per_kib_template, per_kib(1 + prefix, any_min));
     *ret_bound = b;
 }
-
-size_t tokenizer_tokens_max(const struct tokenizer *t, size_t size, enum tokenizer_special special)
-{
-    struct tokenizer_bound b;
-    tokenizer_bound(t, &b);
-    size_t rate = special == TOKENIZER_SPECIAL_PARSE ? b.per_kib_template : b.per_kib_user;
-    return b.fixed + size / KIB * rate + (size % KIB * rate + KIB - 1) / KIB;
-}

@@ -1,5 +1,6 @@
 /* Tokenizers over small vocabularies: families, special tokens, broken bytes, lying tables. */
 #include "tests/unit/model/gguf_build.h"
+#include "tests/unit/model/tokens_most.h"
 
 #include "worker/model/tokenizer.h"
 
@@ -81,7 +82,7 @@ static void expect(const struct tokenizer *t, const void *text, size_t size,
             print_error("%d ", got.ids[i]);
         fail_msg("are the ids of '%.*s'", (int)size, (const char *)text);
     }
-    assert_true(got.count <= tokenizer_tokens_max(t, size, special));
+    assert_true(got.count <= tokens_most(t, size, special));
     tokens_fini(&got);
 }
 
@@ -380,7 +381,7 @@ static void test_a_megabyte_of_one_thing(void **state)
                 memcpy(text + at, units[u], unit);
             if (tokenizer_encode(t, text, size, TOKENIZER_SPECIAL_PARSE, true, &ids, &eb) != ERR_OK)
                 fail_msg("%s %s: %s", tokenizer_kind(t), units[u], eb.text);
-            assert_true(ids.count <= tokenizer_tokens_max(t, size, TOKENIZER_SPECIAL_PARSE));
+            assert_true(ids.count <= tokens_most(t, size, TOKENIZER_SPECIAL_PARSE));
             buf_init(&out);
             for (size_t k = 0; k < ids.count; k++)
                 tokenizer_decode(t, ids.ids[k], true, k == 0, &out);
