@@ -5,6 +5,8 @@
 #include "common/log.h"
 #include "coordinator/loop_prepare.h"
 
+#define OVERDUE_RETRY_MS 1000u
+
 void gather_event(struct loop *l, struct core_event *event)
 {
     event->mono_ns = clock_mono_ns();
@@ -51,6 +53,50 @@ static bool hello_must_wait(struct loop *l, struct pending *p, const struct wire
     return true;
 }
 
+static bool is_of_a_client(enum wire_request_kind kind)
+{
+    switch (kind) {
+    case WIRE_REQUEST_SUBMIT:
+    case WIRE_REQUEST_WATCH:
+    case WIRE_REQUEST_CANCEL:
+    case WIRE_REQUEST_LIST_JOBS:
+    case WIRE_REQUEST_GET_JOB:
+    case WIRE_REQUEST_EXPLAIN:
+    case WIRE_REQUEST_LIST_WORKERS:
+    case WIRE_REQUEST_LIST_MODELS:
+    case WIRE_REQUEST_USAGE:
+    case WIRE_REQUEST_LEDGER_RANGE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* A client's, while the disk hangs: kept, it would only be in the way of who asks what is wrong, so
+ * it is not even decoded into the turn. A worker's is kept: it has few under way, and what it
+ * reports is needed. */
+static bool client_must_wait(struct loop *l, struct pending *p, const void *bytes, size_t size)
+{
+    struct errbuf eb = {{0}};
+    struct core_event event;
+    struct wire_request decoded;
+    uint64_t age_ms = finish_commit_age_ms(l);
+    if (age_ms < LOOP_OVERDUE_MS)
+        return false;
+    enum err err = prepare_request(l->core, bytes, size, &l->fill, &decoded, &event, &eb);
+    arena_reset(&l->fill);
+    if (err != ERR_OK || !is_of_a_client(decoded.kind))
+        return false;
+    p->session = decoded.session;
+    p->request_id = decoded.request_id;
+    l->refused++;
+    (void)err_set(&eb, ERR_BUSY,
+                  "the coordinator's disk hangs: what is being stored has taken %llu s so far",
+                  (unsigned long long)(age_ms / 1000));
+    replies_later(&l->replies, p, ERR_BUSY, eb.text, OVERDUE_RETRY_MS);
+    return true;
+}
+
 static void request_step(struct loop *l, struct transport_request *request)
 {
     struct errbuf eb = {{0}};
@@ -58,11 +104,13 @@ static void request_step(struct loop *l, struct transport_request *request)
     size_t size;
     const void *bytes = transport_request_bytes(request, &size);
     struct turn *turn = l->gathering;
-    struct wire_request *decoded = arena_alloc(&turn->arena, sizeof *decoded);
     struct pending *p = replies_expect(&l->replies, request);
-    CHECK(decoded != NULL);
 
     l->requests++;
+    if (client_must_wait(l, p, bytes, size))
+        return;
+    struct wire_request *decoded = arena_alloc(&turn->arena, sizeof *decoded);
+    CHECK(decoded != NULL);
     enum err err = prepare_request(l->core, bytes, size, &turn->arena, decoded, &event, &eb);
     p->session = decoded->session;
     p->request_id = decoded->request_id;
@@ -82,6 +130,7 @@ static void request_step(struct loop *l, struct transport_request *request)
         crypto_random(event.random, sizeof event.random);
     const size_t n_unbound = turn->n_unbound;
     gather_event(l, &event);
+    turn->n_unbound_events += turn->n_unbound > n_unbound;
     if (turn->n_unbound == n_unbound) {
         turn->n_requests++;
         turn->request = decoded;

@@ -26,7 +26,7 @@ void turn_reset(struct turn *turn)
 {
     arena_reset(&turn->arena);
     core_effects_init(&turn->effects, &turn->arena);
-    turn->n_events = turn->n_requests = turn->n_unbound = 0;
+    turn->n_events = turn->n_requests = turn->n_unbound = turn->n_unbound_events = 0;
     turn->request = NULL;
     turn->asked = NULL;
     turn->took_ns = 0;
@@ -73,6 +73,7 @@ void turn_step(struct turn *turn, struct core *core, const struct core_event *ev
 
 bool turn_is_full(const struct turn *turn)
 {
-    return turn->n_events >= TURN_EVENTS_MAX || turn->arena.used_bytes >= TURN_BYTES_SOFT ||
-           turn->took_ns >= TURN_NS_MAX || turn->weight >= TURN_WEIGHT_MAX;
+    return turn->n_events - turn->n_unbound_events >= TURN_EVENTS_MAX ||
+           turn->arena.used_bytes >= TURN_BYTES_SOFT || turn->took_ns >= TURN_NS_MAX ||
+           turn->weight >= TURN_WEIGHT_MAX;
 }

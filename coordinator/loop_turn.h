@@ -26,9 +26,10 @@ struct pending;
 struct turn {
     struct arena arena;
     struct core_effects effects;
-    size_t n_events;   /* its end among them */
-    size_t n_requests; /* whose replies wait for its end */
-    size_t n_unbound;  /* replies that need not, and have not left */
+    size_t n_events;         /* its end among them */
+    size_t n_requests;       /* whose replies wait for its end */
+    size_t n_unbound;        /* replies that need not, and have not left */
+    size_t n_unbound_events; /* that came to nothing but such replies */
     /* The last one, and its way back: what there is to say to it where it is the only one. */
     const struct wire_request *request;
     struct pending *asked;

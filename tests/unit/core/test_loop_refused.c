@@ -488,6 +488,7 @@ static bool status_says(struct loop_test *k, const char *words)
 }
 
 #define ASKED_MANY 5000u /* more than a turn may take of time */
+#define LISTS_MANY 40u   /* of which 32 would be a full turn */
 
 /* What it was to keep is not acknowledged, and who comes and asks what is wrong hears it. */
 static void a_disk_that_hangs_is_told_of(void **state)
@@ -511,6 +512,17 @@ static void a_disk_that_hangs_is_told_of(void **state)
         nanosleep(&pause, NULL);
     for (unsigned i = 0; i < ASKED_MANY; i++)
         assert_true(status_says(&asks, "the disk hangs"));
+    struct wire_request list = {.kind = WIRE_REQUEST_LIST_JOBS};
+    for (unsigned i = 0; i < LISTS_MANY; i++) {
+        struct wire_reply refused_list;
+        struct arena listed;
+        arena_init(&listed, LIMIT_DECODE_BYTES);
+        assert_int_equal(loop_test_try(&asks, &list, &listed, &refused_list), ERR_BUSY);
+        assert_non_null(strstr(refused_list.error.text, "disk hangs"));
+        assert_true(refused_list.error.retry_after_ms > 0);
+        arena_fini(&listed);
+    }
+    assert_true(status_says(&asks, "the disk hangs"));
     struct loop_test stranger = asks;
     struct wire_request ask = {.kind = WIRE_REQUEST_STATUS};
     struct wire_reply reply;
