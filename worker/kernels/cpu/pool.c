@@ -103,7 +103,8 @@ static void pool_work_on(struct pool *pool, uint32_t node, uint32_t thread)
     }
 }
 
-/* Of all, those of node `home` first. */
+/* Of all, those of node `home` first. Nobody waits for the ranges of all nodes to be put out: who
+ * is looking around just then may begin with another's. */
 static void pool_work(struct pool *pool, uint32_t home, uint32_t thread)
 {
     for (uint32_t i = 0; i < pool->n_nodes; i++)
