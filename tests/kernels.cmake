@@ -7,7 +7,7 @@ cloister_target(kernels_fixture)
 set_source_files_properties(kernels/kernels_plain.c PROPERTIES
   COMPILE_OPTIONS "-Wno-maybe-uninitialized")
 
-foreach(part matmul rows norms attention bounds backend source pack)
+foreach(part matmul shards rows norms attention bounds backend source pack)
   cloister_unit_test(kernels_${part} SOURCES kernels/test_${part}.c LIBS kernels_fixture)
 endforeach()
 # Seconds as a rule; minutes under a sanitizer on a machine that does other work as well.

@@ -199,13 +199,14 @@ static void bench_matmul(struct backend *b, const struct options *o, const struc
     /* Its scale is a bare exponent; others would make subnormal numbers, which are slow. */
     for (size_t i = 0; type == QUANT_TYPE_MXFP4 && i < o->rows * row_bytes; i += info->block_bytes)
         data[i] = 120;
-    enum err err = b->ops->weight_load(b, type, data, o->rows, o->cols, 1, &w, &eb);
+    enum err err = b->ops->weight_load(b, type, data, o->rows, o->cols, NULL, &w, &eb);
     free(data);
     if (err != ERR_OK) {
         fprintf(stderr, "%s\n", eb.text);
         return;
     }
-    double weight_gb = (double)backend_cpu_weight_bytes(type, o->rows, o->cols) * 1e-9;
+    const struct sum_cut cut = sum_cut_whole(o->cols, 1, 1);
+    double weight_gb = (double)backend_cpu_weight_bytes(type, o->rows, o->cols, &cut) * 1e-9;
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         uint32_t n = counts[i];
         if (o->n > 0 && i > 0)
@@ -274,7 +275,7 @@ static void bench_order(struct backend *b, enum quant_type type)
     const uint32_t rows = 1536;
     const uint32_t cols = 8960;
     const struct quant_type_info *info = quant_type_info((uint32_t)type);
-    const uint32_t groups = backend_groups(cols, 0);
+    const struct sum_cut cut = backend_cut_ffn(cols);
     size_t row_bytes = (size_t)(cols / info->block_items) * info->block_bytes;
     uint8_t *data = malloc(rows * row_bytes);
     struct errbuf eb = {0};
@@ -283,8 +284,8 @@ static void bench_order(struct backend *b, enum quant_type type)
     if (data == NULL)
         return;
     fill(data, rows * row_bytes, 1);
-    if (b->ops->weight_load(b, type, data, rows, cols, 1, &free_order, &eb) != ERR_OK ||
-        b->ops->weight_load(b, type, data, rows, cols, groups, &fixed, &eb) != ERR_OK)
+    if (b->ops->weight_load(b, type, data, rows, cols, NULL, &free_order, &eb) != ERR_OK ||
+        b->ops->weight_load(b, type, data, rows, cols, &cut, &fixed, &eb) != ERR_OK)
         fprintf(stderr, "%s\n", eb.text);
     free(data);
     for (size_t i = 0; fixed != NULL && i < sizeof counts / sizeof counts[0]; i++) {
@@ -307,7 +308,7 @@ static void bench_order(struct backend *b, enum quant_type type)
         }
         qsort(ratios, ROUNDS, sizeof ratios[0], compare_doubles);
         printf("order  %-6s n=%-4u %u groups take %.3f of the time of one (%.3f to %.3f)\n",
-               info->name, n, groups, ratios[ROUNDS / 2], ratios[ROUNDS / 4],
+               info->name, n, cut.groups, ratios[ROUNDS / 2], ratios[ROUNDS / 4],
                ratios[ROUNDS - 1 - ROUNDS / 4]);
         b->ops->act_free(b, a);
         b->ops->buffer_free(b, x);

@@ -41,11 +41,47 @@ static void test_impossible_weights_are_refused(void **state)
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
             struct errbuf eb = {0};
             struct weight *w = NULL;
+            const struct sum_cut cut = sum_cut_whole(cases[i].cols, cases[i].groups, 1);
             assert_int_equal(b->ops->weight_load(b, (enum quant_type)cases[i].type, data,
-                                                 cases[i].rows, cases[i].cols, cases[i].groups, &w,
-                                                 &eb),
+                                                 cases[i].rows, cases[i].cols, &cut, &w, &eb),
                              cases[i].err);
             assert_non_null(strstr(eb.text, cases[i].text));
+            assert_null(w);
+        }
+    }
+}
+
+static void test_impossible_cuts_are_refused(void **state)
+{
+    const struct fixture *f = *state;
+    static const uint8_t data[4096];
+    static const struct {
+        enum quant_type type;
+        uint32_t cols;
+        struct sum_cut cut;
+        const char *text;
+    } cases[] = {
+        {QUANT_TYPE_Q4_1, 64, {4, 2, 0, 0, 1}, "units of 0"},
+        {QUANT_TYPE_Q4_1, 64, {0, 1, 1, 0, 1}, "0 blocks"},
+        {QUANT_TYPE_Q4_1, 64, {1u << 30, 1, 1, 0, 1}, "1073741824 blocks"},
+        {QUANT_TYPE_Q4_1, 64, {16, 3, 8, 0, 1}, "3 groups"},
+        {QUANT_TYPE_Q4_1, 64, {4, 2, 1, 1, 1}, "groups 1 .. 1 of 2"},
+        {QUANT_TYPE_Q4_1, 64, {4, 2, 1, 1, 3}, "groups 1 .. 3 of 2"},
+        {QUANT_TYPE_Q4_1, 32, {4, 2, 1, 1, 2}, "32 columns for groups of 2 blocks"},
+        {QUANT_TYPE_F32, 33, {4, 2, 1, 0, 1}, "33 columns for groups of 2 blocks"},
+        {QUANT_TYPE_F32, 63, {4, 2, 1, 0, 1}, "63 columns for groups of 2 blocks"},
+        {QUANT_TYPE_Q6_K, 64, {4, 2, 1, 0, 1}, "128 columns are no multiple of 256"},
+    };
+    for (size_t k = 0; k <= f->n_others; k++) {
+        struct backend *b = k == 0 ? f->ref : f->others[k - 1].backend;
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+            struct errbuf eb = {0};
+            struct weight *w = NULL;
+            assert_int_equal(b->ops->weight_load(b, cases[i].type, data, 2, cases[i].cols,
+                                                 &cases[i].cut, &w, &eb),
+                             ERR_INVALID);
+            if (strstr(eb.text, cases[i].text) == NULL)
+                fail_msg("%s, not: %s", eb.text, cases[i].text);
             assert_null(w);
         }
     }
@@ -91,12 +127,14 @@ static void test_memory_is_what_was_promised_and_all_comes_back(void **state)
         b->ops->memory(b, &before[0], &before[1], &before[2]);
         struct weight *w[32];
         uint64_t promised = 0;
+        const struct sum_cut whole = sum_cut_whole(768, 1, 1);
         for (size_t t = 0; t < fixture_n_types; t++) {
             uint8_t *matrix = fixture_matrix(&r, fixture_types[t], 35, 768);
             struct errbuf eb = {0};
             assert_int_equal(
-                b->ops->weight_load(b, fixture_types[t], matrix, 35, 768, 1, &w[t], &eb), ERR_OK);
-            promised += backend_cpu_weight_bytes(fixture_types[t], 35, 768);
+                b->ops->weight_load(b, fixture_types[t], matrix, 35, 768, NULL, &w[t], &eb),
+                ERR_OK);
+            promised += backend_cpu_weight_bytes(fixture_types[t], 35, 768, &whole);
             free(matrix);
         }
         const struct kv_shape shape = {3, 2, 64, 64, KV_TYPE_Q8_0, 5};
@@ -133,25 +171,59 @@ static void test_sizes_follow_from_shapes(void **state)
     const struct kv_shape q8 = {30, 3, 64, 64, KV_TYPE_Q8_0, 1};
     assert_int_equal(backend_kv_page_bytes(&q8), 30 * 3 * 32 * (64 + 2 * 4) * 2);
     /* 17 rows fill two panels. */
-    assert_int_equal(backend_cpu_weight_bytes(QUANT_TYPE_Q4_1, 17, 64), 2 * 2 * 320);
-    assert_int_equal(backend_cpu_weight_bytes(QUANT_TYPE_F16, 3, 3), 64);
+    const struct sum_cut two = sum_cut_whole(64, 1, 1), three = sum_cut_whole(3, 1, 1);
+    assert_int_equal(backend_cpu_weight_bytes(QUANT_TYPE_Q4_1, 17, 64, &two), 2 * 2 * 320);
+    assert_int_equal(backend_cpu_weight_bytes(QUANT_TYPE_F16, 3, 3, &three), 64);
+    /* Blocks 12 .. 19 of 32 touch two super-blocks of 144 bytes; the panel begins with block 8. */
+    struct sum_cut part = sum_cut_whole(1024, 8, 4);
+    part.first = 3;
+    part.end = 5;
+    assert_int_equal(weight_row_begin(QUANT_TYPE_Q4_K, &part), 144);
+    assert_int_equal(weight_row_bytes(QUANT_TYPE_Q4_K, 256, &part), 2 * 144);
+    assert_int_equal(backend_cpu_weight_bytes(QUANT_TYPE_Q4_K, 16, 256, &part),
+                     2 * 64 + 12 * (2 * 16 + 256));
+    assert_int_equal(weight_row_begin(QUANT_TYPE_Q4_0, &part), 12 * 18);
+    assert_int_equal(weight_row_bytes(QUANT_TYPE_Q4_0, 256, &part), 8 * 18);
 }
 
 static void test_groups_follow_from_shapes(void **state)
 {
     (void)state;
     static const struct {
+        uint32_t n_heads, n_kv_heads, head_dim;
+        uint32_t groups, unit;
+    } attention[] = {
+        {9, 3, 64, 9, 2}, /* a group is a head, */
+        {4, 1, 256, 4, 8},    {28, 4, 128, 28, 4},
+        {32, 8, 128, 16, 8}, /* or some, while there are 16 groups, */
+        {64, 8, 128, 16, 16}, {32, 32, 128, 16, 8},
+        {40, 40, 128, 20, 8}, {40, 8, 128, 40, 4}, /* and KV heads end where groups do, */
+        {32, 32, 80, 16, 5},                       /* and blocks; */
+        {6, 2, 80, 1, 15},    {71, 1, 64, 1, 142}, /* one, where there is no such number */
+        {1, 1, 32, 1, 1},
+    };
+    for (size_t i = 0; i < sizeof attention / sizeof attention[0]; i++) {
+        const struct sum_cut cut = backend_cut_attention(
+            attention[i].n_heads, attention[i].n_kv_heads, attention[i].head_dim);
+        assert_int_equal(cut.groups, attention[i].groups);
+        assert_int_equal(cut.unit, attention[i].unit);
+        assert_int_equal(cut.blocks, cut.groups * cut.unit);
+        assert_true(cut.first == 0 && cut.end == cut.groups);
+    }
+    static const struct {
         uint32_t cols;
-        uint32_t n_kv_heads;
-        uint32_t groups;
-    } cases[] = {{576, 3, 3},    {1536, 0, 8},     {4096, 8, 8}, {14336, 0, 16},
-                 {4096, 32, 16}, {5120, 40, 10},   {32, 0, 1},   {64, 8, 2},
-                 {224, 0, 7},    {20480, 640, 10}, {33, 0, 2},   {3200, 67, 64}};
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        assert_int_equal(backend_groups(cases[i].cols, cases[i].n_kv_heads), cases[i].groups);
+        uint32_t groups, unit;
+    } ffn[] = {{1536, 8, 1}, {2048, 8, 8}, {8960, 16, 8}, {14336, 16, 8}, {32, 1, 1},
+               {224, 7, 1},  {33, 2, 1},   {4096, 16, 8}, {4064, 8, 8}};
+    for (size_t i = 0; i < sizeof ffn / sizeof ffn[0]; i++) {
+        const struct sum_cut cut = backend_cut_ffn(ffn[i].cols);
+        assert_int_equal(cut.groups, ffn[i].groups);
+        assert_int_equal(cut.unit, ffn[i].unit);
+        assert_int_equal(sum_group_begin(&cut, 0), 0);
+        assert_int_equal(sum_group_begin(&cut, cut.groups), cut.blocks);
+    }
 }
 
-/* A shard that holds a power-of-two run of groups holds a whole node of the tree. */
 static void test_group_tree_is_the_stated_one(void **state)
 {
     (void)state;
@@ -165,6 +237,49 @@ static void test_group_tree_is_the_stated_one(void **state)
     float strided[] = {1.0f, 9.0f, 2.0f, 9.0f, 4.0f, 9.0f};
     sum_group_tree(strided, 3, 2);
     assert_true(strided[0] == 7.0f && strided[1] == 9.0f);
+}
+
+/* However many groups there are and wherever they are cut in two: what both parts hold as subtrees
+ * makes up the same tree. Sums of hashes stand for floats, so that order shows. */
+static uint64_t tree_of(uint32_t first, uint32_t n)
+{
+    if (n == 1)
+        return first + 1;
+    uint32_t left = 1;
+    while (2 * left < n)
+        left *= 2;
+    return (tree_of(first, left) * 0x9e3779b97f4a7c15ull) ^ (tree_of(first + left, n - left) + 17);
+}
+
+static void test_any_cut_makes_the_same_tree(void **state)
+{
+    (void)state;
+    for (uint32_t groups = 1; groups <= SUM_GROUPS_MAX; groups++) {
+        for (uint32_t at = 0; at <= groups; at++) {
+            struct sum_node nodes[2 * SUM_NODES_MAX];
+            struct sum_join joins[2 * SUM_NODES_MAX];
+            uint64_t sum[2 * SUM_NODES_MAX];
+            struct sum_cut cut = {groups, groups, 1, 0, at};
+            uint32_t n = at > 0 ? sum_nodes(&cut, nodes) : 0;
+            assert_true(n <= SUM_NODES_MAX);
+            cut.first = at;
+            cut.end = groups;
+            n += at < groups ? sum_nodes(&cut, nodes + n) : 0;
+            uint32_t covered = 0;
+            for (uint32_t i = 0; i < n; i++) {
+                assert_int_equal(nodes[i].first, covered);
+                covered += nodes[i].count;
+                sum[i] = tree_of(nodes[i].first, nodes[i].count);
+            }
+            assert_int_equal(covered, groups);
+            uint32_t n_joins = sum_joins(nodes, n, groups, joins);
+            assert_int_equal(n_joins, n - 1);
+            for (uint32_t i = 0; i < n_joins; i++)
+                sum[joins[i].into] =
+                    (sum[joins[i].into] * 0x9e3779b97f4a7c15ull) ^ (sum[joins[i].from] + 17);
+            assert_true(sum[0] == tree_of(0, groups));
+        }
+    }
 }
 
 static void test_instruction_sets_have_names(void **state)
@@ -241,7 +356,9 @@ int main(void)
         cmocka_unit_test(test_impossible_caches_are_refused),
         cmocka_unit_test(test_memory_is_what_was_promised_and_all_comes_back),
         cmocka_unit_test(test_sizes_follow_from_shapes),
+        cmocka_unit_test(test_impossible_cuts_are_refused),
         cmocka_unit_test(test_groups_follow_from_shapes),
+        cmocka_unit_test(test_any_cut_makes_the_same_tree),
         cmocka_unit_test(test_group_tree_is_the_stated_one),
         cmocka_unit_test(test_instruction_sets_have_names),
         cmocka_unit_test(test_pages_come_zeroed_aligned_and_go_back),

@@ -101,7 +101,7 @@ static void test_embed(void **state)
         uint8_t *matrix = fixture_matrix(&r, type, ROWS, COLS);
         struct weight *w;
         struct errbuf eb = {0};
-        assert_int_equal(b->ops->weight_load(b, type, matrix, ROWS, COLS, 1, &w, &eb), ERR_OK);
+        assert_int_equal(b->ops->weight_load(b, type, matrix, ROWS, COLS, NULL, &w, &eb), ERR_OK);
         for (int32_t id = 0; id < ROWS; id++) {
             float out[COLS];
             b->ops->embed(b, w, &id, 1, 1.0f, out);
@@ -149,7 +149,8 @@ static void test_matmul(void **state)
         uint8_t *matrix = fixture_matrix(&r, type, ROWS, COLS);
         struct weight *w;
         struct errbuf eb = {0};
-        assert_int_equal(b->ops->weight_load(b, type, matrix, ROWS, COLS, 8, &w, &eb), ERR_OK);
+        const struct sum_cut cut = sum_cut_whole(COLS, 8, SUM_LEAF_BLOCKS);
+        assert_int_equal(b->ops->weight_load(b, type, matrix, ROWS, COLS, &cut, &w, &eb), ERR_OK);
         struct act *a = b->ops->act_new(b, N, COLS, true);
         b->ops->quantize(b, x, N, COLS, a);
         float out[N * ROWS];

@@ -34,7 +34,7 @@ static void compare_values(const struct fixture *f, enum quant_type type, const 
         struct weight *w;
         struct errbuf eb = {0};
         const int32_t id = 0;
-        if (b->ops->weight_load(b, type, row, 1, cols, 1, &w, &eb) != ERR_OK)
+        if (b->ops->weight_load(b, type, row, 1, cols, NULL, &w, &eb) != ERR_OK)
             fail_msg("%s", eb.text);
         b->ops->embed(b, w, &id, 1, 1.0f, actual);
         fixture_same(name, i == 0 ? "scalar" : f->others[i - 1].name, expected, actual, cols);

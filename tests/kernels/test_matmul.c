@@ -35,6 +35,13 @@ struct product {
     bool accumulate;
 };
 
+/* Groups of leaves where there are enough of them, else of blocks. */
+static struct sum_cut cut_of(uint32_t cols, uint32_t groups)
+{
+    return sum_cut_whole(cols, groups,
+                         cols >= groups * SUM_LEAF_BLOCKS * SUM_BLOCK_ITEMS ? SUM_LEAF_BLOCKS : 1);
+}
+
 /* The result of p for n rows on backend b, in ret_out[n][stride]; gaps keep what was there. */
 static void product_run(struct backend *b, const struct product *p, uint32_t n, uint32_t stride,
                         float *ret_out)
@@ -42,7 +49,8 @@ static void product_run(struct backend *b, const struct product *p, uint32_t n, 
     const struct backend_ops *ops = b->ops;
     struct errbuf eb = {0};
     struct weight *w = NULL;
-    if (ops->weight_load(b, p->type, p->matrix, p->rows, p->cols, p->groups, &w, &eb) != ERR_OK)
+    const struct sum_cut cut = cut_of(p->cols, p->groups);
+    if (ops->weight_load(b, p->type, p->matrix, p->rows, p->cols, &cut, &w, &eb) != ERR_OK)
         fail_msg("%s", eb.text);
     struct act *x = ops->act_new(b, n, p->cols, true);
     float *in = fixture_upload(b, p->x, (size_t)n * p->cols);
@@ -187,8 +195,9 @@ static void test_jobs_of_one_call_are_independent(void **state)
         b->ops->quantize(b, in, N, COLS, act);
         for (int j = 0; j < JOBS; j++) {
             struct weight *w;
-            assert_int_equal(b->ops->weight_load(b, types[j], matrix[j], rows[j], COLS, 2, &w, &eb),
-                             ERR_OK);
+            const struct sum_cut cut = cut_of(COLS, 2);
+            assert_int_equal(
+                b->ops->weight_load(b, types[j], matrix[j], rows[j], COLS, &cut, &w, &eb), ERR_OK);
             jobs[j] = (struct matmul_job){.weight = w,
                                           .out = b->ops->buffer_new(b, (size_t)N * rows[j]),
                                           .out_stride = rows[j]};

@@ -68,14 +68,14 @@ static void compare(struct backend *b, const char *name, enum quant_type type, u
     const struct weight_job job = {.type = type,
                                    .rows = rows,
                                    .cols = cols,
-                                   .groups = 1,
+                                   .cut = sum_cut_whole(cols, 1, 1),
                                    .source = {.read = pieces_read, .ctx = p},
                                    .ret_weight = &read};
     uint32_t failed;
     struct errbuf eb = {{0}};
     uint64_t weights[2], kv, scratch;
 
-    assert_int_equal(b->ops->weight_load(b, type, p->data, rows, cols, 1, &whole, &eb), ERR_OK);
+    assert_int_equal(b->ops->weight_load(b, type, p->data, rows, cols, NULL, &whole, &eb), ERR_OK);
     b->ops->memory(b, &weights[0], &kv, &scratch);
     memset(p->seen, 0, p->size);
     p->fails_at = UINT64_MAX;
@@ -156,7 +156,7 @@ static void together_make(struct together *g, struct fixture_random *r)
         g->jobs[i] = (struct weight_job){.type = type,
                                          .rows = rows,
                                          .cols = cols,
-                                         .groups = 1,
+                                         .cut = sum_cut_whole(cols, 1, 1),
                                          .source = {.read = pieces_read, .ctx = &g->pieces[i]},
                                          .ret_weight = &g->weights[i]};
     }
@@ -174,7 +174,7 @@ static void read_together(struct backend *b, const char *name, struct together *
         const struct weight_job *job = &g->jobs[i];
         struct weight *alone;
         assert_int_equal(b->ops->weight_load(b, job->type, g->pieces[i].data, job->rows, job->cols,
-                                             1, &alone, &eb),
+                                             NULL, &alone, &eb),
                          ERR_OK);
         float *want = values_of(b, alone, job->rows, job->cols);
         float *got = values_of(b, g->weights[i], job->rows, job->cols);
@@ -202,10 +202,10 @@ static void refuse_together(struct backend *b, struct together *g)
         assert_int_equal(b->ops->weights_read(b, g->jobs, TOGETHER, &failed, &eb), ERR_IO);
         assert_int_equal(failed, i);
         g->pieces[i].fails_at = UINT64_MAX;
-        g->jobs[i].groups = 0;
+        g->jobs[i].cut.groups = 0;
         assert_int_equal(b->ops->weights_read(b, g->jobs, TOGETHER, &failed, &eb), ERR_INVALID);
         assert_int_equal(failed, i);
-        g->jobs[i].groups = 1;
+        g->jobs[i].cut.groups = 1;
         b->ops->memory(b, &after, &kv, &scratch);
         assert_int_equal(before, after);
     }

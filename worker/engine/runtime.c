@@ -95,7 +95,7 @@ static void matrices_add(struct loading *l, struct matrices *m,
             .type = t->type,
             .rows = (uint32_t)t->dims[1],
             .cols = (uint32_t)t->dims[0],
-            .groups = runtime_groups(layer, i, t),
+            .cut = runtime_cut(&l->r->hparams, layer, i, t),
             .source = {.read = tensor_source_read, .ctx = source},
             .ret_weight = &to->matrix[i],
         };

@@ -191,39 +191,41 @@ uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struc
     return rope + samplers + gguf_data_offset(g) / 4 * 11;
 }
 
-static uint64_t matrix_bytes(const struct gguf_tensor *t, bool scalar)
+struct sum_cut runtime_cut(const struct model_hparams *h, const struct model_layer_hparams *layer,
+                           enum model_part part, const struct gguf_tensor *t)
 {
-    if (scalar)
-        return t->size;
-    return backend_cpu_weight_bytes(t->type, (uint32_t)t->dims[1], (uint32_t)t->dims[0]);
+    if (part == MODEL_PART_ATTN_OUTPUT)
+        return backend_cut_attention(layer->n_heads, layer->n_kv_heads, h->head_dim);
+    if (part == MODEL_PART_FFN_DOWN)
+        return backend_cut_ffn((uint32_t)t->dims[0]);
+    return sum_cut_whole((uint32_t)t->dims[0], 1, 1);
 }
 
-static uint64_t parts_bytes(const struct model_parts *parts, bool scalar)
+static uint64_t parts_bytes(const struct model_hparams *h, const struct model_layer_hparams *layer,
+                            const struct model_parts *parts, bool scalar)
 {
     uint64_t bytes = 0;
 
-    for (enum model_part i = 0; i < MODEL_PART_COUNT; i++)
-        if (parts->at[i] != NULL && model_part_is_matrix(i))
-            bytes += matrix_bytes(parts->at[i], scalar);
+    for (enum model_part i = 0; i < MODEL_PART_COUNT; i++) {
+        const struct gguf_tensor *t = parts->at[i];
+        if (t == NULL || !model_part_is_matrix(i))
+            continue;
+        const struct sum_cut cut = runtime_cut(h, layer, i, t);
+        bytes += scalar ? t->size
+                        : backend_cpu_weight_bytes(t->type, (uint32_t)t->dims[1],
+                                                   (uint32_t)t->dims[0], &cut);
+    }
     return bytes;
 }
 
 static uint64_t weights_bytes(const struct model_hparams *h, const struct model_tensors *t,
                               bool scalar)
 {
-    uint64_t bytes = parts_bytes(&t->whole, scalar);
+    uint64_t bytes = parts_bytes(h, NULL, &t->whole, scalar);
 
     for (uint32_t i = 0; i < h->n_layers; i++)
-        bytes += parts_bytes(&t->layers[i], scalar);
+        bytes += parts_bytes(h, &h->layer[i], &t->layers[i], scalar);
     return bytes;
-}
-
-uint32_t runtime_groups(const struct model_layer_hparams *layer, enum model_part part,
-                        const struct gguf_tensor *t)
-{
-    if (part == MODEL_PART_ATTN_OUTPUT)
-        return backend_groups((uint32_t)t->dims[0], layer->n_kv_heads);
-    return part == MODEL_PART_FFN_DOWN ? backend_groups((uint32_t)t->dims[0], 0) : 1;
 }
 
 static uint32_t max_u32(uint32_t a, uint32_t b)
@@ -255,9 +257,9 @@ struct backend_room runtime_room(const struct runtime_shape *shape, const struct
             .head_dim_v = kv->head_dim_v,
         };
         for (size_t k = 0; k < sizeof in_groups / sizeof in_groups[0]; k++)
-            room.groups_max =
-                max_u32(room.groups_max,
-                        runtime_groups(&h->layer[i], in_groups[k], t->layers[i].at[in_groups[k]]));
+            room.groups_max = max_u32(
+                room.groups_max,
+                runtime_cut(h, &h->layer[i], in_groups[k], t->layers[i].at[in_groups[k]]).groups);
     }
     return room;
 }

@@ -53,9 +53,10 @@ struct runtime_widths {
 };
 struct runtime_widths runtime_widths(const struct model_hparams *h, const struct model_tensors *t);
 
-/* In how many groups a matrix is summed: those that may be split along K, in more than one. */
-uint32_t runtime_groups(const struct model_layer_hparams *layer, enum model_part part,
-                        const struct gguf_tensor *t);
+/* How a matrix is summed: those that may be split along K, in more than one group. `layer` is NULL
+ * for those of the whole model. */
+struct sum_cut runtime_cut(const struct model_hparams *h, const struct model_layer_hparams *layer,
+                           enum model_part part, const struct gguf_tensor *t);
 /* What the operations of its steps take room for. */
 struct backend_room runtime_room(const struct runtime_shape *shape, const struct model_tensors *t,
                                  uint32_t step_rows);

@@ -25,27 +25,101 @@ bool backend_isa_parse(const char *text, enum backend_isa *ret_isa)
     return false;
 }
 
-uint32_t backend_groups(uint32_t cols, uint32_t n_kv_heads_or_0)
+/* Groups of attention output that are aimed at: as many shards as a gang may have. */
+#define GROUPS_AIM 16u
+
+static bool divides(uint32_t a, uint32_t b)
 {
-    uint32_t blocks = (cols + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
-    uint32_t most = blocks < SUM_GROUPS_MAX ? blocks : SUM_GROUPS_MAX;
-    if (most == 0)
-        return 1;
-    if (n_kv_heads_or_0 > 0) {
-        /* Attention output: a group is the columns of whole KV heads, since heads are what the
-         * shards of the layer before it hold. */
-        uint32_t groups = n_kv_heads_or_0;
-        while (groups > 16 && groups % 2 == 0)
-            groups /= 2;
-        return groups < most ? groups : most;
-    }
-    /* 16 for matrices long enough that one more addition per group costs nothing. */
-    uint32_t groups = blocks >= 128 ? 16 : 8;
-    return groups < most ? groups : most;
+    return b % a == 0;
 }
 
-enum err shape_weight_check(enum quant_type type, uint32_t rows, uint32_t cols, uint32_t groups,
-                            uint64_t *ret_row_bytes, struct errbuf *eb)
+struct sum_cut backend_cut_attention(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim)
+{
+    const uint32_t per_kv = n_heads / n_kv_heads;
+    uint32_t heads = n_heads; /* of a group */
+
+    /* Ascending, so that the last to fit makes the largest groups that still are enough. */
+    for (uint32_t k = 1; k < n_heads; k++) {
+        bool fits = divides(k, n_heads) && divides(QUANT_BLOCK_ITEMS, k * head_dim) &&
+                    n_heads / k <= SUM_GROUPS_MAX && (divides(k, per_kv) || divides(per_kv, k));
+        if (fits && (heads == n_heads || n_heads / k >= GROUPS_AIM))
+            heads = k;
+    }
+    uint32_t unit = (heads * head_dim + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
+    return sum_cut_whole(n_heads * head_dim, n_heads / heads, unit);
+}
+
+struct sum_cut backend_cut_ffn(uint32_t cols)
+{
+    uint32_t blocks = (cols + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
+    uint32_t leaves = (blocks + SUM_LEAF_BLOCKS - 1) / SUM_LEAF_BLOCKS;
+    /* 16 for matrices long enough that one more addition per group costs nothing. */
+    uint32_t groups = blocks >= 128 ? 16 : 8;
+    /* A leaf of one or two blocks costs nearly what a full one does. */
+    if (leaves >= groups)
+        return sum_cut_whole(cols, groups, SUM_LEAF_BLOCKS);
+    return sum_cut_whole(cols, groups < blocks ? groups : blocks, 1);
+}
+
+/* First and last block that a weight has of its matrix. */
+static void cut_blocks(const struct sum_cut *cut, uint32_t *ret_begin, uint32_t *ret_end)
+{
+    *ret_begin = sum_group_begin(cut, cut->first);
+    *ret_end = sum_group_begin(cut, cut->end);
+}
+
+static uint32_t super_blocks(const struct quant_type_info *info)
+{
+    return info->block_items > QUANT_BLOCK_ITEMS ? info->block_items / QUANT_BLOCK_ITEMS : 1;
+}
+
+uint32_t shape_weight_lead(enum quant_type type, const struct sum_cut *cut)
+{
+    return sum_group_begin(cut, cut->first) % super_blocks(quant_type_info((uint32_t)type));
+}
+
+uint64_t weight_row_begin(enum quant_type type, const struct sum_cut *cut)
+{
+    const struct quant_type_info *info = quant_type_info((uint32_t)type);
+    uint64_t items = (uint64_t)sum_group_begin(cut, cut->first) * QUANT_BLOCK_ITEMS;
+    return items / info->block_items * info->block_bytes;
+}
+
+uint64_t weight_row_bytes(enum quant_type type, uint32_t cols, const struct sum_cut *cut)
+{
+    const struct quant_type_info *info = quant_type_info((uint32_t)type);
+    if (info == NULL || !info->supported)
+        return 0;
+    uint64_t items = shape_weight_lead(type, cut) * (uint64_t)QUANT_BLOCK_ITEMS + cols;
+    return (items + info->block_items - 1) / info->block_items * info->block_bytes;
+}
+
+static enum err shape_cut_check(const struct quant_type_info *info, uint32_t cols,
+                                const struct sum_cut *cut, struct errbuf *eb)
+{
+    uint32_t blocks = (cols + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
+    uint32_t begin, end;
+
+    if (cut->unit == 0 || cut->blocks == 0 || cut->blocks > SHAPE_COLS_MAX / QUANT_BLOCK_ITEMS)
+        return err_set(eb, ERR_INVALID, "a cut of %u blocks in units of %u", cut->blocks,
+                       cut->unit);
+    uint32_t units = sum_cut_units(cut);
+    if (cut->groups == 0 || cut->groups > units || cut->groups > SUM_GROUPS_MAX)
+        return err_set(eb, ERR_INVALID, "%u groups for %u columns, not 1 .. %u", cut->groups, cols,
+                       units < SUM_GROUPS_MAX ? units : SUM_GROUPS_MAX);
+    if (cut->first >= cut->end || cut->end > cut->groups)
+        return err_set(eb, ERR_INVALID, "groups %u .. %u of %u", cut->first, cut->end, cut->groups);
+    cut_blocks(cut, &begin, &end);
+    if (blocks != end - begin || (end < cut->blocks && cols % QUANT_BLOCK_ITEMS != 0))
+        return err_set(eb, ERR_INVALID, "%u columns for groups of %u blocks", cols, end - begin);
+    if (cut->blocks % super_blocks(info) != 0)
+        return err_set(eb, ERR_INVALID, "%u columns are no multiple of %u, the block of %s",
+                       cut->blocks * QUANT_BLOCK_ITEMS, info->block_items, info->name);
+    return ERR_OK;
+}
+
+enum err shape_weight_check(enum quant_type type, uint32_t rows, uint32_t cols,
+                            const struct sum_cut *cut, struct errbuf *eb)
 {
     const struct quant_type_info *info = quant_type_info((uint32_t)type);
     if (info == NULL)
@@ -57,15 +131,11 @@ enum err shape_weight_check(enum quant_type type, uint32_t rows, uint32_t cols, 
     if (rows > SHAPE_ROWS_MAX || cols > SHAPE_COLS_MAX)
         return err_set(eb, ERR_TOO_LARGE, "a matrix of %u x %u, at most %u x %u", rows, cols,
                        SHAPE_ROWS_MAX, SHAPE_COLS_MAX);
-    if (cols % info->block_items != 0)
+    uint32_t block = info->block_items < QUANT_BLOCK_ITEMS ? 1 : QUANT_BLOCK_ITEMS;
+    if (cols % (cut->first == 0 && cut->end == cut->groups ? info->block_items : block) != 0)
         return err_set(eb, ERR_INVALID, "%u columns are no multiple of %u, the block of %s", cols,
                        info->block_items, info->name);
-    uint32_t blocks = (cols + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
-    if (groups == 0 || groups > blocks || groups > SUM_GROUPS_MAX)
-        return err_set(eb, ERR_INVALID, "%u groups for %u columns, not 1 .. %u", groups, cols,
-                       blocks < SUM_GROUPS_MAX ? blocks : SUM_GROUPS_MAX);
-    *ret_row_bytes = (uint64_t)(cols / info->block_items) * info->block_bytes;
-    return ERR_OK;
+    return shape_cut_check(info, cols, cut, eb);
 }
 
 /* Bytes of K (or V) of one head in one page. V rows are padded to whole vectors of 32. */

@@ -19,10 +19,9 @@
  * share one, the float part is acc = fmaf(dw * dx, (float)isum, acc), then, for types with a
  * minimum, acc = fmaf(m, dx * (float)sx, acc), blocks ascending within a leaf of 8 blocks, each
  * leaf from +0; leaves are added ascending within a group, from the first leaf; groups by a fixed
- * tree over their index (sum_group_tree). Where `groups` does not divide the blocks, group g
- * holds blocks [g * blocks / groups, (g + 1) * blocks / groups), or the same of leaves where
- * there are enough of them (sum_order.h). F32, F16 and BF16 weights: 32 lanes by index modulo 32,
- * fmaf ascending within a lane, then a halving tree over the lanes; groups as above.
+ * tree over their index (sum_group_tree); which blocks a group has says struct sum_cut. F32, F16
+ * and BF16 weights: 32 lanes by index modulo 32, fmaf ascending within a lane, then a halving tree
+ * over the lanes; groups as above.
  *
  * Ownership: what a *_new or *_load returns is freed by its partner before the backend is closed.
  * Thread: one owner thread per backend; operations use the backend's own threads inside.
@@ -32,6 +31,7 @@
 
 #include "common/err.h"
 #include "worker/kernels/quant_type.h"
+#include "worker/kernels/sum_order.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -64,12 +64,33 @@ struct step_rows {
     uint32_t page_table_stride;
 };
 
+/* A weight that holds only some groups of its matrix gives the sums of its nodes (sum_nodes), one
+ * [n][out_stride] behind another, without bias and not accumulated; `join` adds up those of all
+ * shards. */
 struct matmul_job {
     const struct weight *weight;
     float *out;          /* [n][out_stride], columns 0 .. rows - 1 are written */
     uint32_t out_stride; /* floats */
-    const float *bias;   /* [rows], added last, or NULL */
-    bool accumulate;     /* out = out + result instead of out = result (residual) */
+    size_t
+        node_stride; /* floats from one node's sums to the next one's; of a whole matrix: unused */
+    const float *bias; /* [rows], added last, or NULL */
+    bool accumulate;   /* out = out + result instead of out = result (residual) */
+};
+
+/* The rest of a matrix product that shards have computed in parts: the sums of all nodes of the
+ * matrix, added in the order of `joins` (sum_joins). Bias, residual and the result's bits are those
+ * of `matmul` with the whole matrix. `cols` may be any range of the result's columns. */
+struct join_job {
+    const float *const *part; /* [n_parts] of [n][part_stride], the array itself in host memory */
+    uint32_t n_parts;         /* at most SUM_GROUPS_MAX */
+    size_t part_stride;
+    const struct sum_join *joins; /* host memory */
+    uint32_t n_joins;
+    uint32_t cols;
+    float *out; /* [n][out_stride] */
+    size_t out_stride;
+    const float *bias; /* [cols] or NULL */
+    bool accumulate;
 };
 
 struct attention_job {
@@ -102,19 +123,19 @@ struct rope_kv_job {
 
 /* Where the bytes of a matrix come from while it is packed. `read` is called from any of the
  * backend's threads, several at once, for pieces of whole rows that together are the matrix, each
- * once; `at` counts from the matrix's first byte. False ends the loading: what failed is the
- * source's to say. */
+ * once; `at` counts from the matrix's first byte, in rows of weight_row_bytes. False ends the
+ * loading: what failed is the source's to say. */
 struct weight_source {
     bool (*read)(void *ctx, uint64_t at, void *to, size_t size);
     void *ctx;
 };
 
-/* A matrix to read from its source: type, shape and groups as weight_load has them. */
+/* A matrix to read from its source: type, shape and cut as weight_load has them. */
 struct weight_job {
     enum quant_type type;
     uint32_t rows;
     uint32_t cols;
-    uint32_t groups;
+    struct sum_cut cut;
     struct weight_source source;
     struct weight **ret_weight;
 };
@@ -152,12 +173,12 @@ struct backend_ops {
     void (*close)(struct backend *b);
 
     /* Copies and repacks a matrix as the file has it: `rows` rows of `cols` elements, `data` of
-     * rows * row_bytes. `groups` >= 1 (1 unless the matrix may be split along K), at most one per
-     * block of 32 columns and SUM_GROUPS_MAX. ERR_UNSUPPORTED names the type; ERR_INVALID: no rows
-     * or columns, columns of a quantized type that are no multiple of 32, groups out of range;
-     * ERR_NO_MEMORY the bytes wanted. */
+     * rows * weight_row_bytes. `cut`: how it is summed, and which of its groups are here; `cols`
+     * are the columns of those. NULL: a whole matrix in one group. ERR_UNSUPPORTED names the type;
+     * ERR_INVALID: no rows or columns, columns of a quantized type that are no multiple of its
+     * block, a cut that cannot be or has other columns; ERR_NO_MEMORY the bytes wanted. */
     enum err (*weight_load)(struct backend *b, enum quant_type type, const void *data,
-                            uint32_t rows, uint32_t cols, uint32_t groups,
+                            uint32_t rows, uint32_t cols, const struct sum_cut *cut,
                             struct weight **ret_weight, struct errbuf *eb);
     /* Many from their sources, in pieces, so that no matrix is in memory twice and the threads
      * share out small matrices like the pieces of large ones. All, or on an error none, *ret_failed
@@ -210,9 +231,14 @@ struct backend_ops {
     void (*softcap)(struct backend *b, float *x, size_t count, float cap);
     /* Quantizes x as it is. */
     void (*quantize)(struct backend *b, const float *x, uint32_t n, uint32_t cols, struct act *out);
-    /* All jobs share the input `x` of n rows; rows of the outputs are independent of n. */
+    /* out[at[i]] = rows[i], each of `cols` floats: rows that another shard embedded. */
+    void (*place)(struct backend *b, const float *rows, const uint32_t *at, uint32_t n,
+                  uint32_t cols, float *out);
+    /* All jobs share the input `x` of n rows; rows of the outputs are independent of n. Where a
+     * weight holds some groups, x has their columns only. */
     void (*matmul)(struct backend *b, const struct act *x, uint32_t n,
                    const struct matmul_job *jobs, uint32_t n_jobs);
+    void (*join)(struct backend *b, uint32_t n, const struct join_job *job);
     /* Heads are normed where there are gains; then (x, y) becomes (fmaf(x, cos, -(y * sin)),
      * fmaf(y, cos, x * sin)). */
     void (*rope_kv)(struct backend *b, const struct rope_kv_job *job);
@@ -267,9 +293,15 @@ bool backend_isa_available(enum backend_isa isa);
 /* AUTO as what it stands for on this machine; the others as they are. */
 enum backend_isa backend_isa_resolve(enum backend_isa isa);
 
+/* Bytes of a row as weight_load takes it. Of a weight that holds some groups of a matrix of
+ * super-blocks: the super-blocks that have columns of these. 0 for an unsupported type. */
+uint64_t weight_row_bytes(enum quant_type type, uint32_t cols, const struct sum_cut *cut);
+/* Where in a row of the whole matrix those bytes begin. */
+uint64_t weight_row_begin(enum quant_type type, const struct sum_cut *cut);
 /* Bytes that weight_load will hold for such a matrix, padding included: exact for avx2 and avx512;
  * scalar holds the file's own bytes, which are never more. */
-uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols);
+uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols,
+                                  const struct sum_cut *cut);
 uint64_t backend_kv_page_bytes(const struct kv_shape *shape); /* one page id over all layers */
 /* What `memory` counts as scratch for a buffer, for an act, and for what was reserved; exact. */
 uint64_t backend_buffer_bytes(size_t count);
@@ -280,7 +312,10 @@ uint64_t backend_room_bytes(enum backend_isa isa, uint32_t threads,
 /* What kv_new refuses of a shape, on any backend, without asking for memory. */
 enum err backend_kv_check(const struct kv_shape *shape, struct errbuf *eb);
 
-/* How many groups a matrix that may be split along K is summed in: from its shape alone. */
-uint32_t backend_groups(uint32_t cols, uint32_t n_kv_heads_or_0);
+/* How a matrix that may be split along K is summed: from its shape alone. Of attention output,
+ * `cols` being n_heads * head_dim, a group is the columns of one query head or some, such that KV
+ * heads end where groups do, or the other way round; of feed-forward down, whole leaves. */
+struct sum_cut backend_cut_attention(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim);
+struct sum_cut backend_cut_ffn(uint32_t cols);
 
 #endif

@@ -15,9 +15,11 @@
 #define SHAPE_HEADS_MAX    4096u
 #define SHAPE_KV_BYTES_MAX (1ull << 46) /* what an address space has room for */
 
-/* What weight_load refuses, see backend.h; ret_row_bytes: bytes of one row in the file. */
-enum err shape_weight_check(enum quant_type type, uint32_t rows, uint32_t cols, uint32_t groups,
-                            uint64_t *ret_row_bytes, struct errbuf *eb);
+/* What weight_load refuses, see backend.h. */
+enum err shape_weight_check(enum quant_type type, uint32_t rows, uint32_t cols,
+                            const struct sum_cut *cut, struct errbuf *eb);
+/* Blocks of the first super-block that a weight has no use for: its groups begin behind them. */
+uint32_t shape_weight_lead(enum quant_type type, const struct sum_cut *cut);
 
 /* What kv_new refuses. */
 enum err shape_kv_check(const struct kv_shape *shape, struct errbuf *eb);

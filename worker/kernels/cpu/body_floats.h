@@ -38,12 +38,12 @@ VEC_INLINE float body_float_element(const enum quant_type type, const uint8_t *r
     return type == QUANT_TYPE_F16 ? half_to_float(half) : bfloat_to_float(half);
 }
 
-/* One element of the result, from its groups' sums. */
+/* One element of the result, or of a node, from its groups' sums. */
 static void body_row_store(const struct kernel_matmul *m, uint32_t row, uint32_t x_row,
-                           float *partial)
+                           uint32_t node, float *partial)
 {
-    sum_group_tree(partial, m->groups, 1);
-    float *out = m->out + (size_t)x_row * m->out_stride + row;
+    sum_group_tree(partial, m->nodes[node].count, 1);
+    float *out = m->out + node * m->node_stride + (size_t)x_row * m->out_stride + row;
     float result = m->bias != NULL ? partial[0] + m->bias[row] : partial[0];
     *out = m->accumulate ? *out + result : result;
 }
@@ -51,14 +51,15 @@ static void body_row_store(const struct kernel_matmul *m, uint32_t row, uint32_t
 #define BODY_ROW_COLS 3 /* at most, with all lanes in registers */
 
 VEC_INLINE void body_row(const enum quant_type type, const int cols, const struct kernel_matmul *m,
-                         uint32_t row, uint32_t x_row)
+                         uint32_t row, uint32_t x_row, uint32_t node)
 {
     const uint8_t *w = m->data + (size_t)row * m->cols * body_float_bytes(type);
     const float *x = m->x.floats + (size_t)x_row * m->x.float_stride;
+    const uint32_t first = m->nodes[node].first;
     float partial[BODY_ROW_COLS][SUM_GROUPS_MAX];
-    for (uint32_t g = 0; g < m->groups; g++) {
-        uint32_t k = sum_group_begin(g, m->groups, m->blocks) * QUANT_BLOCK_ITEMS;
-        uint32_t end = sum_group_begin(g + 1, m->groups, m->blocks) * QUANT_BLOCK_ITEMS;
+    for (uint32_t g = 0; g < m->nodes[node].count; g++) {
+        uint32_t k = kernel_group_begin(m, first + g) * QUANT_BLOCK_ITEMS;
+        uint32_t end = kernel_group_begin(m, first + g + 1) * QUANT_BLOCK_ITEMS;
         end = end < m->cols ? end : m->cols;
         vec_f acc[BODY_ROW_COLS][BODY_VECS];
         BODY_UNROLL
@@ -92,7 +93,7 @@ VEC_INLINE void body_row(const enum quant_type type, const int cols, const struc
         }
     }
     for (int c = 0; c < cols; c++)
-        body_row_store(m, row, x_row + (uint32_t)c, partial[c]);
+        body_row_store(m, row, x_row + (uint32_t)c, node, partial[c]);
 }
 
 /* Rows of the matrix and of x that meet at once, and columns between two visits of a sum. */
@@ -140,15 +141,16 @@ VEC_INLINE void body_tile_lanes(const enum quant_type type, const int rows,
 }
 
 VEC_INLINE void body_tile(const enum quant_type type, const int rows, const struct kernel_matmul *m,
-                          uint32_t row, uint32_t x_row)
+                          uint32_t row, uint32_t x_row, uint32_t node)
 {
     const size_t w_stride = m->cols * body_float_bytes(type);
     const uint8_t *w = m->data + row * w_stride;
     const float *x = m->x.floats + (size_t)x_row * m->x.float_stride;
+    const uint32_t first = m->nodes[node].first;
     float partial[BODY_TILE_ROWS][BODY_TILE_COLS][SUM_GROUPS_MAX];
-    for (uint32_t g = 0; g < m->groups; g++) {
-        uint32_t begin = sum_group_begin(g, m->groups, m->blocks) * QUANT_BLOCK_ITEMS;
-        uint32_t end = sum_group_begin(g + 1, m->groups, m->blocks) * QUANT_BLOCK_ITEMS;
+    for (uint32_t g = 0; g < m->nodes[node].count; g++) {
+        uint32_t begin = kernel_group_begin(m, first + g) * QUANT_BLOCK_ITEMS;
+        uint32_t end = kernel_group_begin(m, first + g + 1) * QUANT_BLOCK_ITEMS;
         end = end < m->cols ? end : m->cols;
         uint32_t whole = end - (end - begin) % 32;
         _Alignas(64) float lanes[BODY_TILE_ROWS][BODY_TILE_COLS][32] = {0};
@@ -166,12 +168,12 @@ VEC_INLINE void body_tile(const enum quant_type type, const int rows, const stru
     }
     for (int r = 0; r < rows; r++) {
         for (int c = 0; c < BODY_TILE_COLS; c++)
-            body_row_store(m, row + (uint32_t)r, x_row + (uint32_t)c, partial[r][c]);
+            body_row_store(m, row + (uint32_t)r, x_row + (uint32_t)c, node, partial[r][c]);
     }
 }
 
 VEC_INLINE void body_rows(const enum quant_type type, const struct kernel_matmul *m, uint32_t begin,
-                          uint32_t end)
+                          uint32_t end, uint32_t node)
 {
     uint32_t fit = BODY_X_BYTES / 4 / m->cols / BODY_TILE_COLS * BODY_TILE_COLS;
     uint32_t slab = fit > BODY_TILE_COLS ? fit : BODY_TILE_COLS;
@@ -182,18 +184,18 @@ VEC_INLINE void body_rows(const enum quant_type type, const struct kernel_matmul
             uint32_t rows = end - row < BODY_TILE_ROWS ? end - row : BODY_TILE_ROWS;
             for (uint32_t i = first; i < tiled; i += BODY_TILE_COLS) {
                 if (rows == BODY_TILE_ROWS)
-                    body_tile(type, BODY_TILE_ROWS, m, row, i);
+                    body_tile(type, BODY_TILE_ROWS, m, row, i, node);
                 else
                     for (uint32_t r = row; r < end; r++)
-                        body_tile(type, 1, m, r, i);
+                        body_tile(type, 1, m, r, i, node);
             }
             for (uint32_t r = row; r < row + rows; r++) {
                 if (last - tiled == 3)
-                    body_row(type, 3, m, r, tiled);
+                    body_row(type, 3, m, r, tiled, node);
                 else if (last - tiled == 2)
-                    body_row(type, 2, m, r, tiled);
+                    body_row(type, 2, m, r, tiled, node);
                 else if (last - tiled == 1)
-                    body_row(type, 1, m, r, tiled);
+                    body_row(type, 1, m, r, tiled, node);
             }
         }
     }
@@ -201,10 +203,12 @@ VEC_INLINE void body_rows(const enum quant_type type, const struct kernel_matmul
 
 static void body_matmul_rows(const struct kernel_matmul *m, uint32_t begin, uint32_t end)
 {
-    if (m->type == QUANT_TYPE_F32)
-        body_rows(QUANT_TYPE_F32, m, begin, end);
-    else if (m->type == QUANT_TYPE_F16)
-        body_rows(QUANT_TYPE_F16, m, begin, end);
-    else
-        body_rows(QUANT_TYPE_BF16, m, begin, end);
+    for (uint32_t node = 0; node < m->n_nodes; node++) {
+        if (m->type == QUANT_TYPE_F32)
+            body_rows(QUANT_TYPE_F32, m, begin, end, node);
+        else if (m->type == QUANT_TYPE_F16)
+            body_rows(QUANT_TYPE_F16, m, begin, end, node);
+        else
+            body_rows(QUANT_TYPE_BF16, m, begin, end, node);
+    }
 }

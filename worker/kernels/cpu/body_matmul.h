@@ -27,8 +27,8 @@ VEC_INLINE uint32_t body_straight_most(const enum panel_kind kind)
  * cache. */
 #define BODY_SLAB_COLS 128u
 
-/* Panels whose leaves are in use at once: as many as leave room for x in a first-level cache of 32 KB
- * (of wide types 8 KB each; with a fourth, products of 8-bit weights took a tenth longer). */
+/* Panels whose leaves are in use at once: as many as leave room for x in a first-level cache of 32
+ * KB (of wide types 8 KB each; with a fourth, products of 8-bit weights took a tenth longer). */
 #define BODY_LEAVES 3u
 
 /* Instances are for a power of two of columns: how many of `cols` the next one takes, and which it
@@ -184,13 +184,13 @@ VEC_INLINE void body_block(const struct body_traits t, const enum panel_kind kin
     }
 }
 
-/* 16 rows of the result for one row of x, or the rows of it that the matrix has. */
+/* 16 rows of the result, or of a node, for one row of x, or the rows of it that the matrix has. */
 VEC_INLINE void body_store(const struct kernel_matmul *m, uint32_t panel, uint32_t x_row,
-                           const float *sums)
+                           uint32_t node, const float *sums)
 {
     uint32_t first = panel * PANEL_ROWS;
     uint32_t n = m->rows - first < PANEL_ROWS ? m->rows - first : PANEL_ROWS;
-    float *out = m->out + (size_t)x_row * m->out_stride + first;
+    float *out = m->out + node * m->node_stride + (size_t)x_row * m->out_stride + first;
     const float *bias = m->bias != NULL ? m->bias + first : NULL;
     if (n == PANEL_ROWS) {
         BODY_UNROLL
@@ -210,20 +210,22 @@ VEC_INLINE void body_store(const struct kernel_matmul *m, uint32_t panel, uint32
     }
 }
 
-/* Straight: one panel times `cols` rows of x from x_row on. */
-VEC_INLINE void body_straight(const enum panel_kind kind, const int cols,
-                              const struct kernel_matmul *m, uint32_t panel, uint32_t x_row)
+/* Straight: a node of one panel times `cols` rows of x from x_row on. */
+VEC_INLINE void body_straight_node(const enum panel_kind kind, const int cols,
+                                   const struct kernel_matmul *m, uint32_t panel, uint32_t x_row,
+                                   uint32_t node)
 {
     const struct body_traits t = body_traits[kind];
     const uint8_t *w = m->data + panel * m->panel_bytes;
     const int8_t *q = m->x.q + x_row * m->x.q_stride;
     const size_t cell = x_row * m->x.block_stride;
     const uint32_t width = (uint32_t)cols * PANEL_ROWS;
+    const uint32_t first = m->nodes[node].first, groups = m->nodes[node].count;
     float partial[SUM_GROUPS_MAX * BODY_STRAIGHT_COLS * PANEL_ROWS];
 
-    for (uint32_t g = 0; g < m->groups; g++) {
-        uint32_t begin = sum_group_begin(g, m->groups, m->blocks);
-        uint32_t end = sum_group_begin(g + 1, m->groups, m->blocks);
+    for (uint32_t g = 0; g < groups; g++) {
+        uint32_t begin = kernel_group_begin(m, first + g);
+        uint32_t end = kernel_group_begin(m, first + g + 1);
         /* The first leaf added to -0, the neutral element, is the first leaf. */
         vec_f sum[VEC_COLS_MAX][BODY_HALVES];
         BODY_UNROLL
@@ -244,8 +246,9 @@ VEC_INLINE void body_straight(const enum panel_kind kind, const int cols,
             for (uint32_t b = leaf; b < leaf_end; b++) {
                 struct body_from from = {.super = body_super_at(kind, w, b)};
                 from.block = body_block_at(kind, from.super, b);
-                body_block(t, kind, cols, &from, &m->x, q + (size_t)b * QUANT_BLOCK_ITEMS, NULL,
-                           cell + b, acc);
+                const size_t at = b - m->lead;
+                body_block(t, kind, cols, &from, &m->x, q + at * QUANT_BLOCK_ITEMS, NULL, cell + at,
+                           acc);
             }
             BODY_UNROLL
             for (int c = 0; c < cols; c++) {
@@ -261,8 +264,8 @@ VEC_INLINE void body_straight(const enum panel_kind kind, const int cols,
                 vec_f_store(partial + g * width + c * (int)PANEL_ROWS + h * VEC_LANES, sum[c][h]);
         }
     }
-    for (uint32_t step = 1; step < m->groups; step *= 2) {
-        for (uint32_t i = 0; i + step < m->groups; i += 2 * step) {
+    for (uint32_t step = 1; step < groups; step *= 2) {
+        for (uint32_t i = 0; i + step < groups; i += 2 * step) {
             float *restrict left = partial + i * width;
             const float *restrict right = partial + (i + step) * width;
             for (uint32_t k = 0; k < width; k++)
@@ -270,7 +273,14 @@ VEC_INLINE void body_straight(const enum panel_kind kind, const int cols,
         }
     }
     for (int c = 0; c < cols; c++)
-        body_store(m, panel, x_row + (uint32_t)c, partial + (size_t)c * PANEL_ROWS);
+        body_store(m, panel, x_row + (uint32_t)c, node, partial + (size_t)c * PANEL_ROWS);
+}
+
+VEC_INLINE void body_straight(const enum panel_kind kind, const int cols,
+                              const struct kernel_matmul *m, uint32_t panel, uint32_t x_row)
+{
+    for (uint32_t node = 0; node < m->n_nodes; node++)
+        body_straight_node(kind, cols, m, panel, x_row, node);
 }
 
 /* One leaf against `cols` rows of x, whose blocks begin at q and cell; added to sums[cols][16], or
@@ -437,7 +447,8 @@ static void body_tile_leaf(const struct kernel_matmul *m, const struct body_pass
         uint32_t instance;
         cols = body_step(tile->cols - i, VEC_COLS_MAX, &instance);
         const size_t row = tile->first + i;
-        const int8_t *q = m->x.q + row * m->x.q_stride + (size_t)block * QUANT_BLOCK_ITEMS;
+        const size_t cell = block - m->lead;
+        const int8_t *q = m->x.q + row * m->x.q_stride + cell * QUANT_BLOCK_ITEMS;
         body_fetch(ahead, i / VEC_COLS_MAX, parts);
         if (block + blocks == m->blocks)
             body_fetch_out(m, tile, i, cols);
@@ -447,7 +458,7 @@ static void body_tile_leaf(const struct kernel_matmul *m, const struct body_pass
             body_prefetch(q + VEC_COLS_MAX * m->x.q_stride, m->x.q_stride, blocks);
         for (uint32_t p = 0; p < tile->panels; p++)
             passage->times[instance](&leaves[p], blocks, &m->x, q, qw,
-                                     row * m->x.block_stride + block,
+                                     row * m->x.block_stride + cell,
                                      sums + ((size_t)p * tile->cols + i) * PANEL_ROWS, is_first);
     }
 }
@@ -458,17 +469,17 @@ static void body_add(float *restrict left, const float *restrict right, size_t c
         left[k] = left[k] + right[k];
 }
 
-/* `next` panels behind the tile's come after it. */
+/* A node of a tile; `next` panels behind the tile's come after it. */
 static void body_tile_times(const struct kernel_matmul *m, const struct body_passage *passage,
-                            const struct body_tile *tile, uint32_t next, float *room)
+                            const struct body_tile *tile, uint32_t node, uint32_t next, float *room)
 {
     struct body_leaf *leaves = (struct body_leaf *)(void *)room;
     float *sums = room + BODY_LEAVES * sizeof(struct body_leaf) / sizeof(float);
     const size_t count = (size_t)tile->panels * tile->cols * PANEL_ROWS;
     uint32_t level = 0; /* open sums of the tree, the newest last */
-    for (uint32_t g = 0; g < m->groups; g++) {
-        const uint32_t begin = sum_group_begin(g, m->groups, m->blocks);
-        const uint32_t end = sum_group_begin(g + 1, m->groups, m->blocks);
+    for (uint32_t g = 0; g < m->nodes[node].count; g++) {
+        const uint32_t begin = kernel_group_begin(m, m->nodes[node].first + g);
+        const uint32_t end = kernel_group_begin(m, m->nodes[node].first + g + 1);
         uint32_t blocks;
         for (uint32_t b = begin; b < end; b += blocks) {
             blocks = end - b < SUM_LEAF_BLOCKS ? end - b : SUM_LEAF_BLOCKS;
@@ -492,7 +503,7 @@ static void body_tile_times(const struct kernel_matmul *m, const struct body_pas
         body_add(sums + (level - 2) * count, sums + (level - 1) * count, count);
     for (uint32_t i = 0; i < tile->cols; i++) {
         for (uint32_t p = 0; p < tile->panels; p++)
-            body_store(m, tile->panel + p, tile->first + i,
+            body_store(m, tile->panel + p, tile->first + i, node,
                        sums + ((size_t)p * tile->cols + i) * PANEL_ROWS);
     }
 }
@@ -517,7 +528,9 @@ static void body_panels(const struct kernel_matmul *m, uint32_t begin, uint32_t 
             uint32_t panels = end - panel < BODY_LEAVES ? end - panel : BODY_LEAVES;
             const uint32_t left = end - panel - panels;
             const struct body_tile tile = {panel, panels, first, cols};
-            body_tile_times(m, passage, &tile, left < BODY_LEAVES ? left : BODY_LEAVES, room);
+            for (uint32_t node = 0; node < m->n_nodes; node++)
+                body_tile_times(m, passage, &tile, node, left < BODY_LEAVES ? left : BODY_LEAVES,
+                                room);
         }
     }
 }

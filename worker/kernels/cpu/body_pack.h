@@ -81,11 +81,13 @@ VEC_INLINE void body_pack_super(const enum panel_kind kind, const uint8_t *from,
     body_pack_block(kind, from, 7, super, lane);
 }
 
-/* Super-block by super-block, so that what 16 rows write stays in the cache until it is whole. */
+/* Super-block by super-block, so that what 16 rows write stays in the cache until it is whole. The
+ * last one may have more blocks in the file than the panel takes. */
 VEC_INLINE void body_pack(const enum panel_kind kind, const uint8_t *rows, size_t row_bytes,
                           uint32_t n_rows, uint32_t blocks, uint8_t *panel)
 {
-    const size_t from_bytes = row_bytes * PANEL_SUPER_BLOCKS / blocks;
+    const struct quant_type_info *info = quant_type_info((uint32_t)panel_layouts[kind].type);
+    const size_t from_bytes = (size_t)QUANT_SUPER_ITEMS / info->block_items * info->block_bytes;
     uint32_t b = 0;
     for (; b + PANEL_SUPER_BLOCKS <= blocks; b += PANEL_SUPER_BLOCKS) {
         for (uint32_t lane = 0; lane < n_rows; lane++)

@@ -36,7 +36,8 @@ struct weight {
     uint32_t rows;
     uint32_t cols;
     uint32_t blocks; /* of 32 columns */
-    uint32_t groups;
+    uint32_t lead;   /* blocks of a panel in front of the first group's */
+    struct sum_cut cut;
     uint64_t bytes;
     uint64_t panel_bytes;
     uint8_t *data; /* panels (panel.h), or rows as the file has them */
@@ -79,13 +80,16 @@ void cpu_act_store(const struct cpu_backend *cpu, struct act *a, uint32_t row, c
                    uint32_t cols);
 
 enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                         uint32_t cols, uint32_t groups, struct weight **ret_weight,
+                         uint32_t cols, const struct sum_cut *cut, struct weight **ret_weight,
                          struct errbuf *eb);
 enum err cpu_weights_read(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
                           uint32_t *ret_failed, struct errbuf *eb);
 void cpu_weight_free(struct backend *b, struct weight *w);
 void cpu_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
                float scale, float *out);
+void cpu_join(struct backend *b, uint32_t n, const struct join_job *job);
+void cpu_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
+               float *out);
 void cpu_matmul(struct backend *b, const struct act *x, uint32_t n, const struct matmul_job *jobs,
                 uint32_t n_jobs);
 

@@ -79,7 +79,7 @@ static void cpu_matmul_some(struct cpu_backend *cpu, const struct act *x, uint32
         CHECK(n <= x->rows_max && w->cols <= x->cols_max);
         CHECK(x->floats != NULL || !w->is_float);
         run.weights[j] = w;
-        size_t wanted_room = w->is_float ? 0 : run.kernels->matmul_room(n, w->groups);
+        size_t wanted_room = w->is_float ? 0 : run.kernels->matmul_room(n, w->cut.groups);
         room = wanted_room > room ? wanted_room : room;
         run.jobs[j] = (struct kernel_matmul){
             .type = w->type,
@@ -87,7 +87,8 @@ static void cpu_matmul_some(struct cpu_backend *cpu, const struct act *x, uint32
             .rows = w->rows,
             .cols = w->cols,
             .blocks = w->blocks,
-            .groups = w->groups,
+            .lead = w->lead,
+            .cut = w->cut,
             .panel_bytes = w->panel_bytes,
             .x = {.q = x->q,
                   .q_stride = x->q_stride,
@@ -100,9 +101,13 @@ static void cpu_matmul_some(struct cpu_backend *cpu, const struct act *x, uint32
                   .n = n},
             .out = jobs[j].out,
             .out_stride = jobs[j].out_stride,
+            .node_stride = jobs[j].node_stride,
             .bias = jobs[j].bias,
             .accumulate = jobs[j].accumulate,
         };
+        run.jobs[j].n_nodes = sum_nodes(&w->cut, run.jobs[j].nodes);
+        CHECK(run.jobs[j].nodes[0].count == w->cut.groups ||
+              (jobs[j].bias == NULL && !jobs[j].accumulate));
         run.panels[j] = (w->rows + PANEL_ROWS - 1) / PANEL_ROWS;
         panels += run.panels[j];
     }
@@ -118,4 +123,31 @@ void cpu_matmul(struct backend *b, const struct act *x, uint32_t n, const struct
         uint32_t some = n_jobs - first < MATMUL_JOBS_MAX ? n_jobs - first : MATMUL_JOBS_MAX;
         cpu_matmul_some((struct cpu_backend *)b, x, n, jobs + first, some);
     }
+}
+
+/* Rows of x times runs of columns, so that a single row has work for all threads as well. */
+#define JOIN_TASK_COLS 1024u
+
+struct join_run {
+    const struct cpu_kernels *kernels;
+    const struct join_job *job;
+    uint32_t tasks_per_row;
+};
+
+static void cpu_join_task(void *ctx, uint32_t task, uint32_t thread)
+{
+    (void)thread;
+    const struct join_run *run = ctx;
+    uint32_t begin = task % run->tasks_per_row * JOIN_TASK_COLS;
+    uint32_t left = run->job->cols - begin;
+    run->kernels->join(run->job, task / run->tasks_per_row, begin,
+                       begin + (left < JOIN_TASK_COLS ? left : JOIN_TASK_COLS));
+}
+
+void cpu_join(struct backend *b, uint32_t n, const struct join_job *job)
+{
+    struct cpu_backend *cpu = (struct cpu_backend *)b;
+    struct join_run run = {cpu->kernels, job, (job->cols + JOIN_TASK_COLS - 1) / JOIN_TASK_COLS};
+    CHECK(job->n_parts >= 1 && job->n_parts <= SUM_GROUPS_MAX && job->n_joins < job->n_parts);
+    pool_run(cpu->pool, cpu_join_task, &run, n * run.tasks_per_row);
 }

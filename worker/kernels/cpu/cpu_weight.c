@@ -32,12 +32,15 @@ static uint32_t panel_count(uint32_t rows)
     return (rows + PANEL_ROWS - 1) / PANEL_ROWS;
 }
 
-uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols)
+uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols,
+                                  const struct sum_cut *cut)
 {
     enum panel_kind kind = panel_kind_of(type);
-    uint64_t bytes = kind < PANEL_KIND_COUNT
-                         ? panel_count(rows) * panel_bytes(&panel_layouts[kind], block_count(cols))
-                         : (uint64_t)rows * cols * float_type_bytes(type);
+    uint64_t bytes =
+        kind < PANEL_KIND_COUNT
+            ? panel_count(rows) * panel_bytes(&panel_layouts[kind],
+                                              shape_weight_lead(type, cut) + block_count(cols))
+            : (uint64_t)rows * cols * float_type_bytes(type);
     return (bytes + 63) / 64 * 64;
 }
 
@@ -120,7 +123,7 @@ static enum err cpu_weight_new(struct cpu_backend *cpu, const struct weight_job 
     struct weight *w = calloc(1, sizeof *w);
     if (w == NULL)
         return err_set(eb, ERR_NO_MEMORY, "a weight");
-    uint64_t bytes = backend_cpu_weight_bytes(job->type, job->rows, job->cols);
+    uint64_t bytes = backend_cpu_weight_bytes(job->type, job->rows, job->cols, &job->cut);
     w->data = pages_alloc(&cpu->pages, bytes, &w->chunk);
     if (w->data == NULL) {
         free(w);
@@ -131,9 +134,10 @@ static enum err cpu_weight_new(struct cpu_backend *cpu, const struct weight_job 
     w->kind = kind;
     w->rows = job->rows;
     w->cols = job->cols;
-    w->blocks = block_count(job->cols);
+    w->lead = shape_weight_lead(job->type, &job->cut);
+    w->blocks = w->lead + block_count(job->cols);
     w->panel_bytes = w->is_float ? 0 : panel_bytes(&panel_layouts[kind], w->blocks);
-    w->groups = job->groups;
+    w->cut = job->cut;
     w->bytes = bytes;
     cpu->host.weight_bytes += bytes;
     *ret_weight = w;
@@ -145,13 +149,13 @@ static enum err cpu_pack_add(struct cpu_backend *cpu, struct pack_run *run,
                              const struct weight_job *job, struct errbuf *eb)
 {
     struct pack_item *item = &run->items[run->n_items];
-    uint64_t row_bytes;
-    enum err err = shape_weight_check(job->type, job->rows, job->cols, job->groups, &row_bytes, eb);
+    enum err err = shape_weight_check(job->type, job->rows, job->cols, &job->cut, eb);
     if (err == ERR_OK)
         err = cpu_weight_new(cpu, job, &item->weight, eb);
     if (err != ERR_OK)
         return err;
     run->n_items++;
+    uint64_t row_bytes = weight_row_bytes(job->type, job->cols, &job->cut);
     size_t panel = (size_t)row_bytes * PANEL_ROWS;
     uint32_t panels = panel < PACK_PIECE_BYTES ? (uint32_t)(PACK_PIECE_BYTES / panel) : 1;
     item->source = &job->source;
@@ -209,7 +213,7 @@ enum err cpu_weights_read(struct backend *b, const struct weight_job *jobs, uint
 }
 
 enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                         uint32_t cols, uint32_t groups, struct weight **ret_weight,
+                         uint32_t cols, const struct sum_cut *cut, struct weight **ret_weight,
                          struct errbuf *eb)
 {
     uint32_t failed;
@@ -217,7 +221,7 @@ enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *da
         .type = type,
         .rows = rows,
         .cols = cols,
-        .groups = groups,
+        .cut = cut != NULL ? *cut : sum_cut_whole(cols, 1, 1),
         .source = {.read = host_source_read, .ctx = (void *)(uintptr_t)data},
         .ret_weight = ret_weight,
     };
@@ -254,6 +258,14 @@ static void cpu_embed_row(void *ctx, uint32_t task, uint32_t thread)
     }
     for (uint32_t k = 0; k < w->cols; k++)
         out[k] = out[k] * embed->scale;
+}
+
+void cpu_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
+               float *out)
+{
+    (void)b;
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(out + (size_t)at[i] * cols, rows + (size_t)i * cols, cols * sizeof *out);
 }
 
 void cpu_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,

@@ -53,6 +53,7 @@ const struct cpu_kernels BODY_TABLE = {
     .matmul_room = body_matmul_room,
     .matmul_rows = body_matmul_rows,
     .quantize = body_quantize,
+    .join = body_join,
     .norm = body_norm,
     .norm_add = body_norm_add,
     .softcap = body_softcap,

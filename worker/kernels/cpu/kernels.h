@@ -12,6 +12,7 @@
 
 #include "worker/kernels/backend.h"
 #include "worker/kernels/cpu/panel.h"
+#include "worker/kernels/sum_order.h"
 
 /* Quantized activations of all rows of a step. */
 struct kernel_input {
@@ -31,15 +32,21 @@ struct kernel_matmul {
     const uint8_t *data;
     uint32_t rows;
     uint32_t cols;
-    uint32_t blocks;
-    uint32_t groups;
+    uint32_t blocks; /* of a panel, those in front of the first group's among them */
+    uint32_t lead;   /* so many */
+    struct sum_cut cut;
+    uint32_t n_nodes;
+    struct sum_node nodes[SUM_NODES_MAX];
     uint64_t panel_bytes; /* of a panel */
     struct kernel_input x;
     float *out;
     size_t out_stride;
+    size_t node_stride;
     const float *bias; /* or NULL */
     bool accumulate;
 };
+
+#define JOIN_COLS 64u /* columns whose nodes are joined at a time */
 
 enum kernel_cells { KERNEL_CELLS_F32, KERNEL_CELLS_F16, KERNEL_CELLS_Q8 };
 
@@ -83,6 +90,8 @@ struct cpu_kernels {
     size_t (*matmul_room)(uint32_t n, uint32_t groups);
     /* Rows begin .. end - 1 of a matrix of a float type. */
     void (*matmul_rows)(const struct kernel_matmul *m, uint32_t begin, uint32_t end);
+    /* Columns begin .. end - 1 of one row of x. */
+    void (*join)(const struct join_job *job, uint32_t x_row, uint32_t begin, uint32_t end);
 
     /* One row. q is [blocks * 32]; columns past `cols` become 0. */
     void (*quantize)(const float *x, uint32_t cols, int8_t *q, float *scales, float *sums,
@@ -109,6 +118,12 @@ struct cpu_kernels {
     /* y = values / sum. */
     void (*attention_finish)(const float *values, float sum, uint32_t n, float *y);
 };
+
+/* Where group g begins, in blocks of a panel. */
+static inline uint32_t kernel_group_begin(const struct kernel_matmul *m, uint32_t g)
+{
+    return sum_group_begin(&m->cut, g) - sum_group_begin(&m->cut, m->cut.first) + m->lead;
+}
 
 extern const struct cpu_kernels cpu_kernels_avx2;
 extern const struct cpu_kernels cpu_kernels_avx512;

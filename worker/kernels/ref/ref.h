@@ -9,12 +9,13 @@
 
 #include "worker/kernels/host.h"
 
-/* As the file has it. */
+/* As the file has it, from the super-block on in which its groups begin. */
 struct weight {
     enum quant_type type;
     uint32_t rows;
     uint32_t cols;
-    uint32_t groups;
+    uint32_t lead; /* blocks in front of the first group's */
+    struct sum_cut cut;
     uint64_t row_bytes;
     uint8_t *data; /* [rows][row_bytes] */
 };
@@ -38,7 +39,7 @@ struct kv {
 };
 
 enum err ref_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                         uint32_t cols, uint32_t groups, struct weight **ret_weight,
+                         uint32_t cols, const struct sum_cut *cut, struct weight **ret_weight,
                          struct errbuf *eb);
 enum err ref_weights_read(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
                           uint32_t *ret_failed, struct errbuf *eb);
@@ -47,6 +48,9 @@ void ref_embed(struct backend *b, const struct weight *w, const int32_t *ids, ui
                float scale, float *out);
 void ref_matmul(struct backend *b, const struct act *x, uint32_t n, const struct matmul_job *jobs,
                 uint32_t n_jobs);
+void ref_join(struct backend *b, uint32_t n, const struct join_job *job);
+void ref_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
+               float *out);
 
 struct act *ref_act_new(struct backend *b, uint32_t rows_max, uint32_t cols_max, bool keep_float);
 void ref_act_free(struct backend *b, struct act *a);

@@ -8,14 +8,14 @@
 
 #include <math.h>
 
-/* One leaf: blocks begin .. end - 1, from +0. */
+/* One leaf: blocks begin .. end - 1 of x, from +0. */
 static float ref_leaf(const struct weight *w, const uint8_t *row, const int8_t *q,
                       const float *scales, uint32_t begin, uint32_t end)
 {
     float acc = 0.0f;
     for (uint32_t b = begin; b < end; b++) {
         struct ref_block block;
-        ref_block_read(w->type, row, b, &block);
+        ref_block_read(w->type, row, w->lead + b, &block);
         const int8_t *x = q + (size_t)b * QUANT_BLOCK_ITEMS;
         int32_t isum = 0;
         int32_t msum = 0;
@@ -58,24 +58,43 @@ static float ref_group_float(const struct weight *w, const uint8_t *row, const f
     return sum_lane_tree(lanes, 32);
 }
 
-static float ref_dot(const struct weight *w, const struct act *x, uint32_t x_row, uint32_t w_row)
+/* Group g of one output. Blocks count from the weight's own first one, x from the first group. */
+static float ref_group(const struct weight *w, const struct act *x, uint32_t x_row, uint32_t w_row,
+                       uint32_t g)
 {
     const uint8_t *row = w->data + w->row_bytes * w_row;
-    uint32_t blocks = (w->cols + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
+    uint32_t first = sum_group_begin(&w->cut, w->cut.first);
+    uint32_t begin = sum_group_begin(&w->cut, g) - first;
+    uint32_t end = sum_group_begin(&w->cut, g + 1) - first;
+    if (ref_type_is_float(w->type))
+        return ref_group_float(w, row, x->floats + (size_t)x_row * x->cols_max, begin, end);
+    return ref_group_quantized(w, row, x->q + (size_t)x_row * x->blocks_max * QUANT_BLOCK_ITEMS,
+                               x->scales + (size_t)x_row * x->blocks_max, begin, end);
+}
+
+static float ref_node(const struct weight *w, const struct act *x, uint32_t x_row, uint32_t w_row,
+                      struct sum_node node)
+{
     float partial[SUM_GROUPS_MAX];
-    for (uint32_t g = 0; g < w->groups; g++) {
-        uint32_t begin = sum_group_begin(g, w->groups, blocks);
-        uint32_t end = sum_group_begin(g + 1, w->groups, blocks);
-        if (ref_type_is_float(w->type))
-            partial[g] =
-                ref_group_float(w, row, x->floats + (size_t)x_row * x->cols_max, begin, end);
-        else
-            partial[g] = ref_group_quantized(
-                w, row, x->q + (size_t)x_row * x->blocks_max * QUANT_BLOCK_ITEMS,
-                x->scales + (size_t)x_row * x->blocks_max, begin, end);
-    }
-    sum_group_tree(partial, w->groups, 1);
+    for (uint32_t i = 0; i < node.count; i++)
+        partial[i] = ref_group(w, x, x_row, w_row, node.first + i);
+    sum_group_tree(partial, node.count, 1);
     return partial[0];
+}
+
+static void ref_product(const struct act *x, uint32_t n, const struct matmul_job *job,
+                        struct sum_node node, float *out)
+{
+    const struct weight *w = job->weight;
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t r = 0; r < w->rows; r++) {
+            float *to = out + (size_t)i * job->out_stride + r;
+            float result = ref_node(w, x, i, r, node);
+            if (job->bias != NULL)
+                result = result + job->bias[r];
+            *to = job->accumulate ? *to + result : result;
+        }
+    }
 }
 
 void ref_matmul(struct backend *b, const struct act *x, uint32_t n, const struct matmul_job *jobs,
@@ -84,16 +103,30 @@ void ref_matmul(struct backend *b, const struct act *x, uint32_t n, const struct
     (void)b;
     for (const struct matmul_job *job = jobs; job < jobs + n_jobs; job++) {
         const struct weight *w = job->weight;
+        struct sum_node nodes[SUM_NODES_MAX];
+        uint32_t n_nodes = sum_nodes(&w->cut, nodes);
         CHECK(n <= x->rows_max && w->cols <= x->cols_max);
         CHECK(x->floats != NULL || !ref_type_is_float(w->type));
-        for (uint32_t i = 0; i < n; i++) {
-            for (uint32_t r = 0; r < w->rows; r++) {
-                float *out = job->out + (size_t)i * job->out_stride + r;
-                float result = ref_dot(w, x, i, r);
-                if (job->bias != NULL)
-                    result = result + job->bias[r];
-                *out = job->accumulate ? *out + result : result;
-            }
+        CHECK(nodes[0].count == w->cut.groups || (job->bias == NULL && !job->accumulate));
+        for (uint32_t i = 0; i < n_nodes; i++)
+            ref_product(x, n, job, nodes[i], job->out + i * job->node_stride);
+    }
+}
+
+void ref_join(struct backend *b, uint32_t n, const struct join_job *job)
+{
+    (void)b;
+    CHECK(job->n_parts >= 1 && job->n_parts <= SUM_GROUPS_MAX && job->n_joins < job->n_parts);
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t r = 0; r < job->cols; r++) {
+            float sum[SUM_GROUPS_MAX];
+            for (uint32_t p = 0; p < job->n_parts; p++)
+                sum[p] = job->part[p][i * job->part_stride + r];
+            for (const struct sum_join *j = job->joins; j < job->joins + job->n_joins; j++)
+                sum[j->into] = sum[j->into] + sum[j->from];
+            float *out = job->out + i * job->out_stride + r;
+            float result = job->bias != NULL ? sum[0] + job->bias[r] : sum[0];
+            *out = job->accumulate ? *out + result : result;
         }
     }
 }

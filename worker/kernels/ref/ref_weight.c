@@ -12,10 +12,10 @@
 
 static enum err ref_weight_read(struct backend *b, const struct weight_job *job, struct errbuf *eb)
 {
-    uint64_t row_bytes;
-    enum err err = shape_weight_check(job->type, job->rows, job->cols, job->groups, &row_bytes, eb);
+    enum err err = shape_weight_check(job->type, job->rows, job->cols, &job->cut, eb);
     if (err != ERR_OK)
         return err;
+    uint64_t row_bytes = weight_row_bytes(job->type, job->cols, &job->cut);
     uint64_t bytes = row_bytes * job->rows;
     struct weight *w = calloc(1, sizeof *w);
     uint8_t *copy = malloc(bytes);
@@ -32,7 +32,8 @@ static enum err ref_weight_read(struct backend *b, const struct weight_job *job,
     *w = (struct weight){.type = job->type,
                          .rows = job->rows,
                          .cols = job->cols,
-                         .groups = job->groups,
+                         .lead = shape_weight_lead(job->type, &job->cut),
+                         .cut = job->cut,
                          .row_bytes = row_bytes,
                          .data = copy};
     ((struct host_backend *)b)->weight_bytes += bytes;
@@ -58,14 +59,14 @@ enum err ref_weights_read(struct backend *b, const struct weight_job *jobs, uint
 }
 
 enum err ref_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                         uint32_t cols, uint32_t groups, struct weight **ret_weight,
+                         uint32_t cols, const struct sum_cut *cut, struct weight **ret_weight,
                          struct errbuf *eb)
 {
     const struct weight_job job = {
         .type = type,
         .rows = rows,
         .cols = cols,
-        .groups = groups,
+        .cut = cut != NULL ? *cut : sum_cut_whole(cols, 1, 1),
         .source = {.read = host_source_read, .ctx = (void *)(uintptr_t)data},
         .ret_weight = ret_weight,
     };
@@ -150,6 +151,14 @@ static void ref_weight_values(const struct weight *w, const uint8_t *row, uint32
         float product = b.d * (float)b.scale[j / 16] * (float)b.q[j];
         ret_values[j] = b.has_min ? product + b.m * (float)b.min[j / 16] : product;
     }
+}
+
+void ref_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
+               float *out)
+{
+    (void)b;
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(out + (size_t)at[i] * cols, rows + (size_t)i * cols, cols * sizeof *out);
 }
 
 void ref_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
