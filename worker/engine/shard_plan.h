@@ -1,0 +1,125 @@
+/*
+ * shard_plan.h - how a model is cut for several devices: which rank holds what of every matrix and
+ * vector, from hyperparameters and tensor table alone. Whole, a model is the plan of one rank.
+ *
+ * By layers a model is cut into stages, and each stage by tensors into shards; rank
+ * stage * n_shards + shard has
+ *   attention  groups of the attention output (struct sum_cut), which are whole query heads: rows
+ *              of q, columns of the output, and the KV heads that these query heads read. Where a
+ *              border falls between query heads of one KV head, both sides hold it, and its cache;
+ *   ffn        groups of feed-forward down: its columns, and the same rows of gate and up;
+ *   vocabulary rows of token_embd in the first stage and of the head in the last, in units of
+ *              SHARD_VOCAB_ROWS;
+ *   vectors    those of its layers as a whole, but for biases of matrices that are cut by rows.
+ * Runs of a stage's shards follow one another in the order of ranks and cover everything once (KV
+ * heads at least once). A rank may have nothing of a part: there are 9 heads for 16 shards.
+ *
+ * What is chosen. Ranks wait for each other behind each part, so the slowest share of a part is
+ * its time. A share's cost is bytes: what is read from the file for it, and of attention also the
+ * KV pool of its heads. Each part is cut such that the largest cost / weight of a rank is as small
+ * as any such cut can make it. Of the cuts that do, the one that leaves the smallest sum of
+ * squares of all that a rank has so far / weight (vocabulary first, then the layers in order), so
+ * that what one layer gives a rank too much, others give others; then the one whose first border
+ * comes first, then the second. Stages are runs of whole layers, cut by the same measure, the
+ * embedding being of the first and the head of the last, and a stage's weight that of its ranks.
+ * It is integers from the header and the request, so every rank computes the same plan, and the
+ * digest shows that it did.
+ *
+ * Ownership: shard_plan_free frees the plan; it keeps nothing of what it was made from.
+ * Thread: plain values, any.
+ */
+#ifndef CLOISTER_WORKER_ENGINE_SHARD_PLAN_H
+#define CLOISTER_WORKER_ENGINE_SHARD_PLAN_H
+
+#include "common/err.h"
+#include "worker/kernels/backend.h"
+#include "worker/model/hparams.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SHARD_MAX          16u /* shards of a stage */
+#define SHARD_STAGES_MAX   16u
+#define SHARD_RANKS_MAX    64u /* of all stages */
+#define SHARD_VOCAB_ROWS   32u /* rows of the vocabulary that no border parts */
+#define SHARD_DIGEST_BYTES 32u
+
+struct shard_request {
+    uint32_t shards; /* of each stage, 1 to SHARD_MAX */
+    uint32_t stages; /* 1 to SHARD_STAGES_MAX; 0: 1 */
+    /* [n_weights], by rank: shares are in proportion to these, which may be bytes or bytes/s as
+     * well as 3 and 1. One that is 0 has norms only. n_weights is the number of ranks, or 0: even.
+     */
+    const uint64_t *weights;
+    uint32_t n_weights;
+    enum kv_type kv_type;
+    uint32_t kv_pages; /* of the pool; they count as cost of attention */
+};
+
+/* first .. end - 1; equal: none. */
+struct shard_run {
+    uint32_t first, end;
+};
+
+static inline uint32_t shard_run_count(struct shard_run run)
+{
+    return run.end - run.first;
+}
+
+/* Of one layer. All runs are empty, and the cuts have end == first, in layers of other stages. */
+struct shard_layer {
+    struct sum_cut attention; /* of the attention output: groups first .. end - 1 */
+    struct shard_run heads;   /* query heads, the columns of these groups */
+    struct shard_run kv_heads;
+    struct sum_cut ffn;  /* of feed-forward down: groups first .. end - 1 */
+    struct shard_run ff; /* columns of these groups, rows of gate and up */
+};
+
+struct shard {
+    uint32_t stage, index; /* rank = stage * plan's n_shards + index */
+    struct shard_run layers;
+    struct shard_run embed; /* rows of token_embd that this rank embeds; first stage only */
+    struct shard_run head;  /* rows of the head: logits that this rank computes; last stage only */
+    struct shard_run embd;  /* columns of the residual that this rank finishes where sums of parts
+                             * are exchanged by ranges of columns */
+    struct shard_layer *layer; /* [n_layers of the model] */
+};
+
+struct shard_plan {
+    uint32_t n_shards; /* of a stage */
+    uint32_t n_stages;
+    uint32_t n_ranks;  /* n_shards * n_stages */
+    uint32_t n_layers; /* of the model */
+    struct shard *rank;
+    uint8_t digest[SHARD_DIGEST_BYTES]; /* SHA-256 of the plan in canonical form */
+};
+
+/* ERR_INVALID, saying what: shards, stages or ranks out of range, fewer layers than stages, a wrong
+ * number of weights, or none of a stage above 0. ERR_NO_MEMORY. */
+enum err shard_plan_new(struct shard_plan **ret_plan, const struct model_hparams *h,
+                        const struct model_tensors *t, const struct shard_request *request,
+                        struct errbuf *eb);
+void shard_plan_free(struct shard_plan *plan);
+
+/* What a rank holds of a tensor. Of a matrix: rows row .. row + rows - 1, and of each the columns
+ * that `cut` has, `cols` of them; row and cut as weight_load takes them: from the file come, for
+ * each row, weight_row_bytes at weight_row_begin. Of a vector: `rows` elements from `row` on, and
+ * `cols` is 1. rows is 0 where the rank holds nothing of it. */
+struct shard_slice {
+    uint32_t row, rows, cols;
+    struct sum_cut cut;
+};
+/* `layer` is ignored for parts that are there once. TOKEN_EMBD, where it is the head as well, is
+ * held by the first stage to embed and by the last as head; a rank that is of both has it once. */
+struct shard_slice shard_slice(const struct shard_plan *plan, const struct shard *s,
+                               const struct model_hparams *h, uint32_t layer, enum model_part part,
+                               const struct gguf_tensor *t);
+
+/* Sums that the nodes of a part make (sum_nodes): of this rank, and of all ranks of its stage, the
+ * most of any layer. As floats, rows * n_embd of each. */
+struct shard_nodes {
+    uint32_t own, all;
+};
+struct shard_nodes shard_nodes(const struct shard_plan *plan, const struct shard *s);
+
+#endif
