@@ -31,6 +31,8 @@ set_tests_properties(engine_arch PROPERTIES TIMEOUT 900
 cloister_unit_test(engine_estimate
   SOURCES unit/engine/test_estimate.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_gguf_build cloister_engine)
+cloister_unit_test(engine_shard_plan
+  SOURCES unit/engine/test_shard_plan.c LIBS cloister_engine)
 cloister_unit_test(engine_loading
   SOURCES unit/engine/test_loading.c unit/engine/tiny_model.c LIBS cloister_engine)
 
