@@ -12,7 +12,7 @@
  */
 #include "common/clock.h"
 #include "worker/kernels/backend.h"
-#include "worker/kernels/cpu/pool.h"
+#include "worker/kernels/pool.h"
 
 #include <math.h>
 #include <stdio.h>

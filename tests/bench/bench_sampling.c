@@ -10,7 +10,7 @@
 #include "common/clock.h"
 #include "tests/bench/sampling_rows.h"
 #include "worker/engine/sampling.h"
-#include "worker/kernels/cpu/pool.h"
+#include "worker/kernels/pool.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* The thread pool, and the machine's memory nodes as it sees them. */
-#include "worker/kernels/cpu/pool.h"
-#include "worker/kernels/cpu/topology.h"
+#include "worker/kernels/pool.h"
+#include "worker/kernels/topology.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

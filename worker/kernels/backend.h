@@ -152,10 +152,13 @@ struct kv_shape {
 /* What the operations of a model's steps take room for inside the backend. */
 #define BACKEND_ROOM_CACHES_MAX 16u
 struct backend_room {
-    uint32_t rows_max;   /* of a step */
-    uint32_t cols_max;   /* of a row that is normed or gated */
-    uint32_t groups_max; /* of a matrix */
-    uint32_t pages_max;  /* of a sequence */
+    uint32_t rows_max;      /* of a step */
+    uint32_t cols_max;      /* of a row that is normed or gated */
+    uint32_t groups_max;    /* of a matrix */
+    uint32_t pages_max;     /* of a sequence */
+    uint32_t sequences_max; /* of a step */
+    uint32_t rope_dim;      /* of a step's tables, and their number */
+    uint32_t n_ropes;
     uint32_t n_caches;
     struct backend_room_cache {
         uint32_t n_heads; /* the most of a layer that reads it */
@@ -167,8 +170,22 @@ struct backend_room {
 /* Task number `task` of some that are shared out; `thread` is 0 .. threads() - 1. */
 typedef void backend_task(void *ctx, uint32_t task, uint32_t thread);
 
+/* A step as a whole, for backends that bring what it needs to a device at once, and replay what
+ * they were asked before. Arrays are host memory, borrowed until step_end, rope tables beyond that.
+ */
+#define BACKEND_STEP_ROPES_MAX 2u
+struct backend_step {
+    const int32_t *ids; /* [rows.n_rows] what is embedded */
+    struct step_rows rows;
+    uint32_t n_results;
+    const float *results; /* a buffer, or a piece of one: what the host will look at afterwards */
+    size_t results_count; /* floats; 0: nothing */
+    const float *rope[BACKEND_STEP_ROPES_MAX]; /* tables that rope_kv is called with; NULL: none */
+    uint32_t rope_dim;
+};
+
 struct backend_ops {
-    const char *name; /* "scalar", "avx2", "avx512" */
+    const char *name; /* "scalar", "avx2", "avx512", "cuda sm_90" */
 
     void (*close)(struct backend *b);
 
@@ -214,6 +231,15 @@ struct backend_ops {
      * of memory and `memory` says what will be held. Without it they take room as they go, and end
      * the process where there is none. ERR_NO_MEMORY. */
     enum err (*reserve)(struct backend *b, const struct backend_room *room, struct errbuf *eb);
+
+    /* A step is announced, its operations are called, and it ends; then its results can be read
+     * with buffer_host, by several threads and without waiting, until the next step begins.
+     * Operations outside a step give the same bits. True: the backend has done all of the step by
+     * itself, by replaying operations that it has seen before for a step of this shape; what was
+     * called then must be what would be called now, but for the contents of the arrays. Call
+     * nothing then but step_end. */
+    bool (*step_begin)(struct backend *b, const struct backend_step *step);
+    void (*step_end)(struct backend *b);
 
     /* out[i] = row ids[i] of w, dequantized, times `scale` (1 passes bits through). Every id is a
      * row of w. */
@@ -282,6 +308,27 @@ struct backend_cpu_config {
 
 /* One per core this process may use, at most LIMIT_WORKER_THREADS. */
 uint32_t backend_threads_auto(void);
+
+struct backend_cuda_config {
+    uint32_t device;  /* index among the GPUs that CUDA shows this process */
+    uint32_t threads; /* of the host, for `share` and loading; 0: backend_threads_auto */
+};
+
+/* ERR_UNSUPPORTED: this build has no CUDA backend, or the GPU is older than what it has code for.
+ * ERR_UNAVAILABLE: no such GPU, no driver. The process ends with this code where the GPU faults
+ * while it computes (an illegal address, an uncorrectable memory error): CUDA answers nothing any
+ * more then, and only another process can go on. */
+#define BACKEND_EXIT_DEVICE 74
+enum err backend_cuda_open(struct backend **ret_backend, const struct backend_cuda_config *config,
+                           struct errbuf *eb);
+/* What that backend holds, as backend_cpu_weight_bytes and those below it say it of the CPU's:
+ * bytes on the device. 0 where this build has none. */
+uint64_t backend_cuda_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols,
+                                   const struct sum_cut *cut);
+uint64_t backend_cuda_kv_page_bytes(const struct kv_shape *shape);
+uint64_t backend_cuda_buffer_bytes(size_t count);
+uint64_t backend_cuda_act_bytes(uint32_t rows_max, uint32_t cols_max, bool keep_float);
+uint64_t backend_cuda_room_bytes(const struct backend_room *room);
 
 /* ERR_UNSUPPORTED where the machine lacks the forced instruction set, naming what it lacks. */
 enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu_config *config,

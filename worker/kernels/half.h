@@ -8,24 +8,26 @@
 #ifndef CLOISTER_WORKER_KERNELS_HALF_H
 #define CLOISTER_WORKER_KERNELS_HALF_H
 
+#include "worker/kernels/device_code.h"
+
 #include <stdint.h>
 #include <string.h>
 
-static inline uint32_t half_float_bits(float x)
+CLOISTER_DEVICE static inline uint32_t half_float_bits(float x)
 {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
 }
 
-static inline float half_bits_float(uint32_t u)
+CLOISTER_DEVICE static inline float half_bits_float(uint32_t u)
 {
     float x;
     memcpy(&x, &u, sizeof x);
     return x;
 }
 
-static inline float half_to_float(uint16_t h)
+CLOISTER_DEVICE static inline float half_to_float(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
     uint32_t exponent = (h >> 10) & 0x1fu;
@@ -42,7 +44,7 @@ static inline float half_to_float(uint16_t h)
     return half_bits_float(sign | (exponent + 112) << 23 | mantissa << 13);
 }
 
-static inline uint16_t half_from_float(float x)
+CLOISTER_DEVICE static inline uint16_t half_from_float(float x)
 {
     uint32_t u = half_float_bits(x);
     uint32_t sign = (u >> 16) & 0x8000u;
@@ -62,7 +64,7 @@ static inline uint16_t half_from_float(float x)
     return (uint16_t)(sign | rounded >> 13);
 }
 
-static inline float bfloat_to_float(uint16_t b)
+CLOISTER_DEVICE static inline float bfloat_to_float(uint16_t b)
 {
     return half_bits_float((uint32_t)b << 16);
 }

@@ -57,6 +57,19 @@ bool host_source_read(void *ctx, uint64_t at, void *to, size_t size)
     return true;
 }
 
+/* Operations in ordinary memory are done when they return, and read their arrays where they are. */
+bool host_step_begin(struct backend *b, const struct backend_step *step)
+{
+    (void)b;
+    (void)step;
+    return false;
+}
+
+void host_step_end(struct backend *b)
+{
+    (void)b;
+}
+
 float *host_buffer_new(struct backend *b, size_t count)
 {
     return count > SIZE_MAX / sizeof(float) ? NULL : host_alloc(b, count * sizeof(float));

@@ -33,6 +33,8 @@ enum err cpu_backend_new(const struct cpu_kernels *kernels, uint32_t threads,
                          struct backend **ret_backend, struct errbuf *eb);
 
 /* Entries of backend_ops. */
+bool host_step_begin(struct backend *b, const struct backend_step *step);
+void host_step_end(struct backend *b);
 float *host_buffer_new(struct backend *b, size_t count);
 void host_buffer_free(struct backend *b, float *buffer);
 void host_buffer_write(struct backend *b, float *buffer, const float *host, size_t count);

@@ -14,6 +14,7 @@
 #ifndef CLOISTER_WORKER_KERNELS_NUMERICS_H
 #define CLOISTER_WORKER_KERNELS_NUMERICS_H
 
+#include "worker/kernels/device_code.h"
 #include "worker/kernels/half.h"
 #include "worker/kernels/philox.h"
 
@@ -23,7 +24,7 @@
 /* e^x, at most 2 ulp, subnormal results included; exactly 1 at 0; infinity above ln(FLT_MAX),
  * +0 below ln of half the least subnormal. NaN gives 0: a score that is no number weighs nothing.
  */
-static inline float nm_exp(float x)
+CLOISTER_DEVICE static inline float nm_exp(float x)
 {
     /* Written so that a NaN fails the comparison and takes the bound, as maxps does. */
     float clamped = x > -104.0f ? x : -104.0f;
@@ -52,7 +53,7 @@ static inline float nm_exp(float x)
 }
 
 /* ln(1 + f) for f in [sqrt(1/2) - 1, sqrt(2) - 1], plus e * ln 2. */
-static inline float nm_log_reduced(float f, float e)
+CLOISTER_DEVICE static inline float nm_log_reduced(float f, float e)
 {
     float z = f * f;
     float p = 7.0376836292e-2f;
@@ -72,7 +73,7 @@ static inline float nm_log_reduced(float f, float e)
 
 /* Natural logarithm of a positive normal or subnormal x, at most 2 ulp; exactly 0 at 1. -infinity
  * at 0, +infinity at +infinity, NaN for a negative x or a NaN. */
-static inline float nm_log(float x)
+CLOISTER_DEVICE static inline float nm_log(float x)
 {
     /* A subnormal is scaled up first; 2^23 is exact. */
     float small = x < 0x1p-126f ? 1.0f : 0.0f;
@@ -88,7 +89,7 @@ static inline float nm_log(float x)
 }
 
 /* Hyperbolic tangent, at most 2 ulp. */
-static inline float nm_tanh(float x)
+CLOISTER_DEVICE static inline float nm_tanh(float x)
 {
     float a = half_bits_float(half_float_bits(x) & 0x7fffffffu);
     float z = x * x;
@@ -104,7 +105,7 @@ static inline float nm_tanh(float x)
 }
 
 /* x / (1 + e^-x), at most 4 ulp. */
-static inline float nm_silu(float x)
+CLOISTER_DEVICE static inline float nm_silu(float x)
 {
     return x / (1.0f + nm_exp(-x));
 }
@@ -112,7 +113,7 @@ static inline float nm_silu(float x)
 /* 0.5 x (1 + tanh(u)), u = sqrt(2 / pi) (x + 0.044715 x^3), as x / (1 + e^-2u): the same function
  * without the cancellation for negative x. At most 16 ulp from x = -3 up, 160 below, where the
  * function itself is under 0.004. */
-static inline float nm_gelu_tanh(float x)
+CLOISTER_DEVICE static inline float nm_gelu_tanh(float x)
 {
     float u2 = x * fmaf(x * x, 0.044715f * 1.59576912160573f, 1.59576912160573f);
     return x / (1.0f + nm_exp(-u2));
@@ -121,7 +122,7 @@ static inline float nm_gelu_tanh(float x)
 /* The standard Gumbel variate that belongs to a uniform word: -ln(E), E = -ln(1 - v), v = (word +
  * 1/2) / 2^32. Near v = 0, where the large variates are that win a draw, E is computed from v
  * itself, so all 32 bits count. Finite for every word. */
-static inline float nm_gumbel(uint32_t word)
+CLOISTER_DEVICE static inline float nm_gumbel(uint32_t word)
 {
     float v = fmaf((float)word, 0x1p-32f, 0x1p-33f);
     float direct = nm_log_reduced(-v, 0.0f);
@@ -134,7 +135,8 @@ static inline float nm_gumbel(uint32_t word)
 
 /* Gumbel noise for one token: argmax over tokens of (logit / temperature + noise) is a draw from
  * softmax(logit / temperature). Keyed by (seed, position, token) and by nothing else. */
-static inline float nm_token_gumbel(uint64_t seed, uint32_t position, uint32_t token)
+CLOISTER_DEVICE static inline float nm_token_gumbel(uint64_t seed, uint32_t position,
+                                                    uint32_t token)
 {
     return nm_gumbel(philox_token_word(seed, position, token));
 }
@@ -143,7 +145,8 @@ static inline float nm_token_gumbel(uint64_t seed, uint32_t position, uint32_t t
  * *ret_inverse), x ~ q * *ret_scale. Both 0, and with them every q, where the block has nothing to
  * say in 8 bits: all zero, so small that the inverse overflows, or with an infinity or NaN in it.
  */
-static inline void nm_quantize_scale(uint32_t amax_bits, float *ret_scale, float *ret_inverse)
+CLOISTER_DEVICE static inline void nm_quantize_scale(uint32_t amax_bits, float *ret_scale,
+                                                     float *ret_inverse)
 {
     float amax = half_bits_float(amax_bits);
     float inverse = 127.0f / amax;

@@ -9,9 +9,12 @@
 #ifndef CLOISTER_WORKER_KERNELS_PHILOX_H
 #define CLOISTER_WORKER_KERNELS_PHILOX_H
 
+#include "worker/kernels/device_code.h"
+
 #include <stdint.h>
 
-static inline void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t ret[4])
+CLOISTER_DEVICE static inline void philox4x32(const uint32_t counter[4], const uint32_t key[2],
+                                              uint32_t ret[4])
 {
     uint32_t c0 = counter[0];
     uint32_t c1 = counter[1];
@@ -36,7 +39,8 @@ static inline void philox4x32(const uint32_t counter[4], const uint32_t key[2], 
 }
 
 /* The word that belongs to (seed, position, token): one call serves four neighbouring tokens. */
-static inline uint32_t philox_token_word(uint64_t seed, uint32_t position, uint32_t token)
+CLOISTER_DEVICE static inline uint32_t philox_token_word(uint64_t seed, uint32_t position,
+                                                         uint32_t token)
 {
     const uint32_t counter[4] = {token >> 2, position, 0, 0};
     const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};

@@ -7,6 +7,8 @@
 #ifndef CLOISTER_WORKER_KERNELS_SUM_ORDER_H
 #define CLOISTER_WORKER_KERNELS_SUM_ORDER_H
 
+#include "worker/kernels/device_code.h"
+
 #include <stdint.h>
 
 #define SUM_BLOCK_ITEMS 32u
@@ -21,22 +23,25 @@ struct sum_cut {
     uint32_t first, end; /* groups first .. end - 1 are here: all of them, but for a shard */
 };
 
-static inline struct sum_cut sum_cut_whole(uint32_t cols, uint32_t groups, uint32_t unit)
+CLOISTER_DEVICE static inline struct sum_cut sum_cut_whole(uint32_t cols, uint32_t groups,
+                                                           uint32_t unit)
 {
-    return (struct sum_cut){.blocks = (cols + SUM_BLOCK_ITEMS - 1) / SUM_BLOCK_ITEMS,
-                            .groups = groups,
-                            .unit = unit,
-                            .first = 0,
-                            .end = groups};
+    struct sum_cut cut; /* member by member: C++ has no such literals */
+    cut.blocks = (cols + SUM_BLOCK_ITEMS - 1) / SUM_BLOCK_ITEMS;
+    cut.groups = groups;
+    cut.unit = unit;
+    cut.first = 0;
+    cut.end = groups;
+    return cut;
 }
 
-static inline uint32_t sum_cut_units(const struct sum_cut *cut)
+CLOISTER_DEVICE static inline uint32_t sum_cut_units(const struct sum_cut *cut)
 {
     return (cut->blocks + cut->unit - 1) / cut->unit;
 }
 
 /* First block of group g of the whole matrix; group g ends where g + 1 begins. */
-static inline uint32_t sum_group_begin(const struct sum_cut *cut, uint32_t g)
+CLOISTER_DEVICE static inline uint32_t sum_group_begin(const struct sum_cut *cut, uint32_t g)
 {
     uint64_t begin = (uint64_t)g * sum_cut_units(cut) / cut->groups * cut->unit;
     return begin < cut->blocks ? (uint32_t)begin : cut->blocks;
@@ -44,7 +49,7 @@ static inline uint32_t sum_group_begin(const struct sum_cut *cut, uint32_t g)
 
 /* The group tree, in place, over n partial sums `stride` floats apart: neighbours are added, then
  * neighbours of those; an odd one out waits for the next level. The sum ends in partial[0]. */
-static inline void sum_group_tree(float *partial, uint32_t n, uint32_t stride)
+CLOISTER_DEVICE static inline void sum_group_tree(float *partial, uint32_t n, uint32_t stride)
 {
     for (uint32_t step = 1; step < n; step *= 2) {
         for (uint32_t i = 0; i + step < n; i += 2 * step)
@@ -63,7 +68,8 @@ struct sum_node {
 
 /* The largest subtrees that make up the groups that a weight holds, ascending; their number. A
  * weight that holds all groups has one. */
-static inline uint32_t sum_nodes(const struct sum_cut *cut, struct sum_node *ret_nodes)
+CLOISTER_DEVICE static inline uint32_t sum_nodes(const struct sum_cut *cut,
+                                                 struct sum_node *ret_nodes)
 {
     uint32_t n = 0;
     for (uint32_t at = cut->first; at < cut->end; at += ret_nodes[n++].count) {
@@ -72,7 +78,8 @@ static inline uint32_t sum_nodes(const struct sum_cut *cut, struct sum_node *ret
                (at + 2 * width <= cut->end || cut->end == cut->groups))
             width *= 2;
         uint32_t left = cut->groups - at;
-        ret_nodes[n] = (struct sum_node){at, width < left ? width : left};
+        ret_nodes[n].first = at;
+        ret_nodes[n].count = width < left ? width : left;
     }
     return n;
 }
@@ -85,8 +92,8 @@ struct sum_join {
 
 /* What is left to add once all nodes of a matrix are there, ascending and whole: at most
  * n_nodes - 1 additions, in this order; the sum ends in node 0. */
-static inline uint32_t sum_joins(const struct sum_node *nodes, uint32_t n_nodes, uint32_t groups,
-                                 struct sum_join *ret_joins)
+CLOISTER_DEVICE static inline uint32_t sum_joins(const struct sum_node *nodes, uint32_t n_nodes,
+                                                 uint32_t groups, struct sum_join *ret_joins)
 {
     uint16_t node_at[SUM_GROUPS_MAX]; /* by its first group, plus 1; 0: no node begins there */
     uint32_t n = 0;
@@ -96,16 +103,17 @@ static inline uint32_t sum_joins(const struct sum_node *nodes, uint32_t n_nodes,
         node_at[nodes[i].first] = (uint16_t)(i + 1);
     for (uint32_t step = 1; step < groups; step *= 2) {
         for (uint32_t i = 0; i + step < groups; i += 2 * step) {
-            if (node_at[i] > 0 && node_at[i + step] > 0)
-                ret_joins[n++] = (struct sum_join){(uint16_t)(node_at[i] - 1),
-                                                   (uint16_t)(node_at[i + step] - 1)};
+            if (node_at[i] == 0 || node_at[i + step] == 0)
+                continue;
+            ret_joins[n].into = (uint16_t)(node_at[i] - 1);
+            ret_joins[n++].from = (uint16_t)(node_at[i + step] - 1);
         }
     }
     return n;
 }
 
 /* Halving tree over `n` lanes, n a power of two: lane i takes lane i + n / 2, and so on down. */
-static inline float sum_lane_tree(float *lanes, uint32_t n)
+CLOISTER_DEVICE static inline float sum_lane_tree(float *lanes, uint32_t n)
 {
     for (uint32_t half = n / 2; half > 0; half /= 2) {
         for (uint32_t i = 0; i < half; i++)

@@ -2,7 +2,7 @@
  * later, in words that blame a model. */
 #include "common/limits.h"
 #include "worker/engine/runtime.h"
-#include "worker/kernels/cpu/pool.h"
+#include "worker/kernels/pool.h"
 #include "worker/settings.h"
 
 #include <setjmp.h>

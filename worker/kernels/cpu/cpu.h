@@ -10,7 +10,7 @@
 
 #include "worker/kernels/cpu/kernels.h"
 #include "worker/kernels/cpu/pages.h"
-#include "worker/kernels/cpu/pool.h"
+#include "worker/kernels/pool.h"
 #include "worker/kernels/host.h"
 #include "worker/kernels/shape.h"
 

@@ -12,12 +12,12 @@
  *
  * Thread: one owner calls pool_run and pool_free.
  */
-#ifndef CLOISTER_WORKER_KERNELS_CPU_POOL_H
-#define CLOISTER_WORKER_KERNELS_CPU_POOL_H
+#ifndef CLOISTER_WORKER_KERNELS_POOL_H
+#define CLOISTER_WORKER_KERNELS_POOL_H
 
 #include "common/err.h"
 #include "common/limits.h"
-#include "worker/kernels/cpu/topology.h"
+#include "worker/kernels/topology.h"
 
 #include <stdint.h>
 

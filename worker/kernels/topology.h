@@ -5,10 +5,10 @@
  * CPUs are next to each (`nodeK/cpulist`). A node whose CPUs we may not use does not count. Where
  * nothing of this can be read, all CPUs are one node.
  *
- * Internal to cpu/. Thread: any (pure but for reading those files).
+ * Internal to kernels/. Thread: any (pure but for reading those files).
  */
-#ifndef CLOISTER_WORKER_KERNELS_CPU_TOPOLOGY_H
-#define CLOISTER_WORKER_KERNELS_CPU_TOPOLOGY_H
+#ifndef CLOISTER_WORKER_KERNELS_TOPOLOGY_H
+#define CLOISTER_WORKER_KERNELS_TOPOLOGY_H
 
 #include <sched.h>
 #include <stdbool.h>

@@ -1,4 +1,4 @@
-#include "worker/kernels/cpu/topology.h"
+#include "worker/kernels/topology.h"
 
 #include <ctype.h>
 #include <fcntl.h>

@@ -1,8 +1,8 @@
-#include "worker/kernels/cpu/pool.h"
+#include "worker/kernels/pool.h"
 
 #include "common/check.h"
 #include "worker/kernels/backend.h"
-#include "worker/kernels/cpu/topology.h"
+#include "worker/kernels/topology.h"
 
 #include <errno.h>
 #include <linux/futex.h>

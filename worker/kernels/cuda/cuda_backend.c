@@ -1,0 +1,118 @@
+/* The CUDA backend's table of operations: opening a device, and closing it. */
+#include "worker/kernels/cuda/cuda_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* int8 mma of 16x8x32 and cp.async. */
+#define CUDA_MAJOR_MIN 8
+
+static void cuda_close(struct backend *b)
+{
+    struct cuda_backend *cuda = (struct cuda_backend *)b;
+
+    cuda_enter(cuda);
+    if (cuda->stream != NULL)
+        CUDA_DO(cudaStreamSynchronize(cuda->stream), "closing GPU %d", cuda->device);
+    cuda_step_fini(cuda);
+    cuda_pinned_free(&cuda->input);
+    cuda_pinned_free(&cuda->result);
+    cuda_free(cuda, cuda->input_device);
+    cuda_free(cuda, cuda->attention);
+    if (cuda->stream != NULL)
+        CUDA_DO(cudaStreamDestroy(cuda->stream), "closing GPU %d", cuda->device);
+    pool_free(cuda->pool);
+    free(cuda->allocations);
+    free(cuda);
+}
+
+static void cuda_share(struct backend *b, backend_task *task, void *ctx, uint32_t n)
+{
+    pool_run(((struct cuda_backend *)b)->pool, task, ctx, n);
+}
+
+static uint32_t cuda_threads(const struct backend *b)
+{
+    return pool_threads(((const struct cuda_backend *)b)->pool);
+}
+
+static const struct backend_ops cuda_ops = {
+    .close = cuda_close,
+    .weight_load = cuda_weight_load,
+    .weights_read = cuda_weights_read,
+    .weight_free = cuda_weight_free,
+    .buffer_new = cuda_buffer_new,
+    .buffer_free = cuda_buffer_free,
+    .buffer_write = cuda_buffer_write,
+    .buffer_read = cuda_buffer_read,
+    .buffer_host = cuda_buffer_host,
+    .share = cuda_share,
+    .threads = cuda_threads,
+    .act_new = cuda_act_new,
+    .act_free = cuda_act_free,
+    .kv_new = cuda_kv_new,
+    .kv_free = cuda_kv_free,
+    .reserve = cuda_reserve,
+    .step_begin = cuda_step_begin,
+    .step_end = cuda_step_end,
+    .embed = cuda_embed,
+    .norm = cuda_norm,
+    .norm_add = cuda_norm_add,
+    .softcap = cuda_softcap,
+    .quantize = cuda_quantize,
+    .place = cuda_place,
+    .matmul = cuda_matmul,
+    .join = cuda_join,
+    .rope_kv = cuda_rope_kv,
+    .attention = cuda_attention,
+    .gate = cuda_gate,
+    .memory = host_memory,
+    .act_read = cuda_act_read,
+};
+
+static enum err cuda_device_open(struct cuda_backend *cuda, uint32_t device, struct errbuf *eb)
+{
+    int count = 0, major = 0, minor = 0;
+    cudaError_t e = cudaGetDeviceCount(&count);
+
+    if (e != cudaSuccess)
+        return cuda_error(eb, e, "looking for GPUs");
+    if (device >= (uint32_t)count)
+        return err_set(eb, ERR_UNAVAILABLE, "GPU %u: there are %d", device, count);
+    cuda->device = (int)device;
+    e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda->device);
+    if (e == cudaSuccess)
+        e = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, cuda->device);
+    if (e != cudaSuccess)
+        return cuda_error(eb, e, "asking GPU %u what it is", device);
+    if (major < CUDA_MAJOR_MIN)
+        return err_set(eb, ERR_UNSUPPORTED, "GPU %u has compute capability %d.%d, %d.0 is needed",
+                       device, major, minor, CUDA_MAJOR_MIN);
+    (void)snprintf(cuda->name, sizeof cuda->name, "cuda sm_%d%d", major, minor);
+    e = cudaSetDevice(cuda->device);
+    if (e == cudaSuccess)
+        e = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
+    return e == cudaSuccess ? ERR_OK : cuda_error(eb, e, "opening GPU %u", device);
+}
+
+enum err backend_cuda_open(struct backend **ret_backend, const struct backend_cuda_config *config,
+                           struct errbuf *eb)
+{
+    struct cuda_backend *cuda = calloc(1, sizeof *cuda);
+    if (cuda == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "CUDA backend");
+    cuda->ops = cuda_ops;
+    cuda->ops.name = cuda->name;
+    cuda->host.base.ops = &cuda->ops;
+    enum err err = cuda_device_open(cuda, config->device, eb);
+    if (err == ERR_OK)
+        err = pool_new(config->threads, &cuda->pool, eb);
+    if (err != ERR_OK) {
+        if (cuda->stream != NULL)
+            CUDA_DO(cudaStreamDestroy(cuda->stream), "closing GPU %u", config->device);
+        free(cuda);
+        return err;
+    }
+    *ret_backend = &cuda->host.base;
+    return ERR_OK;
+}
