@@ -33,25 +33,28 @@ struct head_case {
     uint32_t window;
     float softcap;
     uint64_t hash; /* of ref's result for 100 positions: the definition itself must not change */
+    uint32_t group, skip; /* of a shard: as in struct attention_job */
 };
 
 static const struct head_case cases[] = {
-    {"smollm2", KV_TYPE_F16, 9, 3, 64, 64, 64, ROPE_STYLE_PAIRS, 0, 0.0f, 0xc4fb82bc81a64605ull},
+    {"smollm2", KV_TYPE_F16, 9, 3, 64, 64, 64, ROPE_STYLE_PAIRS, 0, 0.0f, 0xc4fb82bc81a64605ull, 0,
+     0},
     {"smollm2 q8_0", KV_TYPE_Q8_0, 9, 3, 64, 64, 64, ROPE_STYLE_PAIRS, 0, 0.0f,
-     0xd2de824d5876d8e8ull},
+     0xd2de824d5876d8e8ull, 0, 0},
     {"one head each", KV_TYPE_F16, 4, 4, 32, 32, 16, ROPE_STYLE_HALVES, 0, 0.0f,
-     0x9abd669a908682cfull},
+     0x9abd669a908682cfull, 0, 0},
     {"wide group", KV_TYPE_F16, 14, 2, 64, 64, 64, ROPE_STYLE_HALVES, 0, 0.0f,
-     0x283f528deb57b27aull},
+     0x283f528deb57b27aull, 0, 0},
     {"wide group q8_0", KV_TYPE_Q8_0, 14, 2, 64, 128, 64, ROPE_STYLE_HALVES, 0, 0.0f,
-     0xcd0a4d9b03e33751ull},
+     0xcd0a4d9b03e33751ull, 0, 0},
     {"window, softcap", KV_TYPE_F16, 4, 2, 128, 128, 128, ROPE_STYLE_HALVES, 40, 50.0f,
-     0x50a0bc796f4820d5ull},
+     0x50a0bc796f4820d5ull, 0, 0},
     {"window of one", KV_TYPE_Q8_0, 2, 1, 32, 32, 32, ROPE_STYLE_PAIRS, 1, 0.0f,
-     0xc74a3c7089da4f97ull},
-    {"odd sizes", KV_TYPE_F16, 5, 1, 20, 44, 10, ROPE_STYLE_PAIRS, 33, 0.0f, 0xf749bdd0079f6afeull},
+     0xc74a3c7089da4f97ull, 0, 0},
+    {"odd sizes", KV_TYPE_F16, 5, 1, 20, 44, 10, ROPE_STYLE_PAIRS, 33, 0.0f, 0xf749bdd0079f6afeull,
+     0, 0},
     {"many heads", KV_TYPE_F16, 40, 1, 16, 16, 16, ROPE_STYLE_PAIRS, 0, 30.0f,
-     0xed2a6270274783eeull},
+     0xed2a6270274783eeull, 0, 0},
 };
 
 /* A whole history: q, k, v of every position of every sequence, the same for all runs. */
@@ -184,6 +187,8 @@ static void session_step(struct session *s, const struct history *h, const uint3
                                                 .rows = &step,
                                                 .q = q,
                                                 .n_heads = c->n_heads,
+                                                .group = c->group,
+                                                .skip = c->skip,
                                                 .scale = 1.0f / sqrtf((float)c->dim_k),
                                                 .window = c->window,
                                                 .softcap = c->softcap,
@@ -292,6 +297,85 @@ static void test_a_position_does_not_depend_on_chunks_company_or_pages(void **st
             }
         }
         free(expected);
+        free(actual);
+        history_free(&h);
+    }
+}
+
+/* Columns first .. first + count - 1 of rows of `width`. */
+static float *columns(const float *rows, size_t n, uint32_t width, uint32_t first, uint32_t count)
+{
+    float *own = malloc(n * count * sizeof *own);
+    assert_non_null(own);
+    for (size_t i = 0; i < n; i++)
+        memcpy(own + i * count, rows + i * width + first, count * sizeof *own);
+    return own;
+}
+
+/* The history of a shard that has query heads begin .. end - 1 and the KV heads they read. */
+static void history_shard(const struct history *h, uint32_t begin, uint32_t end,
+                          struct head_case *ret_case, struct history *ret_shard)
+{
+    const struct head_case *c = h->c;
+    const uint32_t group = c->n_heads / c->n_kv_heads;
+    const uint32_t kv_begin = begin / group, kv_end = (end - 1) / group + 1;
+    const size_t rows = (size_t)SEQUENCES * h->length;
+    *ret_case = *c;
+    ret_case->n_heads = end - begin;
+    ret_case->n_kv_heads = kv_end - kv_begin;
+    ret_case->group = group;
+    ret_case->skip = begin % group;
+    *ret_shard = *h;
+    ret_shard->c = ret_case;
+    ret_shard->q =
+        columns(h->q, rows, c->n_heads * c->dim_k, begin * c->dim_k, ret_case->n_heads * c->dim_k);
+    ret_shard->k = columns(h->k, rows, c->n_kv_heads * c->dim_k, kv_begin * c->dim_k,
+                           ret_case->n_kv_heads * c->dim_k);
+    ret_shard->v = columns(h->v, rows, c->n_kv_heads * c->dim_v, kv_begin * c->dim_v,
+                           ret_case->n_kv_heads * c->dim_v);
+}
+
+/* Heads do not know of each other, wherever a gang cuts between them: also within those that share
+ * a KV head. Together and one by one, short and long enough for the split path. */
+static void test_a_shard_of_the_heads_has_the_bits_of_the_whole(void **state)
+{
+    const struct fixture *f = *state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct head_case *c = &cases[i];
+        const uint32_t borders[] = {0, 1, (c->n_heads + 1) / 2, c->n_heads - 1, c->n_heads};
+        const uint32_t width = c->n_heads * c->dim_v;
+        const uint32_t length = 11 * KV_PAGE_TOKENS + 1; /* enough pages to split */
+        const size_t rows = (size_t)SEQUENCES * length;
+        struct history h;
+        history_make(c, length, &h);
+        float *whole = malloc(rows * width * sizeof *whole);
+        float *actual = malloc(rows * width * sizeof *actual);
+        assert_true(whole != NULL && actual != NULL);
+        run_history(f->ref, &h, 64, 0, true, whole);
+        for (size_t a = 0; a + 1 < sizeof borders / sizeof borders[0]; a++) {
+            struct head_case shard_case;
+            struct history shard;
+            if (borders[a] >= borders[a + 1])
+                continue;
+            history_shard(&h, borders[a], borders[a + 1], &shard_case, &shard);
+            const uint32_t own = shard_case.n_heads * c->dim_v;
+            float *expected = columns(whole, rows, width, borders[a] * c->dim_v, own);
+            for (size_t k = 0; k <= f->n_others; k++) {
+                struct backend *b = k == 0 ? f->ref : f->others[k - 1].backend;
+                const char *name = k == 0 ? "scalar" : f->others[k - 1].name;
+                const bool fast = strncmp(name, "avx", 3) == 0;
+                if (!fast && a != i % 4)
+                    continue;
+                memset(actual, 0xff, rows * own * sizeof *actual);
+                run_history(b, &shard, fast && a % 2 == 0 ? 1 : 40, 3, !fast || a % 2 == 1, actual);
+                fixture_same(c->name, name, expected, actual, rows * own);
+            }
+            free(expected);
+            free(shard.q);
+            free(shard.k);
+            free(shard.v);
+        }
+        free(whole);
         free(actual);
         history_free(&h);
     }
@@ -416,6 +500,7 @@ int main(void)
         cmocka_unit_test(test_attention_has_the_bits_of_ref),
         cmocka_unit_test(test_a_position_does_not_depend_on_chunks_company_or_pages),
         cmocka_unit_test(test_long_sequences_have_the_bits_of_ref),
+        cmocka_unit_test(test_a_shard_of_the_heads_has_the_bits_of_the_whole),
         cmocka_unit_test(test_rotation_is_in_place_and_has_the_bits_of_ref),
         cmocka_unit_test(test_strange_values_are_treated_alike),
     };

@@ -252,6 +252,7 @@ struct backend_room runtime_room(const struct runtime_shape *shape, const struct
         const struct kv_shape *kv = &shape->kv.cache[shape->kv.cache_of[i]];
         *cache = (struct backend_room_cache){
             .n_heads = max_u32(cache->n_heads, h->layer[i].n_heads),
+            .group = max_u32(cache->group, h->layer[i].n_heads / kv->n_kv_heads),
             .n_kv_heads = kv->n_kv_heads,
             .head_dim_k = kv->head_dim_k,
             .head_dim_v = kv->head_dim_v,

@@ -1,6 +1,7 @@
 /* What every backend shares: names of instruction sets, sizes that follow from a shape alone. */
 #include "worker/kernels/backend.h"
 
+#include "common/check.h"
 #include "worker/kernels/quant_block.h"
 #include "worker/kernels/shape.h"
 #include "worker/kernels/sum_order.h"
@@ -116,6 +117,14 @@ static enum err shape_cut_check(const struct quant_type_info *info, uint32_t col
         return err_set(eb, ERR_INVALID, "%u columns are no multiple of %u, the block of %s",
                        cut->blocks * QUANT_BLOCK_ITEMS, info->block_items, info->name);
     return ERR_OK;
+}
+
+uint32_t shape_attention_group(const struct attention_job *job, const struct kv_shape *kv)
+{
+    const uint32_t group = job->group > 0 ? job->group : job->n_heads / kv->n_kv_heads;
+    CHECK(job->n_heads > 0 && group > 0 && job->skip < group);
+    CHECK((job->skip + job->n_heads + group - 1) / group == kv->n_kv_heads);
+    return group;
 }
 
 enum err shape_weight_check(enum quant_type type, uint32_t rows, uint32_t cols,

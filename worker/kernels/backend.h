@@ -99,6 +99,10 @@ struct attention_job {
     const struct step_rows *rows;
     const float *q; /* [n_rows][n_heads * head_dim], after RoPE */
     uint32_t n_heads;
+    /* Query heads that share a KV head, and how many of the first one's are not here: head h reads
+     * KV head (skip + h) / group. A shard may begin and end in the middle of a group. */
+    uint32_t group; /* 0: n_heads / n_kv_heads */
+    uint32_t skip;
     float scale;     /* on q * k, applied to q before the products */
     uint32_t window; /* 0: all positions up to the row's own; else only the last `window` of them */
     float softcap;   /* 0: none */
@@ -162,6 +166,7 @@ struct backend_room {
     uint32_t n_caches;
     struct backend_room_cache {
         uint32_t n_heads; /* the most of a layer that reads it */
+        uint32_t group;   /* the most of these that share a KV head */
         uint32_t n_kv_heads;
         uint32_t head_dim_k, head_dim_v;
     } cache[BACKEND_ROOM_CACHES_MAX];

@@ -21,6 +21,9 @@ enum err shape_weight_check(enum quant_type type, uint32_t rows, uint32_t cols,
 /* Blocks of the first super-block that a weight has no use for: its groups begin behind them. */
 uint32_t shape_weight_lead(enum quant_type type, const struct sum_cut *cut);
 
+/* Query heads of the job that share a KV head, where it does not say. */
+uint32_t shape_attention_group(const struct attention_job *job, const struct kv_shape *kv);
+
 /* What kv_new refuses. */
 enum err shape_kv_check(const struct kv_shape *shape, struct errbuf *eb);
 

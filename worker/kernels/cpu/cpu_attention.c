@@ -28,7 +28,7 @@ struct attention_run {
     struct cpu_backend *cpu;
     const struct attention_job *job;
     const struct kv *kv;
-    uint32_t group;    /* query heads per KV head */
+    uint32_t group;    /* query heads per KV head, at most */
     uint32_t queries;  /* at most so many in a task */
     uint32_t n_blocks; /* whole */
     const struct attention_block *blocks;
@@ -89,7 +89,7 @@ static size_t attention_partials(const struct backend_room_cache *cache, uint32_
 
 size_t cpu_attention_rows_room(const struct backend_room_cache *cache)
 {
-    uint32_t group = cache->n_heads / cache->n_kv_heads;
+    uint32_t group = cache->group;
     uint32_t queries = group < ATTENTION_QUERIES_MAX ? ATTENTION_QUERIES_MAX : group;
     uint32_t dim_v_padded =
         (cache->head_dim_v + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS * QUANT_BLOCK_ITEMS;
@@ -133,12 +133,27 @@ static const uint32_t *attention_pages(const struct attention_job *job, uint32_t
     return job->rows->page_table + (size_t)job->rows->sequence[row] * job->rows->page_table_stride;
 }
 
-static void attention_scale_row(const struct attention_run *run, uint32_t row, uint32_t kv_head,
-                                float *q)
+/* Query heads first .. first + count - 1 read one KV head. */
+struct attention_heads {
+    uint32_t first;
+    uint32_t count;
+};
+
+static struct attention_heads attention_heads(const struct attention_run *run, uint32_t kv_head)
+{
+    const struct attention_job *job = run->job;
+    const uint32_t begin = kv_head * run->group, end = begin + run->group;
+    const uint32_t first = begin > job->skip ? begin - job->skip : 0;
+    const uint32_t last = end - job->skip < job->n_heads ? end - job->skip : job->n_heads;
+    return (struct attention_heads){first, last - first};
+}
+
+static void attention_scale_row(const struct attention_run *run, uint32_t row,
+                                struct attention_heads heads, float *q)
 {
     uint32_t dim = run->kv->shape.head_dim_k;
-    size_t head = (size_t)row * run->job->n_heads + (size_t)kv_head * run->group;
-    run->cpu->kernels->scale(run->job->q + head * dim, run->group * dim, run->job->scale, q);
+    size_t head = (size_t)row * run->job->n_heads + heads.first;
+    run->cpu->kernels->scale(run->job->q + head * dim, heads.count * dim, run->job->scale, q);
 }
 
 /* Page `index` of a row, and how far from it in memory the page lies that is read after it: pages
@@ -166,6 +181,7 @@ struct attention_whole {
     const struct attention_run *run;
     struct attention_block block;
     uint32_t kv_head;
+    struct attention_heads heads;
     float *room;
     struct attention_room at;
 };
@@ -182,12 +198,12 @@ static void attention_begin(const struct attention_whole *w, uint32_t *ret_first
                             uint32_t *ret_last)
 {
     const struct attention_job *job = w->run->job;
-    const size_t row_floats = (size_t)w->run->group * w->run->kv->shape.head_dim_k;
+    const size_t row_floats = (size_t)w->heads.count * w->run->kv->shape.head_dim_k;
     *ret_first = UINT32_MAX;
     *ret_last = 0;
     for (uint32_t r = 0; r < w->block.count; r++) {
         uint32_t row = w->block.first + r;
-        attention_scale_row(w->run, row, w->kv_head, w->room + w->at.q + r * row_floats);
+        attention_scale_row(w->run, row, w->heads, w->room + w->at.q + r * row_floats);
         uint32_t first = attention_first(job, row) / KV_PAGE_TOKENS;
         uint32_t last = job->rows->position[row] / KV_PAGE_TOKENS;
         *ret_first = first < *ret_first ? first : *ret_first;
@@ -209,8 +225,8 @@ static uint32_t attention_queries(const struct attention_whole *w, uint32_t page
         uint32_t end;
         if (!attention_slots(run->job, w->block.first + r, page_index, &begin, &end))
             continue;
-        for (uint32_t g = 0; g < run->group; g++) {
-            const size_t i = r * run->group + g;
+        for (uint32_t g = 0; g < w->heads.count; g++) {
+            const size_t i = r * w->heads.count + g;
             /* A query's first page goes straight to where its sum is kept. */
             const size_t to = states[i].begun ? w->at.page_values : w->at.values;
             ret_owner[n] = (uint32_t)i;
@@ -268,6 +284,7 @@ static void attention_whole_task(void *ctx, uint32_t task, uint32_t thread)
         .run = run,
         .block = run->blocks[block_index],
         .kv_head = task % kv->shape.n_kv_heads,
+        .heads = attention_heads(run, task % kv->shape.n_kv_heads),
         .room = run->room + thread * run->room_stride,
         .at = attention_room_of(kv, run->queries),
     };
@@ -288,9 +305,9 @@ static void attention_whole_task(void *ctx, uint32_t task, uint32_t thread)
         if (n > 0)
             attention_take(&w, queries, owner, n, states);
     }
-    for (uint32_t i = 0; i < w.block.count * run->group; i++) {
-        uint32_t row = w.block.first + i / run->group;
-        uint32_t head = w.kv_head * run->group + i % run->group;
+    for (uint32_t i = 0; i < w.block.count * w.heads.count; i++) {
+        uint32_t row = w.block.first + i / w.heads.count;
+        uint32_t head = w.heads.first + i % w.heads.count;
         run->cpu->kernels->attention_finish(
             w.room + w.at.values + (size_t)i * kv->layout.dim_v_padded, states[i].sum,
             kv->shape.head_dim_v,
@@ -319,7 +336,8 @@ static void attention_split_task(void *ctx, uint32_t task, uint32_t thread)
         return;
     float *room = run->room + thread * run->room_stride;
     struct attention_room at = attention_room_of(kv, run->queries);
-    attention_scale_row(run, row, kv_head, room + at.q);
+    const struct attention_heads heads = attention_heads(run, kv_head);
+    attention_scale_row(run, row, heads, room + at.q);
     const uint32_t *pages = attention_pages(job, row);
     for (uint32_t p = first; p <= last && p < first + ATTENTION_PAGES_PER_TASK; p++) {
         uint32_t begin;
@@ -330,15 +348,15 @@ static void attention_split_task(void *ctx, uint32_t task, uint32_t thread)
         page.k_room = room + at.k_room;
         page.v_room = room + at.v_room;
         struct kernel_query queries[run->queries];
-        for (uint32_t g = 0; g < run->group; g++)
+        for (uint32_t g = 0; g < heads.count; g++)
             queries[g] = (struct kernel_query){
                 .q = room + at.q + (size_t)g * kv->shape.head_dim_k,
                 .begin = begin,
                 .end = end,
                 .scores = room + at.scores + (size_t)g * KV_PAGE_TOKENS,
-                .values = attention_partial(run, row, kv_head * run->group + g, p) + 2};
-        run->cpu->kernels->attention_page(&page, queries, run->group);
-        for (uint32_t g = 0; g < run->group; g++) {
+                .values = attention_partial(run, row, heads.first + g, p) + 2};
+        run->cpu->kernels->attention_page(&page, queries, heads.count);
+        for (uint32_t g = 0; g < heads.count; g++) {
             float *partial = queries[g].values - 2;
             partial[0] = queries[g].max;
             partial[1] = queries[g].sum;
@@ -420,12 +438,11 @@ void cpu_attention(struct backend *b, const struct attention_job *job)
     const struct kv *kv = job->kv;
     const uint32_t n_rows = job->rows->n_rows;
     const uint32_t cols = job->n_heads * kv->shape.head_dim_v;
-    CHECK(job->n_heads > 0 && job->n_heads % kv->shape.n_kv_heads == 0);
     CHECK(n_rows <= job->out->rows_max && cols <= job->out->cols_max);
     if (n_rows == 0)
         return;
     struct attention_run run = {
-        .cpu = cpu, .job = job, .kv = kv, .group = job->n_heads / kv->shape.n_kv_heads};
+        .cpu = cpu, .job = job, .kv = kv, .group = shape_attention_group(job, &kv->shape)};
     uint32_t rows_max = run.group < ATTENTION_QUERIES_MAX ? ATTENTION_QUERIES_MAX / run.group : 1;
     run.queries = rows_max * run.group;
     run.room = cpu_room_rows(cpu, attention_room_of(kv, run.queries).count, &run.room_stride);
@@ -438,6 +455,7 @@ void cpu_attention(struct backend *b, const struct attention_job *job)
     const uint32_t threads = pool_threads(cpu->pool);
     const bool split = attention_is_split(threads, run.pages_max, n_rows, kv->shape.n_kv_heads);
     const struct backend_room_cache cache = {.n_heads = job->n_heads,
+                                             .group = run.group,
                                              .n_kv_heads = kv->shape.n_kv_heads,
                                              .head_dim_k = kv->shape.head_dim_k,
                                              .head_dim_v = kv->shape.head_dim_v};

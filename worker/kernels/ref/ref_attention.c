@@ -66,7 +66,7 @@ static void ref_attention_head(const struct attention_job *job, uint32_t row, ui
                                float *ret_out)
 {
     const struct kv_shape *shape = &job->kv->shape;
-    uint32_t kv_head = head / (job->n_heads / shape->n_kv_heads);
+    uint32_t kv_head = (job->skip + head) / shape_attention_group(job, shape);
     uint32_t position = job->rows->position[row];
     uint32_t first = job->window > 0 && position >= job->window ? position + 1 - job->window : 0;
     const uint32_t *pages =
@@ -92,7 +92,6 @@ void ref_attention(struct backend *b, const struct attention_job *job)
 {
     (void)b;
     const struct kv_shape *shape = &job->kv->shape;
-    CHECK(job->n_heads > 0 && job->n_heads % shape->n_kv_heads == 0);
     uint32_t cols = job->n_heads * shape->head_dim_v;
     float *row = malloc((size_t)cols * sizeof *row);
     CHECK(row != NULL);
