@@ -1,0 +1,118 @@
+/*
+ * matrix.cpp - mma.sync on signed bytes, and ldmatrix. Which element is in which byte of which
+ * lane's register: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "... mma.m16n8k32" with .s8
+ * operands, "Warp-level matrix load instruction: ldmatrix". In PTX's words groupID is lane / 4 and
+ * threadID_in_group lane % 4:
+ *
+ *     a  register r: row groupID + 8 * (r % 2), columns 16 * (r / 2) + 4 * threadID_in_group + 0 ..
+ * 3 b  register r: rows 16 * r + 4 * threadID_in_group + 0 .. 3, column groupID c  register r: row
+ * groupID + 8 * (r / 2), column 2 * threadID_in_group + r % 2
+ *
+ * m16n8k16 has the registers of the first 16 columns of a.
+ */
+#include "tests/cuda_emulation/access.h"
+#include "tests/cuda_emulation/block.h"
+#include "tests/cuda_emulation/counters.h"
+#include "tests/cuda_emulation/fault.h"
+#include "tests/cuda_emulation/shared.h"
+
+#define MMA_M 16
+#define MMA_N 8
+#define MMA_K 32
+
+/* Words 0-3 of a lane's `in` are c, then a, then b. */
+template <int K> static void finish_mma(struct emu_warp *warp, uint32_t mask)
+{
+    const int a_words = K / 8;
+    const int b_words = K / 16;
+    int16_t a[MMA_M][MMA_K];
+    int16_t b[MMA_N][MMA_K]; /* by columns */
+    if (mask != EMU_ALL_LANES)
+        emu_raise(EMU_FAULT_LANE_MISSING, NULL, "mma in a warp of fewer than 32 lanes");
+    for (uint32_t l = 0; l < EMU_WARP; l++) {
+        const uint32_t *in = warp->lanes[l].in;
+        uint32_t group = l / 4;
+        uint32_t k = l % 4 * 4;
+        for (int r = 0; r < a_words; r++)
+            for (uint32_t i = 0; i < 4; i++)
+                a[group + 8u * (r % 2)][16u * (r / 2) + k + i] = (int8_t)(in[4 + r] >> (8 * i));
+        for (int r = 0; r < b_words; r++)
+            for (uint32_t i = 0; i < 4; i++)
+                b[group][16u * r + k + i] = (int8_t)(in[4 + a_words + r] >> (8 * i));
+    }
+    for (uint32_t l = 0; l < EMU_WARP; l++) {
+        struct emu_lane *lane = &warp->lanes[l];
+        for (uint32_t r = 0; r < 4; r++) {
+            const int16_t *row = a[l / 4 + 8 * (r / 2)];
+            const int16_t *column = b[l % 4 * 2 + r % 2];
+            int32_t sum = 0; /* at most 32 * 128 * 128 */
+            for (int k = 0; k < K; k++)
+                sum += (int32_t)row[k] * column[k];
+            lane->out[r] = lane->in[r] + (uint32_t)sum;
+        }
+    }
+    emu_counters_now()->mma++;
+}
+
+template <int K>
+static void mma(const char *name, int32_t c[4], const uint32_t *a, const uint32_t *b,
+                emu_place place)
+{
+    struct emu_lane *self = emu_lane_here(name);
+    memcpy(self->in, c, 4 * sizeof *c);
+    memcpy(self->in + 4, a, K / 8 * sizeof *a);
+    memcpy(self->in + 4 + K / 8, b, K / 16 * sizeof *b);
+    emu_warp_meet(self, name, EMU_ALL_LANES, finish_mma<K>, place);
+    memcpy(c, self->out, 4 * sizeof *c);
+}
+
+void emu_mma_m16n8k32_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2], emu_place place)
+{
+    mma<32>("mma.m16n8k32", c, a, b, place);
+}
+
+void emu_mma_m16n8k16_s8(int32_t c[4], const uint32_t a[2], const uint32_t b[1], emu_place place)
+{
+    mma<16>("mma.m16n8k16", c, a, b, place);
+}
+
+/* --- ldmatrix
+ * -------------------------------------------------------------------------------------------- */
+
+static void finish_ldmatrix(struct emu_warp *warp, uint32_t mask)
+{
+    uint32_t count = warp->lanes[0].parameter;
+    bool transposed = warp->lanes[0].parameter2 != 0;
+    uint16_t elements[4][8][8];
+    (void)mask;
+    for (uint32_t l = 0; l < 8 * count; l++) {
+        const struct emu_lane *lane = &warp->lanes[l];
+        if (!emu_shared_is(lane->in_address))
+            emu_raise_for(EMU_FAULT_OUT_OF_BOUNDS, lane, lane->in_address,
+                          "ldmatrix of %s:%d: the row's address %p is not in shared memory",
+                          lane->place.file, lane->place.line, lane->in_address);
+        emu_access_of_lane(lane, lane->in_address, 16, EMU_ACCESS_READ);
+        memcpy(elements[l / 8][l % 8], lane->in_address, 16);
+    }
+    emu_access_count_matrix(warp, count);
+    for (uint32_t l = 0; l < EMU_WARP; l++) {
+        for (uint32_t m = 0; m < count; m++) {
+            uint32_t one = l / 4;
+            uint32_t two = l % 4 * 2;
+            uint16_t low = transposed ? elements[m][two][one] : elements[m][one][two];
+            uint16_t high = transposed ? elements[m][two + 1][one] : elements[m][one][two + 1];
+            warp->lanes[l].out[m] = (uint32_t)high << 16 | low;
+        }
+    }
+    emu_counters_now()->ldmatrix++;
+}
+
+void emu_ldmatrix(uint32_t *ret, int count, bool transposed, const void *row, emu_place place)
+{
+    struct emu_lane *self = emu_lane_here("ldmatrix");
+    self->parameter = (uint32_t)count;
+    self->parameter2 = transposed;
+    self->in_address = row;
+    emu_warp_meet(self, "ldmatrix", EMU_ALL_LANES, finish_ldmatrix, place);
+    memcpy(ret, self->out, (size_t)count * sizeof *ret);
+}
