@@ -23,6 +23,7 @@
 
 #include "common/err.h"
 #include "worker/engine/sampling.h"
+#include "worker/engine/shard_plan.h"
 #include "worker/kernels/backend.h"
 #include "worker/model/chat.h"
 #include "worker/model/gguf.h"
@@ -47,12 +48,13 @@ struct engine_config {
     void *notify_arg;
 };
 
-/* What a model will hold, from its header alone. Bytes. */
+/* What a model, or one rank's share of it, will hold, from its header alone. Bytes. */
 struct engine_estimate {
     uint64_t weights_bytes;
     uint64_t kv_page_bytes;  /* for KV_PAGE_TOKENS positions of one sequence */
     uint64_t kv_bytes;       /* the pool: kv_page_bytes * pages for the asked context and slots */
     uint64_t scratch_bytes;  /* activations, logits, rope tables, tokenizer */
+    uint64_t exchange_bytes; /* what ranks hand each other; a whole model has none */
     uint32_t context_tokens; /* per job, after the file's own maximum */
     uint32_t kv_pages;
 };
@@ -62,6 +64,8 @@ struct engine_model_config {
     uint32_t context_tokens; /* most positions of one job; 0: the file's own, at most 8192 */
     uint32_t slots;          /* the KV pool holds this many full contexts' worth; 0: 4 */
     enum kv_type kv_type;
+    struct shard_request shard; /* shards of 0: the whole model */
+    uint32_t rank;              /* whose share is loaded */
     /* The file that is meant: its gguf_identity when it was described, and model_file_digest of it.
      * Where the identity is another by now and the digest, too, loading fails with ERR_CONFLICT. */
     bool is_bound;

@@ -13,7 +13,7 @@
 struct loading {
     struct runtime *r;
     const struct gguf *g;
-    struct model_tensors tensors;
+    const struct runtime_shape *shape;
     const atomic_bool *stop;
     struct errbuf *eb;
 
@@ -81,21 +81,21 @@ static bool tensor_source_read(void *ctx, uint64_t at, void *to, size_t size)
     return e == ERR_OK;
 }
 
-static void matrices_add(struct loading *l, struct matrices *m,
-                         const struct model_layer_hparams *layer, const struct model_parts *from,
-                         struct runtime_parts *to)
+static void matrices_add(struct loading *l, struct matrices *m, uint32_t layer,
+                         const struct model_parts *from, struct runtime_parts *to)
 {
     for (enum model_part i = 0; i < MODEL_PART_COUNT; i++) {
         const struct gguf_tensor *t = from->at[i];
         if (t == NULL || !model_part_is_matrix(i))
             continue;
+        const struct shard_slice slice = runtime_slice(l->shape, layer, i, t);
         struct tensor_source *source = &m->sources[m->count];
         *source = (struct tensor_source){.l = l, .t = t};
         m->jobs[m->count++] = (struct weight_job){
             .type = t->type,
-            .rows = (uint32_t)t->dims[1],
-            .cols = (uint32_t)t->dims[0],
-            .cut = runtime_cut(&l->r->hparams, layer, i, t),
+            .rows = slice.rows,
+            .cols = slice.cols,
+            .cut = slice.cut,
             .source = {.read = tensor_source_read, .ctx = source},
             .ret_weight = &to->matrix[i],
         };
@@ -115,9 +115,9 @@ static enum err load_matrices(struct loading *l)
 
     if (e == ERR_OK) {
         uint32_t failed;
-        matrices_add(l, &m, NULL, &l->tensors.whole, &r->whole);
+        matrices_add(l, &m, 0, &l->shape->tensors.whole, &r->whole);
         for (uint32_t i = 0; i < r->hparams.n_layers; i++)
-            matrices_add(l, &m, &r->hparams.layer[i], &l->tensors.layers[i], &r->layers[i]);
+            matrices_add(l, &m, i, &l->shape->tensors.layers[i], &r->layers[i]);
         e = b->ops->weights_read(b, m.jobs, m.count, &failed, l->eb);
         if (e != ERR_OK && atomic_load(&l->failed)) {
             e = l->failed_err;
@@ -184,13 +184,13 @@ static enum err load_vectors(struct loading *l, const struct model_parts *from,
 static enum err load_weights(struct loading *l)
 {
     struct runtime *r = l->r;
-    enum err e = load_vectors(l, &l->tensors.whole, &r->whole);
+    enum err e = load_vectors(l, &l->shape->tensors.whole, &r->whole);
 
     r->layers = calloc(r->hparams.n_layers, sizeof *r->layers);
     if (e == ERR_OK && r->layers == NULL)
         return err_set(l->eb, ERR_NO_MEMORY, "no memory for %u layers", r->hparams.n_layers);
     for (uint32_t i = 0; e == ERR_OK && i < r->hparams.n_layers; i++)
-        e = load_vectors(l, &l->tensors.layers[i], &r->layers[i]);
+        e = load_vectors(l, &l->shape->tensors.layers[i], &r->layers[i]);
     if (e == ERR_OK)
         e = load_matrices(l);
     r->head = r->whole.matrix[MODEL_PART_OUTPUT];
@@ -204,7 +204,7 @@ static enum err load_rope(struct loading *l, uint32_t index)
     const struct model_hparams *h = &l->r->hparams;
     const struct model_rope *rope = &h->rope[index];
     const struct gguf_tensor *freqs =
-        rope->freqs ? l->tensors.whole.at[MODEL_PART_ROPE_FREQS] : NULL;
+        rope->freqs ? l->shape->tensors.whole.at[MODEL_PART_ROPE_FREQS] : NULL;
     struct rope_params params = {
         .base = (double)rope->base,
         .dim = h->rope_dim,
@@ -242,20 +242,16 @@ static enum err new_buffers(struct loading *l)
 {
     struct runtime *r = l->r;
     struct backend *b = r->backend;
-    const struct runtime_widths w = runtime_widths(&r->hparams, &l->tensors);
-    size_t rows = r->step_rows, n_vocab = r->hparams.vocab_size;
+    const struct runtime_widths w = runtime_widths(l->shape);
+    size_t rows = r->step_rows;
     const struct {
         float **buffer;
         size_t count;
     } wanted[] = {
-        {&r->x, rows * w.embd},
-        {&r->q, rows * w.heads},
-        {&r->k, rows * w.kv_heads},
-        {&r->v, rows * w.kv_heads},
-        {&r->gate, rows * w.ff},
-        {&r->up, rows * w.ff},
-        {&r->branch, w.branch ? rows * w.embd : 0},
-        {&r->logits, r->logits_rows * n_vocab},
+        {&r->x, rows * w.embd},        {&r->q, rows * w.heads},
+        {&r->k, rows * w.kv_heads},    {&r->v, rows * w.kv_heads},
+        {&r->gate, rows * w.ff},       {&r->up, rows * w.ff},
+        {&r->branch, rows * w.branch}, {&r->logits, (size_t)r->logits_rows * w.logits},
     };
     bool failed = false;
 
@@ -266,8 +262,8 @@ static enum err new_buffers(struct loading *l)
         failed = failed || *wanted[i].buffer == NULL;
     }
     if (failed)
-        return err_set(l->eb, ERR_NO_MEMORY, "no memory for buffers of %zu rows and %zu logits",
-                       rows, n_vocab);
+        return err_set(l->eb, ERR_NO_MEMORY, "no memory for buffers of %zu rows and %u logits",
+                       rows, w.logits);
     return new_acts(l, &w);
 }
 
@@ -293,16 +289,15 @@ static void open_chat(struct loading *l)
 }
 
 /* So that no step of a job fails for want of memory. */
-static enum err reserve_room(struct loading *l, const struct runtime_shape *shape)
+static enum err reserve_room(struct loading *l)
 {
     struct backend *b = l->r->backend;
-    const struct backend_room room = runtime_room(shape, &l->tensors, l->r->step_rows);
+    const struct backend_room room = runtime_room(l->shape, l->r->step_rows);
 
     return b->ops->reserve(b, &room, l->eb);
 }
 
-static enum err load_all(struct loading *l, const struct engine_config *config,
-                         const struct runtime_shape *shape)
+static enum err load_all(struct loading *l, const struct engine_config *config)
 {
     struct runtime *r = l->r;
     struct backend_cpu_config cpu = {.isa = config->isa, .threads = config->threads};
@@ -313,7 +308,7 @@ static enum err load_all(struct loading *l, const struct engine_config *config,
     open_chat(l);
     e = backend_cpu_open(&r->backend, &cpu, l->eb);
     for (uint32_t i = 0; e == ERR_OK && i < MODEL_ROPES; i++)
-        if (runtime_rope_used(&r->hparams, i))
+        if (runtime_rope_used(l->shape, i))
             e = load_rope(l, i);
     if (e == ERR_OK)
         e = load_weights(l);
@@ -322,7 +317,7 @@ static enum err load_all(struct loading *l, const struct engine_config *config,
     if (e == ERR_OK)
         e = new_buffers(l);
     if (e == ERR_OK)
-        e = reserve_room(l, shape);
+        e = reserve_room(l);
     return e;
 }
 
@@ -361,7 +356,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     struct engine_config config;
     struct loading l = {.stop = stop, .eb = eb};
     struct gguf *g = NULL;
-    struct runtime_shape shape;
+    struct runtime_shape shape = {.plan = NULL};
     struct runtime *r = NULL;
     enum err e = runtime_config_complete(given, &config, eb);
 
@@ -380,10 +375,10 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     l.r = r;
     l.g = g;
     e = runtime_shape_read(&shape, &config, model, g, eb);
-    if (e == ERR_OK)
-        e = model_tensors_find(&l.tensors, &shape.hparams, g, eb);
     if (e != ERR_OK)
         goto out;
+    CHECK(runtime_is_whole(&shape)); /* nobody asks for a part yet */
+    l.shape = &shape;
     r->hparams = shape.hparams;
     r->context_tokens = shape.context_tokens;
     r->shape = shape.kv;
@@ -391,8 +386,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     r->step_rows = config.step_tokens;
     r->logits_rows = shape.logits_rows;
     r->drawers = shape.drawers;
-    e = load_all(&l, &config, &shape);
-    model_tensors_fini(&l.tensors);
+    e = load_all(&l, &config);
     if (e != ERR_OK)
         goto out;
     r->backend->ops->memory(r->backend, &r->weights_bytes, &r->kv_bytes, &r->scratch_bytes);
@@ -400,6 +394,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     *ret_runtime = r;
     r = NULL;
 out:
+    runtime_shape_fini(&shape);
     runtime_close(r);
     gguf_close(g);
     return e;

@@ -43,14 +43,17 @@ enum err runtime_config_complete(const struct engine_config *config,
     return ERR_OK;
 }
 
-static enum err kv_shapes_set(struct runtime_shape_kv *ret, const struct model_hparams *h,
-                              enum kv_type type, uint32_t n_pages, struct errbuf *eb)
+static enum err kv_shapes_set(struct runtime_shape *shape, struct errbuf *eb)
 {
     struct runtime_shape_kv kv = {0};
 
-    for (uint32_t i = 0; i < h->n_layers; i++) {
+    for (uint32_t i = 0; i < shape->hparams.n_layers; i++) {
+        const uint32_t heads = shard_run_count(shape->shard->layer[i].kv_heads);
         uint32_t c = 0;
-        while (c < kv.n_caches && kv.cache[c].n_kv_heads != h->layer[i].n_kv_heads)
+        kv.cache_of[i] = RUNTIME_KV_NONE;
+        if (heads == 0)
+            continue;
+        while (c < kv.n_caches && kv.cache[c].n_kv_heads != heads)
             c++;
         if (c == RUNTIME_KV_MAX)
             return err_set(eb, ERR_UNSUPPORTED,
@@ -58,11 +61,11 @@ static enum err kv_shapes_set(struct runtime_shape_kv *ret, const struct model_h
                            RUNTIME_KV_MAX);
         if (c == kv.n_caches)
             kv.cache[kv.n_caches++] = (struct kv_shape){
-                .n_kv_heads = h->layer[i].n_kv_heads,
-                .head_dim_k = h->head_dim,
-                .head_dim_v = h->head_dim,
-                .type = type,
-                .n_pages = n_pages,
+                .n_kv_heads = heads,
+                .head_dim_k = shape->hparams.head_dim,
+                .head_dim_v = shape->hparams.head_dim,
+                .type = shape->kv_type,
+                .n_pages = shape->n_pages,
             };
         kv.cache_of[i] = (uint8_t)c;
         kv.layer_of[i] = (uint16_t)kv.cache[c].n_layers++;
@@ -72,7 +75,7 @@ static enum err kv_shapes_set(struct runtime_shape_kv *ret, const struct model_h
         if (e != ERR_OK)
             return e;
     }
-    *ret = kv;
+    shape->kv = kv;
     return ERR_OK;
 }
 
@@ -92,43 +95,91 @@ static bool isa_is_scalar(enum backend_isa isa)
     return backend_isa_resolve(isa) == BACKEND_ISA_SCALAR;
 }
 
+/* How long a job may be, and pages for so many of them. */
+static enum err pool_read(struct runtime_shape *s, const struct engine_model_config *model,
+                          struct errbuf *eb)
+{
+    uint32_t slots = model->slots == 0 ? SLOTS_DEFAULT : model->slots;
+
+    if (s->hparams.context_length < 2)
+        return err_set(eb, ERR_INVALID,
+                       "key '%s.context_length' is %u: a prompt and an answer take 2 tokens",
+                       model_arch_name(&s->hparams), s->hparams.context_length);
+    s->context_tokens = model->context_tokens;
+    if (s->context_tokens == 0)
+        s->context_tokens = CONTEXT_TOKENS_DEFAULT;
+    if (s->context_tokens > s->hparams.context_length)
+        s->context_tokens = s->hparams.context_length;
+    if (s->context_tokens < 2 || s->context_tokens > LIMIT_CONTEXT_TOKENS ||
+        s->context_tokens > ROPE_TABLE_POSITIONS_MAX)
+        return err_set(eb, ERR_INVALID, "a context of %u tokens; 2 to %u are allowed",
+                       s->context_tokens, LIMIT_CONTEXT_TOKENS);
+    uint64_t pages = (uint64_t)((s->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS) * slots;
+    if (pages > 1u << 30)
+        return err_set(eb, ERR_TOO_LARGE, "%u slots of %u tokens are more KV pages than can be",
+                       slots, s->context_tokens);
+    s->n_pages = (uint32_t)pages;
+    s->kv_type = model->kv_type;
+    return ERR_OK;
+}
+
+enum err runtime_shape_turn(struct runtime_shape *shape, uint32_t rank, struct errbuf *eb)
+{
+    if (rank >= shape->plan->n_ranks)
+        return err_set(eb, ERR_INVALID, "rank %u of %u", rank, shape->plan->n_ranks);
+    shape->rank = rank;
+    shape->shard = &shape->plan->rank[rank];
+    return kv_shapes_set(shape, eb);
+}
+
 enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine_config *config,
                             const struct engine_model_config *model, const struct gguf *g,
                             struct errbuf *eb)
 {
     struct runtime_shape s = {.logits_rows = config->sequences};
     uint32_t threads = config->threads == 0 ? backend_threads_auto() : config->threads;
-    uint32_t slots = model->slots == 0 ? SLOTS_DEFAULT : model->slots;
+    struct shard_request request = model->shard;
     enum err e = model_hparams_read(&s.hparams, g, eb);
 
     threads = isa_is_scalar(config->isa) ? 1 : threads;
     s.drawers = threads < RUNTIME_DRAWERS_MAX ? threads : RUNTIME_DRAWERS_MAX;
+    request.shards = request.shards == 0 ? 1 : request.shards;
     if (e != ERR_OK)
         return e;
-    if (s.hparams.context_length < 2)
-        return err_set(eb, ERR_INVALID,
-                       "key '%s.context_length' is %u: a prompt and an answer take 2 tokens",
-                       model_arch_name(&s.hparams), s.hparams.context_length);
-    s.context_tokens = model->context_tokens;
-    if (s.context_tokens == 0)
-        s.context_tokens = CONTEXT_TOKENS_DEFAULT;
-    if (s.context_tokens > s.hparams.context_length)
-        s.context_tokens = s.hparams.context_length;
-    if (s.context_tokens < 2 || s.context_tokens > LIMIT_CONTEXT_TOKENS ||
-        s.context_tokens > ROPE_TABLE_POSITIONS_MAX)
-        return err_set(eb, ERR_INVALID, "a context of %u tokens; 2 to %u are allowed",
-                       s.context_tokens, LIMIT_CONTEXT_TOKENS);
-    uint64_t pages = (uint64_t)((s.context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS) * slots;
-    if (pages > 1u << 30)
-        return err_set(eb, ERR_TOO_LARGE, "%u slots of %u tokens are more KV pages than can be",
-                       slots, s.context_tokens);
-    s.n_pages = (uint32_t)pages;
-    e = kv_shapes_set(&s.kv, &s.hparams, model->kv_type, s.n_pages, eb);
+    e = pool_read(&s, model, eb);
     if (e == ERR_OK)
         e = vocabulary_check(&s.hparams, g, eb);
     if (e == ERR_OK)
-        *ret_shape = s;
-    return e;
+        e = model_tensors_find(&s.tensors, &s.hparams, g, eb);
+    if (e == ERR_OK)
+        e = shard_plan_new(&s.plan, &s.hparams, &s.tensors, &request, s.kv_type, s.n_pages, eb);
+    if (e == ERR_OK)
+        e = runtime_shape_turn(&s, model->rank, eb);
+    if (e != ERR_OK) {
+        runtime_shape_fini(&s);
+        return e;
+    }
+    *ret_shape = s;
+    return ERR_OK;
+}
+
+void runtime_shape_fini(struct runtime_shape *shape)
+{
+    model_tensors_fini(&shape->tensors);
+    shard_plan_free(shape->plan);
+    shape->plan = NULL;
+    shape->shard = NULL;
+}
+
+bool runtime_is_whole(const struct runtime_shape *shape)
+{
+    return shape->plan->n_ranks == 1;
+}
+
+struct shard_slice runtime_slice(const struct runtime_shape *shape, uint32_t layer,
+                                 enum model_part part, const struct gguf_tensor *t)
+{
+    return shard_slice(shape->plan, shape->shard, &shape->hparams, layer, part, t);
 }
 
 static bool is_float(const struct gguf_tensor *t)
@@ -144,37 +195,53 @@ static bool any_float(const struct model_parts *parts, const enum model_part *wh
     return false;
 }
 
-struct runtime_widths runtime_widths(const struct model_hparams *h, const struct model_tensors *t)
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint32_t logits_width(const struct runtime_shape *shape)
+{
+    return shape->rank == 0 ? shape->hparams.vocab_size : shard_run_count(shape->shard->head);
+}
+
+struct runtime_widths runtime_widths(const struct runtime_shape *shape)
 {
     /* What reads the normed residual. */
     static const enum model_part embd[] = {MODEL_PART_ATTN_Q, MODEL_PART_ATTN_K, MODEL_PART_ATTN_V,
                                            MODEL_PART_FFN_GATE, MODEL_PART_FFN_UP};
     static const enum model_part heads[] = {MODEL_PART_ATTN_OUTPUT};
     static const enum model_part ff[] = {MODEL_PART_FFN_DOWN};
-    const struct gguf_tensor *head = t->whole.at[MODEL_PART_OUTPUT];
+    const struct model_hparams *h = &shape->hparams;
+    const struct model_parts *whole = &shape->tensors.whole;
+    const struct gguf_tensor *head =
+        whole->at[h->tied_embedding ? MODEL_PART_TOKEN_EMBD : MODEL_PART_OUTPUT];
+    const struct shard *s = shape->shard;
     struct runtime_widths w = {
         .embd = h->n_embd,
-        .heads = h->n_heads_max * h->head_dim,
-        .kv_heads = h->n_kv_heads_max * h->head_dim,
-        .ff = h->n_ff_max,
-        .embd_float = is_float(head != NULL ? head : t->whole.at[MODEL_PART_TOKEN_EMBD]),
+        .logits = logits_width(shape),
+        .embd_float = shard_run_count(s->head) > 0 && is_float(head),
     };
 
-    for (uint32_t i = 0; i < h->n_layers; i++) {
-        const struct model_parts *l = &t->layers[i];
+    for (uint32_t i = s->layers.first; i < s->layers.end; i++) {
+        const struct model_parts *l = &shape->tensors.layers[i];
+        const struct shard_layer *has = &s->layer[i];
+        w.heads = max_u32(w.heads, shard_run_count(has->heads) * h->head_dim);
+        w.kv_heads = max_u32(w.kv_heads, shard_run_count(has->kv_heads) * h->head_dim);
+        w.ff = max_u32(w.ff, shard_run_count(has->ff));
         w.embd_float = w.embd_float || any_float(l, embd, sizeof embd / sizeof embd[0]);
         w.heads_float = w.heads_float || any_float(l, heads, 1);
         w.ff_float = w.ff_float || any_float(l, ff, 1);
-        w.branch = w.branch || l->at[MODEL_PART_ATTN_POST_NORM] != NULL ||
-                   l->at[MODEL_PART_FFN_POST_NORM] != NULL;
+        if (l->at[MODEL_PART_ATTN_POST_NORM] != NULL || l->at[MODEL_PART_FFN_POST_NORM] != NULL)
+            w.branch = h->n_embd;
     }
     return w;
 }
 
-bool runtime_rope_used(const struct model_hparams *h, uint32_t rope)
+bool runtime_rope_used(const struct runtime_shape *shape, uint32_t rope)
 {
-    for (uint32_t i = 0; i < h->n_layers; i++)
-        if (h->layer[i].rope == rope)
+    for (uint32_t i = shape->shard->layers.first; i < shape->shard->layers.end; i++)
+        if (shape->hparams.layer[i].rope == rope)
             return true;
     return false;
 }
@@ -182,63 +249,51 @@ bool runtime_rope_used(const struct model_hparams *h, uint32_t rope)
 uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struct gguf *g)
 {
     const struct model_hparams *h = &shape->hparams;
-    uint64_t rope = 0;
-    uint64_t samplers = shape->drawers * sampler_bytes(h->vocab_size);
+    uint64_t bytes = 0;
 
     for (uint32_t i = 0; i < MODEL_ROPES; i++)
-        if (runtime_rope_used(h, i))
-            rope += rope_table_bytes(h->rope_dim, shape->context_tokens);
-    return rope + samplers + gguf_data_offset(g) / 4 * 11;
+        if (runtime_rope_used(shape, i))
+            bytes += rope_table_bytes(h->rope_dim, shape->context_tokens);
+    if (shape->rank == 0)
+        bytes += shape->drawers * sampler_bytes(h->vocab_size) + gguf_data_offset(g) / 4 * 11;
+    return bytes;
 }
 
-struct sum_cut runtime_cut(const struct model_hparams *h, const struct model_layer_hparams *layer,
-                           enum model_part part, const struct gguf_tensor *t)
+/* Row `layer` of the tensor table; the last one has what is there once. */
+static const struct model_parts *parts_of(const struct runtime_shape *shape, uint32_t layer)
 {
-    if (part == MODEL_PART_ATTN_OUTPUT)
-        return backend_cut_attention(layer->n_heads, layer->n_kv_heads, h->head_dim);
-    if (part == MODEL_PART_FFN_DOWN)
-        return backend_cut_ffn((uint32_t)t->dims[0]);
-    return sum_cut_whole((uint32_t)t->dims[0], 1, 1);
+    return layer == shape->hparams.n_layers ? &shape->tensors.whole : &shape->tensors.layers[layer];
 }
 
-static uint64_t parts_bytes(const struct model_hparams *h, const struct model_layer_hparams *layer,
-                            const struct model_parts *parts, bool scalar)
+/* Scalar holds a matrix as the file has it. */
+static uint64_t matrix_bytes(const struct gguf_tensor *t, const struct shard_slice *s, bool scalar)
+{
+    if (s->rows == 0)
+        return 0;
+    return scalar ? weight_row_bytes(t->type, s->cols, &s->cut) * s->rows
+                  : backend_cpu_weight_bytes(t->type, s->rows, s->cols, &s->cut);
+}
+
+static uint64_t weights_bytes(const struct runtime_shape *shape, bool scalar)
 {
     uint64_t bytes = 0;
 
-    for (enum model_part i = 0; i < MODEL_PART_COUNT; i++) {
-        const struct gguf_tensor *t = parts->at[i];
-        if (t == NULL || !model_part_is_matrix(i))
-            continue;
-        const struct sum_cut cut = runtime_cut(h, layer, i, t);
-        bytes += scalar ? t->size
-                        : backend_cpu_weight_bytes(t->type, (uint32_t)t->dims[1],
-                                                   (uint32_t)t->dims[0], &cut);
+    for (uint32_t i = 0; i <= shape->hparams.n_layers; i++) {
+        const struct model_parts *parts = parts_of(shape, i);
+        for (enum model_part k = 0; k < MODEL_PART_COUNT; k++) {
+            if (parts->at[k] == NULL || !model_part_is_matrix(k))
+                continue;
+            const struct shard_slice s = runtime_slice(shape, i, k, parts->at[k]);
+            bytes += matrix_bytes(parts->at[k], &s, scalar);
+        }
     }
     return bytes;
 }
 
-static uint64_t weights_bytes(const struct model_hparams *h, const struct model_tensors *t,
-                              bool scalar)
+struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t step_rows)
 {
-    uint64_t bytes = parts_bytes(h, NULL, &t->whole, scalar);
-
-    for (uint32_t i = 0; i < h->n_layers; i++)
-        bytes += parts_bytes(h, &h->layer[i], &t->layers[i], scalar);
-    return bytes;
-}
-
-static uint32_t max_u32(uint32_t a, uint32_t b)
-{
-    return a > b ? a : b;
-}
-
-struct backend_room runtime_room(const struct runtime_shape *shape, const struct model_tensors *t,
-                                 uint32_t step_rows)
-{
-    static const enum model_part in_groups[] = {MODEL_PART_ATTN_OUTPUT, MODEL_PART_FFN_DOWN};
-    const struct model_hparams *h = &shape->hparams;
-    const struct runtime_widths w = runtime_widths(h, t);
+    const struct runtime_widths w = runtime_widths(shape);
+    const struct shard *s = shape->shard;
     struct backend_room room = {
         .rows_max = step_rows,
         .cols_max = max_u32(max_u32(w.embd, w.heads), w.ff),
@@ -247,34 +302,40 @@ struct backend_room runtime_room(const struct runtime_shape *shape, const struct
         .n_caches = shape->kv.n_caches,
     };
 
-    for (uint32_t i = 0; i < h->n_layers; i++) {
+    for (uint32_t i = s->layers.first; i < s->layers.end; i++) {
+        const struct shard_layer *l = &s->layer[i];
+        room.groups_max = max_u32(room.groups_max, l->attention.end - l->attention.first);
+        room.groups_max = max_u32(room.groups_max, l->ffn.end - l->ffn.first);
+        if (shape->kv.cache_of[i] == RUNTIME_KV_NONE)
+            continue;
         struct backend_room_cache *cache = &room.cache[shape->kv.cache_of[i]];
         const struct kv_shape *kv = &shape->kv.cache[shape->kv.cache_of[i]];
         *cache = (struct backend_room_cache){
-            .n_heads = max_u32(cache->n_heads, h->layer[i].n_heads),
-            .group = max_u32(cache->group, h->layer[i].n_heads / kv->n_kv_heads),
+            .n_heads = max_u32(cache->n_heads, shard_run_count(l->heads)),
+            .group = max_u32(cache->group,
+                             shape->hparams.layer[i].n_heads / shape->hparams.layer[i].n_kv_heads),
             .n_kv_heads = kv->n_kv_heads,
             .head_dim_k = kv->head_dim_k,
             .head_dim_v = kv->head_dim_v,
         };
-        for (size_t k = 0; k < sizeof in_groups / sizeof in_groups[0]; k++)
-            room.groups_max = max_u32(
-                room.groups_max,
-                runtime_cut(h, &h->layer[i], in_groups[k], t->layers[i].at[in_groups[k]]).groups);
     }
     return room;
 }
 
 /* Vectors on the backend, but for the rope factors, which go into a table. */
-static uint64_t vectors_bytes(const struct model_hparams *h, const struct model_tensors *t)
+static uint64_t vectors_bytes(const struct runtime_shape *shape)
 {
     uint64_t bytes = 0;
 
-    for (uint32_t i = 0; i <= h->n_layers; i++) {
-        const struct model_parts *parts = i == h->n_layers ? &t->whole : &t->layers[i];
-        for (enum model_part k = 0; k < MODEL_PART_COUNT; k++)
-            if (parts->at[k] != NULL && !model_part_is_matrix(k) && k != MODEL_PART_ROPE_FREQS)
-                bytes += backend_buffer_bytes((size_t)parts->at[k]->dims[0]);
+    for (uint32_t i = 0; i <= shape->hparams.n_layers; i++) {
+        const struct model_parts *parts = parts_of(shape, i);
+        for (enum model_part k = 0; k < MODEL_PART_COUNT; k++) {
+            if (parts->at[k] == NULL || model_part_is_matrix(k) || k == MODEL_PART_ROPE_FREQS)
+                continue;
+            const struct shard_slice s = runtime_slice(shape, i, k, parts->at[k]);
+            if (s.rows > 0)
+                bytes += backend_buffer_bytes(s.rows);
+        }
     }
     return bytes;
 }
@@ -293,26 +354,63 @@ static uint64_t kv_page_bytes(const struct runtime_shape_kv *kv, bool scalar)
     return bytes;
 }
 
-static uint64_t backend_scratch_bytes(const struct runtime_shape *s, const struct model_tensors *t,
+static uint64_t buffer_bytes(size_t rows, uint32_t cols)
+{
+    return cols == 0 ? 0 : backend_buffer_bytes(rows * cols);
+}
+
+static uint64_t act_bytes(enum backend_isa isa, uint32_t rows, uint32_t cols, bool keep_float)
+{
+    return cols == 0 ? 0 : backend_act_bytes(isa, rows, cols, keep_float);
+}
+
+static uint64_t backend_scratch_bytes(const struct runtime_shape *s,
                                       const struct engine_config *config)
 {
-    const struct model_hparams *h = &s->hparams;
-    const struct runtime_widths w = runtime_widths(h, t);
+    const struct runtime_widths w = runtime_widths(s);
     const uint32_t rows = config->step_tokens;
     const uint32_t threads = config->threads == 0 ? backend_threads_auto() : config->threads;
-    const struct backend_room room = runtime_room(s, t, rows);
-    const struct {
-        uint32_t cols, count;
-    } buffers[] = {{w.embd, w.branch ? 2 : 1}, {w.heads, 1}, {w.kv_heads, 2}, {w.ff, 2}};
-    uint64_t bytes = backend_buffer_bytes((size_t)s->logits_rows * h->vocab_size) +
-                     backend_act_bytes(config->isa, rows, w.embd, w.embd_float) +
-                     backend_act_bytes(config->isa, rows, w.heads, w.heads_float) +
-                     backend_act_bytes(config->isa, rows, w.ff, w.ff_float) +
-                     backend_room_bytes(config->isa, threads, &room) + vectors_bytes(h, t);
+    const struct backend_room room = runtime_room(s, rows);
+    const uint32_t buffers[] = {w.embd, w.branch, w.heads, w.kv_heads, w.kv_heads, w.ff, w.ff};
+    uint64_t bytes = buffer_bytes(s->logits_rows, w.logits) +
+                     act_bytes(config->isa, rows, w.embd, w.embd_float) +
+                     act_bytes(config->isa, rows, w.heads, w.heads_float) +
+                     act_bytes(config->isa, rows, w.ff, w.ff_float) +
+                     backend_room_bytes(config->isa, threads, &room) + vectors_bytes(s);
 
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
-        bytes += buffers[i].count * backend_buffer_bytes((size_t)rows * buffers[i].cols);
+        bytes += buffer_bytes(rows, buffers[i]);
     return bytes;
+}
+
+uint64_t runtime_exchange_bytes(const struct runtime_shape *shape, uint32_t step_rows)
+{
+    const uint64_t row = shape->hparams.n_embd * sizeof(float);
+    const uint64_t sums = shard_nodes(shape->plan, shape->shard).all * row * step_rows;
+    const uint64_t logits =
+        (uint64_t)shape->hparams.vocab_size * sizeof(float) * shape->logits_rows;
+
+    if (runtime_is_whole(shape))
+        return 0;
+    return sums > logits ? sums : logits;
+}
+
+struct engine_estimate runtime_shape_estimate(const struct runtime_shape *shape,
+                                              const struct engine_config *config,
+                                              const struct gguf *g)
+{
+    const bool scalar = isa_is_scalar(config->isa);
+    const uint64_t page = kv_page_bytes(&shape->kv, scalar);
+
+    return (struct engine_estimate){
+        .weights_bytes = weights_bytes(shape, scalar),
+        .kv_page_bytes = page,
+        .kv_bytes = page * shape->n_pages,
+        .scratch_bytes = backend_scratch_bytes(shape, config) + runtime_shape_host_bytes(shape, g),
+        .exchange_bytes = 2 * runtime_exchange_bytes(shape, config->step_tokens),
+        .context_tokens = shape->context_tokens,
+        .kv_pages = shape->n_pages,
+    };
 }
 
 enum err runtime_estimate(const struct engine_config *given,
@@ -321,27 +419,14 @@ enum err runtime_estimate(const struct engine_config *given,
 {
     struct engine_config config;
     struct runtime_shape shape;
-    struct model_tensors tensors = {0};
     enum err e = runtime_config_complete(given, &config, eb);
 
     if (e == ERR_OK)
         e = runtime_shape_read(&shape, &config, model, g, eb);
-    if (e == ERR_OK)
-        e = model_tensors_find(&tensors, &shape.hparams, g, eb);
     if (e != ERR_OK)
         return e;
-    bool scalar = isa_is_scalar(config.isa);
-    uint64_t page = kv_page_bytes(&shape.kv, scalar);
-    *ret_estimate = (struct engine_estimate){
-        .weights_bytes = weights_bytes(&shape.hparams, &tensors, scalar),
-        .kv_page_bytes = page,
-        .kv_bytes = page * shape.n_pages,
-        .scratch_bytes =
-            backend_scratch_bytes(&shape, &tensors, &config) + runtime_shape_host_bytes(&shape, g),
-        .context_tokens = shape.context_tokens,
-        .kv_pages = shape.n_pages,
-    };
-    model_tensors_fini(&tensors);
+    *ret_estimate = runtime_shape_estimate(&shape, &config, g);
+    runtime_shape_fini(&shape);
     return ERR_OK;
 }
 

@@ -8,10 +8,9 @@
 #include <string.h>
 
 /* Of all costs, each rank holding every KV head, so that no sum passes what fair_split takes. */
-#define COSTS_MAX (FAIR_SPLIT_COST_MAX / SHARD_MAX)
+#define COSTS_MAX (FAIR_SPLIT_COST_MAX / SHARD_RANKS_MAX)
 
-_Static_assert(SHARD_MAX <= FAIR_SPLIT_HOLDERS_MAX && SHARD_STAGES_MAX <= FAIR_SPLIT_HOLDERS_MAX,
-               "a stage is cut in one split, and the model in stages in one");
+_Static_assert(SHARD_RANKS_MAX <= FAIR_SPLIT_HOLDERS_MAX, "a stage is cut in one split");
 _Static_assert(SUM_GROUPS_MAX <= FAIR_SPLIT_UNITS_MAX && MODEL_LAYERS_MAX <= FAIR_SPLIT_UNITS_MAX,
                "groups and layers are units of a split");
 
@@ -89,18 +88,17 @@ static uint64_t part_cost(const struct part_units *part)
 }
 
 /* A model's matrices are bounded by its sizes (hparams.h); a pool of pages is not. */
-static enum err layers_cost(struct planning *p)
+static enum err layers_cost(struct planning *p, enum kv_type kv_type, uint32_t kv_pages)
 {
-    const struct shard_request *request = p->request;
     const struct kv_shape one = {.n_layers = 1,
                                  .n_kv_heads = 1,
                                  .head_dim_k = p->h->head_dim,
                                  .head_dim_v = p->h->head_dim,
-                                 .type = request->kv_type,
-                                 .n_pages = request->kv_pages};
+                                 .type = kv_type,
+                                 .n_pages = kv_pages};
     struct part_units units;
 
-    p->kv_head_bytes = backend_kv_page_bytes(&one) * request->kv_pages;
+    p->kv_head_bytes = backend_kv_page_bytes(&one) * kv_pages;
     for (uint32_t i = 0; i < p->h->n_layers; i++) {
         attention_units(p, i, &units);
         p->layer_sum[i + 1] = p->layer_sum[i] + part_cost(&units);
@@ -108,8 +106,7 @@ static enum err layers_cost(struct planning *p)
         p->layer_sum[i + 1] += part_cost(&units);
         if (p->layer_sum[i + 1] > COSTS_MAX / 2)
             return err_set(p->eb, ERR_TOO_LARGE,
-                           "a KV pool of %u pages is more than can be shared out",
-                           request->kv_pages);
+                           "a KV pool of %u pages is more than can be shared out", kv_pages);
     }
     return ERR_OK;
 }
@@ -131,8 +128,8 @@ static void cut_stages(struct planning *p)
     struct shard_plan *plan = p->plan;
     const uint32_t n_layers = p->h->n_layers;
     const struct fair_units units = {.count = n_layers, .sum = p->layer_sum, .least = 1};
-    uint64_t weight[SHARD_STAGES_MAX] = {0};
-    uint32_t border[SHARD_STAGES_MAX + 1];
+    uint64_t weight[SHARD_RANKS_MAX] = {0};
+    uint32_t border[SHARD_RANKS_MAX + 1];
     const struct fair_holders stages = {.count = plan->n_stages, .weight = weight};
 
     for (uint32_t r = 0; r < plan->n_ranks; r++)
@@ -162,7 +159,7 @@ static void cut_vocabulary(const struct planning *p, struct shard *shards,
     const bool first = shards[0].stage == 0, last = shards[0].stage + 1 == p->plan->n_stages;
     const uint32_t vocab = p->h->vocab_size, n_embd = p->h->n_embd;
     uint64_t row_bytes = 0;
-    uint32_t border[SHARD_MAX + 1], sums[SHARD_MAX + 1];
+    uint32_t border[SHARD_RANKS_MAX + 1], sums[SHARD_RANKS_MAX + 1];
 
     if (first)
         row_bytes += embed_size(p) / vocab;
@@ -195,7 +192,7 @@ static void cut_attention(const struct planning *p, uint32_t layer, struct shard
     const struct sum_cut cut = backend_cut_attention(l->n_heads, l->n_kv_heads, p->h->head_dim);
     const uint32_t heads = l->n_heads / cut.groups, per_kv = l->n_heads / l->n_kv_heads;
     struct part_units part;
-    uint32_t border[SHARD_MAX + 1];
+    uint32_t border[SHARD_RANKS_MAX + 1];
 
     attention_units(p, layer, &part);
     fair_split(&part.units, holders, border);
@@ -218,7 +215,7 @@ static void cut_ffn(const struct planning *p, uint32_t layer, struct shard *shar
     const uint32_t n_ff = p->h->layer[layer].n_ff;
     const struct sum_cut cut = backend_cut_ffn(n_ff);
     struct part_units part;
-    uint32_t border[SHARD_MAX + 1];
+    uint32_t border[SHARD_RANKS_MAX + 1];
 
     ffn_units(p, layer, &part);
     fair_split(&part.units, holders, border);
@@ -237,7 +234,7 @@ static void cut_shards(const struct planning *p, uint32_t stage)
 {
     const uint32_t n = p->plan->n_shards;
     struct shard *shards = &p->plan->rank[stage * n];
-    uint64_t had[SHARD_MAX] = {0};
+    uint64_t had[SHARD_RANKS_MAX] = {0};
     const struct fair_holders holders = {.count = n, .weight = &p->weight[stage * n], .had = had};
 
     cut_vocabulary(p, shards, &holders, had);
@@ -313,15 +310,12 @@ static enum err request_read(struct planning *p, uint32_t *ret_shards, uint32_t 
     const uint32_t shards = p->request->shards;
     const uint32_t stages = p->request->stages == 0 ? 1 : p->request->stages;
 
-    if (shards == 0 || shards > SHARD_MAX)
-        return err_set(p->eb, ERR_INVALID, "%u shards; 1 to %u are allowed", shards, SHARD_MAX);
-    if (stages > SHARD_STAGES_MAX)
-        return err_set(p->eb, ERR_INVALID, "%u stages; 1 to %u are allowed", stages,
-                       SHARD_STAGES_MAX);
-    if (shards * stages > SHARD_RANKS_MAX)
-        return err_set(p->eb, ERR_INVALID,
-                       "%u stages of %u shards; at most %u together are allowed", stages, shards,
+    if (shards == 0 || shards > SHARD_RANKS_MAX)
+        return err_set(p->eb, ERR_INVALID, "%u shards; 1 to %u are allowed", shards,
                        SHARD_RANKS_MAX);
+    if (stages > SHARD_RANKS_MAX / shards)
+        return err_set(p->eb, ERR_INVALID, "%u stages of %u shards; %u ranks are the most", stages,
+                       shards, SHARD_RANKS_MAX);
     if (stages > p->h->n_layers)
         return err_set(p->eb, ERR_INVALID, "%u stages for %u layers", stages, p->h->n_layers);
     *ret_shards = shards;
@@ -354,14 +348,14 @@ static struct shard_plan *plan_alloc(uint32_t n_shards, uint32_t n_stages, uint3
 
 enum err shard_plan_new(struct shard_plan **ret_plan, const struct model_hparams *h,
                         const struct model_tensors *t, const struct shard_request *request,
-                        struct errbuf *eb)
+                        enum kv_type kv_type, uint32_t kv_pages, struct errbuf *eb)
 {
     struct planning p = {.h = h, .t = t, .request = request, .eb = eb};
     uint32_t shards = 1, stages = 1;
     enum err e = request_read(&p, &shards, &stages);
 
     if (e == ERR_OK)
-        e = layers_cost(&p);
+        e = layers_cost(&p, kv_type, kv_pages);
     if (e != ERR_OK)
         return e;
     p.plan = plan_alloc(shards, stages, h->n_layers);

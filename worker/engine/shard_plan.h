@@ -38,22 +38,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SHARD_MAX          16u /* shards of a stage */
-#define SHARD_STAGES_MAX   16u
-#define SHARD_RANKS_MAX    64u /* of all stages */
+#define SHARD_RANKS_MAX    16u /* of all stages together */
 #define SHARD_VOCAB_ROWS   32u /* rows of the vocabulary that no border parts */
 #define SHARD_DIGEST_BYTES 32u
 
+/* How a model is to be cut. */
 struct shard_request {
-    uint32_t shards; /* of each stage, 1 to SHARD_MAX */
-    uint32_t stages; /* 1 to SHARD_STAGES_MAX; 0: 1 */
-    /* [n_weights], by rank: shares are in proportion to these, which may be bytes or bytes/s as
-     * well as 3 and 1. One that is 0 has norms only. n_weights is the number of ranks, or 0: even.
-     */
-    const uint64_t *weights;
+    uint32_t shards; /* of each stage; SHARD_RANKS_MAX at most, times stages */
+    uint32_t stages; /* 0: 1 */
+    /* By rank: shares are in proportion to these, which may be bytes or bytes/s as well as 3 and 1.
+     * A rank whose weight is 0 holds norms only. n_weights is the number of ranks, or 0: even. */
     uint32_t n_weights;
-    enum kv_type kv_type;
-    uint32_t kv_pages; /* of the pool; they count as cost of attention */
+    uint64_t weights[SHARD_RANKS_MAX];
 };
 
 /* first .. end - 1; equal: none. */
@@ -94,11 +90,12 @@ struct shard_plan {
     uint8_t digest[SHARD_DIGEST_BYTES]; /* SHA-256 of the plan in canonical form */
 };
 
-/* ERR_INVALID, saying what: shards, stages or ranks out of range, fewer layers than stages, a wrong
- * number of weights, or none of a stage above 0. ERR_NO_MEMORY. */
+/* The pool of `kv_pages` pages counts as cost of attention. ERR_INVALID, saying what: shards,
+ * stages or ranks out of range, fewer layers than stages, a wrong number of weights, or none of a
+ * stage above 0. ERR_TOO_LARGE: a pool that cannot be. ERR_NO_MEMORY. */
 enum err shard_plan_new(struct shard_plan **ret_plan, const struct model_hparams *h,
                         const struct model_tensors *t, const struct shard_request *request,
-                        struct errbuf *eb);
+                        enum kv_type kv_type, uint32_t kv_pages, struct errbuf *eb);
 void shard_plan_free(struct shard_plan *plan);
 
 /* What a rank holds of a tensor. Of a matrix: rows row .. row + rows - 1, and of each the columns

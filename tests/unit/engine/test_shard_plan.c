@@ -103,12 +103,13 @@ static void fake_free(struct fake *f)
     free(f->tensors);
 }
 
-static struct shard_plan *plan_of(const struct fake *f, const struct shard_request *request)
+static struct shard_plan *plan_of(const struct fake *f, const struct shard_request *request,
+                                  enum kv_type kv_type)
 {
     struct shard_plan *plan = NULL;
     struct errbuf eb = {{0}};
 
-    if (shard_plan_new(&plan, &f->h, &f->t, request, &eb) != ERR_OK)
+    if (shard_plan_new(&plan, &f->h, &f->t, request, kv_type, PAGES, &eb) != ERR_OK)
         fail_msg("%s", eb.text);
     return plan;
 }
@@ -285,46 +286,40 @@ static void check_plan(const struct shape *shape, const struct fake *f,
     check_slices(&c);
 }
 
+static const struct shard_request uneven[] = {
+    {2, 1, 2, {3, 1}},
+    {2, 1, 2, {1, 1000000}},
+    {3, 1, 3, {0, 5, 0}},
+    {4, 1, 4, {80ull << 30, 80ull << 30, 24ull << 30, 16ull << 30}},
+    {16, 1, 16, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}},
+    {1, 2, 2, {1, 3}},
+    {2, 2, 4, {3, 1, 1, 1}},
+    {4, 2, 8, {1, 0, 0, 0, 1, 2, 3, 4}},
+};
+#define N_UNEVEN (sizeof uneven / sizeof uneven[0])
+
+static void check_request(const struct shape *shape, const struct fake *f,
+                          const struct shard_request *request, enum kv_type kv_type)
+{
+    struct shard_plan *plan = plan_of(f, request, kv_type);
+
+    check_plan(shape, f, plan);
+    shard_plan_free(plan);
+}
+
 static void every_row_column_and_head_is_held_once(void **state)
 {
-    static const struct {
-        uint32_t shards, stages;
-        uint64_t weights[16];
-    } uneven[] = {
-        {2, 1, {3, 1}},
-        {2, 1, {1, 1000000}},
-        {3, 1, {0, 5, 0}},
-        {4, 1, {80ull << 30, 80ull << 30, 24ull << 30, 16ull << 30}},
-        {16, 1, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}},
-        {1, 2, {1, 3}},
-        {2, 2, {3, 1, 1, 1}},
-        {4, 2, {1, 0, 0, 0, 1, 2, 3, 4}},
-    };
-
     (void)state;
     for (size_t i = 0; i < N_SHAPES; i++) {
         struct fake f;
         fake_new(&f, &shapes[i]);
-        for (uint32_t n = 1; n <= SHARD_MAX; n++) {
-            for (uint32_t stages = 1; stages <= 4 && stages <= shapes[i].layers; stages++) {
-                const struct shard_request request = {
-                    .shards = n, .stages = stages, .kv_pages = PAGES};
-                struct shard_plan *plan = plan_of(&f, &request);
-                check_plan(&shapes[i], &f, plan);
-                shard_plan_free(plan);
-            }
+        for (uint32_t n = 1; n <= SHARD_RANKS_MAX; n++) {
+            for (uint32_t m = 1; m <= SHARD_RANKS_MAX / n && m <= shapes[i].layers; m++)
+                check_request(&shapes[i], &f, &(struct shard_request){.shards = n, .stages = m},
+                              KV_TYPE_F16);
         }
-        for (size_t k = 0; k < sizeof uneven / sizeof uneven[0]; k++) {
-            const struct shard_request request = {.shards = uneven[k].shards,
-                                                  .stages = uneven[k].stages,
-                                                  .weights = uneven[k].weights,
-                                                  .n_weights = uneven[k].shards * uneven[k].stages,
-                                                  .kv_type = KV_TYPE_Q8_0,
-                                                  .kv_pages = PAGES};
-            struct shard_plan *plan = plan_of(&f, &request);
-            check_plan(&shapes[i], &f, plan);
-            shard_plan_free(plan);
-        }
+        for (size_t k = 0; k < N_UNEVEN; k++)
+            check_request(&shapes[i], &f, &uneven[k], KV_TYPE_Q8_0);
         fake_free(&f);
     }
 }
