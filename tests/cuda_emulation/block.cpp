@@ -2,6 +2,7 @@
 
 #include "tests/cuda_emulation/counters.h"
 #include "tests/cuda_emulation/fault.h"
+#include "tests/cuda_emulation/memory.h"
 #include "tests/cuda_emulation/races.h"
 #include "tests/cuda_emulation/requests.h"
 #include "tests/cuda_emulation/shared.h"
@@ -13,6 +14,7 @@
 #define STACK_GUARD ((size_t)4096)
 
 thread_local struct emu_lane *emu_self;
+const char *emu_kernel_now;
 
 static struct emu_block block;
 
@@ -219,6 +221,8 @@ static void block_start(const struct emu_call *call, uint64_t linear)
 void emu_grid_run(const struct emu_call *call)
 {
     lanes_prepare();
+    emu_fault_catch_signals();
+    emu_kernel_now = call->kernel;
     uint64_t n_blocks = (uint64_t)call->grid.x * call->grid.y * call->grid.z;
     emu_schedule_blocks_begin(n_blocks);
     emu_counters_begin(call->kernel);
@@ -233,6 +237,8 @@ void emu_grid_run(const struct emu_call *call)
         emu_self = NULL;
         emu_shared_block_end(&block);
     }
+    emu_memory_check_patterns();
+    emu_kernel_now = NULL;
     emu_counters_end(n_blocks, block.n_threads, emu_shared_most());
 }
 

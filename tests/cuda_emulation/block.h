@@ -100,11 +100,13 @@ struct emu_block {
 
 /* The running CUDA thread of this OS thread, or NULL in host code. */
 extern thread_local struct emu_lane *emu_self __attribute__((tls_model("initial-exec")));
-/* Why a fault happened where no kernel thread is to blame: the kernel of the running launch or
- * NULL. */
+/* The running thread; faults in host code, where `function` has no business. */
 struct emu_lane *emu_lane_here(const char *function);
 
-/* Runs the whole grid. `parent` names what a report should name. */
+/* The kernel whose launch is under way, for reports that no thread is to blame for; or NULL. */
+extern const char *emu_kernel_now;
+
+/* Runs the whole grid. */
 void emu_grid_run(const struct emu_call *call);
 
 /* The running lane waits at a warp function with `mask`; `in` and parameters are set. On return

@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define SIGNAL_STACK_BYTES ((size_t)1 << 16)
+
 /* In the child of emu_fault_of: where the report goes. */
 static int report_to = -1;
 
@@ -50,13 +52,16 @@ const char *emu_fault_name(enum emu_fault_kind kind)
     if (lane != NULL) {
         const uint3 b = lane->block->block_idx;
         const uint3 t = lane->thread_idx;
-        snprintf(fault.kernel, sizeof fault.kernel, "%s", lane->block->call->kernel);
-        unsigned in_grid[3] = {b.x, b.y, b.z};
-        unsigned in_block[3] = {t.x, t.y, t.z};
+        const unsigned in_grid[3] = {b.x, b.y, b.z};
+        const unsigned in_block[3] = {t.x, t.y, t.z};
         memcpy(fault.block, in_grid, sizeof in_grid);
         memcpy(fault.thread, in_block, sizeof in_block);
+        snprintf(fault.kernel, sizeof fault.kernel, "%s", lane->block->call->kernel);
         snprintf(where, sizeof where, " in kernel %s, block (%u,%u,%u), thread (%u,%u,%u)",
                  fault.kernel, b.x, b.y, b.z, t.x, t.y, t.z);
+    } else if (emu_kernel_now != NULL) {
+        snprintf(fault.kernel, sizeof fault.kernel, "%s", emu_kernel_now);
+        snprintf(where, sizeof where, " in kernel %s", fault.kernel);
     }
     snprintf(fault.text, sizeof fault.text, "CUDA emulation: %s%s [%s]\n    %s\n",
              emu_fault_name(kind), where, emu_order_name(emu_schedule_get().order), what);
@@ -127,23 +132,31 @@ static void signal_caught(int signal, siginfo_t *info, void *)
     sigaction(signal, &before_us[signal == SIGBUS], NULL);
 }
 
-void emu_fault_catch_signals(void)
+static void catch_signal(int signal, struct sigaction *before)
 {
-    static bool done;
-    if (done)
+    struct sigaction now;
+    sigaction(signal, NULL, &now);
+    if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == signal_caught)
         return;
-    done = true;
-    /* A stack that is used up leaves no room for the handler on it. */
-    static char room[1 << 16];
-    stack_t stack = {};
-    stack.ss_sp = room;
-    stack.ss_size = sizeof room;
-    sigaltstack(&stack, NULL);
     struct sigaction action = {};
     action.sa_sigaction = signal_caught;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-    sigaction(SIGSEGV, &action, &before_us[0]);
-    sigaction(SIGBUS, &action, &before_us[1]);
+    sigaction(signal, &action, before);
+}
+
+void emu_fault_catch_signals(void)
+{
+    /* A stack that is used up leaves no room for the handler on it. */
+    static thread_local char *room;
+    if (room == NULL) {
+        stack_t stack = {};
+        room = static_cast<char *>(malloc(SIGNAL_STACK_BYTES));
+        stack.ss_sp = room;
+        stack.ss_size = SIGNAL_STACK_BYTES;
+        sigaltstack(&stack, NULL);
+    }
+    catch_signal(SIGSEGV, &before_us[0]);
+    catch_signal(SIGBUS, &before_us[1]);
 }
 
 /* --- Faults that a test wants

@@ -20,8 +20,8 @@ struct emu_lane;
  * Slow: for reports. */
 void emu_fault_code(const void *code, char *ret_text, size_t size);
 
-/* Memory without access is how plain mode guards buffers and stacks: what touches it is reported.
- */
+/* Memory without access guards buffers and stacks: what touches it is reported. Called again and
+ * again, since a test's frame may have taken the signals for itself meanwhile. */
 void emu_fault_catch_signals(void);
 
 #endif

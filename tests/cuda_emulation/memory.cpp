@@ -34,7 +34,6 @@ static void memory_prepare(void)
 {
     if (emu_memory_base != NULL)
         return;
-    emu_fault_catch_signals();
     emu_memory_base = static_cast<char *>(reserve(EMU_MEMORY_BYTES, PROT_NONE));
     char *pinned = emu_memory_base + EMU_MEMORY_DEVICE_BYTES;
     ranges[EMU_SPACE_DEVICE] = {emu_memory_base, pinned, emu_memory_base};
@@ -44,6 +43,15 @@ static void memory_prepare(void)
             static_cast<unsigned char *>(reserve(EMU_MEMORY_BYTES, PROT_READ | PROT_WRITE));
         emu_races_prepare();
     }
+}
+
+static bool is_open = true;
+
+static bool is_closed_to_host(void)
+{
+    /* Work that runs at every call would open and close memory thousands of times in a whole model.
+     */
+    return emu_is_checked() || emu_schedule_get().order == EMU_ORDER_FORWARD;
 }
 
 static size_t round_up(size_t n, size_t to)
@@ -72,7 +80,7 @@ static char *pages_end(const struct emu_allocation *a)
     return page_of(a->base + a->size + PAGE - 1);
 }
 
-static void check_pattern(const struct emu_allocation *a, const char *from, const char *to)
+static void check_pattern(const char *from, const char *to)
 {
     for (const char *at = from; at < to; at++) {
         if (*at != (char)PATTERN) {
@@ -81,13 +89,12 @@ static void check_pattern(const struct emu_allocation *a, const char *from, cons
             emu_raise(EMU_FAULT_OUT_OF_BOUNDS, at, "%p was written: %s", at, text);
         }
     }
-    (void)a;
 }
 
 static void check_patterns(const struct emu_allocation *a)
 {
-    check_pattern(a, pages_begin(a), a->base);
-    check_pattern(a, a->base + a->size, pages_end(a));
+    check_pattern(pages_begin(a), a->base);
+    check_pattern(a->base + a->size, pages_end(a));
 }
 
 void emu_memory_check_patterns(void)
@@ -95,6 +102,20 @@ void emu_memory_check_patterns(void)
     for (const auto &entry : allocations)
         if (!entry.second.freed)
             check_patterns(&entry.second);
+}
+
+void emu_memory_open(bool open)
+{
+    if (open == is_open || (!open && !is_closed_to_host()))
+        return;
+    is_open = open;
+    emu_fault_catch_signals();
+    for (const auto &entry : allocations) {
+        const struct emu_allocation *a = &entry.second;
+        if (a->space == EMU_SPACE_DEVICE && !a->freed)
+            mprotect(pages_begin(a), (size_t)(pages_end(a) - pages_begin(a)),
+                     open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    }
 }
 
 /* Room behind what was given out last; from the start again when the range is used up, over what
@@ -132,6 +153,7 @@ static char *find_room(struct range *range, size_t bytes)
 void *emu_memory_new(enum emu_space space, size_t size, int device)
 {
     memory_prepare();
+    emu_memory_open(true);
     struct range *range = &ranges[space];
     size_t pages = round_up(round_up(size, ALIGNMENT), PAGE);
     size_t bytes = PAGE + pages + PAGE;
@@ -160,6 +182,7 @@ bool emu_memory_free(enum emu_space space, void *base)
     if (it == allocations.end() || it->second.freed || it->second.space != space)
         return false;
     struct emu_allocation *a = &it->second;
+    emu_memory_open(true);
     check_patterns(a);
     char *from = pages_begin(a);
     size_t bytes = (size_t)(pages_end(a) - from);

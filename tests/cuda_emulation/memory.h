@@ -73,6 +73,9 @@ void emu_memory_copied(void *to, const void *from, size_t size);
 /* What is at an address of the range that may not be touched: text, and the fault it is. */
 enum emu_fault_kind emu_memory_describe(const void *at, char *ret_text, size_t size);
 
+/* Lets device memory be touched, or not: it is open while work runs and closed to host code. */
+void emu_memory_open(bool open);
+
 /* Looks at the patterns around all allocations: plain mode's way to find stores beside them.
  * Faults. */
 void emu_memory_check_patterns(void);

@@ -5,6 +5,7 @@
 #include "tests/cuda_emulation/stream.h"
 
 #include "tests/cuda_emulation/block.h"
+#include "tests/cuda_emulation/memory.h"
 
 #include <mutex>
 #include <stdio.h>
@@ -30,9 +31,14 @@ struct emu_traffic emu_traffic_now;
 /* --- The frame of a call
  * ------------------------------------------------------------------------------ */
 
+/* Calls within calls: of the emulation itself, and of host functions in a stream. */
+static int depth;
+
 emu_api::emu_api(const char *function) : error(cudaSuccess)
 {
     lock.lock();
+    if (depth++ > 0)
+        return;
     calls++;
     if (inject_call.armed && (inject_call.name.empty() || inject_call.name == function) &&
         --inject_call.left == 0) {
@@ -47,6 +53,8 @@ emu_api::emu_api(const char *function) : error(cudaSuccess)
 
 emu_api::~emu_api()
 {
+    if (--depth == 0)
+        emu_memory_open(false);
     lock.unlock();
 }
 
@@ -105,6 +113,12 @@ void emu_inject_clear(void)
     last_error = cudaSuccess;
 }
 
+size_t emu_memory_used(void)
+{
+    std::lock_guard<std::recursive_mutex> held(lock);
+    return emu_memory_held(EMU_SPACE_DEVICE, emu_device_current());
+}
+
 uint64_t emu_calls(void)
 {
     std::lock_guard<std::recursive_mutex> held(lock);
@@ -120,11 +134,10 @@ struct emu_traffic emu_traffic_get(void)
 /* --- Errors
  * -------------------------------------------------------------------------------------------- */
 
-/* These two are counted as calls like all others, but nothing is injected into them: what they
- * return is another call's result. */
+/* Nothing is injected into these two: what they return is another call's result. */
 cudaError_t cudaGetLastError(void)
 {
-    emu_api api(__func__);
+    std::lock_guard<std::recursive_mutex> held(lock);
     cudaError_t error = device_error != cudaSuccess ? device_error : last_error;
     last_error = cudaSuccess;
     return error;
@@ -132,7 +145,7 @@ cudaError_t cudaGetLastError(void)
 
 cudaError_t cudaPeekAtLastError(void)
 {
-    emu_api api(__func__);
+    std::lock_guard<std::recursive_mutex> held(lock);
     return device_error != cudaSuccess ? device_error : last_error;
 }
 

@@ -2,12 +2,6 @@
 #include "tests/cuda_emulation/memory.h"
 #include "tests/cuda_emulation/stream.h"
 
-size_t emu_memory_used(void)
-{
-    emu_api api(__func__);
-    return emu_memory_held(EMU_SPACE_DEVICE, emu_device_current());
-}
-
 cudaError_t cudaMalloc(void **devPtr, size_t size)
 {
     emu_api api(__func__);

@@ -100,13 +100,13 @@ static void run_launch(const struct emu_work *w)
     struct emu_call call = w->call;
     call.params = w->params->data();
     emu_grid_run(&call);
-    emu_memory_check_patterns();
 }
 
 static void run(const struct emu_work *w)
 {
     /* A device that has failed does nothing more; events are reached so that no wait hangs. */
     bool alive = emu_device_error() == cudaSuccess;
+    emu_memory_open(true);
     switch (w->kind) {
     case EMU_WORK_COPY:
         if (alive)

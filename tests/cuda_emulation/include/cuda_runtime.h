@@ -58,11 +58,14 @@ struct emu_place {
     int line;
 };
 
-#define EMU_HERE                                                                                   \
-    emu_place                                                                                      \
-    {                                                                                              \
-        __builtin_FILE(), __builtin_LINE()                                                         \
-    }
+static inline emu_place emu_here(const char *file, int line)
+{
+    return emu_place{file, line};
+}
+
+/* As a defaulted argument: the caller's place. (Through a function, since GCC takes the builtins in
+ * braces for the place of the braces.) */
+#define EMU_HERE emu_here(__builtin_FILE(), __builtin_LINE())
 
 /* --- Barriers -----------------------------------------------------------------------------------
  */
