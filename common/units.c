@@ -133,6 +133,28 @@ bool units_size_parse(const char *text, uint64_t *ret_bytes)
     return units_parse(text, size_units, sizeof size_units / sizeof *size_units, ret_bytes);
 }
 
+bool units_shares_parse(const char *text, size_t most, uint64_t *ret_shares, size_t *ret_count)
+{
+    char item[UNITS_TEXT_BYTES];
+    size_t n = 0;
+
+    for (;;) {
+        size_t size = strcspn(text, ",");
+        if (size >= sizeof item || n == most)
+            return false;
+        memcpy(item, text, size);
+        item[size] = '\0';
+        if (!units_uint_parse(item, &ret_shares[n]) && !units_size_parse(item, &ret_shares[n]))
+            return false;
+        n++;
+        if (text[size] == '\0')
+            break;
+        text += size + 1;
+    }
+    *ret_count = n;
+    return true;
+}
+
 static void units_write(uint64_t value, const struct unit *units, size_t n_units, char *ret_text)
 {
     size_t best = 0;

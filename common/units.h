@@ -22,6 +22,9 @@ bool units_duration_parse(const char *text, uint64_t *ret_ms);
 /* "4096B", "64KiB", "8GiB", "1TiB", and the decimal "kB", "MB", "GB", "TB". "0" needs none. */
 bool units_size_parse(const char *text, uint64_t *ret_bytes);
 
+/* "3,1", "80GiB,24GiB": one whole number or size for each of at most `most` who share something. */
+bool units_shares_parse(const char *text, size_t most, uint64_t *ret_shares, size_t *ret_count);
+
 #define UNITS_TEXT_BYTES 32
 /* For people, rounded: "950 ms", "12.3 s", "4 min 05 s", "3 h 20 min", "12 d 4 h". */
 void units_duration_format(uint64_t ms, char ret_text[UNITS_TEXT_BYTES]);

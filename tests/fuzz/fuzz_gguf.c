@@ -1,4 +1,5 @@
 /* Any bytes as a model file: everything that reads one, as far as it gets. */
+#include "worker/engine/runtime.h"
 #include "worker/engine/runtime_shape.h"
 #include "worker/model/chat.h"
 #include "worker/model/gguf.h"
@@ -57,6 +58,42 @@ static void fuzz_estimate(const struct gguf *g)
     }
 }
 
+/* What can be held by one can be held by several, and they have all of it together. */
+static void fuzz_shards(const struct gguf *g)
+{
+    static const struct shard_request requests[] = {{1, 1, 0, {0}},
+                                                    {3, 1, 0, {0}},
+                                                    {16, 1, 0, {0}},
+                                                    {2, 1, 2, {1, 1ull << 40}},
+                                                    {2, 2, 0, {0}}};
+    const struct engine_config given = {.isa = BACKEND_ISA_SCALAR, .threads = 1};
+    struct engine_config config;
+    uint64_t whole = 0;
+
+    if (runtime_config_complete(&given, &config, NULL) != ERR_OK)
+        abort();
+    for (size_t i = 0; i < sizeof requests / sizeof requests[0]; i++) {
+        const struct engine_model_config model = {.shard = requests[i]};
+        struct runtime_shape shape;
+        struct errbuf eb = {{0}};
+        uint64_t held = 0;
+        enum err e = runtime_shape_read(&shape, &config, &model, g, &eb);
+        if (e != ERR_OK) {
+            /* One layer makes no two stages; many ways to share KV heads are too many. */
+            if (eb.text[0] == 0 || (whole > 0 && e != ERR_UNSUPPORTED && requests[i].stages == 1))
+                abort();
+            continue;
+        }
+        for (uint32_t r = 0; r < shape.plan->n_ranks; r++)
+            if (runtime_shape_turn(&shape, r, &eb) == ERR_OK)
+                held += runtime_shape_estimate(&shape, &config, g).weights_bytes;
+        whole = i == 0 ? held : whole;
+        if (held < whole && eb.text[0] == 0)
+            abort();
+        runtime_shape_fini(&shape);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct gguf *g = NULL;
@@ -74,6 +111,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             sink = (uint8_t)(sink ^ tensor->data[at]);
     }
     fuzz_estimate(g);
+    fuzz_shards(g);
     if (tokenizer_open(&t, g, &eb) == ERR_OK && chat_template_open(&c, g, t, &eb) == ERR_OK)
         chat_template_close(c);
     tokenizer_close(t);

@@ -59,6 +59,11 @@ struct engine_estimate {
     uint32_t kv_pages;
 };
 
+static inline uint64_t engine_estimate_total(const struct engine_estimate *e)
+{
+    return e->weights_bytes + e->kv_bytes + e->scratch_bytes + e->exchange_bytes;
+}
+
 struct engine_model_config {
     const char *path;
     uint32_t context_tokens; /* most positions of one job; 0: the file's own, at most 8192 */

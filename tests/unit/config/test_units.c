@@ -132,6 +132,42 @@ static void test_float_parse(void **state)
     }
 }
 
+static void test_shares_parse(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t count; /* 0: refused */
+        uint64_t shares[3];
+    } table[] = {
+        {"3,1", 2, {3, 1}},
+        {"7", 1, {7}},
+        {"80GiB,24GiB,0", 3, {80ull << 30, 24ull << 30, 0}},
+        {"18446744073709551615", 1, {UINT64_MAX}},
+        {"", 0, {0}},
+        {",", 0, {0}},
+        {"3,", 0, {0}},
+        {",3", 0, {0}},
+        {"3,,1", 0, {0}},
+        {"3, 1", 0, {0}},
+        {"3;1", 0, {0}},
+        {"-3,1", 0, {0}},
+        {"1.5,1", 0, {0}},
+        {"18446744073709551616,1", 0, {0}},
+        {"1,2,3,4", 0, {0}},
+        {"00000000000000000000000000000000000000000000000001", 0, {0}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(table); i++) {
+        uint64_t shares[3] = {0};
+        size_t count = 0;
+        assert_int_equal(units_shares_parse(table[i].text, 3, shares, &count), table[i].count > 0);
+        assert_int_equal(count, table[i].count);
+        for (size_t k = 0; k < count; k++)
+            assert_true(shares[k] == table[i].shares[k]);
+    }
+}
+
 static void test_bias_parse(void **state)
 {
     (void)state;
@@ -293,6 +329,7 @@ int main(void)
         cmocka_unit_test(test_size_parse),
         cmocka_unit_test(test_int_parse),
         cmocka_unit_test(test_float_parse),
+        cmocka_unit_test(test_shares_parse),
         cmocka_unit_test(test_bias_parse),
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_utf8_all_code_points),

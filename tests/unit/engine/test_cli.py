@@ -240,6 +240,41 @@ def prompts(model, folder):
     complaint(1, "generate", model, "--raw", "--prompt-file", folder)
 
 
+def shards(model, shape, whole):
+    """estimate of a model that is cut"""
+    one = json.loads(good("estimate", model, "--json", "--shards", "1", *shape))
+    check("estimate: one shard is the whole",
+          {k: one["ranks"][0][k] for k in whole if k.endswith("s_bytes") or k == "scratch_bytes"} ==
+          {k: whole[k] for k in whole if k.endswith("s_bytes") or k == "scratch_bytes"}, one)
+    check("estimate: one shard's total", one["ranks"][0]["total_bytes"] == whole["total_bytes"])
+    two = json.loads(good("estimate", model, "--json", "--shards", "2", *shape))
+    ranks = two["ranks"]
+    check("estimate: two shards have the rows between them",
+          ranks[0]["head_rows"][0] == 0 and ranks[0]["head_rows"][1] == ranks[1]["head_rows"][0], two)
+    check("estimate: two shards have the weights between them",
+          all(0.3 < r["weights_bytes"] / whole["weights_bytes"] < 0.7 for r in ranks) and
+          all(r["exchange_bytes"] > 0 for r in ranks), two)
+    check("estimate: the layers of a shard", all(len(r["of_layer"]) == len(one["ranks"][0]["of_layer"])
+                                                 for r in ranks), two)
+    same = json.loads(good("estimate", model, "--json", "--split", "2GiB,2GiB", *shape))
+    check("estimate: a split says how many", same == two, same)
+    stages = json.loads(good("estimate", model, "--json", "--stages", "2", *shape))
+    check("estimate: stages", [r["stage"] for r in stages["ranks"]] == [0, 1] and
+          stages["ranks"][0]["layers"][1] == stages["ranks"][1]["layers"][0], stages)
+    uneven = json.loads(good("estimate", model, "--json", "--split", "3,1", *shape))
+    check("estimate: an uneven split is another plan", uneven["digest"] != two["digest"] and
+          uneven["ranks"][0]["weights_bytes"] > uneven["ranks"][1]["weights_bytes"], uneven)
+    text = good("estimate", model, "--shards", "2", *shape).decode()
+    check("estimate: for people", two["digest"][:16] in text and len(text.splitlines()) == 5, text)
+    for flags, code, words in ((("--shards", "0"), 2, "shards"), (("--shards", "17"), 2, "shards"),
+                               (("--split", "3;1"), 2, "3;1"), (("--split", ""), 2, "split"),
+                               (("--split", "1,2,3", "--stages", "2"), 2, "3 parts for 2 stages"),
+                               (("--split", "0,0"), 1, "all weights are 0"),
+                               (("--shards", "3", "--split", "1,1"), 1, "2 weights for 3 shards"),
+                               (("--stages", "16"), 1, "layers")):
+        complaint(code, "estimate", model, *flags, text=words)
+
+
 def measures(model, folder):
     """estimate, perplexity, bench"""
     shape = ["--context", "96", "--slots", "2", "--sequences", "4"]
@@ -249,6 +284,8 @@ def measures(model, folder):
     check("estimate: pages", e["kv_pages"] == 6 and e["context_tokens"] == 96, e)
     half = json.loads(good("estimate", model, "--json", "--kv", "q8_0", *shape))
     check("estimate: q8_0 is smaller", half["kv_bytes"] < e["kv_bytes"], half)
+
+    shards(model, shape, e)
 
     path = os.path.join(folder, "text")
     with open(path, "w") as f:

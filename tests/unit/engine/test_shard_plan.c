@@ -324,10 +324,379 @@ static void every_row_column_and_head_is_held_once(void **state)
     }
 }
 
+/* ---- no other cut is better --------------------------------------------------------------- */
+
+/* Bytes of a tensor in proportion to what is held of it. */
+static uint64_t slice_bytes(const struct gguf_tensor *t, uint64_t elements)
+{
+    return t == NULL ? 0 : t->size * elements / (t->dims[0] * t->dims[1]);
+}
+
+/* What groups first .. end - 1 of a layer's attention cost, by its definition. */
+static uint64_t attention_cost(const struct fake *f, uint32_t layer, uint32_t group_heads,
+                               uint32_t first, uint32_t end, enum kv_type kv_type)
+{
+    const struct model_layer_hparams *l = &f->h.layer[layer];
+    const struct gguf_tensor *const *at = f->t.layers[layer].at;
+    const uint32_t per_kv = l->n_heads / l->n_kv_heads, dim = f->h.head_dim, embd = f->h.n_embd;
+    const struct kv_shape kv = {1, 0, dim, dim, kv_type, PAGES};
+    uint64_t q = (uint64_t)(end - first) * group_heads * dim * embd, k = 0, cache = 0;
+
+    for (uint32_t i = 0; i < l->n_kv_heads && end > first; i++) {
+        if ((i + 1) * per_kv > first * group_heads && i * per_kv < end * group_heads) {
+            struct kv_shape one = kv;
+            one.n_kv_heads = 1;
+            k += (uint64_t)dim * embd;
+            cache += backend_kv_page_bytes(&one) * PAGES;
+        }
+    }
+    return slice_bytes(at[MODEL_PART_ATTN_Q], q) + slice_bytes(at[MODEL_PART_ATTN_OUTPUT], q) +
+           slice_bytes(at[MODEL_PART_ATTN_K], k) + slice_bytes(at[MODEL_PART_ATTN_V], k) + cache;
+}
+
+static uint64_t ffn_cost(const struct fake *f, uint32_t layer, const struct sum_cut *cut,
+                         uint32_t first, uint32_t end)
+{
+    const struct gguf_tensor *const *at = f->t.layers[layer].at;
+    const uint32_t n_ff = f->h.layer[layer].n_ff;
+    uint32_t from = sum_group_begin(cut, first) * 32, to = sum_group_begin(cut, end) * 32;
+    uint64_t held = (uint64_t)((to < n_ff ? to : n_ff) - (from < n_ff ? from : n_ff)) * f->h.n_embd;
+
+    return slice_bytes(at[MODEL_PART_FFN_GATE], held) + slice_bytes(at[MODEL_PART_FFN_UP], held) +
+           slice_bytes(at[MODEL_PART_FFN_DOWN], held);
+}
+
+struct cuts {
+    const struct fake *f;
+    const struct shard_request *request;
+    uint32_t layer, groups, group_heads;
+    const struct sum_cut *ffn; /* NULL: attention */
+};
+
+static double share(const struct cuts *c, uint32_t rank, uint32_t first, uint32_t end)
+{
+    uint64_t cost = c->ffn == NULL
+                        ? attention_cost(c->f, c->layer, c->group_heads, first, end, KV_TYPE_F16)
+                        : ffn_cost(c->f, c->layer, c->ffn, first, end);
+    uint64_t weight = c->request->n_weights == 0 ? 1 : c->request->weights[rank];
+
+    return cost == 0 ? 0 : (double)cost / (double)weight; /* infinity without weight */
+}
+
+/* The smallest largest share of ranks rank .. , of all cuts of groups first .. */
+static double best_share(const struct cuts *c, uint32_t rank, uint32_t first)
+{
+    double best = 1e300;
+
+    if (rank + 1 == c->request->shards)
+        return share(c, rank, first, c->groups);
+    for (uint32_t end = first; end <= c->groups; end++) {
+        double here = share(c, rank, first, end), rest = best_share(c, rank + 1, end);
+        double largest = here > rest ? here : rest;
+        best = largest < best ? largest : best;
+    }
+    return best;
+}
+
+static void check_best(const struct shape *shape, const struct fake *f,
+                       const struct shard_request *request, uint32_t layer)
+{
+    struct shard_plan *plan = plan_of(f, request, KV_TYPE_F16);
+    const struct shard_layer *first = &plan->rank[0].layer[layer];
+    struct cuts attention = {f,
+                             request,
+                             layer,
+                             first->attention.groups,
+                             f->h.layer[layer].n_heads / first->attention.groups,
+                             NULL};
+    struct cuts ffn = {f, request, layer, first->ffn.groups, 0, &first->ffn};
+    double got[2] = {0, 0}, best[2] = {best_share(&attention, 0, 0), best_share(&ffn, 0, 0)};
+
+    for (uint32_t r = 0; r < plan->n_ranks; r++) {
+        const struct shard_layer *l = &plan->rank[r].layer[layer];
+        double a = share(&attention, r, l->attention.first, l->attention.end);
+        double b = share(&ffn, r, l->ffn.first, l->ffn.end);
+        got[0] = a > got[0] ? a : got[0];
+        got[1] = b > got[1] ? b : got[1];
+    }
+    /* Proportions of whole tensors round down here and there by a few bytes. */
+    for (uint32_t i = 0; i < 2; i++)
+        if (got[i] > best[i] * (1 + 1e-6) + 8)
+            fail_msg("%s, %u shards, layer %u, part %u: %.0f where %.0f can be", shape->name,
+                     request->shards, layer, i, got[i], best[i]);
+    shard_plan_free(plan);
+}
+
+static void no_other_cut_has_a_smaller_largest_share(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        struct fake f;
+        fake_new(&f, &shapes[i]);
+        for (uint32_t layer = 0; layer < 2; layer++) {
+            for (uint32_t n = 1; n <= 4; n++)
+                check_best(&shapes[i], &f, &(struct shard_request){.shards = n}, layer);
+            for (size_t k = 0; k < N_UNEVEN; k++)
+                if (uneven[k].stages == 1 && uneven[k].shards <= 4)
+                    check_best(&shapes[i], &f, &uneven[k], layer);
+        }
+        fake_free(&f);
+    }
+}
+
+/* 9 heads are 5 and 4 of every layer, and over all layers each rank has about as much. */
+static void what_a_layer_gives_too_much_others_make_good(void **state)
+{
+    const struct shard_request two = {.shards = 2}, three = {.shards = 3};
+    const struct shard_request *requests[] = {&two, &three};
+
+    (void)state;
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        for (size_t k = 0; k < 2; k++) {
+            struct fake f;
+            uint64_t had[3] = {0}, most = 0, largest = 0;
+            fake_new(&f, &shapes[i]);
+            struct shard_plan *plan = plan_of(&f, requests[k], KV_TYPE_F16);
+            for (uint32_t r = 0; r < plan->n_ranks; r++) {
+                for (uint32_t l = 0; l < plan->n_layers; l++) {
+                    const struct shard_layer *s = &plan->rank[r].layer[l];
+                    uint64_t cost =
+                        attention_cost(&f, l, f.h.layer[l].n_heads / s->attention.groups,
+                                       s->attention.first, s->attention.end, KV_TYPE_F16);
+                    largest = cost > largest ? cost : largest;
+                    had[r] += cost;
+                    cost = ffn_cost(&f, l, &s->ffn, s->ffn.first, s->ffn.end);
+                    largest = cost > largest ? cost : largest;
+                    had[r] += cost;
+                }
+                most = had[r] > most ? had[r] : most;
+            }
+            for (uint32_t r = 0; r < plan->n_ranks; r++)
+                if (most - had[r] > 2 * largest)
+                    fail_msg("%s, %u shards: rank %u has %llu, another %llu", shapes[i].name,
+                             plan->n_ranks, r, (unsigned long long)had[r],
+                             (unsigned long long)most);
+            shard_plan_free(plan);
+            fake_free(&f);
+        }
+    }
+}
+
+/* ---- cuts by hand ------------------------------------------------------------------------- */
+
+static void known_models_are_cut_as_one_would(void **state)
+{
+    static const struct {
+        size_t shape;
+        uint32_t shards;
+        uint32_t heads[5], kv[4][2]; /* borders in the first layer; KV heads of the first ranks */
+    } table[] = {
+        /* Even powers of two of a model that has as many KV heads. */
+        {4, 2, {0, 16, 32}, {{0, 4}, {4, 8}}},
+        {4, 4, {0, 8, 16, 24, 32}, {{0, 2}, {2, 4}, {4, 6}, {6, 8}}},
+        {5, 4, {0, 16, 32, 48, 64}, {{0, 2}, {2, 4}, {4, 6}, {6, 8}}},
+        {3, 4, {0, 7, 14, 21, 28}, {{0, 1}, {1, 2}, {2, 3}, {3, 4}}},
+        {0, 3, {0, 3, 6, 9}, {{0, 1}, {1, 2}, {2, 3}}},
+        /* Among the query heads of one KV head, which both then hold. */
+        {0, 2, {0, 4, 9}, {{0, 2}, {1, 3}}},
+        {1, 4, {0, 1, 2, 3, 4}, {{0, 1}, {0, 1}, {0, 1}, {0, 1}}},
+        {2, 4, {0, 3, 6, 9, 12}, {{0, 1}, {0, 1}, {1, 2}, {1, 2}}},
+        /* Cheaper than to hold a KV head more: 8 KV heads are 2, 3 and 3. */
+        {4, 3, {0, 8, 20, 32}, {{0, 2}, {2, 5}, {5, 8}}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct fake f;
+        fake_new(&f, &shapes[table[i].shape]);
+        const struct shard_request request = {.shards = table[i].shards};
+        struct shard_plan *plan = plan_of(&f, &request, KV_TYPE_F16);
+        for (uint32_t r = 0; r < table[i].shards; r++) {
+            const struct shard_layer *l = &plan->rank[r].layer[0];
+            if (l->heads.first != table[i].heads[r] || l->heads.end != table[i].heads[r + 1] ||
+                l->kv_heads.first != table[i].kv[r][0] || l->kv_heads.end != table[i].kv[r][1])
+                fail_msg("%s, rank %u of %u: heads %u-%u, KV heads %u-%u",
+                         shapes[table[i].shape].name, r, table[i].shards, l->heads.first,
+                         l->heads.end, l->kv_heads.first, l->kv_heads.end);
+        }
+        shard_plan_free(plan);
+        fake_free(&f);
+    }
+}
+
+static void embedding_is_of_the_first_stage_and_the_head_of_the_last(void **state)
+{
+    const struct shard_request request = {.shards = 1, .stages = 2};
+    struct fake f;
+
+    (void)state;
+    fake_new(&f, &shapes[1]); /* a vocabulary that weighs more than all layers, on both ends */
+    struct shard_plan *plan = plan_of(&f, &request, KV_TYPE_F16);
+    assert_int_equal(shard_run_count(plan->rank[0].embed), shapes[1].vocab);
+    assert_int_equal(shard_run_count(plan->rank[0].head), 0);
+    assert_int_equal(shard_run_count(plan->rank[1].embed), 0);
+    assert_int_equal(shard_run_count(plan->rank[1].head), shapes[1].vocab);
+    assert_int_equal(plan->rank[0].layers.end, 9);
+    shard_plan_free(plan);
+    fake_free(&f);
+}
+
+/* Sums that ranks hand each other: no more than ranks where shares are powers of two. */
+static void nodes_are_counted(void **state)
+{
+    static const struct {
+        uint32_t shards, own, all;
+    } table[] = {{1, 1, 1}, {2, 1, 2}, {4, 1, 4}, {8, 1, 8}, {16, 1, 16}};
+    const struct shard_request three = {.shards = 3};
+    struct fake f;
+    struct shard_plan *plan;
+    struct shard_nodes nodes;
+
+    (void)state;
+    fake_new(&f, &shapes[4]);
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        plan = plan_of(&f, &(struct shard_request){.shards = table[i].shards}, KV_TYPE_F16);
+        nodes = shard_nodes(plan, &plan->rank[0]);
+        assert_int_equal(nodes.own, table[i].own);
+        assert_int_equal(nodes.all, table[i].all);
+        shard_plan_free(plan);
+    }
+    /* 16 groups as 5, 5 and 6 in some order: 0-3, 4; 5, 6-7, 8-9; 10-11, 12-15; or the like. */
+    plan = plan_of(&f, &three, KV_TYPE_F16);
+    nodes = shard_nodes(plan, &plan->rank[1]);
+    assert_in_range(nodes.own, 2, 4);
+    assert_in_range(nodes.all, 5, 9);
+    shard_plan_free(plan);
+    fake_free(&f);
+}
+
+/* ---- one plan on every rank --------------------------------------------------------------- */
+
+static void digest_text(const struct shard_plan *plan, char ret[2 * SHARD_DIGEST_BYTES + 1])
+{
+    for (size_t i = 0; i < SHARD_DIGEST_BYTES; i++)
+        (void)snprintf(ret + 2 * i, 3, "%02x", plan->digest[i]);
+}
+
+/* Held: ranks of different builds may meet in one gang only where these stay. */
+static void the_same_request_is_the_same_plan(void **state)
+{
+    static const struct {
+        size_t shape;
+        struct shard_request request;
+        const char *digest; /* its first 16 digits */
+    } table[] = {
+        {0, {.shards = 1}, "8e4344c32e796160"},
+        {0, {.shards = 3}, "aaaaf1a16f1e892e"},
+        {0, {2, 1, 2, {3, 1}}, "467176199d4f47a0"},
+        {4, {.shards = 8}, "e0d388ebb5ad67fe"},
+        {4, {.shards = 2, .stages = 2}, "784cf0a74932b542"},
+        {8, {.shards = 5}, "9503556525ba77d1"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct fake f;
+        char once[2 * SHARD_DIGEST_BYTES + 1], again[2 * SHARD_DIGEST_BYTES + 1];
+        fake_new(&f, &shapes[table[i].shape]);
+        struct shard_plan *a = plan_of(&f, &table[i].request, KV_TYPE_F16);
+        struct shard_plan *b = plan_of(&f, &table[i].request, KV_TYPE_F16);
+        digest_text(a, once);
+        digest_text(b, again);
+        assert_string_equal(once, again);
+        if (strncmp(once, table[i].digest, 16) != 0)
+            fail_msg("row %zu: %.16s", i, once);
+        shard_plan_free(a);
+        shard_plan_free(b);
+        fake_free(&f);
+    }
+}
+
+static void weights_say_the_same_in_any_unit(void **state)
+{
+    static const struct shard_request small = {3, 1, 3, {5, 3, 2}};
+    static const struct shard_request large = {3, 1, 3, {50ull << 30, 30ull << 30, 20ull << 30}};
+    static const struct shard_request ones = {4, 1, 4, {7, 7, 7, 7}};
+    static const struct shard_request even = {.shards = 4};
+
+    (void)state;
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        struct fake f;
+        fake_new(&f, &shapes[i]);
+        struct shard_plan *a = plan_of(&f, &ones, KV_TYPE_F16);
+        struct shard_plan *b = plan_of(&f, &even, KV_TYPE_F16);
+        assert_memory_equal(a->digest, b->digest, SHARD_DIGEST_BYTES);
+        shard_plan_free(a);
+        shard_plan_free(b);
+        a = plan_of(&f, &small, KV_TYPE_F16);
+        b = plan_of(&f, &large, KV_TYPE_F16);
+        for (uint32_t r = 0; r < 3; r++) {
+            assert_true(run_equal(a->rank[r].head, b->rank[r].head));
+            assert_true(run_equal(a->rank[r].layer[0].heads, b->rank[r].layer[0].heads));
+            assert_true(run_equal(a->rank[r].layer[0].ff, b->rank[r].layer[0].ff));
+        }
+        shard_plan_free(a);
+        shard_plan_free(b);
+        fake_free(&f);
+    }
+}
+
+/* ---- what is refused ---------------------------------------------------------------------- */
+
+static void bad_requests_are_refused_with_the_reason(void **state)
+{
+    static const struct {
+        struct shard_request request;
+        uint32_t pages;
+        enum err err;
+        const char *says;
+    } table[] = {
+        {{.shards = 0}, 1, ERR_INVALID, "0 shards; 1 to 16"},
+        {{.shards = 17}, 1, ERR_INVALID, "17 shards; 1 to 16"},
+        {{.shards = UINT32_MAX, .stages = UINT32_MAX}, 1, ERR_INVALID, "shards; 1 to 16"},
+        {{.shards = 1, .stages = 17}, 1, ERR_INVALID, "16 ranks are the most"},
+        {{.shards = 4, .stages = 5}, 1, ERR_INVALID, "5 stages of 4 shards"},
+        {{.shards = 2, .stages = UINT32_MAX}, 1, ERR_INVALID, "16 ranks are the most"},
+        {{.shards = 1, .stages = 3}, 1, ERR_INVALID, "3 stages for 2 layers"},
+        {{2, 1, 3, {1, 1, 1}}, 1, ERR_INVALID, "3 weights for 2 shards"},
+        {{2, 1, 2, {0, 0}}, 1, ERR_INVALID, "all weights are 0"},
+        {{2, 2, 4, {1, 1, 0, 0}}, 1, ERR_INVALID, "all weights of stage 1 are 0"},
+        {{2, 1, 2, {1, UINT64_MAX}}, 1, ERR_INVALID, "a weight of 18446744073709551615"},
+        {{.shards = 2}, UINT32_MAX, ERR_TOO_LARGE, "4294967295 pages"},
+    };
+    struct fake f;
+
+    (void)state;
+    fake_new(&f, &shapes[9]);
+    /* As many heads of as many elements as a header may say, so that a pool is beyond reason. */
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct errbuf eb = {{0}};
+        struct shard_plan *plan = NULL;
+        if (table[i].err == ERR_TOO_LARGE) {
+            f.h.head_dim = MODEL_HEAD_DIM_MAX;
+            f.h.layer[0].n_heads = f.h.layer[0].n_kv_heads = MODEL_HEADS_MAX;
+        }
+        enum err e =
+            shard_plan_new(&plan, &f.h, &f.t, &table[i].request, KV_TYPE_F16, table[i].pages, &eb);
+        if (e != table[i].err || strstr(eb.text, table[i].says) == NULL)
+            fail_msg("row %zu: %d, %s", i, (int)e, eb.text);
+        assert_null(plan);
+    }
+    fake_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row_column_and_head_is_held_once),
+        cmocka_unit_test(no_other_cut_has_a_smaller_largest_share),
+        cmocka_unit_test(what_a_layer_gives_too_much_others_make_good),
+        cmocka_unit_test(known_models_are_cut_as_one_would),
+        cmocka_unit_test(embedding_is_of_the_first_stage_and_the_head_of_the_last),
+        cmocka_unit_test(nodes_are_counted),
+        cmocka_unit_test(the_same_request_is_the_same_plan),
+        cmocka_unit_test(weights_say_the_same_in_any_unit),
+        cmocka_unit_test(bad_requests_are_refused_with_the_reason),
     };
     return cmocka_run_group_tests_name("shard plan", tests, NULL, NULL);
 }

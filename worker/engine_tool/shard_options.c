@@ -1,0 +1,54 @@
+#include "worker/engine_tool/shard_options.h"
+
+#include "common/units.h"
+
+#include <stddef.h>
+
+#define SHARD(field) offsetof(struct shard_flags, field)
+
+const struct flag shard_flags_table[] = {
+    {.name = "shards",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = SHARD(shards),
+     .min = 1,
+     .max = SHARD_RANKS_MAX,
+     .help = "Cut the model into so many shards, each with a part of every layer."},
+    {.name = "stages",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = SHARD(stages),
+     .min = 1,
+     .max = SHARD_RANKS_MAX,
+     .help = "Cut it by layers into so many stages first, and each of these into the shards."},
+    {.name = "split",
+     .type = FLAG_TEXT,
+     .argument = "A,B,...",
+     .offset = SHARD(split),
+     .help = "In what proportion, one number or size each, stage by stage: 3,1 or 80GiB,24GiB "
+             "(even)."},
+    {0}};
+
+enum err shard_options_of(const struct shard_flags *flags, struct shard_request *ret_request,
+                          struct errbuf *eb)
+{
+    struct shard_request r = {.shards = (uint32_t)flags->shards, .stages = (uint32_t)flags->stages};
+    size_t n = 0;
+
+    if (flags->split != NULL && !units_shares_parse(flags->split, SHARD_RANKS_MAX, r.weights, &n))
+        return err_set(eb, ERR_INVALID,
+                       "--split: '%s' is no list of at most %u numbers or sizes with commas",
+                       flags->split, SHARD_RANKS_MAX);
+    r.n_weights = (uint32_t)n;
+    if (r.stages == 0 && (r.shards > 0 || n > 0))
+        r.stages = 1;
+    if (r.shards == 0 && n > 0) {
+        if (n % r.stages != 0)
+            return err_set(eb, ERR_INVALID, "--split: %zu parts for %u stages", n, r.stages);
+        r.shards = r.n_weights / r.stages;
+    } else if (r.shards == 0 && r.stages > 0) {
+        r.shards = 1;
+    }
+    *ret_request = r;
+    return ERR_OK;
+}
