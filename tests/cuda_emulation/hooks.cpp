@@ -1,7 +1,7 @@
 /*
  * hooks.cpp - what code compiled with -fsanitize=thread calls: before each load and store, with its
- * address and size in the name. The names and their meaning are those of compiler-rt's
- * tsan_interface.h; libtsan is not linked.
+ * address and size in the name. Names and signatures are GCC's (sanitizer.def), their meaning that
+ * of compiler-rt's tsan_interface.h; libtsan is not linked.
  */
 #include "tests/cuda_emulation/access.h"
 
@@ -22,8 +22,8 @@ extern "C" void __tsan_init(void)
 }
 
 #define HOOK(name, size, access)                                                                   \
-    extern "C" void name(const void *at);                                                          \
-    extern "C" void name(const void *at)                                                           \
+    extern "C" void name(void *at);                                                                \
+    extern "C" void name(void *at)                                                                 \
     {                                                                                              \
         emu_access_at(at, size, access, __builtin_return_address(0));                              \
     }
@@ -48,8 +48,8 @@ static void bytes_at(const void *at, uint32_t size, enum emu_access access, cons
 }
 
 #define HOOK_UNALIGNED(name, size, access)                                                         \
-    extern "C" void name(const void *at);                                                          \
-    extern "C" void name(const void *at)                                                           \
+    extern "C" void name(void *at);                                                                \
+    extern "C" void name(void *at)                                                                 \
     {                                                                                              \
         bytes_at(at, size, access, __builtin_return_address(0));                                   \
     }
@@ -64,14 +64,14 @@ HOOK_UNALIGNED(__tsan_unaligned_write8, 8, EMU_ACCESS_WRITE)
 HOOK_UNALIGNED(__tsan_unaligned_write16, 16, EMU_ACCESS_WRITE)
 
 /* Structs of other sizes. */
-extern "C" void __tsan_read_range(const void *at, size_t size);
-extern "C" void __tsan_read_range(const void *at, size_t size)
+extern "C" void __tsan_read_range(void *at, long size);
+extern "C" void __tsan_read_range(void *at, long size)
 {
     bytes_at(at, (uint32_t)size, EMU_ACCESS_READ, __builtin_return_address(0));
 }
 
-extern "C" void __tsan_write_range(const void *at, size_t size);
-extern "C" void __tsan_write_range(const void *at, size_t size)
+extern "C" void __tsan_write_range(void *at, long size);
+extern "C" void __tsan_write_range(void *at, long size)
 {
     bytes_at(at, (uint32_t)size, EMU_ACCESS_WRITE, __builtin_return_address(0));
 }
@@ -82,27 +82,27 @@ extern "C" void __tsan_func_entry(void *)
 {
 }
 
-extern "C" void __tsan_func_exit(void);
-extern "C" void __tsan_func_exit(void)
+extern "C" void __tsan_func_exit(void *caller);
+extern "C" void __tsan_func_exit(void *)
 {
 }
 
-extern "C" void __tsan_vptr_update(void **at, void *value);
-extern "C" void __tsan_vptr_update(void **, void *)
+extern "C" void __tsan_vptr_update(void *at, void *value);
+extern "C" void __tsan_vptr_update(void *, void *)
 {
 }
 
 /* Guards of static variables in the host code of a .cu file. */
 #define HOOK_ATOMIC(bits, type)                                                                    \
-    extern "C" type __tsan_atomic##bits##_load(const volatile type *at, int order);                \
-    extern "C" type __tsan_atomic##bits##_load(const volatile type *at, int)                       \
+    extern "C" type __tsan_atomic##bits##_load(const volatile void *at, int order);                \
+    extern "C" type __tsan_atomic##bits##_load(const volatile void *at, int)                       \
     {                                                                                              \
-        return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                              \
+        return __atomic_load_n(static_cast<const volatile type *>(at), __ATOMIC_SEQ_CST);          \
     }                                                                                              \
-    extern "C" void __tsan_atomic##bits##_store(volatile type *at, type value, int order);         \
-    extern "C" void __tsan_atomic##bits##_store(volatile type *at, type value, int)                \
+    extern "C" void __tsan_atomic##bits##_store(volatile void *at, type value, int order);         \
+    extern "C" void __tsan_atomic##bits##_store(volatile void *at, type value, int)                \
     {                                                                                              \
-        __atomic_store_n(at, value, __ATOMIC_SEQ_CST);                                             \
+        __atomic_store_n(static_cast<volatile type *>(at), value, __ATOMIC_SEQ_CST);               \
     }
 
 HOOK_ATOMIC(8, uint8_t)
