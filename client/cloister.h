@@ -87,6 +87,7 @@ enum cloister_error {
     CLOISTER_ERROR_STALE = 15,       /* handled inside; a caller never sees it */
     CLOISTER_ERROR_INTERNAL = 16,    /* a bug, caught */
     CLOISTER_ERROR_FORKED = 17, /* two copies of the ledger are in use; its operator has to look */
+    CLOISTER_ERROR_LOST = 18,   /* the device that computed it is gone */
 };
 
 #define CLOISTER_PROBLEM_BYTES 1024
@@ -423,6 +424,31 @@ struct cloister_memory {
     uint64_t total_bytes, free_bytes, budget_bytes, used_bytes; /* budget 0: no limit set */
 };
 
+/* Numbers of a GPU that not every one tells. */
+enum cloister_gpu_known {
+    CLOISTER_GPU_KNOWN_PROCESSES = 1u << 0,
+    CLOISTER_GPU_KNOWN_OWN_BYTES = 1u << 1, /* memory.used_bytes is the device's word */
+    CLOISTER_GPU_KNOWN_UTILIZATION = 1u << 2,
+    CLOISTER_GPU_KNOWN_POWER = 1u << 3,
+    CLOISTER_GPU_KNOWN_ENERGY = 1u << 4,
+    CLOISTER_GPU_KNOWN_TEMPERATURE = 1u << 5,
+    CLOISTER_GPU_KNOWN_ECC = 1u << 6,
+};
+
+/* What a worker's GPU says of itself; numbers without their bit in `known` are 0. */
+struct cloister_gpu {
+    const char *uuid; /* empty: the device is no GPU */
+    const char *pci, *driver;
+    uint32_t known; /* bit set, CLOISTER_GPU_KNOWN_* */
+    uint32_t utilization_percent, temperature_c;
+    uint64_t power_mw, energy_mj; /* energy since the driver was loaded */
+    uint64_t ecc_uncorrected;     /* likewise */
+    uint64_t xid;                 /* the last critical error that the driver named; 0: none */
+    uint32_t stranger_processes;
+    uint64_t stranger_process_bytes;
+    const char *trouble; /* what is wrong with it, or empty */
+};
+
 struct cloister_worker_model {
     const char *name;
     const char *state; /* "available", "loading", "ready", "failed" */
@@ -447,6 +473,7 @@ struct cloister_worker {
     uint64_t seen_ms; /* since it was last heard */
     uint64_t tokens;
     uint8_t key_fingerprint[32];
+    struct cloister_gpu gpu;
 };
 
 /* Every worker that is known, gone ones as long as they are remembered, by name. Anybody. */

@@ -407,6 +407,25 @@ static enum err worker_from_wire(struct cloister_result *result,
         .tokens = from->tokens,
     };
     memcpy(ret_worker->key_fingerprint, from->key_fingerprint, sizeof ret_worker->key_fingerprint);
+    ret_worker->gpu = (struct cloister_gpu){.uuid = "", .pci = "", .driver = "", .trouble = ""};
+    if (from->n_gpus > 0) {
+        const struct wire_gpu *gpu = &from->gpus[0];
+        ret_worker->gpu = (struct cloister_gpu){
+            .uuid = gpu->uuid,
+            .pci = gpu->pci,
+            .driver = gpu->driver,
+            .known = gpu->known,
+            .utilization_percent = gpu->utilization_percent,
+            .temperature_c = gpu->temperature_c,
+            .power_mw = gpu->power_mw,
+            .energy_mj = gpu->energy_mj,
+            .ecc_uncorrected = gpu->ecc_uncorrected,
+            .xid = gpu->xid,
+            .stranger_processes = gpu->stranger_processes,
+            .stranger_process_bytes = gpu->stranger_process_bytes,
+            .trouble = gpu->trouble,
+        };
+    }
     return ERR_OK;
 }
 

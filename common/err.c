@@ -105,6 +105,8 @@ const char *err_name(enum err code)
         return "internal";
     case ERR_FORKED:
         return "forked";
+    case ERR_LOST:
+        return "lost";
     }
     return "unknown";
 }

@@ -34,6 +34,7 @@ enum err {
     ERR_STALE = 15,       /* session epoch or lease epoch is over: say Hello again */
     ERR_INTERNAL = 16,    /* a bug that was caught before it could do harm */
     ERR_FORKED = 17,      /* two copies of one ledger are in use: somebody has to look */
+    ERR_LOST = 18,        /* a device is gone: what ran on it will not come back */
 };
 
 #define ERRBUF_BYTES 512

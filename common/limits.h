@@ -19,6 +19,7 @@
 #define LIMIT_LOGPROBS_BYTES     8192u /* all logprobs of one token, packed */
 #define LIMIT_COMPLETIONS        128u  /* answers to one prompt, asked for at once */
 #define LIMIT_ERROR_TEXT_BYTES   1024u
+#define LIMIT_GPUS_PER_WORKER    1u /* a process each */
 #define LIMIT_MODELS_PER_WORKER  256u
 #define LIMIT_WORKER_THREADS     1024u /* that compute, of one worker */
 #define LIMIT_LEASES_PER_WORKER  1024u

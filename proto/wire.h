@@ -123,6 +123,35 @@ struct wire_memory {
     uint64_t used_bytes;   /* by this worker */
 };
 
+/* Numbers of a GPU that not every one tells. */
+enum wire_gpu_known {
+    WIRE_GPU_KNOWN_PROCESSES = 1u << 0,
+    WIRE_GPU_KNOWN_OWN_BYTES = 1u << 1, /* its used_bytes is the device's word, not the worker's */
+    WIRE_GPU_KNOWN_UTILIZATION = 1u << 2,
+    WIRE_GPU_KNOWN_POWER = 1u << 3,
+    WIRE_GPU_KNOWN_ENERGY = 1u << 4,
+    WIRE_GPU_KNOWN_TEMPERATURE = 1u << 5,
+    WIRE_GPU_KNOWN_ECC = 1u << 6,
+};
+
+/* What a GPU says of itself. Numbers that it does not tell are 0, and their bit in `known` as well.
+ */
+struct wire_gpu {
+    const char *uuid;
+    const char *pci;    /* "00000000:3B:00.0" */
+    const char *driver; /* version */
+    uint32_t known;     /* bit set, WIRE_GPU_KNOWN_* */
+    uint32_t utilization_percent;
+    uint64_t power_mw;
+    uint64_t energy_mj; /* since the driver was loaded */
+    uint32_t temperature_c;
+    uint64_t ecc_uncorrected;        /* since the driver was loaded */
+    uint64_t xid;                    /* the last critical error that the driver named; 0: none */
+    uint32_t stranger_processes;     /* other people's */
+    uint64_t stranger_process_bytes; /* what they are told to hold, as far as it is told */
+    const char *trouble;             /* what is wrong with it, or empty */
+};
+
 struct wire_lease_held {
     struct id job_id;
     uint64_t epoch;
@@ -158,6 +187,8 @@ struct wire_worker_hello {
     size_t n_leases;
     const struct wire_model_status *status;
     size_t n_status;
+    const struct wire_gpu *gpus; /* none, or the one that it computes on */
+    size_t n_gpus;
 };
 
 /* Said twice: first without a signature, which earns a challenge; then with it. */
@@ -339,6 +370,8 @@ struct wire_report {
     const struct wire_model_status *models;
     size_t n_models;
     struct wire_memory memory;
+    const struct wire_gpu *gpus; /* as in wire_worker_hello */
+    size_t n_gpus;
 };
 
 struct wire_lease_ack {
@@ -494,6 +527,8 @@ struct wire_worker_info {
     uint64_t seen_ms;            /* since it was last heard */
     uint64_t tokens;             /* completion tokens since it said Hello */
     uint8_t key_fingerprint[32]; /* SHA-256 of its public key */
+    const struct wire_gpu *gpus; /* as last reported */
+    size_t n_gpus;
 };
 
 struct wire_list_workers {

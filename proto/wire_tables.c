@@ -52,6 +52,26 @@ const struct convert_message wire_memory_table = {
     TABLE(memory),
 };
 
+static const struct convert_field gpu_fields[] = {
+    FIELD_NAME(P(Gpu), W(gpu), uuid, 0),
+    FIELD_NAME(P(Gpu), W(gpu), pci, 0),
+    FIELD_NAME(P(Gpu), W(gpu), driver, 0),
+    FIELD_U32(P(Gpu), W(gpu), known),
+    FIELD_U32(P(Gpu), W(gpu), utilization_percent),
+    FIELD_U64(P(Gpu), W(gpu), power_mw),
+    FIELD_U64(P(Gpu), W(gpu), energy_mj),
+    FIELD_U32(P(Gpu), W(gpu), temperature_c),
+    FIELD_U64(P(Gpu), W(gpu), ecc_uncorrected),
+    FIELD_U64(P(Gpu), W(gpu), xid),
+    FIELD_U32(P(Gpu), W(gpu), stranger_processes),
+    FIELD_U64(P(Gpu), W(gpu), stranger_process_bytes),
+    FIELD_STRING(P(Gpu), W(gpu), trouble, LIMIT_ERROR_TEXT_BYTES, CONVERT_PROSE),
+};
+
+const struct convert_message wire_gpu_table = {
+    TABLE(gpu),
+};
+
 static const struct convert_field model_status_fields[] = {
     FIELD_NAME(P(ModelStatus), W(model_status), name, MUST),
     FIELD_ENUM(P(ModelStatus), W(model_status), state, WIRE_MODEL_STATE_FAILED, MUST),

@@ -19,6 +19,7 @@
 
 extern const struct convert_message wire_model_offer_table;
 extern const struct convert_message wire_memory_table;
+extern const struct convert_message wire_gpu_table;
 extern const struct convert_message wire_model_status_table;
 extern const struct convert_message wire_work_usage_table;
 extern const struct convert_message wire_error_table;

@@ -255,6 +255,8 @@ static const struct convert_field worker_info_fields[] = {
     FIELD_U64(P(WorkerInfo), W(worker_info), seen_ms),
     FIELD_U64(P(WorkerInfo), W(worker_info), tokens),
     FIELD_FIXED(P(WorkerInfo), W(worker_info), key_fingerprint, 0),
+    FIELD_MESSAGES(P(WorkerInfo), W(worker_info), gpus, W(gpu), &wire_gpu_table,
+                   LIMIT_GPUS_PER_WORKER),
 };
 
 static const struct convert_message worker_info_table = {

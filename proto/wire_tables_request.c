@@ -28,6 +28,8 @@ static const struct convert_field worker_hello_fields[] = {
                    LIMIT_LEASES_PER_WORKER),
     FIELD_MESSAGES(P(WorkerHello), W(worker_hello), status, W(model_status),
                    &wire_model_status_table, LIMIT_MODELS_PER_WORKER),
+    FIELD_MESSAGES(P(WorkerHello), W(worker_hello), gpus, W(gpu), &wire_gpu_table,
+                   LIMIT_GPUS_PER_WORKER),
 };
 
 static const struct convert_message worker_hello_table = {
@@ -86,6 +88,7 @@ static const struct convert_field report_fields[] = {
     FIELD_MESSAGES(P(Report), W(report), models, W(model_status), &wire_model_status_table,
                    LIMIT_MODELS_PER_WORKER),
     FIELD_MESSAGE(P(Report), W(report), memory, W(memory), &wire_memory_table, 0),
+    FIELD_MESSAGES(P(Report), W(report), gpus, W(gpu), &wire_gpu_table, LIMIT_GPUS_PER_WORKER),
 };
 
 static const struct convert_message report_table = {

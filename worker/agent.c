@@ -6,7 +6,6 @@
 #include "common/log.h"
 #include "common/notify.h"
 #include "worker/lease.h"
-#include "worker/memory.h"
 #include "worker/residency.h"
 #include "worker/run_job.h"
 #include "worker/session.h"
@@ -16,7 +15,6 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
@@ -36,8 +34,11 @@ struct agent {
     struct lease_table leases;
     struct spaces spaces;
     int epoll_fd, wake_fd, signal_fd, timer_fd;
+    struct device_now device; /* as last read; what is packed points into it */
+    struct wire_gpu gpu;
     bool models_changed;
     bool stopping;
+    bool lost;
     uint64_t stop_at_ms;
 };
 
@@ -229,20 +230,65 @@ static void engine_events_take(struct agent *a)
 
 /* ---- what the coordinator is told ---- */
 
-static void memory_fill(const struct agent *a, struct wire_memory *m)
+static uint64_t models_bytes(const struct catalogue *c)
 {
-    struct memory_now now;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < c->count; i++)
+        sum += c->models[i].weights_bytes + c->models[i].kv_bytes + c->models[i].scratch_bytes;
+    return sum;
+}
+
+#define SAME_BIT(name) _Static_assert((int)NVML_KNOWN_##name == (int)WIRE_GPU_KNOWN_##name, #name)
+SAME_BIT(PROCESSES);
+SAME_BIT(OWN_BYTES);
+SAME_BIT(UTILIZATION);
+SAME_BIT(POWER);
+SAME_BIT(ENERGY);
+SAME_BIT(TEMPERATURE);
+SAME_BIT(ECC);
+
+static void gpu_fill(struct agent *a)
+{
+    const struct nvml_identity *id = device_gpu(a->config->device);
+    const struct gpu_now *now = &a->device.gpu;
+    const struct nvml_reading *r = &now->reading;
+    a->gpu = (struct wire_gpu){.uuid = id->uuid,
+                               .pci = id->pci,
+                               .driver = id->driver,
+                               .known = r->known,
+                               .utilization_percent = r->utilization_percent,
+                               .power_mw = r->power_mw,
+                               .energy_mj = r->energy_mj,
+                               .temperature_c = r->temperature_c,
+                               .ecc_uncorrected = r->ecc_uncorrected,
+                               .xid = now->xid,
+                               .stranger_processes = r->other_processes,
+                               .stranger_process_bytes = r->other_bytes,
+                               .trouble = now->trouble};
+}
+
+static void device_fill(struct agent *a, struct wire_memory *ret_memory,
+                        const struct wire_gpu **ret_gpus, size_t *ret_n_gpus)
+{
     struct errbuf eb = {{0}};
 
-    memset(m, 0, sizeof *m);
-    if (memory_read(&now, &eb) != ERR_OK) {
+    *ret_memory = (struct wire_memory){0};
+    *ret_gpus = NULL;
+    *ret_n_gpus = 0;
+    if (device_read(a->config->device, models_bytes(a->config->catalogue), &a->device, &eb) !=
+        ERR_OK) {
         log_warn("%s", eb.text);
         return;
     }
-    m->total_bytes = now.total_bytes;
-    m->free_bytes = now.free_bytes;
-    m->used_bytes = now.resident_bytes;
-    m->budget_bytes = a->config->memory_budget_bytes;
+    ret_memory->total_bytes = a->device.total_bytes;
+    ret_memory->free_bytes = a->device.free_bytes;
+    ret_memory->used_bytes = a->device.used_bytes;
+    ret_memory->budget_bytes = a->config->memory_budget_bytes;
+    if (a->device.has_gpu) {
+        gpu_fill(a);
+        *ret_gpus = &a->gpu;
+        *ret_n_gpus = 1;
+    }
 }
 
 static enum err models_fill(const struct agent *a, struct arena *arena,
@@ -285,8 +331,9 @@ static enum err agent_hello(void *arg, struct arena *arena, struct wire_worker_h
 {
     struct agent *a = arg;
     const struct catalogue *c = a->config->catalogue;
-    struct wire_worker_hello h = {
-        .device = "cpu", .isa = engine_isa_name(a->engine), .threads = a->config->engine.threads};
+    struct wire_worker_hello h = {.device = device_name(a->config->device),
+                                  .isa = engine_isa_name(a->engine),
+                                  .threads = a->config->engine.threads};
 
     struct wire_model_offer *offers = arena_alloc_array(arena, c->count, sizeof *offers);
     struct wire_lease_held *held = arena_alloc_array(arena, a->leases.count, sizeof *held);
@@ -303,7 +350,7 @@ static enum err agent_hello(void *arg, struct arena *arena, struct wire_worker_h
     h.n_models = c->count;
     h.leases = held;
     h.n_leases = a->leases.count;
-    memory_fill(a, &h.memory);
+    device_fill(a, &h.memory, &h.gpus, &h.n_gpus);
     enum err e = models_fill(a, arena, &h.status, &h.n_status);
     if (e == ERR_OK)
         *ret_hello = h;
@@ -332,7 +379,7 @@ static bool agent_report(void *arg, bool heartbeat, struct arena *arena,
         lease_report_failed(&a->leases);
         return false;
     }
-    memory_fill(a, &ret_report->memory);
+    device_fill(a, &ret_report->memory, &ret_report->gpus, &ret_report->n_gpus);
     a->models_changed = false;
     return true;
 }
@@ -382,6 +429,27 @@ static void leases_fence(struct agent *a, uint64_t now_ms)
     session_restart(a->session, now_ms, "its leases are over");
 }
 
+static void stop_begin(struct agent *a, const char *why)
+{
+    a->stopping = true;
+    a->stop_at_ms = clock_mono_ms() + AGENT_GOODBYE_MS;
+    notify_state("STOPPING=1");
+    session_goodbye(a->session, why);
+}
+
+/* Nothing that was begun on it will end: what it held goes elsewhere at once. */
+static void device_check(struct agent *a, struct errbuf *eb)
+{
+    struct device_now now;
+    if (a->lost || device_read(a->config->device, 0, &now, eb) != ERR_OK || !now.has_gpu ||
+        !now.gpu.lost)
+        return;
+    a->lost = true;
+    (void)err_set(eb, ERR_LOST, "the GPU is lost: %s", now.gpu.trouble);
+    log_error("%s; %zu jobs go back to the coordinator", eb->text, a->leases.count);
+    stop_begin(a, eb->text);
+}
+
 static void signal_take(struct agent *a)
 {
     struct signalfd_siginfo info;
@@ -393,10 +461,7 @@ static void signal_take(struct agent *a)
             continue;
         }
         log_info("stopping: %zu jobs go back to the coordinator", a->leases.count);
-        a->stopping = true;
-        a->stop_at_ms = clock_mono_ms() + AGENT_GOODBYE_MS;
-        notify_state("STOPPING=1");
-        session_goodbye(a->session, "stopped by its operator");
+        stop_begin(a, "stopped by its operator");
     }
 }
 
@@ -433,7 +498,7 @@ static enum err fds_open(struct agent *a, struct errbuf *eb)
     return ERR_OK;
 }
 
-static void agent_turn(struct agent *a)
+static void agent_turn(struct agent *a, struct errbuf *eb)
 {
     struct epoll_event events[4];
     int n = epoll_wait(a->epoll_fd, events, 4, -1);
@@ -445,6 +510,7 @@ static void agent_turn(struct agent *a)
             counter_drain(events[i].data.fd);
     }
     uint64_t now_ms = clock_mono_ms();
+    device_check(a, eb);
     engine_events_take(a);
     session_run(a->session, now_ms);
     leases_start(a);
@@ -477,14 +543,20 @@ enum err agent_run(const struct agent_config *config, struct errbuf *eb)
     e = session_open(&a.session, &session_config, eb);
     if (e != ERR_OK)
         goto out;
-    log_info("worker %s: %s kernels, %zu models, coordinator %s", config->node,
-             engine_isa_name(a.engine), config->catalogue->count, config->coordinator.url);
+    device_wake(config->device, a.wake_fd);
+    log_info("worker %s: device %s, %s kernels, %zu models, coordinator %s", config->node,
+             device_name(config->device), engine_isa_name(a.engine), config->catalogue->count,
+             config->coordinator.url);
     notify_state("READY=1");
     while (!a.stopping || (!session_said_goodbye(a.session) && clock_mono_ms() < a.stop_at_ms))
-        agent_turn(&a);
+        agent_turn(&a, eb);
+    if (a.lost)
+        e = ERR_LOST;
 out:
+    device_wake(config->device, -1);
     session_close(a.session);
-    engine_close(a.engine);
+    if (e != ERR_LOST)
+        engine_close(a.engine);
     lease_table_fini(&a.leases);
     spaces_fini(&a.spaces);
     const int fds[] = {a.epoll_fd, a.wake_fd, a.signal_fd, a.timer_fd};

@@ -2,6 +2,10 @@
 add_library(cloister_agent STATIC
   agent.c
   catalogue.c
+  device.c
+  device_cuda.c
+  gpu/gpu_watch.c
+  gpu/nvml.c
   lease.c
   memory.c
   residency.c
@@ -10,7 +14,8 @@ add_library(cloister_agent STATIC
   settings.c
   spaces.c)
 target_link_libraries(cloister_agent PUBLIC cloister_engine cloister_model cloister_proto
-  cloister_transport cloister_config cloister_version cloister_common)
+  cloister_transport cloister_config cloister_version cloister_common Threads::Threads
+  ${CMAKE_DL_LIBS})
 cloister_target(cloister_agent)
 
 add_executable(cloister-worker main.c)

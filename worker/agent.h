@@ -12,6 +12,7 @@
 #include "common/err.h"
 #include "common/transport.h"
 #include "worker/catalogue.h"
+#include "worker/device.h"
 #include "worker/engine/engine.h"
 #include "worker/spaces.h"
 
@@ -24,12 +25,14 @@ struct agent_config {
     const uint8_t *coordinator_key; /* 32 bytes, or NULL: any */
     struct engine_config engine;    /* notify is the agent's own */
     struct catalogue *catalogue;
+    struct device *device;
     enum prefix_cache prefix_cache;
-    uint64_t memory_budget_bytes; /* 0: all of the machine, or of its cgroup where that is less */
+    uint64_t memory_budget_bytes; /* 0: all of the device, or of its cgroup where that is less */
 };
 
 /* Returns when SIGTERM or SIGINT has been obeyed: running leases are handed back by Goodbye, the
- * coordinator places them elsewhere. */
+ * coordinator places them elsewhere. ERR_LOST: the device is gone. Leases were handed back
+ * likewise, but the engine's threads may hang in it and are left behind: the process has to end. */
 enum err agent_run(const struct agent_config *config, struct errbuf *eb);
 
 #endif

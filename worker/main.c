@@ -7,15 +7,17 @@
 #include "common/limits.h"
 #include "common/program.h"
 #include "worker/agent.h"
+#include "worker/device.h"
 #include "worker/settings.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What the command line adds to the file, or says instead of it. */
 struct command_line {
-    const char *coordinator, *name, *state_dir, *isa;
+    const char *coordinator, *name, *state_dir, *device, *isa;
     struct flag_texts models; /* NAME=PATH */
     uint64_t memory_bytes, threads;
     bool has_memory, has_threads;
@@ -61,6 +63,11 @@ static const struct flag flags[] = {{.name = "coordinator",
                                      .min = 0,
                                      .max = LIMIT_WORKER_THREADS,
                                      .help = "Compute threads; 0: one a core."},
+                                    {.name = "device",
+                                     .type = FLAG_TEXT,
+                                     .argument = "NAME",
+                                     .offset = LINE(device),
+                                     .help = "cpu, or cuda:N, the GPU that nvidia-smi shows as N."},
                                     {.name = "isa",
                                      .type = FLAG_CHOICE,
                                      .argument = "NAME",
@@ -74,7 +81,7 @@ static const struct program program = {
     .log_name = "worker",
     .summary = "Serves GGUF models to the coordinator it dials.",
     .statuses = "Exit status: 0 stopped by a signal; 1 could not start; 2 wrong usage or "
-                "configuration.",
+                "configuration; 5 its\nGPU is lost or has failed.",
     .flags = flags,
     .print_example = settings_print_example,
 };
@@ -101,6 +108,13 @@ static enum err overrides_apply(struct command_line *line, struct settings *c,
         if (e != ERR_OK)
             return err_prefix(eb, e, "--state-dir");
         c->state_dir = line->state_dir;
+    }
+    if (line->device != NULL) {
+        struct device_id id;
+        e = device_id_parse(line->device, &id, eb);
+        if (e != ERR_OK)
+            return err_prefix(eb, e, "--device");
+        c->engine.device = line->device;
     }
     for (int i = 0; line->isa != NULL && settings_isa_names[i] != NULL; i++) {
         if (strcmp(line->isa, settings_isa_names[i]) == 0)
@@ -175,12 +189,22 @@ static enum err sources_collect(struct sources *s, const struct settings *c,
     return e;
 }
 
+/* The same words are wrong tomorrow where this build has no such device at all. */
+static int status_of_device(enum err e)
+{
+    return e == ERR_LOST          ? BACKEND_EXIT_DEVICE
+           : e == ERR_UNSUPPORTED ? PROGRAM_STATUS_USAGE
+                                  : PROGRAM_STATUS_FAILED;
+}
+
 static int worker_run(struct settings *c, const struct sources *sources,
                       const struct program_options *options)
 {
     struct errbuf eb = {{0}};
     struct crypto_key *key = NULL;
     struct catalogue catalogue = {0};
+    struct device_id device_id;
+    struct device *device = NULL;
     uint8_t coordinator_key[ED25519_PUBLIC_BYTES];
     int status = PROGRAM_STATUS_USAGE;
 
@@ -221,6 +245,14 @@ static int worker_run(struct settings *c, const struct sources *sources,
                     "no models to serve: name at least one, in `models` or by --model NAME=PATH");
         goto out;
     }
+    e = device_id_parse(c->engine.device, &device_id, &eb);
+    if (e == ERR_OK)
+        e = device_open(&device, &device_id, &eb);
+    if (e != ERR_OK) {
+        status = status_of_device(e);
+        goto out;
+    }
+    agent.device = device;
     const struct catalogue_digests digests = {.folder = c->state_dir,
                                               .read_only = options->check_config};
     e = catalogue_open(&catalogue, sources->items, sources->count, &agent.engine, &digests, &eb);
@@ -237,10 +269,15 @@ static int worker_run(struct settings *c, const struct sources *sources,
     agent.key = key;
     agent.node = c->name;
     e = agent_run(&agent, &eb);
-    status = e == ERR_OK ? PROGRAM_STATUS_OK : PROGRAM_STATUS_FAILED;
+    status = e == ERR_OK     ? PROGRAM_STATUS_OK
+             : e == ERR_LOST ? BACKEND_EXIT_DEVICE
+                             : PROGRAM_STATUS_FAILED;
 out:
     if (e != ERR_OK)
         program_fail(&program, status, "%s", eb.text);
+    if (e == ERR_LOST)
+        _exit(status); /* the engine still runs, and may hang in the device */
+    device_close(device);
     catalogue_close(&catalogue);
     crypto_key_free(key);
     return status;

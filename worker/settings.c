@@ -3,6 +3,7 @@
 #include "common/config_tls.h"
 #include "common/folder.h"
 #include "common/limits.h"
+#include "worker/device.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -58,7 +59,20 @@ static const struct config_key model_keys[] = {
 
 #define ENGINE(field) (offsetof(struct settings, engine.field) - offsetof(struct settings, engine))
 
+static enum err device_check(const void *value, struct errbuf *eb)
+{
+    struct device_id id;
+    return device_id_parse(*(const char *const *)value, &id, eb);
+}
+
 static const struct config_key engine_keys[] = {
+    {.name = "device",
+     .type = CONFIG_STRING,
+     .offset = ENGINE(device),
+     .fallback = "cpu",
+     .check = device_check,
+     .help = "What computes: cpu, or cuda:N, the GPU that nvidia-smi shows under N. One worker a "
+             "GPU; it needs a build with CUDA kernels."},
     {.name = "isa",
      .type = CONFIG_ENUM,
      .offset = ENGINE(isa),
@@ -100,8 +114,8 @@ static const struct config_key engine_keys[] = {
      .type = CONFIG_SIZE,
      .offset = ENGINE(memory_bytes),
      .fallback = "0",
-     .help = "Memory that models may take here. 0: all that the machine has, or its cgroup where "
-             "that is less."},
+     .help = "Memory that models may take here. 0: all that the device has, or, of main memory, "
+             "this process's cgroup where that is less."},
     {0}};
 
 static const struct config_key worker_keys[] = {

@@ -39,6 +39,7 @@ struct settings {
     struct transport_tls tls;
     struct config_list models; /* struct settings_model */
     struct {
+        const char *device; /* "cpu", "cuda:0" */
         int isa;
         int64_t threads;
         int64_t step_tokens;

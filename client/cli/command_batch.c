@@ -145,7 +145,7 @@ static bool batch_is_passing(enum cloister_error error)
            error == CLOISTER_ERROR_CANCELLED || error == CLOISTER_ERROR_IO ||
            error == CLOISTER_ERROR_NO_MEMORY || error == CLOISTER_ERROR_NO_SPACE ||
            error == CLOISTER_ERROR_CORRUPT || error == CLOISTER_ERROR_INTERNAL ||
-           error == CLOISTER_ERROR_FORKED;
+           error == CLOISTER_ERROR_FORKED || error == CLOISTER_ERROR_LOST;
 }
 
 /* Hands the job over, as often as the coordinator is busy: a batch has time. */

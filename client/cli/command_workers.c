@@ -4,6 +4,7 @@
 #include "client/cli/table.h"
 #include "client/cli/text.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- workers ---- */
@@ -27,31 +28,63 @@ static json_t *workers_model(const struct cloister_worker_model *m)
                      "kv_pages", (int)m->kv_pages);
 }
 
+/* Numbers that the device does not tell are null, not 0. */
+static json_t *workers_known(const struct cloister_gpu *g, uint32_t bit, uint64_t number)
+{
+    return (g->known & bit) != 0 ? output_count(number) : json_null();
+}
+
+static json_t *workers_gpu(const struct cloister_gpu *g)
+{
+    if (g->uuid[0] == '\0')
+        return json_null();
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",           //
+                     "uuid", output_string(g->uuid),                                           //
+                     "pci", output_string(g->pci),                                             //
+                     "driver", output_string(g->driver),                                       //
+                     "utilization_percent",                                                    //
+                     workers_known(g, CLOISTER_GPU_KNOWN_UTILIZATION, g->utilization_percent), //
+                     "power_mw", workers_known(g, CLOISTER_GPU_KNOWN_POWER, g->power_mw),      //
+                     "energy_mj", workers_known(g, CLOISTER_GPU_KNOWN_ENERGY, g->energy_mj),   //
+                     "temperature_c",                                                          //
+                     workers_known(g, CLOISTER_GPU_KNOWN_TEMPERATURE, g->temperature_c),       //
+                     "ecc_uncorrected",                                                        //
+                     workers_known(g, CLOISTER_GPU_KNOWN_ECC, g->ecc_uncorrected),             //
+                     "xid", output_count(g->xid),                                              //
+                     "stranger_processes",                                                     //
+                     workers_known(g, CLOISTER_GPU_KNOWN_PROCESSES, g->stranger_processes),    //
+                     "stranger_process_bytes",                                                 //
+                     workers_known(g, CLOISTER_GPU_KNOWN_PROCESSES, g->stranger_process_bytes),
+                     "trouble", output_string(g->trouble));
+}
+
 static json_t *workers_one(const struct cloister_worker *w)
 {
     json_t *models = json_array();
     for (size_t i = 0; i < w->n_models; i++)
         json_array_append_new(models, workers_model(&w->models[i]));
     return json_pack(
-        "{s:o, s:s, s:o, s:o, s:o, s:i, s:{s:o, s:o, s:o, s:o}, s:o, s:o, s:o, s:i, s:o, s:o, s:o}",
-        "name", output_string(w->name),                       //
-        "state", w->state,                                    //
-        "device", output_string(w->device),                   //
-        "isa", output_string(w->isa),                         //
-        "build", output_string(w->build),                     //
-        "threads", (int)w->threads,                           //
-        "memory",                                             //
-        "total_bytes", output_count(w->memory.total_bytes),   //
-        "free_bytes", output_count(w->memory.free_bytes),     //
-        "budget_bytes", output_count(w->memory.budget_bytes), //
-        "used_bytes", output_count(w->memory.used_bytes),     //
-        "claimed_bytes", output_count(w->claimed_bytes),      //
-        "stranger_bytes", output_count(w->stranger_bytes),    //
-        "models", models,                                     //
-        "leases", (int)w->leases,                             //
-        "seen_ms", output_count(w->seen_ms),                  //
-        "tokens", output_count(w->tokens),                    //
-        "key_fingerprint", output_hex(w->key_fingerprint, sizeof w->key_fingerprint));
+        "{s:o, s:s, s:o, s:o, s:o, s:i, s:{s:o, s:o, s:o, s:o}, s:o, s:o, s:o, s:i, s:o, s:o, s:o, "
+        "s:o}",
+        "name", output_string(w->name),                                               //
+        "state", w->state,                                                            //
+        "device", output_string(w->device),                                           //
+        "isa", output_string(w->isa),                                                 //
+        "build", output_string(w->build),                                             //
+        "threads", (int)w->threads,                                                   //
+        "memory",                                                                     //
+        "total_bytes", output_count(w->memory.total_bytes),                           //
+        "free_bytes", output_count(w->memory.free_bytes),                             //
+        "budget_bytes", output_count(w->memory.budget_bytes),                         //
+        "used_bytes", output_count(w->memory.used_bytes),                             //
+        "claimed_bytes", output_count(w->claimed_bytes),                              //
+        "stranger_bytes", output_count(w->stranger_bytes),                            //
+        "models", models,                                                             //
+        "leases", (int)w->leases,                                                     //
+        "seen_ms", output_count(w->seen_ms),                                          //
+        "tokens", output_count(w->tokens),                                            //
+        "key_fingerprint", output_hex(w->key_fingerprint, sizeof w->key_fingerprint), //
+        "gpu", workers_gpu(&w->gpu));
 }
 
 /* "smollm2 (ready, 2 running, 91 tokens/s), big (loading)" */
@@ -100,6 +133,44 @@ static void workers_table(const struct cloister_worker *workers, size_t n, struc
     table_fini(&t);
 }
 
+static void known_printf(struct table *t, const struct cloister_gpu *g, uint32_t bit,
+                         const char *fmt, double number)
+{
+    char text[32] = "";
+    if ((g->known & bit) != 0)
+        (void)snprintf(text, sizeof text, fmt, number);
+    table_text(t, text);
+}
+
+/* Those that have one, in a table of their own. */
+static void gpus_table(const struct cloister_worker *workers, size_t n, struct buf *out)
+{
+    static const char *const heads[] = {"WORKER", "GPU",        ">BUSY",   ">POWER", ">ENERGY",
+                                        ">TEMP",  ">STRANGERS", "TROUBLE", NULL};
+    struct table t;
+    size_t n_gpus = 0;
+    table_init(&t, heads);
+    for (size_t i = 0; i < n; i++) {
+        const struct cloister_gpu *g = &workers[i].gpu;
+        if (g->uuid[0] == '\0')
+            continue;
+        n_gpus++;
+        table_text(&t, workers[i].name);
+        table_printf(&t, "%s at %s", g->uuid, g->pci);
+        known_printf(&t, g, CLOISTER_GPU_KNOWN_UTILIZATION, "%.0f %%", g->utilization_percent);
+        known_printf(&t, g, CLOISTER_GPU_KNOWN_POWER, "%.1f W", (double)g->power_mw / 1e3);
+        known_printf(&t, g, CLOISTER_GPU_KNOWN_ENERGY, "%.3f kWh", (double)g->energy_mj / 3.6e9);
+        known_printf(&t, g, CLOISTER_GPU_KNOWN_TEMPERATURE, "%.0f C", g->temperature_c);
+        known_printf(&t, g, CLOISTER_GPU_KNOWN_PROCESSES, "%.0f processes", g->stranger_processes);
+        table_text(&t, g->trouble);
+    }
+    if (n_gpus > 0) {
+        buf_append_str(out, "\n");
+        table_print(&t, text_terminal_columns(0), "", out);
+    }
+    table_fini(&t);
+}
+
 int command_workers(struct cli *cli, void *values, char **operands, int n_operands)
 {
     (void)values;
@@ -123,6 +194,7 @@ int command_workers(struct cli *cli, void *values, char **operands, int n_operan
         struct buf text;
         buf_init(&text);
         workers_table(workers, n, &text);
+        gpus_table(workers, n, &text);
         code = output_print_text(&text);
     }
     cloister_result_free(result);

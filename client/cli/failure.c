@@ -50,6 +50,7 @@ int cli_exit_for(enum cloister_error code)
     case CLOISTER_ERROR_STALE:
     case CLOISTER_ERROR_INTERNAL:
     case CLOISTER_ERROR_FORKED:
+    case CLOISTER_ERROR_LOST:
         break;
     }
     return CLI_EXIT_FAILED;

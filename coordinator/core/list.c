@@ -187,12 +187,18 @@ static void worker_info(const struct core *c, const struct core_worker *w, struc
                                           .leases = tree_count(&w->leases),
                                           .seen_ms = c->now_ms - w->heard_ms,
                                           .tokens = w->tokens};
+    if (w->gpu.uuid[0] != '\0') {
+        struct wire_gpu *gpu = effect_alloc(fx, 1, sizeof *gpu);
+        *gpu = w->gpu;
+        ret_info->gpus = gpu;
+        ret_info->n_gpus = 1;
+    }
     memcpy(ret_info->key_fingerprint, w->key_fingerprint, sizeof ret_info->key_fingerprint);
 }
 
 static size_t worker_error_bytes(const struct core_worker *w)
 {
-    size_t bytes = 0;
+    size_t bytes = strlen(w->gpu.trouble);
     for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
         const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_worker);
         bytes += h->error != NULL ? strlen(h->error) : 0;

@@ -130,9 +130,12 @@ static bool has_memory(const struct core *c, const struct core_job *j, const str
         row->evict = true;
         return true;
     }
-    return fails(row, "needs %llu bytes; free %llu, unclaimed %llu, idle models hold %llu",
+    return fails(row,
+                 "needs %llu bytes; free %llu, unclaimed %llu, idle models hold %llu, strangers "
+                 "hold %llu",
                  (unsigned long long)row->need_bytes, (unsigned long long)row->free_bytes,
-                 (unsigned long long)row->unclaimed_bytes, (unsigned long long)gain);
+                 (unsigned long long)row->unclaimed_bytes, (unsigned long long)gain,
+                 (unsigned long long)worker_stranger_bytes(w));
 }
 
 static const struct {

@@ -232,6 +232,7 @@ struct core_worker {
     const char *device, *isa, *build;
     uint32_t threads;
     struct wire_memory memory;
+    struct wire_gpu gpu; /* names interned; an empty uuid: it has none */
     struct tree hosting; /* core_hosting.by_worker */
     struct tree leases;  /* core_lease.node */
     uint64_t lease_tokens;
@@ -507,6 +508,7 @@ void worker_gave_back(struct core *c, struct core_worker *w);
 void worker_timer_fire(struct core *c, struct core_worker *w, struct core_effects *fx);
 void worker_lost(struct core *c, struct core_worker *w, bool died, struct core_effects *fx);
 void worker_memory(struct core_worker *w, const struct wire_memory *memory);
+void worker_gpus(struct core *c, struct core_worker *w, const struct wire_gpu *gpus, size_t n_gpus);
 uint64_t worker_capacity_bytes(const struct core_worker *w);
 uint64_t worker_claimed_bytes(const struct core_worker *w);
 uint64_t worker_pending_bytes(const struct core_worker *w);
@@ -574,7 +576,7 @@ void watches_free(struct core_job *j);
 struct placement_row {
     struct core_hosting *hosting;
     const char *predicate; /* NULL: it could take the job now, or after a load */
-    char detail[160];
+    char detail[192];
     uint64_t need_bytes, free_bytes, unclaimed_bytes;
     uint64_t queued_tokens;
     uint32_t tokens_per_s;

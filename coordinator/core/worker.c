@@ -38,6 +38,8 @@ struct core_worker *worker_find(const struct core *c, const char *name)
     return tree_entry(tree_find(&c->workers, &probe.node), struct core_worker, node);
 }
 
+static const struct wire_gpu no_gpu = {.uuid = "", .pci = "", .driver = "", .trouble = ""};
+
 struct core_worker *worker_get(struct core *c, const char *name)
 {
     struct core_worker *w = worker_find(c, name);
@@ -47,6 +49,7 @@ struct core_worker *worker_get(struct core *c, const char *name)
     w->name = name_intern(c, name);
     w->state = WIRE_WORKER_STATE_GONE;
     w->device = w->isa = w->build = "";
+    w->gpu = no_gpu;
     tree_init(&w->hosting, hosting_compare);
     tree_init(&w->leases, lease_compare);
     tree_insert(&c->workers, &w->node);
@@ -62,6 +65,10 @@ static void worker_forget(struct core *c, struct core_worker *w)
     name_drop(c, w->device);
     name_drop(c, w->isa);
     name_drop(c, w->build);
+    name_drop(c, w->gpu.uuid);
+    name_drop(c, w->gpu.pci);
+    name_drop(c, w->gpu.driver);
+    name_drop(c, w->gpu.trouble);
     free(w);
 }
 
@@ -91,6 +98,22 @@ void worker_memory(struct core_worker *w, const struct wire_memory *memory)
 {
     if (memory->total_bytes != 0)
         w->memory = *memory;
+}
+
+/* One at most: LIMIT_GPUS_PER_WORKER. */
+void worker_gpus(struct core *c, struct core_worker *w, const struct wire_gpu *gpus, size_t n_gpus)
+{
+    const struct wire_gpu *gpu = n_gpus > 0 ? gpus : &no_gpu;
+    struct wire_gpu now = *gpu;
+    now.uuid = w->gpu.uuid;
+    now.pci = w->gpu.pci;
+    now.driver = w->gpu.driver;
+    now.trouble = w->gpu.trouble;
+    name_replace(c, &now.uuid, gpu->uuid);
+    name_replace(c, &now.pci, gpu->pci);
+    name_replace(c, &now.driver, gpu->driver);
+    name_replace(c, &now.trouble, gpu->trouble);
+    w->gpu = now;
 }
 
 /* Of the device, or what the operator lets us have of it. */
@@ -280,6 +303,7 @@ void worker_hello(struct core *c, const struct core_event *event, struct core_se
     w->threads = wh->threads;
     w->memory = (struct wire_memory){0};
     worker_memory(w, &wh->memory);
+    worker_gpus(c, w, wh->gpus, wh->n_gpus);
     leases_reconcile(c, w, s, wh, fx);
     w->awaited = false;
     w->tokens = 0;

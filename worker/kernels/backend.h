@@ -323,7 +323,7 @@ struct backend_cuda_config {
  * ERR_UNAVAILABLE: no such GPU, no driver. The process ends with this code where the GPU faults
  * while it computes (an illegal address, an uncorrectable memory error): CUDA answers nothing any
  * more then, and only another process can go on. */
-#define BACKEND_EXIT_DEVICE 74
+#define BACKEND_EXIT_DEVICE 5
 enum err backend_cuda_open(struct backend **ret_backend, const struct backend_cuda_config *config,
                            struct errbuf *eb);
 /* What that backend holds, as backend_cpu_weight_bytes and those below it say it of the CPU's:

@@ -51,6 +51,35 @@ static const struct wire_lease_held hello_leases[] = {
     {.job_id = JOB_ID, .epoch = 3, .tokens = 17},
 };
 
+static const struct wire_gpu hello_gpus[] = {{.uuid = "GPU-1",
+                                              .pci = "00000000:3B:00.0",
+                                              .driver = "580.65.06",
+                                              .known = 127,
+                                              .utilization_percent = 87,
+                                              .power_mw = 412345,
+                                              .energy_mj = 98765432109,
+                                              .temperature_c = 61,
+                                              .ecc_uncorrected = 2,
+                                              .xid = 94,
+                                              .stranger_processes = 3,
+                                              .stranger_process_bytes = 4294967296,
+                                              .trouble = "its last error was Xid 94"}};
+static const struct wire_gpu report_gpus[] = {
+    {.uuid = "GPU-2", .pci = "", .driver = "", .known = 8, .energy_mj = 1, .trouble = ""}};
+static const struct wire_gpu worker_gpus[] = {{.uuid = "GPU-3",
+                                               .pci = "00000000:3B:00.0",
+                                               .driver = "580.65.06",
+                                               .known = 127,
+                                               .utilization_percent = 87,
+                                               .power_mw = 412345,
+                                               .energy_mj = 98765432109,
+                                               .temperature_c = 61,
+                                               .ecc_uncorrected = 2,
+                                               .xid = 94,
+                                               .stranger_processes = 3,
+                                               .stranger_process_bytes = 4294967296,
+                                               .trouble = "its last error was Xid 94"}};
+
 static const struct wire_model_status hello_status[] = {
     {
         .name = "smollm2",
@@ -138,7 +167,9 @@ const struct sample_request sample_requests[] = {
                            .leases = hello_leases,
                            .n_leases = COUNT(hello_leases),
                            .status = hello_status,
-                           .n_status = COUNT(hello_status)}}}},
+                           .n_status = COUNT(hello_status),
+                           .gpus = hello_gpus,
+                           .n_gpus = COUNT(hello_gpus)}}}},
     {"request_pull",
      {ENVELOPE, .kind = WIRE_REQUEST_PULL, .pull = {.acked_command = 300, .wait_ms = 30000}}},
     {"request_report",
@@ -147,7 +178,9 @@ const struct sample_request sample_requests[] = {
                  .n_leases = COUNT(report_leases),
                  .models = report_models,
                  .n_models = COUNT(report_models),
-                 .memory = {.free_bytes = 1}}}},
+                 .memory = {.free_bytes = 1},
+                 .gpus = report_gpus,
+                 .n_gpus = COUNT(report_gpus)}}},
     {"request_goodbye",
      {ENVELOPE, .kind = WIRE_REQUEST_GOODBYE, .goodbye = {.reason = "going down"}}},
     {"request_submit",
@@ -316,6 +349,8 @@ static const struct wire_worker_info workers[] = {
         .seen_ms = 8,
         .tokens = 9,
         .key_fingerprint = "fingerprint-of-the-key-32-bytes!",
+        .gpus = worker_gpus,
+        .n_gpus = COUNT(worker_gpus),
     },
 };
 
