@@ -28,23 +28,49 @@ static void fixture_add(struct fixture *f, const char *name, uint32_t threads, s
     struct fixture_backend *slot = &f->others[f->n_others++];
     snprintf(slot->name, sizeof slot->name, "%s x%u", name, threads);
     slot->backend = b;
-    /* Three threads on two memory nodes: work cut by node changes no bit either. */
-    if (threads == 3) {
-        struct topology two = {.n_cpus = 3, .n_nodes = 2, .first = {0, 2, 3}};
-        struct cpu_backend *cpu = (struct cpu_backend *)b;
-        struct errbuf eb = {0};
-        pool_free(cpu->pool);
-        assert_int_equal(pool_new_on(&two, threads, &cpu->pool, &eb), ERR_OK);
-    }
 }
 
-int fixture_setup(void **state)
+#ifdef KERNELS_CUDA
+
+/* The device as it is emulated; CUDA_EMULATION_SCHEDULE says how it orders its work. */
+static bool fixture_open_others(struct fixture *f)
 {
-    struct fixture *f = calloc(1, sizeof *f);
+    const struct backend_cuda_config config = {.threads = 2};
     struct errbuf eb = {0};
-    const struct backend_cpu_config scalar = {.isa = BACKEND_ISA_SCALAR, .threads = 1};
-    if (backend_cpu_open(&f->ref, &scalar, &eb) != ERR_OK)
-        return -1;
+    struct backend *b;
+
+    if (backend_cuda_open(&b, &config, &eb) != ERR_OK) {
+        print_error("%s\n", eb.text);
+        return false;
+    }
+    fixture_add(f, b->ops->name, config.threads, b);
+    return true;
+}
+
+#else
+
+/* Three threads on two memory nodes: work cut by node changes no bit either. */
+static void fixture_on_nodes(struct backend *b, uint32_t threads)
+{
+    struct topology two = {.n_cpus = 3, .n_nodes = 2, .first = {0, 2, 3}};
+    struct cpu_backend *cpu = (struct cpu_backend *)b;
+    struct errbuf eb = {0};
+
+    pool_free(cpu->pool);
+    assert_int_equal(pool_new_on(&two, threads, &cpu->pool, &eb), ERR_OK);
+}
+
+static void fixture_add_cpu(struct fixture *f, const char *name, uint32_t threads,
+                            struct backend *b)
+{
+    fixture_add(f, name, threads, b);
+    if (threads == 3)
+        fixture_on_nodes(b, threads);
+}
+
+static bool fixture_open_others(struct fixture *f)
+{
+    struct errbuf eb = {0};
     static const struct {
         const char *name;
         enum backend_isa isa;
@@ -62,15 +88,29 @@ int fixture_setup(void **state)
             }
             const struct backend_cpu_config config = {.isa = sets[i].isa, .threads = threads};
             if (backend_cpu_open(&b, &config, &eb) != ERR_OK)
-                return -1;
-            fixture_add(f, sets[i].name, threads, b);
+                return false;
+            fixture_add_cpu(f, sets[i].name, threads, b);
         }
         if (only != NULL && strcmp(only, "plain16") != 0)
             continue;
         if (cpu_backend_new(&cpu_kernels_plain, threads, &b, &eb) != ERR_OK)
-            return -1;
-        fixture_add(f, "plain16", threads, b);
+            return false;
+        fixture_add_cpu(f, "plain16", threads, b);
     }
+    return true;
+}
+
+#endif
+
+int fixture_setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    struct errbuf eb = {0};
+    const struct backend_cpu_config scalar = {.isa = BACKEND_ISA_SCALAR, .threads = 1};
+    if (backend_cpu_open(&f->ref, &scalar, &eb) != ERR_OK)
+        return -1;
+    if (!fixture_open_others(f))
+        return -1;
     *state = f;
     if (f->n_others > 0)
         return 0;

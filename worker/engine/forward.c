@@ -2,6 +2,8 @@
 
 #include "common/check.h"
 
+_Static_assert(MODEL_ROPES <= BACKEND_STEP_ROPES_MAX, "a step has room for all tables");
+
 /* A run of a step's rows: all of them, or its last ones. Rows stand one behind the other in every
  * buffer, so a run is an offset. */
 struct rows {
@@ -164,13 +166,30 @@ static void forward_reach(struct runtime *r, const struct batch_plan *plan)
             rope_table_reach(r->rope[i], end);
 }
 
-void forward_step(struct runtime *r, const struct batch_plan *plan)
+static struct backend_step step_of(const struct runtime *r, const struct batch_plan *plan)
+{
+    struct backend_step step = {
+        .ids = plan->ids,
+        .rows = rows_from(plan, 0).step,
+        .n_results = plan->n_logits,
+        .results = r->logits,
+        .results_count = (size_t)plan->n_logits * r->hparams.vocab_size,
+        .rope_dim = r->hparams.rope_dim,
+    };
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < MODEL_ROPES; i++)
+        if (r->rope[i] != NULL)
+            step.rope[n++] = rope_table_cells(r->rope[i]);
+    return step;
+}
+
+/* Nothing here may depend on what the plan's arrays hold: the backend may replay it. */
+static void forward_layers(struct runtime *r, const struct batch_plan *plan)
 {
     struct backend *b = r->backend;
     struct rows rows = rows_from(plan, 0);
 
-    CHECK(plan->n_rows <= r->step_rows && plan->n_logits <= r->logits_rows);
-    forward_reach(r, plan);
     b->ops->embed(b, r->whole.matrix[MODEL_PART_TOKEN_EMBD], plan->ids, plan->n_rows,
                   r->hparams.embed_scale, r->x);
     for (uint32_t layer = 0; layer < r->hparams.n_layers; layer++) {
@@ -185,6 +204,18 @@ void forward_step(struct runtime *r, const struct batch_plan *plan)
         forward_ffn(r, layer, &rows);
     }
     forward_head(r, &rows);
+}
+
+void forward_step(struct runtime *r, const struct batch_plan *plan)
+{
+    struct backend *b = r->backend;
+
+    CHECK(plan->n_rows <= r->step_rows && plan->n_logits <= r->logits_rows);
+    forward_reach(r, plan);
+    const struct backend_step step = step_of(r, plan);
+    if (!b->ops->step_begin(b, &step))
+        forward_layers(r, plan);
+    b->ops->step_end(b);
 }
 
 const float *forward_logits(struct runtime *r, uint32_t row)

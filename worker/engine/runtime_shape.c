@@ -299,9 +299,13 @@ struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t ste
         .cols_max = max_u32(max_u32(w.embd, w.heads), w.ff),
         .groups_max = 1,
         .pages_max = (shape->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
+        .sequences_max = shape->logits_rows,
+        .rope_dim = shape->hparams.rope_dim,
         .n_caches = shape->kv.n_caches,
     };
 
+    for (uint32_t i = 0; i < MODEL_ROPES; i++)
+        room.n_ropes += runtime_rope_used(shape, i) ? 1 : 0;
     for (uint32_t i = s->layers.first; i < s->layers.end; i++) {
         const struct shard_layer *l = &s->layer[i];
         room.groups_max = max_u32(room.groups_max, l->attention.end - l->attention.first);

@@ -19,6 +19,7 @@
 #define CLOISTER_WORKER_KERNELS_CUDA_CUDA_INTERNAL_H
 
 #include "worker/kernels/cuda/cuda_types.h"
+#include "worker/kernels/cuda/kv_layout.h"
 #include "worker/kernels/cuda/launch.h"
 #include "worker/kernels/host.h"
 #include "worker/kernels/pool.h"
@@ -46,13 +47,15 @@ struct cuda_pinned {
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
-struct cuda_graphs; /* cuda_graph.c */
+struct cuda_graphs;   /* cuda_graph.c */
+struct step_sequence; /* cuda_step.c */
 
 /* A step as the device sees it: one block of device memory, filled by one copy from pinned memory.
  * Where it lies does not change from step to step, so that a graph can be replayed over it. */
 struct cuda_step {
     bool is_open;
     struct backend_step host; /* as step_begin was given it; arrays are the caller's */
+    bool has_runs;            /* some rows of a sequence stand one behind another */
     uint32_t pages_most; /* pages that a row of the step may have, at most; rounded up to a power
                             of two, so that steps of one graph agree */
     /* device */
@@ -82,6 +85,8 @@ struct cuda_backend {
     struct cuda_step step;
     struct cuda_pinned step_pinned[2]; /* one is filled while the other may still be copied */
     uint32_t step_turn;
+    struct step_sequence *sequences; /* [sequences_max] of the step that is put together */
+    uint32_t sequences_max;
     uint8_t *step_device;
     size_t step_bytes;
     struct cuda_graphs *graphs;
@@ -100,6 +105,11 @@ struct act {
     uint32_t rows_max;
     uint32_t cols_max;
     struct cuda_act device;
+};
+
+struct kv {
+    struct kv_shape shape;
+    struct cuda_kv device; /* of layer 0 */
 };
 
 /* ---- errors: cuda_error.c
@@ -175,13 +185,31 @@ void cuda_act_read(struct backend *b, const struct act *a, uint32_t row, uint32_
 
 bool cuda_step_begin(struct backend *b, const struct backend_step *step);
 void cuda_step_end(struct backend *b);
-/* The rows on the device: the open step's, where they are some of its, else uploaded now. `rope`:
- * the rows' cells of a table, [count][rope_dim], or NULL where none is asked for (`table` is NULL).
- */
-struct cuda_rows cuda_step_rows(struct cuda_backend *cuda, const struct step_rows *rows,
-                                const float *table, uint32_t rope_dim, const float **ret_rope,
-                                uint32_t *ret_pages_most);
+/* Rows on the device, as a launch needs them and as it is planned. */
+struct cuda_step_rows {
+    struct cuda_rows rows;
+    const float *rope; /* [rows of the step][rope_dim], or NULL where no table was asked for */
+    uint32_t pages_most;
+    bool has_runs;
+};
+/* The open step's, where there is one, of which these must be some, else uploaded now. `table`: of
+ * rope_kv, or NULL. */
+struct cuda_step_rows cuda_step_rows(struct cuda_backend *cuda, const struct step_rows *rows,
+                                     const float *table, uint32_t rope_dim);
+/* Where everything is in the block of a step: rows, ids, n_ropes tables, page ids. */
+struct cuda_step_layout {
+    uint64_t ids_at, rope_at, rope_bytes, pages_at, bytes;
+};
+struct cuda_step_layout cuda_step_layout(uint32_t n_rows, uint32_t n_ropes, uint32_t rope_dim,
+                                         uint64_t n_pages);
+enum err cuda_step_reserve(struct cuda_backend *cuda, uint64_t bytes, struct errbuf *eb);
 void cuda_step_fini(struct cuda_backend *cuda);
+
+/* cuda_graph.c: true where the step was replayed; else it is perhaps being captured, and runs when
+ * cuda_graph_end is called. */
+bool cuda_graph_begin(struct cuda_backend *cuda);
+void cuda_graph_end(struct cuda_backend *cuda);
+void cuda_graphs_clear(struct cuda_backend *cuda);
 
 void cuda_quantize(struct backend *b, const float *x, uint32_t n, uint32_t cols, struct act *out);
 void cuda_norm(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
@@ -197,9 +225,14 @@ void cuda_gate(struct backend *b, const float *gate, const float *up, uint32_t n
 enum err cuda_kv_new(struct backend *b, const struct kv_shape *shape, struct kv **ret_kv,
                      struct errbuf *eb);
 void cuda_kv_free(struct backend *b, struct kv *kv);
+struct cuda_kv cuda_kv_layer(const struct kv *kv, uint32_t layer);
 void cuda_rope_kv(struct backend *b, const struct rope_kv_job *job);
 void cuda_attention(struct backend *b, const struct attention_job *job);
 
+/* Floats that attention of such a layer takes at most. */
+uint64_t cuda_attention_floats(const struct backend_room_cache *cache, uint32_t rows_max,
+                               uint32_t pages_max);
+uint32_t cuda_power_of_two(uint32_t n); /* the least that is not below n */
 enum err cuda_reserve(struct backend *b, const struct backend_room *room, struct errbuf *eb);
 
 /* ---- matrices

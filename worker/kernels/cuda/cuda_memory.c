@@ -87,6 +87,7 @@ void cuda_free(struct cuda_backend *cuda, void *memory)
     const struct cuda_allocation gone = cuda->allocations[i - 1];
     cuda->allocations[i - 1] = cuda->allocations[--cuda->n_allocations];
     *cuda_counter(cuda, gone.memory) -= gone.bytes;
+    cuda_graphs_clear(cuda); /* they may read it */
     CUDA_DO(cudaStreamSynchronize(cuda->stream), "waiting before memory is given back");
     CUDA_DO(cudaFree(memory), "giving back %llu bytes", (unsigned long long)gone.bytes);
 }

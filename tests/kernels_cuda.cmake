@@ -1,0 +1,43 @@
+# The CUDA backend on an emulated device (cuda_emulation/emulation.h), through the same tests as the
+# CPU's: the fixture opens it in place of the instruction sets.
+if(NOT CLOISTER_CUDA_EMULATION)
+  return()
+endif()
+enable_language(CXX)
+include(${PROJECT_SOURCE_DIR}/worker/kernels/cuda/sources.cmake)
+
+add_library(cuda_emulated_host STATIC ${CLOISTER_CUDA_HOST})
+target_link_libraries(cuda_emulated_host PUBLIC cuda_emulation cloister_kernels)
+cloister_target(cuda_emulated_host)
+add_library(cuda_kernels_fixture STATIC kernels/fixture.c)
+target_compile_definitions(cuda_kernels_fixture PUBLIC KERNELS_CUDA=1)
+target_link_libraries(cuda_kernels_fixture PUBLIC cuda_emulated_host PkgConfig::CMOCKA)
+target_compile_options(cuda_kernels_fixture PRIVATE -O2 -fno-math-errno)
+cloister_target(cuda_kernels_fixture)
+foreach(mode plain checked)
+  cloister_emulated_library(cuda_emulated_${mode} MODE ${mode} SOURCES ${CLOISTER_CUDA_KERNELS})
+endforeach()
+
+# cuda_kernels_test(PART): once in each mode, under schedules that differ in the order of blocks and
+# threads and in when queued work runs.
+function(cuda_kernels_test part)
+  foreach(mode plain checked)
+    set(test test_kernels_cuda_${part}_${mode})
+    add_executable(${test} kernels/test_${part}.c)
+    target_link_libraries(${test} PRIVATE cuda_kernels_fixture cuda_emulated_host
+                          cuda_emulated_${mode} cloister_common PkgConfig::CMOCKA m)
+    set_target_properties(${test} PROPERTIES LINKER_LANGUAGE CXX)
+    cloister_target(${test})
+  endforeach()
+  foreach(run plain-forward plain-reverse plain-random:1 checked-random:2)
+    string(REGEX MATCH "^([a-z]+)-(.*)$" ignored ${run})
+    add_test(NAME kernels_cuda_${part}_${CMAKE_MATCH_1}_${CMAKE_MATCH_2}
+             COMMAND test_kernels_cuda_${part}_${CMAKE_MATCH_1} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+    set_tests_properties(kernels_cuda_${part}_${CMAKE_MATCH_1}_${CMAKE_MATCH_2} PROPERTIES TIMEOUT 900
+      ENVIRONMENT "CUDA_EMULATION_SCHEDULE=${CMAKE_MATCH_2}")
+  endforeach()
+endfunction()
+
+foreach(part rows norms attention)
+  cuda_kernels_test(${part})
+endforeach()
