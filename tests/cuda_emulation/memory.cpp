@@ -4,6 +4,7 @@
 #include "tests/cuda_emulation/fault.h"
 #include "tests/cuda_emulation/races.h"
 
+#include <iterator>
 #include <map>
 #include <stdio.h>
 #include <string.h>
@@ -20,7 +21,8 @@ struct range {
     char *begin, *end, *next; /* `next`: where the next allocation goes */
 };
 static struct range ranges[2];
-static std::map<const char *, struct emu_allocation> allocations; /* by base; freed ones too */
+/* By base. Those that were freed are kept for reports until their addresses are given out again. */
+static std::map<const char *, struct emu_allocation> live, gone;
 
 static void *reserve(size_t size, int access)
 {
@@ -82,8 +84,12 @@ static char *pages_end(const struct emu_allocation *a)
 
 static void check_pattern(const char *from, const char *to)
 {
+    static const uint64_t eight = 0x0101010101010101u * PATTERN;
     for (const char *at = from; at < to; at++) {
-        if (*at != (char)PATTERN) {
+        uint64_t word;
+        while (to - at >= 8 && memcpy(&word, at, 8) != NULL && word == eight)
+            at += 8;
+        if (at < to && *at != (char)PATTERN) {
             char text[256];
             emu_memory_describe(at, text, sizeof text);
             emu_raise(EMU_FAULT_OUT_OF_BOUNDS, at, "%p was written: %s", at, text);
@@ -99,9 +105,8 @@ static void check_patterns(const struct emu_allocation *a)
 
 void emu_memory_check_patterns(void)
 {
-    for (const auto &entry : allocations)
-        if (!entry.second.freed)
-            check_patterns(&entry.second);
+    for (const auto &entry : live)
+        check_patterns(&entry.second);
 }
 
 void emu_memory_open(bool open)
@@ -110,43 +115,45 @@ void emu_memory_open(bool open)
         return;
     is_open = open;
     emu_fault_catch_signals();
-    for (const auto &entry : allocations) {
+    for (const auto &entry : live) {
         const struct emu_allocation *a = &entry.second;
-        if (a->space == EMU_SPACE_DEVICE && !a->freed)
+        if (a->space == EMU_SPACE_DEVICE)
             mprotect(pages_begin(a), (size_t)(pages_end(a) - pages_begin(a)),
                      open ? PROT_READ | PROT_WRITE : PROT_NONE);
     }
 }
 
+/* The first allocation of the map that ends behind `at`, or its end. */
+static std::map<const char *, struct emu_allocation>::iterator
+first_behind(std::map<const char *, struct emu_allocation> *map, const char *at)
+{
+    auto it = map->upper_bound(at);
+    if (it != map->begin()) {
+        auto before = std::prev(it);
+        if (pages_end(&before->second) > at)
+            return before;
+    }
+    return it;
+}
+
 /* Room behind what was given out last; from the start again when the range is used up, over what
- * has been freed. */
+ * has been freed. NULL where there is none. */
 static char *find_room(struct range *range, size_t bytes)
 {
-    if ((size_t)(range->end - range->next) < bytes)
-        range->next = range->begin;
+    bool wrapped = false;
     for (;;) {
-        if ((size_t)(range->end - range->next) < bytes)
-            return NULL;
         char *from = range->next;
-        auto it = allocations.upper_bound(from);
-        if (it != allocations.begin())
-            --it;
-        bool taken = false;
-        while (it != allocations.end() && it->second.base < from + bytes) {
-            struct emu_allocation *a = &it->second;
-            if (a->base + a->size <= from ||
-                a->space != (range == &ranges[1] ? EMU_SPACE_PINNED : EMU_SPACE_DEVICE)) {
-                ++it;
-            } else if (a->freed) {
-                it = allocations.erase(it);
-            } else {
-                range->next = pages_end(a) + PAGE;
-                taken = true;
-                break;
-            }
+        if ((size_t)(range->end - from) < bytes) {
+            if (wrapped)
+                return NULL;
+            wrapped = true;
+            range->next = range->begin;
+            continue;
         }
-        if (!taken)
+        auto in_the_way = first_behind(&live, from);
+        if (in_the_way == live.end() || pages_begin(&in_the_way->second) >= from + bytes)
             return from;
+        range->next = pages_end(&in_the_way->second);
     }
 }
 
@@ -161,6 +168,8 @@ void *emu_memory_new(enum emu_space space, size_t size, int device)
     if (room == NULL)
         return NULL;
     range->next = room + PAGE + pages;
+    for (auto it = first_behind(&gone, room); it != gone.end() && it->first < room + bytes;)
+        it = gone.erase(it);
     char *first = room + PAGE;
     if (mprotect(first, pages, PROT_READ | PROT_WRITE) != 0)
         return NULL;
@@ -172,14 +181,14 @@ void *emu_memory_new(enum emu_space space, size_t size, int device)
     if (emu_memory_bytes != NULL)
         memset(bytes_of(a.base), space == EMU_SPACE_DEVICE ? EMU_BYTE_FRESH : EMU_BYTE_WRITTEN,
                size);
-    allocations[a.base] = a;
+    live[a.base] = a;
     return a.base;
 }
 
 bool emu_memory_free(enum emu_space space, void *base)
 {
-    auto it = allocations.find(static_cast<const char *>(base));
-    if (it == allocations.end() || it->second.freed || it->second.space != space)
+    auto it = live.find(static_cast<const char *>(base));
+    if (it == live.end() || it->second.space != space)
         return false;
     struct emu_allocation *a = &it->second;
     emu_memory_open(true);
@@ -194,33 +203,26 @@ bool emu_memory_free(enum emu_space space, void *base)
         emu_races_forget(from, bytes);
     }
     a->freed = true;
+    gone[it->first] = *a;
+    live.erase(it);
     return true;
-}
-
-/* The allocation that begins last at or before `at`, live or freed. */
-static const struct emu_allocation *allocation_before(const void *at)
-{
-    auto it = allocations.upper_bound(static_cast<const char *>(at));
-    if (it == allocations.begin())
-        return NULL;
-    --it;
-    return &it->second;
 }
 
 const struct emu_allocation *emu_memory_find(const void *at, size_t size)
 {
-    const struct emu_allocation *a = allocation_before(at);
     const char *from = static_cast<const char *>(at);
-    if (a == NULL || a->freed || from + size > a->base + a->size)
+    auto it = live.upper_bound(from);
+    if (it == live.begin())
         return NULL;
-    return a;
+    const struct emu_allocation *a = &std::prev(it)->second;
+    return from + size <= a->base + a->size ? a : NULL;
 }
 
 size_t emu_memory_held(enum emu_space space, int device)
 {
     size_t sum = 0;
-    for (const auto &entry : allocations)
-        if (!entry.second.freed && entry.second.space == space && entry.second.device == device)
+    for (const auto &entry : live)
+        if (entry.second.space == space && entry.second.device == device)
             sum += round_up(entry.second.size, 512);
     return sum;
 }
@@ -231,36 +233,58 @@ void emu_memory_written(void *at, size_t size)
         memset(bytes_of(at), EMU_BYTE_WRITTEN, size);
 }
 
+/* What host code writes to pinned memory is not seen, so that all of it counts as written. */
 void emu_memory_copied(void *to, const void *from, size_t size)
 {
     if (emu_memory_bytes == NULL || !emu_memory_is_ours(to))
         return;
-    if (emu_memory_is_ours(from))
+    if (emu_memory_is_device(to) && emu_memory_is_device(from))
         memmove(bytes_of(to), bytes_of(from), size);
     else
         memset(bytes_of(to), EMU_BYTE_WRITTEN, size);
 }
 
+/* Bytes from `at` to the allocation, 0 inside. */
+static size_t distance(const struct emu_allocation *a, const char *at)
+{
+    if (at < a->base)
+        return (size_t)(a->base - at);
+    return at < a->base + a->size ? 0 : (size_t)(at - (a->base + a->size)) + 1;
+}
+
+/* The nearest of the map to `at`, if it is nearer than `near`. */
+static const struct emu_allocation *nearer(std::map<const char *, struct emu_allocation> *map,
+                                           const char *at, const struct emu_allocation *near)
+{
+    auto after = map->upper_bound(at);
+    if (after != map->end() && (near == NULL || distance(&after->second, at) < distance(near, at)))
+        near = &after->second;
+    if (after != map->begin()) {
+        const struct emu_allocation *before = &std::prev(after)->second;
+        if (near == NULL || distance(before, at) < distance(near, at))
+            near = before;
+    }
+    return near;
+}
+
 enum emu_fault_kind emu_memory_describe(const void *at, char *ret_text, size_t size)
 {
     const char *where = static_cast<const char *>(at);
-    const struct emu_allocation *before = allocation_before(at);
-    auto it = allocations.upper_bound(where);
-    const struct emu_allocation *after = it != allocations.end() ? &it->second : NULL;
-    if (before != NULL && where < before->base + before->size) {
-        snprintf(ret_text, size, "byte %zu of an allocation of %zu bytes at %p%s",
-                 (size_t)(where - before->base), before->size, (void *)before->base,
-                 before->freed ? ", which was freed" : "");
-        return before->freed ? EMU_FAULT_USE_AFTER_FREE : EMU_FAULT_HOST_ACCESS;
-    }
-    size_t past = before != NULL ? (size_t)(where - (before->base + before->size)) : SIZE_MAX;
-    size_t short_of = after != NULL ? (size_t)(after->base - where) : SIZE_MAX;
-    const struct emu_allocation *near = past <= short_of ? before : after;
-    if (near == NULL)
+    const struct emu_allocation *a = nearer(&gone, where, nearer(&live, where, NULL));
+    if (a == NULL) {
         snprintf(ret_text, size, "in device memory, of which nothing is allocated");
-    else
-        snprintf(ret_text, size, "%zu bytes %s an allocation of %zu bytes at %p%s",
-                 near == before ? past : short_of, near == before ? "past the end of" : "before",
-                 near->size, (void *)near->base, near->freed ? ", which was freed" : "");
+        return EMU_FAULT_OUT_OF_BOUNDS;
+    }
+    const char *freed = a->freed ? ", which was freed" : "";
+    const char *memory = a->space == EMU_SPACE_DEVICE ? "" : " of pinned memory";
+    if (distance(a, where) == 0) {
+        snprintf(ret_text, size, "byte %zu of an allocation%s of %zu bytes at %p%s",
+                 (size_t)(where - a->base), memory, a->size, (const void *)a->base, freed);
+        return a->freed ? EMU_FAULT_USE_AFTER_FREE : EMU_FAULT_HOST_ACCESS;
+    }
+    bool past = where > a->base;
+    snprintf(ret_text, size, "%zu bytes %s an allocation%s of %zu bytes at %p%s",
+             distance(a, where) - past, past ? "past the end of" : "before", memory, a->size,
+             (const void *)a->base, freed);
     return EMU_FAULT_OUT_OF_BOUNDS;
 }

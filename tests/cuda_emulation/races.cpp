@@ -8,17 +8,21 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-/* Of one byte. Epoch 0 is before all launches. */
+/* Of one byte, or of a word whose bytes have all been touched together. Epoch 0 is before all
+ * launches. */
 struct record {
     uint32_t write_epoch, write_time;
-    uint16_t write_thread;
-    uint16_t write_atomic;
     uint32_t read_epoch, read_time, read_lanes; /* lanes of read_warp */
-    uint16_t read_warp;
-    uint16_t other_thread; /* a reader of another warp or block */
-    uint32_t other_epoch;
+    uint32_t other_epoch;                       /* of a reader of another warp or block */
+    uint32_t split_epoch; /* of a word: its bytes have records of their own since then */
+    uint32_t write_thread : 10, write_atomic : 1, read_warp : 5, other_thread : 10;
 };
-static_assert(sizeof(struct record) == 32, "a byte of device memory costs that much");
+static_assert(sizeof(struct record) == 32, "four bytes of device memory cost that much, or each");
+
+/* Records of a range of memory: one for each word, and, where it is split, one for each byte. */
+struct map {
+    struct record *words, *bytes;
+};
 
 /* Times up to `seen[l][o]` of lane o's accesses are ordered before what lane l does now; up to
  * `all` those of every lane. */
@@ -28,34 +32,35 @@ struct warp_time {
     uint32_t seen[EMU_WARP][EMU_WARP];
 };
 
-static struct record *of_memory;
-static struct record *of_shared;
+static struct map of_memory, of_shared;
 static struct warp_time times[EMU_BLOCK_WARPS_MAX];
 static uint32_t epoch, launch_epoch, block_epoch;
 /* Epochs before this one do not count: of the launch, for shared memory of the block. */
 static uint32_t first_epoch;
 
-static struct record *map(size_t bytes)
+static struct record *records(size_t n)
 {
-    void *at = mmap(NULL, bytes * sizeof(struct record), PROT_READ | PROT_WRITE,
+    size_t bytes = n * sizeof(struct record);
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED)
         emu_raise(EMU_FAULT_TRAP, NULL, "the system refuses address space for the race checker");
-    /* A huge page would be 64 KB of checked memory whose first byte was touched. */
-    madvise(at, bytes * sizeof(struct record), MADV_NOHUGEPAGE);
+    /* Huge pages would make much memory of the records of a few words. */
+    madvise(at, bytes, MADV_NOHUGEPAGE);
     return static_cast<struct record *>(at);
 }
 
 void emu_races_prepare(void)
 {
-    of_memory = map(EMU_MEMORY_BYTES);
-    of_shared = map(EMU_SHARED_BYTES);
+    of_memory = {records(EMU_MEMORY_BYTES / 4), records(EMU_MEMORY_BYTES)};
+    of_shared = {records(EMU_SHARED_BYTES / 4), records(EMU_SHARED_BYTES)};
 }
 
 void emu_races_forget(const void *from, size_t bytes)
 {
-    madvise(of_memory + (static_cast<const char *>(from) - emu_memory_base),
-            bytes * sizeof(struct record), MADV_DONTNEED);
+    size_t at = (size_t)(static_cast<const char *>(from) - emu_memory_base);
+    madvise(of_memory.words + at / 4, bytes / 4 * sizeof(struct record), MADV_DONTNEED);
+    madvise(of_memory.bytes + at, bytes * sizeof(struct record), MADV_DONTNEED);
 }
 
 void emu_races_launch_begin(void)
@@ -190,12 +195,37 @@ static void keep_read(struct record *r, const struct emu_lane *self)
         !is_other_block(r->other_epoch)) {
         r->other_epoch = r->read_epoch;
         r->other_thread =
-            (uint16_t)(r->read_warp * EMU_WARP + (uint32_t)__builtin_ctz(r->read_lanes));
+            (r->read_warp * EMU_WARP + (uint32_t)__builtin_ctz(r->read_lanes)) & 0x3ffu;
     }
     r->read_epoch = epoch;
     r->read_time = now;
     r->read_lanes = bit;
-    r->read_warp = (uint16_t)self->warp->index;
+    r->read_warp = self->warp->index & 0x1fu;
+}
+
+static void touch(struct record *r, const struct emu_lane *self, const char *at,
+                  enum emu_access access, const void *code)
+{
+    if (r->write_epoch >= first_epoch)
+        check_write(r, self, at, access, code);
+    if (access == EMU_ACCESS_READ) {
+        keep_read(r, self);
+        return;
+    }
+    if (r->read_epoch >= first_epoch)
+        check_reads(r, self, at, access, code);
+    r->write_epoch = epoch;
+    r->write_time = times[self->warp->index].now;
+    r->write_thread = self->index & 0x3ffu;
+    r->write_atomic = access == EMU_ACCESS_ATOMIC;
+}
+
+/* Bytes of a word are told apart from the first access on that takes some of them only. */
+static void split(struct map *map, size_t word)
+{
+    for (size_t i = 0; i < 4; i++)
+        map->bytes[4 * word + i] = map->words[word];
+    map->words[word].split_epoch = epoch;
 }
 
 void emu_races_access(const struct emu_lane *self, const void *at, uint32_t size,
@@ -203,22 +233,20 @@ void emu_races_access(const struct emu_lane *self, const void *at, uint32_t size
 {
     const char *byte = static_cast<const char *>(at);
     bool is_shared = emu_shared_is(at);
-    struct record *r =
-        is_shared ? of_shared + (byte - emu_shared_base) : of_memory + (byte - emu_memory_base);
+    struct map *map = is_shared ? &of_shared : &of_memory;
+    size_t from = (size_t)(byte - (is_shared ? emu_shared_base : emu_memory_base));
     first_epoch = is_shared ? block_epoch : launch_epoch;
-    uint32_t now = times[self->warp->index].now;
-    for (uint32_t i = 0; i < size; i++, r++) {
-        if (r->write_epoch >= first_epoch)
-            check_write(r, self, byte + i, access, code);
-        if (access == EMU_ACCESS_READ) {
-            keep_read(r, self);
+    for (size_t i = 0; i < size;) {
+        size_t word = (from + i) / 4;
+        bool is_split = map->words[word].split_epoch >= first_epoch;
+        if ((from + i) % 4 == 0 && size - i >= 4 && !is_split) {
+            touch(&map->words[word], self, byte + i, access, code);
+            i += 4;
             continue;
         }
-        if (r->read_epoch >= first_epoch)
-            check_reads(r, self, byte + i, access, code);
-        r->write_epoch = epoch;
-        r->write_time = now;
-        r->write_thread = (uint16_t)self->index;
-        r->write_atomic = access == EMU_ACCESS_ATOMIC;
+        if (!is_split)
+            split(map, word);
+        touch(&map->bytes[from + i], self, byte + i, access, code);
+        i++;
     }
 }

@@ -1,10 +1,10 @@
 #include "tests/cuda_emulation/requests.h"
 
 #include "tests/cuda_emulation/counters.h"
+#include "tests/cuda_emulation/fault.h"
 #include "tests/cuda_emulation/shared.h"
 
 #include <algorithm>
-#include <unordered_map>
 #include <vector>
 
 #define SECTOR          32u
@@ -21,11 +21,35 @@ struct request {
 
 /* One instruction: `done[lane]` counts the lane's accesses since the last common point. */
 struct instruction {
+    const void *code;
     uint32_t done[EMU_WARP];
     std::vector<struct request> requests;
 };
 
-static std::unordered_map<const void *, struct instruction> instructions[EMU_BLOCK_WARPS_MAX];
+/* The instructions of a warp, hashed by their address; a kernel has some tens of them that touch
+ * memory.
+ */
+#define SLOTS 4096u
+static struct instruction *slots[EMU_BLOCK_WARPS_MAX];
+static std::vector<uint32_t> in_use[EMU_BLOCK_WARPS_MAX]; /* slots with requests */
+
+static struct instruction *instruction_of(uint32_t warp, const void *code)
+{
+    if (slots[warp] == NULL)
+        slots[warp] = new instruction[SLOTS]();
+    uint32_t slot = (uint32_t)((uintptr_t)code * 0x9e3779b97f4a7c15u >> 52) % SLOTS;
+    for (uint32_t tries = 0; tries < SLOTS; tries++, slot = (slot + 1) % SLOTS) {
+        struct instruction *in = &slots[warp][slot];
+        if (in->code == NULL)
+            in->code = code;
+        if (in->code != code)
+            continue;
+        if (in->requests.empty())
+            in_use[warp].push_back(slot);
+        return in;
+    }
+    emu_raise(EMU_FAULT_TRAP, code, "more than %u instructions touch memory", SLOTS);
+}
 
 /* --- What a request costs
  * ------------------------------------------------------------------------- */
@@ -114,7 +138,7 @@ static void count(const struct request *r)
 void emu_requests_add(const struct emu_lane *lane, const void *at, uint32_t size,
                       enum emu_access access, const void *code)
 {
-    struct instruction *in = &instructions[lane->warp->index][code];
+    struct instruction *in = instruction_of(lane->warp->index, code);
     uint32_t nth = in->done[lane->lane]++;
     if (nth == in->requests.size())
         in->requests.push_back(request{0, size, access, {}});
@@ -125,13 +149,14 @@ void emu_requests_add(const struct emu_lane *lane, const void *at, uint32_t size
 
 void emu_requests_flush(const struct emu_warp *warp)
 {
-    for (auto &entry : instructions[warp->index]) {
-        struct instruction *in = &entry.second;
+    for (uint32_t slot : in_use[warp->index]) {
+        struct instruction *in = &slots[warp->index][slot];
         for (const struct request &r : in->requests)
             count(&r);
         in->requests.clear();
         std::fill(in->done, in->done + EMU_WARP, 0u);
     }
+    in_use[warp->index].clear();
 }
 
 void emu_requests_count_matrix(const struct emu_warp *warp, uint32_t matrices)
