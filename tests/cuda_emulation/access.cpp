@@ -83,6 +83,22 @@ static bool check(const struct emu_lane *lane, const char *at, uint32_t size,
     return true;
 }
 
+/* Sizes are powers of two: of what one instruction of a device loads or stores. */
+[[noreturn]] static void fault_misaligned(const void *at, uint32_t size, const void *code)
+{
+    char where[256];
+    emu_fault_code(code, where, sizeof where);
+    emu_raise(EMU_FAULT_MISALIGNED, at,
+              "%s: the thread loads or stores %u bytes at %p, which is no "
+              "multiple of that",
+              where, size, at);
+}
+
+void emu_misaligned(const void *at, uint32_t size)
+{
+    fault_misaligned(at, size, __builtin_return_address(0));
+}
+
 void emu_access_at(const void *where, uint32_t size, enum emu_access access, const void *code)
 {
     struct emu_lane *self = emu_self;
@@ -91,21 +107,16 @@ void emu_access_at(const void *where, uint32_t size, enum emu_access access, con
         return;
     if (emu_schedule_chance(YIELD_ONE_IN))
         emu_lane_yield(self);
-    if (((uintptr_t)at & (size - 1)) != 0 && (size & (size - 1)) == 0) {
-        char text[256];
-        emu_fault_code(code, text, sizeof text);
-        emu_raise(EMU_FAULT_MISALIGNED, at,
-                  "%s: the thread %s %u bytes at %p, not aligned to as many", text, does[access],
-                  size, where);
-    }
+    if (((uintptr_t)at & (size - 1)) != 0)
+        fault_misaligned(at, size, code);
     if (check(self, at, size, access, code))
         emu_requests_add(self, at, size, access, code);
 }
 
-void emu_access_here(const void *at, uint32_t size, enum emu_access access)
+void emu_access_here(const void *at, uint32_t size, enum emu_access access, const void *code)
 {
     if (emu_is_checked())
-        emu_access_at(at, size, access, __builtin_return_address(0));
+        emu_access_at(at, size, access, code);
 }
 
 void emu_access_of_lane(const struct emu_lane *lane, const void *at, uint32_t size,

@@ -13,7 +13,7 @@
  * may call it as well, which does nothing. */
 void emu_access_at(const void *at, uint32_t size, enum emu_access access, const void *code);
 /* The same where a function of the emulation makes the access, in either mode. */
-void emu_access_here(const void *at, uint32_t size, enum emu_access access);
+void emu_access_here(const void *at, uint32_t size, enum emu_access access, const void *code);
 /* On behalf of a thread that need not be running. Not counted. */
 void emu_access_of_lane(const struct emu_lane *lane, const void *at, uint32_t size,
                         enum emu_access access);

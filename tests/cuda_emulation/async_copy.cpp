@@ -21,9 +21,11 @@ void emu_async_copy16(void *shared, const void *global, bool valid, emu_place pl
     if ((uintptr_t)shared % COPY_BYTES != 0 || (uintptr_t)global % COPY_BYTES != 0)
         emu_raise(EMU_FAULT_MISALIGNED, shared, "cp.async of %s:%d: %p or %p is not aligned to 16",
                   place.file, place.line, shared, global);
+    /* Two accesses by one instruction: the counters tell them apart by its first and last byte. */
+    const char *code = static_cast<const char *>(__builtin_return_address(0));
     if (valid)
-        emu_access_here(global, COPY_BYTES, EMU_ACCESS_READ);
-    emu_access_here(shared, COPY_BYTES, EMU_ACCESS_WRITE);
+        emu_access_here(global, COPY_BYTES, EMU_ACCESS_READ, code);
+    emu_access_here(shared, COPY_BYTES, EMU_ACCESS_WRITE, code - 1);
     memset(shared, emu_schedule_poison(), COPY_BYTES);
     emu_shared_mark(shared, COPY_BYTES, EMU_BYTE_PENDING);
     self->copies.push_back(emu_async_copy{shared, global, valid, self->copy_group});

@@ -263,6 +263,26 @@ static __global__ void word_misaligned(struct planted p)
     p.out[t] = *(const int *)at;
 }
 
+/* An array of bytes need not lie where a vector may. */
+static __global__ void shared_misaligned(struct planted p)
+{
+    CUDA_SHARED(uint8_t, bytes, 64 * 16);
+    CUDA_SHARED(uint4, vectors, 64);
+    unsigned t = threadIdx.x;
+    const uint4 zero = {0, 0, 0, 0};
+    device_store16(p.broken ? (void *)&bytes[16 * t] : (void *)&vectors[t], zero);
+    p.out[t] = 0;
+}
+
+/* Without the wrapper: the compiler's own load of the struct. */
+static __global__ void plain_vector_misaligned(struct planted p)
+{
+    unsigned t = threadIdx.x;
+    const uint4 *at = (const uint4 *)(p.in + 4 * (t % 8) + (p.broken ? 1 : 0));
+    const uint4 v = *at;
+    p.out[t] = (int)(v.x + v.y + v.z + v.w);
+}
+
 static __global__ void copies_in(struct planted p)
 {
     p.out[threadIdx.x] = p.in[threadIdx.x];

@@ -33,6 +33,8 @@
     X(masks_differ, 1)                                                                             \
     X(vector_misaligned, 1)                                                                        \
     X(word_misaligned, 1)                                                                          \
+    X(shared_misaligned, 1)                                                                        \
+    X(plain_vector_misaligned, 1)                                                                  \
     X(copies_in, 1)                                                                                \
     X(stack_used_up, 1)                                                                            \
     X(trapped, 1)

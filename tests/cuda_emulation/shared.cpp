@@ -8,8 +8,10 @@
 #include <string.h>
 #include <vector>
 
-#define ROOM    128u /* between arrays; a multiple of all alignments and of the banks */
-#define PATTERN 0xc9
+#define ROOM             128u /* between arrays; a multiple of all alignments and of the banks */
+#define PATTERN          0xc9
+#define DYNAMIC_ALIGN    128u               /* as CUDA_SHARED_DYNAMIC declares it */
+#define STATIC_BYTES_MAX ((size_t)48 << 10) /* of ptxas */
 
 struct array {
     const struct emu_shared_array *is; /* NULL: the dynamic one */
@@ -32,18 +34,38 @@ static void shared_prepare(void)
         emu_shared_bytes = static_cast<unsigned char *>(calloc(EMU_SHARED_BYTES, 1));
 }
 
-static void *array_add(const struct emu_shared_array *is, uint32_t size)
+/* ptxas would refuse the kernel, or the device the launch. */
+static void check_limits(void)
 {
-    struct array a = {is, used, size};
+    size_t of_kernel = 0;
+    size_t all = 0;
+    for (const struct array &a : arrays) {
+        of_kernel += a.is != NULL ? a.size : 0;
+        all += a.size;
+    }
+    if (of_kernel > STATIC_BYTES_MAX || all > emu_device_get().shared_bytes_max)
+        emu_raise(
+            EMU_FAULT_OUT_OF_BOUNDS, NULL,
+            "the kernel has %zu bytes of static shared arrays and %zu in all; a device has %zu "
+            "and %zu",
+            of_kernel, all, STATIC_BYTES_MAX, emu_device_get().shared_bytes_max);
+}
+
+/* A device promises an array no more than its type's alignment, so no more is given. */
+static void *array_add(const struct emu_shared_array *is, uint32_t size, uint32_t align)
+{
+    struct array a = {is, used + (align < 16 ? align : 0), size};
     char *at = emu_shared_base + a.at;
     if (a.at + size + 2 * ROOM > EMU_SHARED_BYTES)
         emu_raise(EMU_FAULT_OUT_OF_BOUNDS, NULL, "the block's shared arrays pass %zu bytes",
                   EMU_SHARED_BYTES);
+    memset(emu_shared_base + used, PATTERN, a.at - used);
     memset(at, emu_schedule_poison(), size);
     emu_shared_mark(at, size, EMU_BYTE_FRESH);
     used = (a.at + size + 2 * ROOM - 1) / ROOM * ROOM;
     memset(at + size, PATTERN, used - (a.at + size));
     arrays.push_back(a);
+    check_limits();
     return at;
 }
 
@@ -55,7 +77,7 @@ void emu_shared_block_begin(const struct emu_call *call)
     arrays.clear();
     used = ROOM;
     if (call->shared_bytes > 0)
-        array_add(NULL, (uint32_t)call->shared_bytes);
+        array_add(NULL, (uint32_t)call->shared_bytes, DYNAMIC_ALIGN);
 }
 
 void *emu_shared_static(const struct emu_shared_array *array)
@@ -64,7 +86,7 @@ void *emu_shared_static(const struct emu_shared_array *array)
     for (const struct array &a : arrays)
         if (a.is == array)
             return emu_shared_base + a.at;
-    return array_add(array, array->size);
+    return array_add(array, array->size, array->align);
 }
 
 void *emu_shared_dynamic(void)

@@ -1,7 +1,7 @@
 /*
- * shared.h - the shared memory of the block that runs: arrays at multiples of 128 bytes with room
- * between them that nobody may touch. The bank of a byte is its place within its array modulo 128,
- * as on a device where nvcc lays the arrays out so that none straddles.
+ * shared.h - the shared memory of the block that runs: arrays with room between them that nobody
+ * may touch, each aligned as its type is and no better. The counters take banks by address; a
+ * device may lay the arrays out otherwise, which shifts the banks of an array all alike.
  *
  * Thread: under the lock of the runtime.
  */

@@ -208,6 +208,7 @@ enum emu_access { EMU_ACCESS_READ = 0, EMU_ACCESS_WRITE = 1, EMU_ACCESS_ATOMIC =
 /* Checked mode: the compiler tells the checks of every load and store. An access that it might
  * split is told of by the wrapper, as the one it is on a device, and the bytes are moved behind its
  * back. */
+[[noreturn]] void emu_misaligned(const void *at, uint32_t size);
 void emu_checked_touch(const void *at, uint32_t size, enum emu_access access);
 void emu_checked_copy(void *to, const void *from, uint32_t size);
 
@@ -216,7 +217,9 @@ static __forceinline__ void emu_touch(const void *at, uint32_t size, enum emu_ac
 #ifdef __SANITIZE_THREAD__
     emu_checked_touch(at, size, access);
 #else
-    (void)at, (void)size, (void)access;
+    (void)access;
+    if (__builtin_expect(((uintptr_t)at & (size - 1)) != 0, 0))
+        emu_misaligned(at, size);
 #endif
 }
 
