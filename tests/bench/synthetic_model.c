@@ -9,6 +9,9 @@
  *                       taken evenly from all of its layers
  *     --context 8192 --seed 1
  *     --type Q4_K_M     what llama-quantize would call the file; --list prints all
+ *     --untied          the head is a matrix of its own
+ *     --empty           the header, and zeros that take no room on the disk: for what is reckoned
+ *                       from headers
  *
  * Types that mix others (Q4_K_M and its like) mix them as llama.cpp's quantizer does
  * (src/llama-quant.cpp, llama_tensor_get_type_impl). The quants are random bits, scales are such
@@ -27,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- which tensor has which type --- */
 
@@ -109,6 +113,7 @@ static const struct mix {
 struct shape {
     uint32_t layers, embd, ff, heads, kv_heads, vocab, of, context, seed;
     const struct mix *mix;
+    bool untied, empty;
 };
 
 static enum quant_type choose(const struct choice *c, const struct shape *s, uint32_t layer)
@@ -328,7 +333,9 @@ static void list_tensors(const struct shape *s, struct tensors *t)
     const struct mix *m = s->mix;
     uint32_t dim = s->embd / s->heads, kv = s->kv_heads * dim;
 
-    add(t, "token_embd.weight", m->head, s->embd, s->vocab, 0, 0);
+    add(t, "token_embd.weight", s->untied ? m->base : m->head, s->embd, s->vocab, 0, 0);
+    if (s->untied)
+        add(t, "output.weight", m->head, s->embd, s->vocab, 0, 0);
     add(t, "output_norm.weight", QUANT_TYPE_F32, s->embd, 0, 1, 0.1f);
     for (uint32_t i = 0; i < s->layers; i++) {
         const struct {
@@ -372,7 +379,23 @@ static void put_keys(struct gguf_build *b, const struct shape *s)
     gguf_build_f32(b, "qwen2.rope.freq_base", 1e6f);
 }
 
-/* Bytes, then pairs of bytes, then one control token. */
+/* Token i is a byte, a pair of bytes or three: of its last one the number, and of those before it
+ * the token. */
+struct spelling {
+    uint32_t before, last;
+};
+
+#define PAIRS_END  (256u + 256u * 256u)
+#define VOCAB_MOST (1u << 20)
+
+static struct spelling spell(uint32_t i)
+{
+    if (i < PAIRS_END)
+        return (struct spelling){(i - 256) / 256, (i - 256) % 256};
+    return (struct spelling){256 + (i - PAIRS_END) / 256, (i - PAIRS_END) % 256};
+}
+
+/* Bytes, then pairs of bytes, then as many threes as it takes, then one control token. */
 static void put_vocabulary(struct gguf_build *b, uint32_t vocab)
 {
     char bytes[256][4];
@@ -384,11 +407,15 @@ static void put_vocabulary(struct gguf_build *b, uint32_t vocab)
     CHECK(texts != NULL && merges != NULL && list != NULL && types != NULL);
     gguf_build_alphabet(bytes);
     for (uint32_t i = 0; i < vocab; i++) {
-        const char *first = bytes[i < 256 ? i : (i - 256) / 256];
-        const char *second = i < 256 ? "" : bytes[(i - 256) % 256];
-        (void)snprintf(texts[i], sizeof texts[i], "%s%s", first, second);
-        if (i >= 256 && i - 256 < pairs)
-            (void)snprintf(merges[i - 256], sizeof merges[0], "%s %s", first, second);
+        if (i < 256) {
+            (void)snprintf(texts[i], sizeof texts[i], "%s", bytes[i]);
+        } else {
+            const struct spelling of = spell(i);
+            const char *before = texts[of.before], *last = bytes[of.last];
+            (void)snprintf(texts[i], sizeof texts[i], "%.7s%s", before, last);
+            if (i - 256 < pairs)
+                (void)snprintf(merges[i - 256], sizeof merges[0], "%.7s %s", before, last);
+        }
         list[i] = i + 1 == vocab ? "<|endoftext|>" : texts[i];
         types[i] = i + 1 == vocab ? 3 : 1;
     }
@@ -418,7 +445,8 @@ static uint64_t row_bytes(const struct tensor *t)
     return (uint64_t)t->cols / info->block_items * info->block_bytes;
 }
 
-static void put_entries(struct gguf_build *b, const struct tensors *tensors)
+/* Returns the size of the data behind the header. */
+static uint64_t put_entries(struct gguf_build *b, const struct tensors *tensors)
 {
     uint64_t offset = 0;
     for (size_t i = 0; i < tensors->count; i++) {
@@ -428,6 +456,7 @@ static void put_entries(struct gguf_build *b, const struct tensors *tensors)
         offset += row_bytes(t) * (t->rows == 0 ? 1 : t->rows);
         offset = (offset + b->alignment - 1) / b->alignment * b->alignment;
     }
+    return offset;
 }
 
 /* The same bytes whatever other tensors there are. */
@@ -471,15 +500,17 @@ static bool write_model(const struct shape *s, const char *path)
     gguf_build_init(&b);
     put_keys(&b, s);
     put_vocabulary(&b, s->vocab);
-    put_entries(&b, &tensors);
+    uint64_t size = put_entries(&b, &tensors);
     gguf_build_finish(&b, &header);
     (void)fwrite(header.data, 1, header.size, to);
-    for (size_t i = 0; i < tensors.count; i++)
+    for (size_t i = 0; i < tensors.count && !s->empty; i++)
         write_tensor(&tensors.at[i], s->seed, to);
+    bool failed = fflush(to) != 0 || ferror(to) != 0;
+    if (s->empty && !failed)
+        failed = ftruncate(fileno(to), (off_t)(header.size + size)) != 0;
     free(tensors.at);
     buf_fini(&header);
     gguf_build_fini(&b);
-    bool failed = ferror(to) != 0;
     return fclose(to) == 0 && !failed;
 }
 
@@ -529,30 +560,34 @@ int main(int argc, char **argv)
         {"ff", &s.ff, 32, 1u << 20},
         {"heads", &s.heads, 1, 1024},
         {"kv-heads", &s.kv_heads, 1, 1024},
-        {"vocab", &s.vocab, 300, 65000},
+        {"vocab", &s.vocab, 300, VOCAB_MOST},
         {"of", &s.of, 1, 1024},
         {"context", &s.context, 2, 1u << 27},
         {"seed", &s.seed, 0, UINT32_MAX},
     };
-    enum { NUMBERS = sizeof numbers / sizeof numbers[0], TYPE = NUMBERS, LIST };
-    struct option options[NUMBERS + 3] = {{0}};
+    enum { NUMBERS = sizeof numbers / sizeof numbers[0], TYPE = NUMBERS, LIST, UNTIED, EMPTY };
+    struct option options[NUMBERS + 5] = {{0}};
     int c;
 
     for (int i = 0; i < NUMBERS; i++)
         options[i] = (struct option){numbers[i].name, required_argument, NULL, i};
     options[NUMBERS] = (struct option){"type", required_argument, NULL, TYPE};
     options[NUMBERS + 1] = (struct option){"list", no_argument, NULL, LIST};
+    options[NUMBERS + 2] = (struct option){"untied", no_argument, NULL, UNTIED};
+    options[NUMBERS + 3] = (struct option){"empty", no_argument, NULL, EMPTY};
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (c == LIST) {
             for (size_t i = 0; i < sizeof mixes / sizeof mixes[0]; i++)
                 puts(mixes[i].name);
             return 0;
         }
+        s.untied = s.untied || c == UNTIED;
+        s.empty = s.empty || c == EMPTY;
         if (c == TYPE)
             s.mix = mix_find(optarg);
         else if (c >= 0 && c < NUMBERS)
             *numbers[c].value = number(numbers[c].name, optarg, numbers[c].least, numbers[c].most);
-        else
+        else if (c != UNTIED && c != EMPTY)
             return 2;
     }
     if (optind + 1 != argc || s.embd % s.heads != 0 || s.heads % s.kv_heads != 0) {
