@@ -1,5 +1,6 @@
 /* The caller's side of the engine, and its beginning and end. */
 #include "worker/engine/engine_internal.h"
+#include "worker/engine/runtime_backend.h"
 
 #include "common/check.h"
 #include "common/clock.h"
@@ -89,13 +90,12 @@ void model_free(struct engine_model_state *model)
 
 /* ---- open and close --------------------------------------------------------------------- */
 
-/* Opens a backend once, so that a forced instruction set that the machine lacks is an error now
- * and not at the first model. */
+/* Opens a backend once, so that a forced instruction set or a GPU that the machine lacks is an
+ * error now and not at the first model. */
 static enum err probe_backend(struct engine *e, struct errbuf *eb)
 {
-    struct backend_cpu_config cpu = {.isa = e->config.isa, .threads = 1};
     struct backend *b = NULL;
-    enum err err = backend_cpu_open(&b, &cpu, eb);
+    enum err err = runtime_backend_open(&b, &e->config, 1, eb);
 
     if (err != ERR_OK)
         return err;

@@ -37,8 +37,12 @@ struct engine;
 #define ENGINE_STEP_TOKENS_MIN 2u /* a prompt's row beside one that draws */
 #define ENGINE_STEP_TOKENS_MAX 65536u
 
+enum engine_backend { ENGINE_BACKEND_CPU = 0, ENGINE_BACKEND_CUDA = 1 };
+
 struct engine_config {
-    enum backend_isa isa;
+    enum engine_backend backend;
+    uint32_t gpu;           /* CUDA: which one, as CUDA counts them */
+    enum backend_isa isa;   /* of the CPU backend, and of drawing on either */
     uint32_t threads;       /* 0: backend_threads_auto */
     uint32_t step_tokens;   /* token budget of one step, prompt and decode together; 0: 512 */
     uint32_t chunk_tokens;  /* most prompt tokens of one job in one step; 0: step_tokens */

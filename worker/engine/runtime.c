@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "common/limits.h"
+#include "worker/engine/runtime_backend.h"
 #include "worker/engine/runtime_shape.h"
 #include "worker/kernels/quant_check.h"
 
@@ -300,13 +301,12 @@ static enum err reserve_room(struct loading *l)
 static enum err load_all(struct loading *l, const struct engine_config *config)
 {
     struct runtime *r = l->r;
-    struct backend_cpu_config cpu = {.isa = config->isa, .threads = config->threads};
     enum err e = tokenizer_open(&r->tokenizer, l->g, l->eb);
 
     if (e != ERR_OK)
         return e;
     open_chat(l);
-    e = backend_cpu_open(&r->backend, &cpu, l->eb);
+    e = runtime_backend_open(&r->backend, config, config->threads, l->eb);
     for (uint32_t i = 0; e == ERR_OK && i < MODEL_ROPES; i++)
         if (runtime_rope_used(l->shape, i))
             e = load_rope(l, i);

@@ -2,6 +2,7 @@
 
 #include "common/limits.h"
 #include "worker/engine/runtime.h"
+#include "worker/engine/runtime_backend.h"
 #include "worker/kernels/rope_table.h"
 
 #define STEP_TOKENS_DEFAULT 512u
@@ -90,11 +91,6 @@ static enum err vocabulary_check(const struct model_hparams *h, const struct ggu
     return e;
 }
 
-static bool isa_is_scalar(enum backend_isa isa)
-{
-    return backend_isa_resolve(isa) == BACKEND_ISA_SCALAR;
-}
-
 /* How long a job may be, and pages for so many of them. */
 static enum err pool_read(struct runtime_shape *s, const struct engine_model_config *model,
                           struct errbuf *eb)
@@ -137,11 +133,10 @@ enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine
                             struct errbuf *eb)
 {
     struct runtime_shape s = {.logits_rows = config->sequences};
-    uint32_t threads = config->threads == 0 ? backend_threads_auto() : config->threads;
+    uint32_t threads = runtime_backend_threads(config);
     struct shard_request request = model->shard;
     enum err e = model_hparams_read(&s.hparams, g, eb);
 
-    threads = isa_is_scalar(config->isa) ? 1 : threads;
     s.drawers = threads < RUNTIME_DRAWERS_MAX ? threads : RUNTIME_DRAWERS_MAX;
     request.shards = request.shards == 0 ? 1 : request.shards;
     if (e != ERR_OK)
@@ -265,16 +260,7 @@ static const struct model_parts *parts_of(const struct runtime_shape *shape, uin
     return layer == shape->hparams.n_layers ? &shape->tensors.whole : &shape->tensors.layers[layer];
 }
 
-/* Scalar holds a matrix as the file has it. */
-static uint64_t matrix_bytes(const struct gguf_tensor *t, const struct shard_slice *s, bool scalar)
-{
-    if (s->rows == 0)
-        return 0;
-    return scalar ? weight_row_bytes(t->type, s->cols, &s->cut) * s->rows
-                  : backend_cpu_weight_bytes(t->type, s->rows, s->cols, &s->cut);
-}
-
-static uint64_t weights_bytes(const struct runtime_shape *shape, bool scalar)
+static uint64_t weights_bytes(const struct runtime_shape *shape, const struct engine_config *config)
 {
     uint64_t bytes = 0;
 
@@ -284,7 +270,9 @@ static uint64_t weights_bytes(const struct runtime_shape *shape, bool scalar)
             if (parts->at[k] == NULL || !model_part_is_matrix(k))
                 continue;
             const struct shard_slice s = runtime_slice(shape, i, k, parts->at[k]);
-            bytes += matrix_bytes(parts->at[k], &s, scalar);
+            if (s.rows > 0)
+                bytes += runtime_backend_weight_bytes(config, parts->at[k]->type, s.rows, s.cols,
+                                                      &s.cut);
         }
     }
     return bytes;
@@ -327,7 +315,7 @@ struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t ste
 }
 
 /* Vectors on the backend, but for the rope factors, which go into a table. */
-static uint64_t vectors_bytes(const struct runtime_shape *shape)
+static uint64_t vectors_bytes(const struct runtime_shape *shape, const struct engine_config *config)
 {
     uint64_t bytes = 0;
 
@@ -338,34 +326,30 @@ static uint64_t vectors_bytes(const struct runtime_shape *shape)
                 continue;
             const struct shard_slice s = runtime_slice(shape, i, k, parts->at[k]);
             if (s.rows > 0)
-                bytes += backend_buffer_bytes(s.rows);
+                bytes += runtime_backend_buffer_bytes(config, s.rows);
         }
     }
     return bytes;
 }
 
-/* The scalar backend keeps the cache's values as floats. */
-static uint64_t kv_page_bytes(const struct runtime_shape_kv *kv, bool scalar)
+static uint64_t kv_page_bytes(const struct runtime_shape_kv *kv, const struct engine_config *config)
 {
     uint64_t bytes = 0;
 
-    for (uint32_t i = 0; i < kv->n_caches; i++) {
-        const struct kv_shape *c = &kv->cache[i];
-        bytes += scalar ? (uint64_t)KV_PAGE_TOKENS * c->n_layers * c->n_kv_heads *
-                              (c->head_dim_k + c->head_dim_v) * sizeof(float)
-                        : backend_kv_page_bytes(c);
-    }
+    for (uint32_t i = 0; i < kv->n_caches; i++)
+        bytes += runtime_backend_kv_page_bytes(config, &kv->cache[i]);
     return bytes;
 }
 
-static uint64_t buffer_bytes(size_t rows, uint32_t cols)
+static uint64_t buffer_bytes(const struct engine_config *config, size_t rows, uint32_t cols)
 {
-    return cols == 0 ? 0 : backend_buffer_bytes(rows * cols);
+    return cols == 0 ? 0 : runtime_backend_buffer_bytes(config, rows * cols);
 }
 
-static uint64_t act_bytes(enum backend_isa isa, uint32_t rows, uint32_t cols, bool keep_float)
+static uint64_t act_bytes(const struct engine_config *config, uint32_t rows, uint32_t cols,
+                          bool keep_float)
 {
-    return cols == 0 ? 0 : backend_act_bytes(isa, rows, cols, keep_float);
+    return cols == 0 ? 0 : runtime_backend_act_bytes(config, rows, cols, keep_float);
 }
 
 static uint64_t backend_scratch_bytes(const struct runtime_shape *s,
@@ -373,17 +357,16 @@ static uint64_t backend_scratch_bytes(const struct runtime_shape *s,
 {
     const struct runtime_widths w = runtime_widths(s);
     const uint32_t rows = config->step_tokens;
-    const uint32_t threads = config->threads == 0 ? backend_threads_auto() : config->threads;
     const struct backend_room room = runtime_room(s, rows);
     const uint32_t buffers[] = {w.embd, w.branch, w.heads, w.kv_heads, w.kv_heads, w.ff, w.ff};
-    uint64_t bytes = buffer_bytes(s->logits_rows, w.logits) +
-                     act_bytes(config->isa, rows, w.embd, w.embd_float) +
-                     act_bytes(config->isa, rows, w.heads, w.heads_float) +
-                     act_bytes(config->isa, rows, w.ff, w.ff_float) +
-                     backend_room_bytes(config->isa, threads, &room) + vectors_bytes(s);
+    uint64_t bytes = buffer_bytes(config, s->logits_rows, w.logits) +
+                     act_bytes(config, rows, w.embd, w.embd_float) +
+                     act_bytes(config, rows, w.heads, w.heads_float) +
+                     act_bytes(config, rows, w.ff, w.ff_float) +
+                     runtime_backend_room_bytes(config, &room) + vectors_bytes(s, config);
 
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
-        bytes += buffer_bytes(rows, buffers[i]);
+        bytes += buffer_bytes(config, rows, buffers[i]);
     return bytes;
 }
 
@@ -403,11 +386,10 @@ struct engine_estimate runtime_shape_estimate(const struct runtime_shape *shape,
                                               const struct engine_config *config,
                                               const struct gguf *g)
 {
-    const bool scalar = isa_is_scalar(config->isa);
-    const uint64_t page = kv_page_bytes(&shape->kv, scalar);
+    const uint64_t page = kv_page_bytes(&shape->kv, config);
 
     return (struct engine_estimate){
-        .weights_bytes = weights_bytes(shape, scalar),
+        .weights_bytes = weights_bytes(shape, config),
         .kv_page_bytes = page,
         .kv_bytes = page * shape->n_pages,
         .scratch_bytes = backend_scratch_bytes(shape, config) + runtime_shape_host_bytes(shape, g),

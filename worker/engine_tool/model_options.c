@@ -9,6 +9,13 @@
 #define MODEL(field) offsetof(struct model_flags, field)
 
 static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
+/* The test build's program has an emulated GPU in place of a real one. */
+#ifdef CLOISTER_CUDA_EMULATED
+#define CUDA_NAME "cuda-emulated"
+#else
+#define CUDA_NAME "cuda"
+#endif
+static const char *const backend_names[] = {"cpu", CUDA_NAME, NULL};
 static const char *const kv_names[] = {"f16", "q8_0", NULL};
 
 const struct flag model_flags_table[] = {
@@ -19,6 +26,18 @@ const struct flag model_flags_table[] = {
      .min = 1,
      .max = LIMIT_WORKER_THREADS,
      .help = "Threads (the cores of this process). Changes no bit of what is computed."},
+    {.name = "backend",
+     .type = FLAG_CHOICE,
+     .argument = "NAME",
+     .offset = MODEL(backend),
+     .choices = backend_names,
+     .help = "cpu or " CUDA_NAME " (cpu). Changes no bit of what is computed."},
+    {.name = "gpu",
+     .type = FLAG_UINT,
+     .argument = "N",
+     .offset = MODEL(gpu),
+     .max = UINT32_MAX,
+     .help = "The GPU for " CUDA_NAME ", as CUDA counts them (0)."},
     {.name = "isa",
      .type = FLAG_CHOICE,
      .argument = "ISA",
@@ -45,11 +64,14 @@ const struct flag model_flags_table[] = {
 struct model_options model_options_of(const struct model_flags *flags, const char *path)
 {
     struct model_options o = {
+        .engine.gpu = (uint32_t)flags->gpu,
         .engine.threads = (uint32_t)flags->threads,
         .model = {.path = path, .context_tokens = (uint32_t)flags->context},
         .json = flags->json,
     };
 
+    if (flags->backend != NULL && strcmp(flags->backend, CUDA_NAME) == 0)
+        o.engine.backend = ENGINE_BACKEND_CUDA;
     if (flags->isa != NULL)
         CHECK(backend_isa_parse(flags->isa, &o.engine.isa));
     if (flags->kv != NULL)

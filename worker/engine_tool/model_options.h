@@ -1,6 +1,7 @@
 /*
- * model_options.h - flags that generate, bench, perplexity and estimate share: on which instruction
- * set and threads a model runs, with which cache, and how the result is printed. Thread: main.
+ * model_options.h - flags that generate, bench, perplexity and estimate share: on which backend,
+ * instruction set and threads a model runs, with which cache, and how the result is printed.
+ * Thread: main.
  */
 #ifndef CLOISTER_WORKER_ENGINE_TOOL_MODEL_OPTIONS_H
 #define CLOISTER_WORKER_ENGINE_TOOL_MODEL_OPTIONS_H
@@ -11,8 +12,8 @@
 #include <stdbool.h>
 
 struct model_flags {
-    const char *isa, *kv; /* NULL: not given */
-    uint64_t threads, context;
+    const char *backend, *isa, *kv; /* NULL: not given */
+    uint64_t gpu, threads, context;
     bool json;
 };
 

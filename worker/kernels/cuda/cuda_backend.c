@@ -1,7 +1,6 @@
 /* The CUDA backend's table of operations: opening a device, and closing it. */
 #include "worker/kernels/cuda/cuda_internal.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 /* int8 mma of 16x8x32 and cp.async. */
@@ -70,6 +69,22 @@ static const struct backend_ops cuda_ops = {
     .act_read = cuda_act_read,
 };
 
+/* The name outlives the backend. */
+static const char *cuda_name(int major, int minor)
+{
+    static const struct {
+        int major, minor;
+        const char *name;
+    } known[] = {{8, 0, "cuda sm_80"},   {8, 6, "cuda sm_86"},   {8, 7, "cuda sm_87"},
+                 {8, 9, "cuda sm_89"},   {9, 0, "cuda sm_90"},   {10, 0, "cuda sm_100"},
+                 {10, 3, "cuda sm_103"}, {12, 0, "cuda sm_120"}, {12, 1, "cuda sm_121"}};
+
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (known[i].major == major && known[i].minor == minor)
+            return known[i].name;
+    return "cuda";
+}
+
 static enum err cuda_device_open(struct cuda_backend *cuda, uint32_t device, struct errbuf *eb)
 {
     int count = 0, major = 0, minor = 0;
@@ -88,7 +103,7 @@ static enum err cuda_device_open(struct cuda_backend *cuda, uint32_t device, str
     if (major < CUDA_MAJOR_MIN)
         return err_set(eb, ERR_UNSUPPORTED, "GPU %u has compute capability %d.%d, %d.0 is needed",
                        device, major, minor, CUDA_MAJOR_MIN);
-    (void)snprintf(cuda->name, sizeof cuda->name, "cuda sm_%d%d", major, minor);
+    cuda->ops.name = cuda_name(major, minor);
     e = cudaSetDevice(cuda->device);
     if (e == cudaSuccess)
         e = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
@@ -102,7 +117,6 @@ enum err backend_cuda_open(struct backend **ret_backend, const struct backend_cu
     if (cuda == NULL)
         return err_set(eb, ERR_NO_MEMORY, "CUDA backend");
     cuda->ops = cuda_ops;
-    cuda->ops.name = cuda->name;
     cuda->host.base.ops = &cuda->ops;
     enum err err = cuda_device_open(cuda, config->device, eb);
     if (err == ERR_OK)

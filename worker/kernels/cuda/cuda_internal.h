@@ -69,7 +69,6 @@ struct cuda_step {
 struct cuda_backend {
     struct host_backend host; /* counters are of device memory only */
     struct backend_ops ops;
-    char name[32]; /* "cuda sm_90" */
     struct pool *pool;
     int device;
     cudaStream_t stream;

@@ -26,6 +26,7 @@ DEVICE_INLINE void rope_norm(float *head, uint32_t dim, const float *gain, float
         sum = sum + __shfl_xor_sync(0xffffffffu, sum, step);
     sum = __shfl_sync(0xffffffffu, sum, 0);
     const float r = 1.0f / sqrtf(sum / (float)dim + eps);
+    __syncwarp(); /* the squares have been read */
     for (uint32_t d = lane; d < dim; d += 32)
         head[d] = head[d] * r * gain[d];
     __syncwarp();
