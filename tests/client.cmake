@@ -1,6 +1,7 @@
 # Configuration reader, libcloister and the command line.
 cloister_unit_test(units SOURCES unit/config/test_units.c)
 cloister_unit_test(fair_split SOURCES unit/common/test_fair_split.c)
+cloister_unit_test(shard_cut SOURCES unit/common/test_shard_cut.c)
 cloister_unit_test(flags SOURCES unit/config/test_flags.c)
 cloister_unit_test(program SOURCES unit/config/test_program.c LIBS cloister_program)
 cloister_unit_test(config SOURCES unit/config/test_config.c LIBS cloister_config)

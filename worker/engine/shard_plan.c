@@ -1,35 +1,13 @@
 #include "worker/engine/shard_plan.h"
 
 #include "common/check.h"
-#include "common/crypto.h"
-#include "common/fair_split.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Of all costs, each rank holding every KV head, so that no sum passes what fair_split takes. */
-#define COSTS_MAX (FAIR_SPLIT_COST_MAX / SHARD_RANKS_MAX)
-
-_Static_assert(SHARD_RANKS_MAX <= FAIR_SPLIT_HOLDERS_MAX, "a stage is cut in one split");
-_Static_assert(SUM_GROUPS_MAX <= FAIR_SPLIT_UNITS_MAX && MODEL_LAYERS_MAX <= FAIR_SPLIT_UNITS_MAX,
-               "groups and layers are units of a split");
-
-struct planning {
-    const struct model_hparams *h;
-    const struct model_tensors *t;
-    const struct shard_request *request;
-    struct shard_plan *plan;
-    uint64_t weight[SHARD_RANKS_MAX];
-    uint64_t kv_head_bytes; /* of one KV head of one layer in the whole pool */
-    uint64_t layer_sum[MODEL_LAYERS_MAX + 1];
-    struct errbuf *eb;
-};
-
-/* What is cut in one go: units with what they cost, and room for the sums. */
-struct part_units {
-    struct fair_units units;
-    uint64_t sum[SUM_GROUPS_MAX + 1];
-};
+_Static_assert(SUM_GROUPS_MAX == SHARD_GROUPS_MAX && MODEL_LAYERS_MAX == SHARD_LAYERS_MAX &&
+                   SUM_BLOCK_ITEMS == SHARD_EMBD_COLS,
+               "a shape holds any model");
 
 static uint64_t part_size(const struct model_parts *parts, enum model_part part)
 {
@@ -43,284 +21,56 @@ static uint32_t group_col(const struct sum_cut *cut, uint32_t g, uint32_t cols)
     return col < cols ? col : cols;
 }
 
-/* ---- what parts cost ---- */
-
-static void attention_units(const struct planning *p, uint32_t layer, struct part_units *ret)
+static struct sum_cut attention_cut(const struct model_hparams *h, uint32_t layer)
 {
-    const struct model_layer_hparams *l = &p->h->layer[layer];
-    const struct model_parts *parts = &p->t->layers[layer];
-    const struct sum_cut cut = backend_cut_attention(l->n_heads, l->n_kv_heads, p->h->head_dim);
-    const uint32_t heads = l->n_heads / cut.groups, per_kv = l->n_heads / l->n_kv_heads;
-    const uint64_t cols =
-        part_size(parts, MODEL_PART_ATTN_Q) + part_size(parts, MODEL_PART_ATTN_OUTPUT);
-    const uint64_t kv_head =
-        (part_size(parts, MODEL_PART_ATTN_K) + part_size(parts, MODEL_PART_ATTN_V)) /
-            l->n_kv_heads +
-        p->kv_head_bytes;
-
-    for (uint32_t g = 0; g <= cut.groups; g++)
-        ret->sum[g] = cols * g / cut.groups;
-    ret->units = (struct fair_units){
-        .count = cut.groups,
-        .sum = ret->sum,
-        .shared_units = heads < per_kv ? per_kv / heads : 1,
-        .shared_cost = heads < per_kv ? kv_head : kv_head * (heads / per_kv),
-    };
+    const struct model_layer_hparams *l = &h->layer[layer];
+    return backend_cut_attention(l->n_heads, l->n_kv_heads, h->head_dim);
 }
 
-static void ffn_units(const struct planning *p, uint32_t layer, struct part_units *ret)
+static void kind_set(struct shard_kind *k, const struct model_hparams *h,
+                     const struct model_parts *parts, uint32_t layer)
 {
-    const struct model_parts *parts = &p->t->layers[layer];
-    const uint32_t n_ff = p->h->layer[layer].n_ff;
-    const struct sum_cut cut = backend_cut_ffn(n_ff);
-    const uint64_t all = part_size(parts, MODEL_PART_FFN_GATE) +
-                         part_size(parts, MODEL_PART_FFN_UP) +
-                         part_size(parts, MODEL_PART_FFN_DOWN);
+    const struct model_layer_hparams *l = &h->layer[layer];
+    const struct sum_cut ffn = backend_cut_ffn(l->n_ff);
 
-    for (uint32_t g = 0; g <= cut.groups; g++)
-        ret->sum[g] = all * group_col(&cut, g, n_ff) / n_ff;
-    ret->units = (struct fair_units){.count = cut.groups, .sum = ret->sum};
+    k->n_heads = l->n_heads;
+    k->n_kv_heads = l->n_kv_heads;
+    k->n_groups = attention_cut(h, layer).groups;
+    k->q_bytes = part_size(parts, MODEL_PART_ATTN_Q) + part_size(parts, MODEL_PART_ATTN_OUTPUT);
+    k->k_bytes = part_size(parts, MODEL_PART_ATTN_K) + part_size(parts, MODEL_PART_ATTN_V);
+    k->n_ffn_groups = ffn.groups;
+    for (uint32_t g = 0; g < ffn.groups; g++)
+        k->ff_end[g] = group_col(&ffn, g + 1, l->n_ff);
+    k->ff_bytes = part_size(parts, MODEL_PART_FFN_GATE) + part_size(parts, MODEL_PART_FFN_UP) +
+                  part_size(parts, MODEL_PART_FFN_DOWN);
 }
 
-static uint64_t part_cost(const struct part_units *part)
-{
-    return fair_cost(&part->units, 0, part->units.count);
-}
-
-/* A model's matrices are bounded by its sizes (hparams.h); a pool of pages is not. */
-static enum err layers_cost(struct planning *p, enum kv_type kv_type, uint32_t kv_pages)
+enum err shard_plan_shape(struct shard_shape *ret_shape, const struct model_hparams *h,
+                          const struct model_tensors *t, enum kv_type kv_type, uint32_t kv_pages,
+                          struct errbuf *eb)
 {
     const struct kv_shape one = {.n_layers = 1,
                                  .n_kv_heads = 1,
-                                 .head_dim_k = p->h->head_dim,
-                                 .head_dim_v = p->h->head_dim,
+                                 .head_dim_k = h->head_dim,
+                                 .head_dim_v = h->head_dim,
                                  .type = kv_type,
                                  .n_pages = kv_pages};
-    struct part_units units;
+    struct shard_shape s;
+    enum err e = shard_shape_init(&s, h->n_layers, eb);
 
-    p->kv_head_bytes = backend_kv_page_bytes(&one) * kv_pages;
-    for (uint32_t i = 0; i < p->h->n_layers; i++) {
-        attention_units(p, i, &units);
-        p->layer_sum[i + 1] = p->layer_sum[i] + part_cost(&units);
-        ffn_units(p, i, &units);
-        p->layer_sum[i + 1] += part_cost(&units);
-        if (p->layer_sum[i + 1] > COSTS_MAX / 2)
-            return err_set(p->eb, ERR_TOO_LARGE,
-                           "a KV pool of %u pages is more than can be shared out", kv_pages);
-    }
+    if (e != ERR_OK)
+        return e;
+    s.vocab = h->vocab_size;
+    s.embd = h->n_embd;
+    s.tied = h->tied_embedding;
+    s.embed_bytes = part_size(&t->whole, MODEL_PART_TOKEN_EMBD);
+    s.head_bytes = s.tied ? s.embed_bytes : part_size(&t->whole, MODEL_PART_OUTPUT);
+    s.kv_head_bytes = backend_kv_page_bytes(&one) * kv_pages;
+    for (uint32_t i = 0; i < h->n_layers; i++)
+        kind_set(&s.kind[i], h, &t->layers[i], i);
+    shard_shape_join(&s);
+    *ret_shape = s;
     return ERR_OK;
-}
-
-static uint64_t embed_size(const struct planning *p)
-{
-    return p->t->whole.at[MODEL_PART_TOKEN_EMBD]->size;
-}
-
-static uint64_t head_size(const struct planning *p)
-{
-    return p->h->tied_embedding ? embed_size(p) : part_size(&p->t->whole, MODEL_PART_OUTPUT);
-}
-
-/* ---- the cuts ---- */
-
-static void cut_stages(struct planning *p)
-{
-    struct shard_plan *plan = p->plan;
-    const uint32_t n_layers = p->h->n_layers;
-    const struct fair_units units = {.count = n_layers, .sum = p->layer_sum, .least = 1};
-    uint64_t weight[SHARD_RANKS_MAX] = {0};
-    uint32_t border[SHARD_RANKS_MAX + 1];
-    const struct fair_holders stages = {.count = plan->n_stages, .weight = weight};
-
-    for (uint32_t r = 0; r < plan->n_ranks; r++)
-        weight[r / plan->n_shards] += p->weight[r];
-    for (uint32_t i = 1; i <= n_layers; i++)
-        p->layer_sum[i] += embed_size(p) + (i == n_layers ? head_size(p) : 0);
-    fair_split(&units, &stages, border);
-    for (uint32_t r = 0; r < plan->n_ranks; r++) {
-        uint32_t stage = r / plan->n_shards;
-        plan->rank[r].stage = stage;
-        plan->rank[r].index = r % plan->n_shards;
-        plan->rank[r].layers = (struct shard_run){border[stage], border[stage + 1]};
-    }
-}
-
-/* Rows of a vocabulary or columns of the residual: units of so many, the last of which may be
- * short. */
-static struct shard_run alike_run(const uint32_t *border, uint32_t i, uint32_t unit, uint32_t all)
-{
-    uint64_t first = (uint64_t)border[i] * unit, end = (uint64_t)border[i + 1] * unit;
-    return (struct shard_run){first < all ? (uint32_t)first : all, end < all ? (uint32_t)end : all};
-}
-
-static void cut_vocabulary(const struct planning *p, struct shard *shards,
-                           const struct fair_holders *holders, uint64_t *had)
-{
-    const bool first = shards[0].stage == 0, last = shards[0].stage + 1 == p->plan->n_stages;
-    const uint32_t vocab = p->h->vocab_size, n_embd = p->h->n_embd;
-    uint64_t row_bytes = 0;
-    uint32_t border[SHARD_RANKS_MAX + 1], sums[SHARD_RANKS_MAX + 1];
-
-    if (first)
-        row_bytes += embed_size(p) / vocab;
-    if (last && !(first && p->h->tied_embedding))
-        row_bytes += head_size(p) / vocab;
-    fair_split_alike((vocab + SHARD_VOCAB_ROWS - 1) / SHARD_VOCAB_ROWS, holders, border);
-    fair_split_alike((n_embd + SUM_BLOCK_ITEMS - 1) / SUM_BLOCK_ITEMS, holders, sums);
-    for (uint32_t i = 0; i < holders->count; i++) {
-        struct shard_run rows = alike_run(border, i, SHARD_VOCAB_ROWS, vocab);
-        if (first)
-            shards[i].embed = rows;
-        if (last)
-            shards[i].head = rows;
-        shards[i].embd = alike_run(sums, i, SUM_BLOCK_ITEMS, n_embd);
-        had[i] += row_bytes * shard_run_count(rows);
-    }
-}
-
-static void had_add(const struct part_units *part, const struct fair_holders *holders,
-                    const uint32_t *border, uint64_t *had)
-{
-    for (uint32_t i = 0; i < holders->count; i++)
-        had[i] += fair_cost(&part->units, border[i], border[i + 1]);
-}
-
-static void cut_attention(const struct planning *p, uint32_t layer, struct shard *shards,
-                          const struct fair_holders *holders, uint64_t *had)
-{
-    const struct model_layer_hparams *l = &p->h->layer[layer];
-    const struct sum_cut cut = backend_cut_attention(l->n_heads, l->n_kv_heads, p->h->head_dim);
-    const uint32_t heads = l->n_heads / cut.groups, per_kv = l->n_heads / l->n_kv_heads;
-    struct part_units part;
-    uint32_t border[SHARD_RANKS_MAX + 1];
-
-    attention_units(p, layer, &part);
-    fair_split(&part.units, holders, border);
-    had_add(&part, holders, border, had);
-    for (uint32_t i = 0; i < holders->count; i++) {
-        struct shard_layer *s = &shards[i].layer[layer];
-        s->attention = cut;
-        s->attention.first = border[i];
-        s->attention.end = border[i + 1];
-        s->heads = (struct shard_run){border[i] * heads, border[i + 1] * heads};
-        s->kv_heads.first = s->heads.first / per_kv;
-        s->kv_heads.end = s->heads.end == s->heads.first ? s->kv_heads.first
-                                                         : (s->heads.end + per_kv - 1) / per_kv;
-    }
-}
-
-static void cut_ffn(const struct planning *p, uint32_t layer, struct shard *shards,
-                    const struct fair_holders *holders, uint64_t *had)
-{
-    const uint32_t n_ff = p->h->layer[layer].n_ff;
-    const struct sum_cut cut = backend_cut_ffn(n_ff);
-    struct part_units part;
-    uint32_t border[SHARD_RANKS_MAX + 1];
-
-    ffn_units(p, layer, &part);
-    fair_split(&part.units, holders, border);
-    had_add(&part, holders, border, had);
-    for (uint32_t i = 0; i < holders->count; i++) {
-        struct shard_layer *s = &shards[i].layer[layer];
-        s->ffn = cut;
-        s->ffn.first = border[i];
-        s->ffn.end = border[i + 1];
-        s->ff = (struct shard_run){group_col(&cut, border[i], n_ff),
-                                   group_col(&cut, border[i + 1], n_ff)};
-    }
-}
-
-static void cut_shards(const struct planning *p, uint32_t stage)
-{
-    const uint32_t n = p->plan->n_shards;
-    struct shard *shards = &p->plan->rank[stage * n];
-    uint64_t had[SHARD_RANKS_MAX] = {0};
-    const struct fair_holders holders = {.count = n, .weight = &p->weight[stage * n], .had = had};
-
-    cut_vocabulary(p, shards, &holders, had);
-    for (uint32_t i = shards[0].layers.first; i < shards[0].layers.end; i++) {
-        cut_attention(p, i, shards, &holders, had);
-        cut_ffn(p, i, shards, &holders, had);
-    }
-}
-
-/* ---- the whole ---- */
-
-static void hash_numbers(struct sha256_stream *s, const uint32_t *numbers, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint32_t v = numbers[i];
-        uint8_t bytes[4] = {(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)};
-        sha256_update(s, bytes, sizeof bytes);
-    }
-}
-
-/* Canonical: numbers of 32 bits, the lowest byte first; counts, then of each rank its runs, then
- * those of its layers. */
-static void plan_digest(struct shard_plan *plan)
-{
-    const uint32_t counts[] = {plan->n_shards, plan->n_stages, plan->n_layers};
-    struct sha256_stream *s = sha256_new();
-
-    hash_numbers(s, counts, sizeof counts / sizeof counts[0]);
-    for (uint32_t r = 0; r < plan->n_ranks; r++) {
-        const struct shard *k = &plan->rank[r];
-        const uint32_t runs[] = {k->layers.first, k->layers.end, k->embed.first, k->embed.end,
-                                 k->head.first,   k->head.end,   k->embd.first,  k->embd.end};
-        hash_numbers(s, runs, sizeof runs / sizeof runs[0]);
-        for (uint32_t i = k->layers.first; i < k->layers.end; i++) {
-            const struct shard_layer *l = &k->layer[i];
-            const uint32_t cuts[] = {l->attention.groups, l->attention.first, l->attention.end,
-                                     l->heads.first,      l->heads.end,       l->kv_heads.first,
-                                     l->kv_heads.end,     l->ffn.groups,      l->ffn.first,
-                                     l->ffn.end,          l->ff.first,        l->ff.end};
-            hash_numbers(s, cuts, sizeof cuts / sizeof cuts[0]);
-        }
-    }
-    sha256_finish(s, plan->digest);
-}
-
-static enum err weights_read(struct planning *p, uint32_t n_shards, uint32_t n_ranks)
-{
-    const struct shard_request *request = p->request;
-
-    if (request->n_weights != 0 && request->n_weights != n_ranks)
-        return err_set(p->eb, ERR_INVALID, "%u weights for %u shards", request->n_weights, n_ranks);
-    for (uint32_t r = 0; r < n_ranks; r++) {
-        p->weight[r] = request->n_weights == 0 ? 1 : request->weights[r];
-        if (p->weight[r] > FAIR_SPLIT_WEIGHT_MAX)
-            return err_set(p->eb, ERR_INVALID, "a weight of %llu; at most %llu are allowed",
-                           (unsigned long long)p->weight[r],
-                           (unsigned long long)FAIR_SPLIT_WEIGHT_MAX);
-    }
-    for (uint32_t r = 0; r < n_ranks; r += n_shards) {
-        uint64_t sum = 0;
-        for (uint32_t i = 0; i < n_shards; i++)
-            sum += p->weight[r + i];
-        if (sum == 0 && n_ranks > n_shards)
-            return err_set(p->eb, ERR_INVALID, "all weights of stage %u are 0", r / n_shards);
-        if (sum == 0)
-            return err_set(p->eb, ERR_INVALID, "all weights are 0");
-    }
-    return ERR_OK;
-}
-
-static enum err request_read(struct planning *p, uint32_t *ret_shards, uint32_t *ret_stages)
-{
-    const uint32_t shards = p->request->shards;
-    const uint32_t stages = p->request->stages == 0 ? 1 : p->request->stages;
-
-    if (shards == 0 || shards > SHARD_RANKS_MAX)
-        return err_set(p->eb, ERR_INVALID, "%u shards; 1 to %u are allowed", shards,
-                       SHARD_RANKS_MAX);
-    if (stages > SHARD_RANKS_MAX / shards)
-        return err_set(p->eb, ERR_INVALID, "%u stages of %u shards; %u ranks are the most", stages,
-                       shards, SHARD_RANKS_MAX);
-    if (stages > p->h->n_layers)
-        return err_set(p->eb, ERR_INVALID, "%u stages for %u layers", stages, p->h->n_layers);
-    *ret_shards = shards;
-    *ret_stages = stages;
-    return weights_read(p, shards, shards * stages);
 }
 
 static struct shard_plan *plan_alloc(uint32_t n_shards, uint32_t n_stages, uint32_t n_layers)
@@ -346,27 +96,61 @@ static struct shard_plan *plan_alloc(uint32_t n_shards, uint32_t n_stages, uint3
     return plan;
 }
 
+static void layer_set(struct shard_layer *to, const struct shard_layer_cut *from,
+                      const struct model_hparams *h, uint32_t layer)
+{
+    to->attention = attention_cut(h, layer);
+    to->attention.first = from->groups.first;
+    to->attention.end = from->groups.end;
+    to->heads = from->heads;
+    to->kv_heads = from->kv_heads;
+    to->ffn = backend_cut_ffn(h->layer[layer].n_ff);
+    to->ffn.first = from->ffn_groups.first;
+    to->ffn.end = from->ffn_groups.end;
+    to->ff = from->ff;
+}
+
+/* The cut, with what the kernels want to know of it. */
+static enum err plan_set(struct shard_plan **ret_plan, const struct shard_cut *cut,
+                         const struct model_hparams *h, struct errbuf *eb)
+{
+    struct shard_plan *plan = plan_alloc(cut->n_shards, cut->n_stages, cut->n_layers);
+
+    if (plan == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for a plan of %u shards", cut->n_ranks);
+    for (uint32_t r = 0; r < cut->n_ranks; r++) {
+        const struct shard_rank_cut *from = &cut->rank[r];
+        struct shard *to = &plan->rank[r];
+        to->stage = from->stage;
+        to->index = from->index;
+        to->layers = from->layers;
+        to->embed = from->embed;
+        to->head = from->head;
+        to->embd = from->embd;
+        for (uint32_t i = from->layers.first; i < from->layers.end; i++)
+            layer_set(&to->layer[i], &from->layer[i], h, i);
+    }
+    memcpy(plan->digest, cut->digest, sizeof plan->digest);
+    *ret_plan = plan;
+    return ERR_OK;
+}
+
 enum err shard_plan_new(struct shard_plan **ret_plan, const struct model_hparams *h,
                         const struct model_tensors *t, const struct shard_request *request,
                         enum kv_type kv_type, uint32_t kv_pages, struct errbuf *eb)
 {
-    struct planning p = {.h = h, .t = t, .request = request, .eb = eb};
-    uint32_t shards = 1, stages = 1;
-    enum err e = request_read(&p, &shards, &stages);
+    struct shard_shape shape;
+    struct shard_cut *cut = NULL;
+    enum err e = shard_plan_shape(&shape, h, t, kv_type, kv_pages, eb);
 
-    if (e == ERR_OK)
-        e = layers_cost(&p, kv_type, kv_pages);
     if (e != ERR_OK)
         return e;
-    p.plan = plan_alloc(shards, stages, h->n_layers);
-    if (p.plan == NULL)
-        return err_set(eb, ERR_NO_MEMORY, "no memory for a plan of %u shards", shards * stages);
-    cut_stages(&p);
-    for (uint32_t i = 0; i < stages; i++)
-        cut_shards(&p, i);
-    plan_digest(p.plan);
-    *ret_plan = p.plan;
-    return ERR_OK;
+    e = shard_cut_new(&cut, &shape, request, eb);
+    if (e == ERR_OK)
+        e = plan_set(ret_plan, cut, h, eb);
+    shard_cut_free(cut);
+    shard_shape_fini(&shape);
+    return e;
 }
 
 void shard_plan_free(struct shard_plan *plan)

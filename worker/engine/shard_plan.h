@@ -32,35 +32,12 @@
 #define CLOISTER_WORKER_ENGINE_SHARD_PLAN_H
 
 #include "common/err.h"
+#include "common/shard_cut.h"
 #include "worker/kernels/backend.h"
 #include "worker/model/hparams.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-
-#define SHARD_RANKS_MAX    16u /* of all stages together */
-#define SHARD_VOCAB_ROWS   32u /* rows of the vocabulary that no border parts */
-#define SHARD_DIGEST_BYTES 32u
-
-/* How a model is to be cut. */
-struct shard_request {
-    uint32_t shards; /* of each stage; SHARD_RANKS_MAX at most, times stages */
-    uint32_t stages; /* 0: 1 */
-    /* By rank: shares are in proportion to these, which may be bytes or bytes/s as well as 3 and 1.
-     * A rank whose weight is 0 holds norms only. n_weights is the number of ranks, or 0: even. */
-    uint32_t n_weights;
-    uint64_t weights[SHARD_RANKS_MAX];
-};
-
-/* first .. end - 1; equal: none. */
-struct shard_run {
-    uint32_t first, end;
-};
-
-static inline uint32_t shard_run_count(struct shard_run run)
-{
-    return run.end - run.first;
-}
 
 /* Of one layer. All runs are empty, and the cuts have end == first, in layers of other stages. */
 struct shard_layer {
@@ -97,6 +74,11 @@ enum err shard_plan_new(struct shard_plan **ret_plan, const struct model_hparams
                         const struct model_tensors *t, const struct shard_request *request,
                         enum kv_type kv_type, uint32_t kv_pages, struct errbuf *eb);
 void shard_plan_free(struct shard_plan *plan);
+
+/* The model as cuts look at it; shard_plan_new cuts this. shard_shape_fini frees it. */
+enum err shard_plan_shape(struct shard_shape *ret_shape, const struct model_hparams *h,
+                          const struct model_tensors *t, enum kv_type kv_type, uint32_t kv_pages,
+                          struct errbuf *eb);
 
 /* What a rank holds of a tensor. Of a matrix: rows row .. row + rows - 1, and of each the columns
  * that `cut` has, `cols` of them; row and cut as weight_load takes them: from the file come, for

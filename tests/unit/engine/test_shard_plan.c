@@ -662,7 +662,7 @@ static void bad_requests_are_refused_with_the_reason(void **state)
         {{2, 1, 2, {0, 0}}, 1, ERR_INVALID, "all weights are 0"},
         {{2, 2, 4, {1, 1, 0, 0}}, 1, ERR_INVALID, "all weights of stage 1 are 0"},
         {{2, 1, 2, {1, UINT64_MAX}}, 1, ERR_INVALID, "a weight of 18446744073709551615"},
-        {{.shards = 2}, UINT32_MAX, ERR_TOO_LARGE, "4294967295 pages"},
+        {{.shards = 2}, UINT32_MAX, ERR_TOO_LARGE, "cannot be shared out"},
     };
     struct fake f;
 
