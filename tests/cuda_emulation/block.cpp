@@ -12,6 +12,8 @@
 
 #define STACK_BYTES ((size_t)256 << 10)
 #define STACK_GUARD ((size_t)4096)
+/* Stacks that all began at the same place in a page would fight for the same lines of the cache. */
+#define STACK_STAGGER ((size_t)576)
 
 thread_local struct emu_lane *emu_self;
 const char *emu_kernel_now;
@@ -62,7 +64,7 @@ static void lanes_prepare(void)
         char *stack = static_cast<char *>(stacks) + i * STACK_BYTES;
         mprotect(stack, STACK_GUARD, PROT_NONE);
         block.lanes[i].fiber.stack = stack + STACK_GUARD;
-        block.lanes[i].fiber.stack_size = STACK_BYTES - STACK_GUARD;
+        block.lanes[i].fiber.stack_size = STACK_BYTES - STACK_GUARD - i % 128 * STACK_STAGGER;
         block.lanes[i].block = &block;
         block.lanes[i].index = i;
         block.lanes[i].lane = i % EMU_WARP;
