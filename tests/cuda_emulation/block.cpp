@@ -76,8 +76,7 @@ static void lanes_prepare(void)
     }
 }
 
-/* --- Changing threads ---------------------------------------------------------------------------
- */
+/* --- Changing threads --- */
 
 static void place_waiting(char *text, size_t size, const struct emu_lane *lane)
 {
@@ -90,39 +89,26 @@ static void place_waiting(char *text, size_t size, const struct emu_lane *lane)
                  lane->place.file, lane->place.line);
 }
 
-/* Nobody can run and not all have exited: some wait for what will not come. */
+/* Nobody can run and not all have exited. All at one barrier would have been let go, and a barrier
+ * of some is found as they come, so somebody is at a warp function for which the others will not
+ * come. */
 [[noreturn]] static void fault_stuck(void)
 {
-    const struct emu_lane *at_function = NULL;
-    const struct emu_lane *at_barrier = NULL;
-    for (uint32_t i = 0; i < block.n_threads; i++) {
-        if (block.lanes[i].state == EMU_LANE_AT_WARP_FUNCTION && at_function == NULL)
-            at_function = &block.lanes[i];
-        if (block.lanes[i].state == EMU_LANE_AT_BARRIER && at_barrier == NULL)
-            at_barrier = &block.lanes[i];
-    }
+    const struct emu_lane *stuck = &block.lanes[0];
+    while (stuck->state != EMU_LANE_AT_WARP_FUNCTION)
+        stuck++;
     char waits[256];
     char other[256] = "";
-    if (at_function != NULL) {
-        const struct emu_warp *warp = at_function->warp;
-        for (uint32_t l = 0; l < EMU_WARP; l++) {
-            const struct emu_lane *mate = &warp->lanes[l];
-            if ((at_function->mask >> l & 1u) != 0 &&
-                (mate->state != EMU_LANE_AT_WARP_FUNCTION || mate->finish != at_function->finish ||
-                 mate->mask != at_function->mask)) {
-                place_waiting(other, sizeof other, mate);
-                break;
-            }
-        }
-        place_waiting(waits, sizeof waits, at_function);
-        emu_raise_for(EMU_FAULT_LANE_MISSING, at_function, NULL, "%s (mask 0x%08x), but %s", waits,
-                      at_function->mask, other);
+    for (uint32_t l = 0; l < EMU_WARP; l++) {
+        const struct emu_lane *mate = &stuck->warp->lanes[l];
+        if ((stuck->mask >> l & 1u) != 0 &&
+            (mate->state != EMU_LANE_AT_WARP_FUNCTION || mate->finish != stuck->finish ||
+             mate->mask != stuck->mask))
+            place_waiting(other, sizeof other, mate);
     }
-    for (uint32_t i = 0; i < block.n_threads; i++)
-        if (block.lanes[i].state != EMU_LANE_AT_BARRIER)
-            place_waiting(other, sizeof other, &block.lanes[i]);
-    place_waiting(waits, sizeof waits, at_barrier);
-    emu_raise_for(EMU_FAULT_BARRIER_DIVERGENCE, at_barrier, NULL, "%s, but %s", waits, other);
+    place_waiting(waits, sizeof waits, stuck);
+    emu_raise_for(EMU_FAULT_LANE_MISSING, stuck, NULL, "%s, mask 0x%08x, but %s", waits,
+                  stuck->mask, other);
 }
 
 static void lane_switch(struct emu_lane *self, struct emu_lane *next)
@@ -147,8 +133,7 @@ void emu_lane_yield(struct emu_lane *self)
     lane_switch(self, emu_schedule_next(&block, self));
 }
 
-/* --- The life of a thread
- * --------------------------------------------------------------------------- */
+/* --- The life of a thread --- */
 
 static void lane_exit(struct emu_lane *self)
 {
@@ -244,8 +229,7 @@ void emu_grid_run(const struct emu_call *call)
     emu_counters_end(n_blocks, block.n_threads, emu_shared_most());
 }
 
-/* --- Barriers
- * ------------------------------------------------------------------------------------------ */
+/* --- Barriers --- */
 
 static void barrier_arrive(struct emu_lane *self, enum emu_barrier_kind kind, emu_place place)
 {
@@ -304,8 +288,7 @@ int emu_barrier(enum emu_barrier_kind kind, int predicate, emu_place place)
     return block.barrier_result;
 }
 
-/* --- Warp functions
- * -------------------------------------------------------------------------------------- */
+/* --- Warp functions --- */
 
 /* All lanes of the mask wait: they must wait for the same. */
 static void warp_check_same(const struct emu_lane *self, uint32_t mask)

@@ -1,9 +1,8 @@
 /*
- * block.h - one block of a launch as it runs: its threads, who of them may run, and what they wait
- * for.
+ * block.h - one block of a launch as it runs: its threads, who may run, who waits for what.
  *
  * Blocks run one after another on the OS thread that waits for the stream, threads change at
- * barriers and warp functions. The next to run is the schedule's choice (block_schedule.cpp) among
+ * barriers and warp functions. The next to run is the schedule's choice (schedule.cpp) among
  * those that can; when none can and not all have exited, the kernel is at fault.
  *
  * Thread: all of it under the lock of the runtime (stream.h).
@@ -117,8 +116,7 @@ void emu_warp_meet(struct emu_lane *self, const char *function, uint32_t mask,
 /* Another thread's turn, this one staying able to run: random schedules at loads and stores. */
 void emu_lane_yield(struct emu_lane *self);
 
-/* --- The schedule (schedule.cpp)
- * ------------------------------------------------------------------ */
+/* --- The schedule (schedule.cpp) --- */
 
 /* The lane to run after `from` (NULL: at the start); NULL when none is ready. */
 struct emu_lane *emu_schedule_next(struct emu_block *block, const struct emu_lane *from);

@@ -2,51 +2,63 @@
  * emulation.h - CUDA on the CPU, for tests: the product's .cu files are compiled as C++ against
  * include/, run on one OS thread with a fiber for each CUDA thread, and watched. C and C++.
  *
- * To test a kernel
- * ----------------
- *   1. CMake, twice as a rule, once per mode:
- *        cloister_emulated_library(rows_plain MODE plain SOURCES worker/kernels/cuda/rows.cu)
- *        cloister_emulated_library(rows_checked MODE checked SOURCES worker/kernels/cuda/rows.cu)
- *      A program links libraries of one mode. Its own code calls the launchers of the .cu file and
- * the runtime API, as the product does; nothing in it knows that there is no device.
- *   2. Run everything under each schedule and compare the results:
+ * To test a kernel:
+ *
+ * 1. In CMake, as a rule twice, once per mode:
+ *
+ *        cloister_emulated_library(rows_plain MODE plain SOURCES .../rows.cu)
+ *        cloister_emulated_library(rows_checked MODE checked SOURCES .../rows.cu)
+ *
+ *    A program links libraries of one mode. Its own code calls the launchers of the .cu file and
+ *    the runtime API, as the product does, and does not know that there is no device.
+ *
+ * 2. Run everything under each schedule, and compare the results:
+ *
  *        for (int i = 0; i < EMU_SCHEDULES; i++) {
  *            emu_schedule_set(emu_schedule_of(i));
  *            ... cudaMalloc, cudaMemcpyAsync, launcher, cudaStreamSynchronize ...
  *        }
- *      Schedules differ in the order of blocks and threads, in where threads change, in what fresh
- *      memory holds, and in when queued work runs.
- *   3. A fault (enum emu_fault_kind) ends the process with a report on stderr. A test that wants
- * one calls emu_fault_of.
- *   4. emu_counters_get(kernel, &c) after a checked run: sectors, bank conflicts, bytes.
  *
- * Modes. Plain: -O2, for whole models; memory is guarded by canaries and by pages without access,
- * barriers and warp functions are checked. Checked: compiled with -fsanitize=thread, of which only
- * the calls that announce each load and store are used; they end here, and not in libtsan. All else
- * in this header about loads and stores needs checked mode.
+ *    They differ in the order of blocks and threads, in where threads change, in what fresh
+ *    memory holds, and in when queued work runs. Or run the program once for each value of
+ *    CUDA_EMULATION_SCHEDULE.
+ *
+ * 3. A fault (enum emu_fault_kind) ends the process with a report on stderr. A test that wants one
+ *    calls emu_fault_of.
+ *
+ * 4. After a checked run emu_counters_get(kernel, &c) has sectors, bank conflicts and bytes.
+ *
+ * Modes. Plain: -O2, for whole models. Memory is guarded by patterns and by pages without access;
+ * barriers, warp functions and the alignment of vectors are checked. Checked: compiled with
+ * -fsanitize=thread, of which only the calls before each load and store are used; they end here,
+ * and not in libtsan. What this header says of single loads and stores needs checked mode.
  *
  * What runs when. Work of a stream is queued. It runs when something waits for it (forward), as
  * soon as it is queued (reverse), or at a moment that the seed decides (random); streams keep to
- * their own order and to events and nothing else. So a buffer that is used before its copy ran, or
- * an event that is not waited for, shows. A source in pinned memory that changes before its copy
- * has run is a fault.
+ * their own order and to events, and to nothing else. So it shows when a buffer is used before its
+ * copy ran, or an event is not waited for. Until a copy has run, its destination in pinned memory
+ * holds nothing of use, and a change of its source there is a fault.
  *
- * Approximations
- * --------------
- *   - The memory model: one thread runs at a time and sees each store at once. What other threads
- * may see late on a device is found by the race checker alone. It takes __syncthreads for all
- * threads and __syncwarp for its lanes as order, nothing else: no fence, no atomic, no shuffle.
- * Work that the last block of a launch does for the others is therefore reported.
- *   - Requests of a warp, for the counters: the n-th accesses of its lanes by the same instruction
- * since their last common point (barrier, warp function over all lanes). After a divergent branch
- * this may join what a device would do apart. Caches are not modelled; local memory (the stack) and
- *     registers are not seen; the compiler is GCC, which keeps other values in registers than
- * ptxas.
- *   - memcpy of more than a few bytes in a kernel is not seen. Vectors (uint4) are seen whole
- * through device_load16, device_store16 and __ldg, else perhaps as their members.
- *   - Time: none of it is a device's.
+ * Stricter than a device. A warp function's mask names lanes that exist and have not exited; no
+ * thread exits before a barrier that others come to; host code may not touch device memory.
  *
- * Thread: tests set it up from one thread while no work is queued.
+ * Approximations:
+ *
+ * - Memory is not weakly ordered: one thread runs at a time, and each store is seen at once. What
+ *   others might see late is left to the race checker, for which __syncthreads orders all threads,
+ *   __syncwarp the lanes it names, and nothing else does: no fence, no atomic, no shuffle. So work
+ *   that the last block of a launch does for the others is reported.
+ * - Between streams there is no race checker; there are schedules.
+ * - Requests, for the counters: the n-th accesses of a warp's lanes by the same instruction since
+ *   their last common point (a barrier, a warp function of all lanes). Behind a divergent branch
+ *   this may join what a device would do apart. Caches are not modelled. Local memory (the stack)
+ *   and registers are not seen, and GCC's choice of them is not ptxas's.
+ * - A memcpy of more than a few bytes in a kernel is not seen. (Vectors are, by device.h's
+ *   wrappers, by __ldg, and as GCC compiles them here also as plain loads and stores.)
+ * - A thread that spins until another one stores something spins for ever, except in checked mode
+ *   in random order. Registers, occupancy and time are not a device's.
+ *
+ * Thread: tests set it up from one thread, while no work is queued.
  */
 #ifndef CLOISTER_TESTS_CUDA_EMULATION_EMULATION_H
 #define CLOISTER_TESTS_CUDA_EMULATION_EMULATION_H
@@ -61,8 +73,7 @@
 extern "C" {
 #endif
 
-/* --- Schedules
- * ------------------------------------------------------------------------------------ */
+/* --- Schedules --- */
 
 enum emu_order {
     EMU_ORDER_FORWARD = 0, /* blocks, warps and lanes ascending; streams run when waited for */
@@ -88,8 +99,7 @@ const char *emu_order_name(enum emu_order order);
 /* True where a .cu file of this program was compiled in checked mode. */
 bool emu_is_checked(void);
 
-/* --- The device ---------------------------------------------------------------------------------
- */
+/* --- The device --- */
 
 struct emu_device {
     int count;           /* devices; each has all that follows */
@@ -107,8 +117,7 @@ void emu_device_set(const struct emu_device *device);
 /* Bytes that cudaMalloc has given and cudaFree not taken back. */
 size_t emu_memory_used(void);
 
-/* --- Errors a device would report ---------------------------------------------------------------
- */
+/* --- Errors a device would report --- */
 
 /* The n-th call from now (1: the next) of this function of the runtime API, or of any where NULL,
  * returns `error`. A sticky one is returned by every later call as well, as after a fault of the
@@ -121,8 +130,7 @@ void emu_inject_clear(void);
 /* Calls of the runtime API so far, so that a test can fail each of them in turn. */
 uint64_t emu_calls(void);
 
-/* --- Faults
- * ----------------------------------------------------------------------------------------- */
+/* --- Faults --- */
 
 enum emu_fault_kind {
     EMU_FAULT_NONE = 0,
@@ -156,8 +164,7 @@ const char *emu_fault_name(enum emu_fault_kind kind);
  * ended it, false where it returned. A child that ends in any other way ends this process too. */
 bool emu_fault_of(void (*body)(void *ctx), void *ctx, struct emu_fault *ret_fault);
 
-/* --- Counters
- * --------------------------------------------------------------------------------------- */
+/* --- Counters --- */
 
 struct emu_counters {
     uint64_t launches, blocks, threads;

@@ -111,8 +111,7 @@ void emu_fault_code(const void *code, char *ret_text, size_t size)
     pclose(tool);
 }
 
-/* --- Signals
- * ---------------------------------------------------------------------------------------- */
+/* --- Signals --- */
 
 static struct sigaction before_us[2]; /* SIGSEGV, SIGBUS */
 
@@ -159,8 +158,7 @@ void emu_fault_catch_signals(void)
     catch_signal(SIGBUS, &before_us[1]);
 }
 
-/* --- Faults that a test wants
- * ------------------------------------------------------------------------ */
+/* --- Faults that a test wants --- */
 
 bool emu_fault_of(void (*body)(void *ctx), void *ctx, struct emu_fault *ret_fault)
 {

@@ -109,8 +109,7 @@ HOOK_ATOMIC(8, uint8_t)
 HOOK_ATOMIC(32, uint32_t)
 HOOK_ATOMIC(64, uint64_t)
 
-/* --- Accesses that wrappers announce (cuda_runtime.h)
- * ----------------------------------------------- */
+/* --- Accesses that wrappers announce (cuda_runtime.h) --- */
 
 void emu_checked_touch(const void *at, uint32_t size, enum emu_access access)
 {

@@ -6,8 +6,7 @@
 
 #define ALL 0xffffffffu
 
-/* --- Barriers and shared memory
- * ------------------------------------------------------------------------ */
+/* --- Barriers and shared memory --- */
 
 /* The block's sum of in[], by halving in shared memory. */
 static __global__ void sum_kernel(const int *in, int *out)
@@ -95,9 +94,7 @@ cudaError_t allow_reverse(size_t shared_bytes)
                                 (int)shared_bytes);
 }
 
-/* --- Warps
- * -----------------------------------------------------------------------------------------------
- */
+/* --- Warps --- */
 
 /* One row of `SHUFFLES` words per lane: what each shuffle and vote gives for value lane * lane + 1.
  */
@@ -148,8 +145,7 @@ struct cuda_launched launch_neighbours(int *out, cudaStream_t stream)
     return CUDA_LAUNCH(neighbours_kernel, 1, 64, 0, stream, out);
 }
 
-/* --- Matrix fragments
- * -------------------------------------------------------------------------------------- */
+/* --- Matrix fragments --- */
 
 /* One warp: c[16][8] = a[16][k] * b[8][k]^T, elements placed by hand. */
 static __global__ void mma_kernel(const int8_t *a, const int8_t *b, int32_t *c, int k)
@@ -231,8 +227,7 @@ struct cuda_launched launch_transpose(const uint16_t *in, uint16_t *out, cudaStr
     return CUDA_LAUNCH(transpose_kernel, 1, 32, 0, stream, in, out);
 }
 
-/* --- Asynchronous copies
- * -------------------------------------------------------------------------------------- */
+/* --- Asynchronous copies --- */
 
 /* Sums `tiles` tiles of blockDim.x vectors through two stages; the tile after next is under way
  * while one is added up. Vectors from `valid` on count as zeros. */
@@ -267,8 +262,7 @@ struct cuda_launched launch_stages(const uint4 *in, unsigned *out, unsigned tile
     return CUDA_LAUNCH(stages_kernel, 1, 64, 0, stream, in, out, tiles, valid);
 }
 
-/* --- Atomics and arithmetic
- * -------------------------------------------------------------------------------------- */
+/* --- Atomics and arithmetic --- */
 
 /* Words: sum, least, greatest, bits, number of threads that added modulo 5, and one more. */
 static __global__ void atomics_kernel(int *out)
@@ -304,8 +298,7 @@ struct cuda_launched launch_arithmetic(uint16_t *halves, int *products, cudaStre
     return CUDA_LAUNCH(arithmetic_kernel, 256, 256, 0, stream, halves, products);
 }
 
-/* --- Accesses whose cost is known
- * ---------------------------------------------------------------------------------- */
+/* --- Accesses whose cost is known --- */
 
 /* Words `stride` apart: each lane of a warp then has a sector of its own, or shares one. */
 static __global__ void strided_kernel(const int *in, int *out, unsigned stride)

@@ -109,8 +109,7 @@ void emu_mma_m16n8k16_s8(int32_t c[4], const uint32_t a[2], const uint32_t b[1],
     mma<16>("mma.m16n8k16", c, a, b, place);
 }
 
-/* --- ldmatrix
- * -------------------------------------------------------------------------------------------- */
+/* --- ldmatrix --- */
 
 static void finish_ldmatrix(struct emu_warp *warp, uint32_t mask)
 {

@@ -51,8 +51,7 @@ static bool is_open = true;
 
 static bool is_closed_to_host(void)
 {
-    /* Work that runs at every call would open and close memory thousands of times in a whole model.
-     */
+    /* Work that runs at every call would open and close memory thousands of times a step. */
     return emu_is_checked() || emu_schedule_get().order == EMU_ORDER_FORWARD;
 }
 

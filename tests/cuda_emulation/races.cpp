@@ -108,8 +108,7 @@ static bool is_ordered(const struct emu_lane *self, uint32_t lane, uint32_t time
     return lane == self->lane || time < t->all || (t->partial && time < t->seen[self->lane][lane]);
 }
 
-/* --- Reports
- * -------------------------------------------------------------------------------------------- */
+/* --- Reports --- */
 
 [[noreturn]] static void fault_race(enum emu_fault_kind kind, const struct emu_lane *self,
                                     const void *at, enum emu_access access, const char *other,
@@ -128,8 +127,7 @@ static bool is_ordered(const struct emu_lane *self, uint32_t lane, uint32_t time
                   kind == EMU_FAULT_RACE ? "the block" : "another block", other);
 }
 
-/* --- One byte
- * ------------------------------------------------------------------------------------------- */
+/* --- One record --- */
 
 static bool is_other_block(uint32_t of)
 {

@@ -26,9 +26,7 @@ struct instruction {
     std::vector<struct request> requests;
 };
 
-/* The instructions of a warp, hashed by their address; a kernel has some tens of them that touch
- * memory.
- */
+/* The instructions of a warp that touch memory, hashed by their address; a kernel has some tens. */
 #define SLOTS 4096u
 static struct instruction *slots[EMU_BLOCK_WARPS_MAX];
 static std::vector<uint32_t> in_use[EMU_BLOCK_WARPS_MAX]; /* slots with requests */
@@ -51,8 +49,7 @@ static struct instruction *instruction_of(uint32_t warp, const void *code)
     emu_raise(EMU_FAULT_TRAP, code, "more than %u instructions touch memory", SLOTS);
 }
 
-/* --- What a request costs
- * ------------------------------------------------------------------------- */
+/* --- What a request costs --- */
 
 static void count_global(uintptr_t *at, uint32_t n, uint32_t size, enum emu_access access)
 {
@@ -132,8 +129,7 @@ static void count(const struct request *r)
         count_global(at, n, r->size, r->access);
 }
 
-/* --- Collecting
- * -------------------------------------------------------------------------------------- */
+/* --- Collecting --- */
 
 void emu_requests_add(const struct emu_lane *lane, const void *at, uint32_t size,
                       enum emu_access access, const void *code)

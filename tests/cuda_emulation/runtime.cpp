@@ -28,8 +28,7 @@ static struct {
 
 struct emu_traffic emu_traffic_now;
 
-/* --- The frame of a call
- * ------------------------------------------------------------------------------ */
+/* --- The frame of a call --- */
 
 /* Calls within calls: of the emulation itself, and of host functions in a stream. */
 static int depth;
@@ -131,8 +130,7 @@ struct emu_traffic emu_traffic_get(void)
     return emu_traffic_now;
 }
 
-/* --- Errors
- * -------------------------------------------------------------------------------------------- */
+/* --- Errors --- */
 
 /* Nothing is injected into these two: what they return is another call's result. */
 cudaError_t cudaGetLastError(void)
@@ -173,8 +171,7 @@ const char *cudaGetErrorString(cudaError_t error)
     return "unrecognized error code";
 }
 
-/* --- Devices
- * ------------------------------------------------------------------------------------------- */
+/* --- Devices --- */
 
 #define DEVICE_MEMORY_BYTES ((size_t)4 << 30)
 

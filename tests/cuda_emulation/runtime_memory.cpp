@@ -78,8 +78,7 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
     return api.end(cudaSuccess);
 }
 
-/* --- Copies
- * -------------------------------------------------------------------------------------------- */
+/* --- Copies --- */
 
 /* Device pointers must have all the bytes in one allocation; what is called a host pointer must not
  * be the device's. */

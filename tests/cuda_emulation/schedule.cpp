@@ -98,8 +98,7 @@ unsigned char emu_schedule_poison(void)
     return (unsigned char)(0x40 + emu_schedule_random(0xc0));
 }
 
-/* --- Blocks
- * ---------------------------------------------------------------------------------------- */
+/* --- Blocks --- */
 
 void emu_schedule_blocks_begin(uint64_t n)
 {
@@ -126,8 +125,7 @@ uint64_t emu_schedule_block(uint64_t i)
     return shuffled[i];
 }
 
-/* --- Threads
- * ---------------------------------------------------------------------------------------- */
+/* --- Threads --- */
 
 static uint32_t lowest(uint32_t set)
 {

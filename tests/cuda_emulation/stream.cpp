@@ -24,8 +24,7 @@ struct CUstream_st *emu_stream_of(cudaStream_t handle)
     return streams.count(handle) != 0 ? handle : NULL;
 }
 
-/* --- What work touches of the host
- * ------------------------------------------------------------------- */
+/* --- What work touches of the host --- */
 
 static uint64_t digest_of(const char *at, size_t size)
 {
@@ -73,8 +72,7 @@ static void guard_copy(struct emu_work *w)
         memset(w->to, emu_schedule_poison(), w->size);
 }
 
-/* --- Running
- * ------------------------------------------------------------------------------------------ */
+/* --- Running --- */
 
 static void run_copy(const struct emu_work *w)
 {
@@ -165,8 +163,7 @@ void emu_stream_drain_all(void)
         emu_stream_drain(stream);
 }
 
-/* --- Queueing
- * ----------------------------------------------------------------------------------------- */
+/* --- Queueing --- */
 
 static struct emu_work work_wait(struct CUstream_st *on)
 {
@@ -223,8 +220,7 @@ bool emu_capture_forbids(void)
     return forbidden;
 }
 
-/* --- Streams
- * -------------------------------------------------------------------------------------------- */
+/* --- Streams --- */
 
 static cudaError_t stream_new(cudaStream_t *ret_stream, unsigned flags)
 {
@@ -323,8 +319,7 @@ cudaError_t cudaDeviceSynchronize(void)
     return api.end(emu_device_error());
 }
 
-/* --- Capture
- * ---------------------------------------------------------------------------------------------- */
+/* --- Capture --- */
 
 static void capture_leave(struct CUstream_st *stream)
 {

@@ -88,8 +88,7 @@ class emu_api {
     explicit emu_api(const char *function);
     ~emu_api();
     emu_api(const emu_api &) = delete;
-    /* Injected, or the device's own that ended it: the call must do nothing and return end(error).
-     */
+    /* Injected, or what ended the device: the call must do nothing and return end(error). */
     cudaError_t error;
     /* The call's result, kept for cudaGetLastError. */
     cudaError_t end(cudaError_t result);

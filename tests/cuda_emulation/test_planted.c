@@ -148,8 +148,7 @@ static void test_report_names_the_place(void **state)
     assert_non_null(strstr(fault.text, "past the end of an allocation of 256 bytes"));
 }
 
-/* --- Mistakes of host code
- * ------------------------------------------------------------------------- */
+/* --- Mistakes of host code --- */
 
 static void body_use_after_free(void *ctx)
 {
@@ -222,8 +221,7 @@ static void test_host_mistakes(void **state)
     }
 }
 
-/* --- What plain mode must be told by results
- * ---------------------------------------------------------- */
+/* --- What plain mode must be told by results --- */
 
 /* The sums of barrier_removed: right under reverse order, in which each thread finds what the ones
  * above it have written. This is why no kernel is tested under one schedule. */

@@ -31,8 +31,7 @@ static int *pinned_new(void)
     return memory;
 }
 
-/* --- Devices and memory
- * --------------------------------------------------------------------------- */
+/* --- Devices and memory --- */
 
 static void test_devices(void **state)
 {
@@ -109,8 +108,7 @@ static void test_copies_are_checked(void **state)
     assert_cuda_is(cudaMemset(a, 0, sizeof host + 1), cudaErrorInvalidValue);
 }
 
-/* --- Streams run late
- * --------------------------------------------------------------------------------- */
+/* --- Streams run late --- */
 
 /* A copy to pinned memory is there after the wait, and until then what the destination holds is
  * neither the old nor, if the work is late, the new. */
@@ -238,8 +236,7 @@ static void test_host_function(void **state)
     assert_int_equal(count, 1);
 }
 
-/* --- Graphs
- * ---------------------------------------------------------------------------------------------- */
+/* --- Graphs --- */
 
 /* in -> device -> sum -> out, all of it captured and run twice with other input. */
 static void test_graph(void **state)
@@ -334,9 +331,7 @@ static void test_capture_fork_and_join(void **state)
     assert_cuda(cudaStreamDestroy(other));
 }
 
-/* --- Errors
- * ------------------------------------------------------------------------------------------------
- */
+/* --- Errors --- */
 
 /* A launch that cannot be is refused at once, with its kernel's name, and does not stick. */
 static void test_launch_errors(void **state)
@@ -430,9 +425,7 @@ static void test_error_names(void **state)
     assert_string_equal(cudaGetErrorName((cudaError_t)12345), "unrecognized error code");
 }
 
-/* --- Traffic
- * -----------------------------------------------------------------------------------------------
- */
+/* --- Traffic --- */
 
 static void test_traffic(void **state)
 {

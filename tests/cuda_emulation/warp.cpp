@@ -22,8 +22,7 @@ void emu_trap(emu_place place)
     emu_raise(EMU_FAULT_TRAP, NULL, "__trap() of %s:%d", place.file, place.line);
 }
 
-/* --- Shuffles
- * -------------------------------------------------------------------------------------- */
+/* --- Shuffles --- */
 
 /* The lane whose value `l` gets; its own where the one asked for is outside its segment of `width`.
  */
@@ -82,8 +81,7 @@ uint64_t emu_shuffle(enum emu_shuffle_kind kind, uint32_t mask, uint64_t value, 
     return (uint64_t)self->out[1] << 32 | self->out[0];
 }
 
-/* --- Votes
- * ---------------------------------------------------------------------------------------------- */
+/* --- Votes --- */
 
 static void finish_vote(struct emu_warp *warp, uint32_t mask)
 {

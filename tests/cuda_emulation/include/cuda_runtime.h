@@ -36,7 +36,7 @@
 #define __align__(n)    __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 
-/* --- Where a thread is ------------------------------------------------------------------------ */
+/* --- Where a thread is --- */
 
 /* Constant for a thread, so the compiler need not ask twice. */
 __attribute__((const)) uint3 emu_thread_idx(void);
@@ -51,7 +51,7 @@ __attribute__((const)) uint3 emu_grid_dim(void);
 
 static constexpr int warpSize = 32;
 
-/* --- Where in the source a thread waits ------------------------------------------------------- */
+/* --- Where in the source a thread waits --- */
 
 struct emu_place {
     const char *file;
@@ -67,8 +67,7 @@ static inline emu_place emu_here(const char *file, int line)
  * braces for the place of the braces.) */
 #define EMU_HERE emu_here(__builtin_FILE(), __builtin_LINE())
 
-/* --- Barriers -----------------------------------------------------------------------------------
- */
+/* --- Barriers --- */
 
 enum emu_barrier_kind {
     EMU_BARRIER_PLAIN,
@@ -118,8 +117,7 @@ static inline void __threadfence_block(void)
     __asm__ volatile("" ::: "memory");
 }
 
-/* --- Shuffles and votes
- * --------------------------------------------------------------------------- */
+/* --- Shuffles and votes --- */
 
 enum emu_shuffle_kind {
     EMU_SHUFFLE_INDEX,
@@ -200,8 +198,7 @@ static inline unsigned __match_any_sync(unsigned mask, unsigned value, emu_place
     return emu_vote(EMU_VOTE_MATCH_ANY, mask, value, place);
 }
 
-/* --- Loads, stores and atomics
- * -------------------------------------------------------------------- */
+/* --- Loads, stores and atomics --- */
 
 enum emu_access { EMU_ACCESS_READ = 0, EMU_ACCESS_WRITE = 1, EMU_ACCESS_ATOMIC = 2 };
 
@@ -320,8 +317,7 @@ static inline unsigned atomicInc(unsigned *at, unsigned limit)
     return emu_atomic(at, [=](unsigned old) { return old >= limit ? 0 : old + 1; });
 }
 
-/* --- Arithmetic
- * ------------------------------------------------------------------------------------- */
+/* --- Arithmetic --- */
 
 static inline uint32_t __float_as_uint(float x)
 {
@@ -457,8 +453,7 @@ static inline unsigned max(unsigned a, unsigned b)
     return a > b ? a : b;
 }
 
-/* --- Shared memory
- * ------------------------------------------------------------------------------------ */
+/* --- Shared memory --- */
 
 /* One static array of a kernel (CUDA_SHARED); the object's address is what names it. */
 struct emu_shared_array {
@@ -470,8 +465,7 @@ struct emu_shared_array {
 void *emu_shared_static(const struct emu_shared_array *array);
 void *emu_shared_dynamic(void);
 
-/* --- Warp matrix instructions and asynchronous copies (device.h has the wrappers)
- * --------------------- */
+/* --- Warp matrix instructions and asynchronous copies (device.h has the wrappers) --- */
 
 /* Words of a lane's fragments, as PTX ISA, "Matrix Fragments for mma.m16n8k32 / m16n8k16" has them.
  */
@@ -492,8 +486,7 @@ static inline void __trap(emu_place place = EMU_HERE)
     emu_trap(place);
 }
 
-/* --- Launches (launch.h)
- * ------------------------------------------------------------------------------- */
+/* --- Launches (launch.h) --- */
 
 /* What a launch needs to run later, and again from a graph: the arguments by value. */
 struct emu_call {

@@ -34,8 +34,7 @@
 #define DEVICE_INLINE                static inline
 #endif
 
-/* --- Products of bytes
- * ---------------------------------------------------------------------------- */
+/* --- Products of bytes --- */
 
 /* c + the sum of four products of signed bytes. */
 DEVICE_INLINE int32_t device_dp4a(uint32_t a, uint32_t b, int32_t c)
@@ -94,8 +93,7 @@ DEVICE_INLINE void device_mma_m16n8k16(int32_t (&c)[4], const uint32_t (&a)[2],
 #endif
 }
 
-/* --- Shared memory to fragments
- * ---------------------------------------------------------------------- */
+/* --- Shared memory to fragments --- */
 
 #ifdef __CUDACC__
 DEVICE_INLINE uint32_t device_shared_address(const void *shared)
@@ -167,8 +165,7 @@ DEVICE_INLINE void device_ldmatrix_x4_trans(uint32_t (&r)[4], const void *row DE
 #endif
 }
 
-/* --- Global memory to shared memory, asynchronously
- * ---------------------------------------------------- */
+/* --- Global memory to shared memory, asynchronously --- */
 
 /* 16 bytes, both sides aligned to 16. A thread's copies since its last commit are one group; what
  * they bring is there for the thread after the wait that covers the group, for others after a
@@ -218,8 +215,7 @@ template <int Pending> DEVICE_INLINE void device_async_wait(void)
 #endif
 }
 
-/* --- Loads and stores of 16 bytes, aligned to 16
- * --------------------------------------------------------- */
+/* --- Loads and stores of 16 bytes, aligned to 16 --- */
 
 DEVICE_INLINE uint4 device_load16(const void *at)
 {
@@ -254,8 +250,7 @@ DEVICE_INLINE void device_store16(void *at, uint4 value)
 #endif
 }
 
-/* --- Half precision
- * -------------------------------------------------------------------------------------- */
+/* --- Half precision --- */
 
 DEVICE_INLINE float device_half_to_float(uint16_t h)
 {
