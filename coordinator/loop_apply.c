@@ -192,7 +192,8 @@ static enum err evidence_fill(struct apply *a, struct record_ledger *r, struct e
 static enum err ledger_apply(struct apply *a, const struct record_ledger *want, struct errbuf *eb)
 {
     struct record_ledger r = *want;
-    enum err err = evidence_fill(a, &r, eb);
+    /* A METER is about a device, and no job's content. */
+    enum err err = r.kind == RECORD_LEDGER_METER ? ERR_OK : evidence_fill(a, &r, eb);
     if (err == ERR_OK)
         err = ledger_append(a->ledger, a->txn, &r, eb);
     /* The core wrote this number into the job's record already. */

@@ -46,7 +46,7 @@ struct settings {
     int64_t checkpoint_records;
     uint64_t checkpoint_ms;
     uint64_t heartbeat_ms, lease_ms, grace_ms, disconnect_ms, session_idle_ms;
-    uint64_t residency_ms, load_retry_ms, stall_ms;
+    uint64_t residency_ms, load_retry_ms, stall_ms, energy_ms;
     struct {
         int64_t jobs, tokens;
         uint64_t age_ms;

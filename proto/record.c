@@ -124,6 +124,8 @@ const char *record_ledger_kind_name(enum record_ledger_kind kind)
         return "EXPIRE";
     case RECORD_LEDGER_KEY:
         return "KEY";
+    case RECORD_LEDGER_METER:
+        return "METER";
     case RECORD_LEDGER_UNSPECIFIED:
         break;
     }

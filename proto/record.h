@@ -26,7 +26,8 @@ enum record_ledger_kind {
     RECORD_LEDGER_SETTLE = 2,
     RECORD_LEDGER_VOID = 3,
     RECORD_LEDGER_EXPIRE = 4,
-    RECORD_LEDGER_KEY = 5, /* the key that signs from here on */
+    RECORD_LEDGER_KEY = 5,   /* the key that signs from here on */
+    RECORD_LEDGER_METER = 6, /* a device's energy counter was read */
 };
 
 enum record_count_source {
@@ -186,6 +187,8 @@ struct record_ledger {
     uint64_t prefill_us;
     uint64_t decode_us;
     uint8_t public_key[32]; /* KEY */
+    const char *device;     /* METER: its UUID, of the worker's */
+    uint64_t energy_mj;     /* METER: its counter, which begins at 0 with its driver */
 };
 
 enum err record_job_encode(const struct record_job *record, struct buf *out, struct errbuf *eb);

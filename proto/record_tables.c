@@ -14,7 +14,7 @@
     .n_fields = sizeof m##_fields / sizeof m##_fields[0], .size = sizeof(struct record_##m)
 
 /* The enums are said twice, in record.h and in the .proto file; their last values must agree. */
-_Static_assert((int)RECORD_LEDGER_KEY == (int)CLOISTER__RECORD__LEDGER_KIND__LEDGER_KIND_KEY,
+_Static_assert((int)RECORD_LEDGER_METER == (int)CLOISTER__RECORD__LEDGER_KIND__LEDGER_KIND_METER,
                "LedgerKind");
 _Static_assert((int)RECORD_COUNT_SOURCE_ENGINE ==
                    (int)CLOISTER__RECORD__COUNT_SOURCE__COUNT_SOURCE_ENGINE,
@@ -138,7 +138,7 @@ const struct convert_message record_learned_table = {TABLE(learned)};
 
 static const struct convert_field ledger_fields[] = {
     FIELD_U32(P(LedgerRecord), W(ledger), schema),
-    FIELD_ENUM(P(LedgerRecord), W(ledger), kind, RECORD_LEDGER_KEY, MUST),
+    FIELD_ENUM(P(LedgerRecord), W(ledger), kind, RECORD_LEDGER_METER, MUST),
     FIELD_U64(P(LedgerRecord), W(ledger), seq),
     FIELD_NAME(P(LedgerRecord), W(ledger), node, 0),
     FIELD_U64(P(LedgerRecord), W(ledger), boot_epoch),
@@ -179,6 +179,8 @@ static const struct convert_field ledger_fields[] = {
     FIELD_U64(P(LedgerRecord), W(ledger), prefill_us),
     FIELD_U64(P(LedgerRecord), W(ledger), decode_us),
     FIELD_FIXED(P(LedgerRecord), W(ledger), public_key, 0),
+    FIELD_NAME(P(LedgerRecord), W(ledger), device, 0),
+    FIELD_U64(P(LedgerRecord), W(ledger), energy_mj),
 };
 
 const struct convert_message record_ledger_table = {TABLE(ledger)};

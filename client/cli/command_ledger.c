@@ -265,7 +265,7 @@ static int ledger_kept(const char *path, char ret_note[LEDGER_KEPT_BYTES])
 /* What `all` has more than `part`, which is its beginning. */
 static json_t *ledger_more_json(const struct ledger_totals *part, const struct ledger_totals *all)
 {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",                              //
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",                    //
                      "records", output_count(all->records - part->records),                   //
                      "reserves", output_count(all->reserves - part->reserves),                //
                      "settles", output_count(all->settles - part->settles),                   //
@@ -275,7 +275,9 @@ static json_t *ledger_more_json(const struct ledger_totals *part, const struct l
                      "completion_billable",
                      output_count(all->completion_billable - part->completion_billable), //
                      "completion_computed",
-                     output_count(all->completion_computed - part->completion_computed));
+                     output_count(all->completion_computed - part->completion_computed), //
+                     "meters", output_count(all->meters - part->meters),                 //
+                     "energy_mj", output_count(all->energy_mj - part->energy_mj));
 }
 
 static int ledger_verify_json(const char *path, const struct ledger_verify_report *r,
@@ -284,26 +286,28 @@ static int ledger_verify_json(const char *path, const struct ledger_verify_repor
     const struct ledger_totals *t = &r->verified;
     return output_print(
         json_pack("{s:o, s:b, s:o?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-                  "s:o, s:o, s:b, s:o}",
-                  "file", output_string(path),                                 //
-                  "verified", error == NULL,                                   //
-                  "error", error ? output_string(error) : NULL,                //
-                  "records", output_count(r->read.records),                    //
-                  "signed_records", output_count(t->records),                  //
-                  "against_records", output_count(r->against_records),         //
-                  "reserves", output_count(t->reserves),                       //
-                  "settles", output_count(t->settles),                         //
-                  "voids", output_count(t->voids),                             //
-                  "expires", output_count(t->expires),                         //
-                  "open_reservations", output_count(t->open_reservations),     //
-                  "prompt_tokens", output_count(t->prompt_tokens),             //
-                  "completion_billable", output_count(t->completion_billable), //
-                  "completion_computed", output_count(t->completion_computed), //
-                  "unsigned", ledger_more_json(t, &r->read),                   //
-                  "root", output_hex(r->root, sizeof r->root),                 //
-                  "origin", output_string(r->origin),                          //
-                  "key_was_given", r->key_was_given,                           //
-                  "bad_line", r->bad_line ? output_count(r->bad_line) : json_null()),
+                  "s:o, s:o, s:b, s:o, s:o, s:o}",
+                  "file", output_string(path),                                       //
+                  "verified", error == NULL,                                         //
+                  "error", error ? output_string(error) : NULL,                      //
+                  "records", output_count(r->read.records),                          //
+                  "signed_records", output_count(t->records),                        //
+                  "against_records", output_count(r->against_records),               //
+                  "reserves", output_count(t->reserves),                             //
+                  "settles", output_count(t->settles),                               //
+                  "voids", output_count(t->voids),                                   //
+                  "expires", output_count(t->expires),                               //
+                  "open_reservations", output_count(t->open_reservations),           //
+                  "prompt_tokens", output_count(t->prompt_tokens),                   //
+                  "completion_billable", output_count(t->completion_billable),       //
+                  "completion_computed", output_count(t->completion_computed),       //
+                  "unsigned", ledger_more_json(t, &r->read),                         //
+                  "root", output_hex(r->root, sizeof r->root),                       //
+                  "origin", output_string(r->origin),                                //
+                  "key_was_given", r->key_was_given,                                 //
+                  "bad_line", r->bad_line ? output_count(r->bad_line) : json_null(), //
+                  "meters", output_count(t->meters),                                 //
+                  "energy_mj", output_count(t->energy_mj)),
         true);
 }
 
@@ -316,6 +320,13 @@ static void ledger_tokens_text(struct buf *out, uint64_t prompt_tokens, uint64_t
     units_count_format(computed, texts[2]);
     buf_printf(out, "%s prompt tokens and %s answer tokens billed, %s answer tokens computed\n",
                texts[0], texts[1], texts[2]);
+}
+
+static void ledger_energy_text(struct buf *out, uint64_t meters, uint64_t energy_mj)
+{
+    if (meters > 0)
+        buf_printf(out, "%.6f kWh between the first and the last of %" PRIu64 " energy readings\n",
+                   (double)energy_mj / 3.6e9, meters);
 }
 
 static int ledger_verify_text(const struct ledger_verify_report *r)
@@ -333,6 +344,7 @@ static int ledger_verify_text(const struct ledger_verify_report *r)
                " expired, %" PRIu64 " open\n",
                t->records, t->reserves, t->settles, t->voids, t->expires, t->open_reservations);
     ledger_tokens_text(&out, t->prompt_tokens, t->completion_billable, t->completion_computed);
+    ledger_energy_text(&out, t->meters, t->energy_mj);
     buf_printf(&out, "root %s\n", root);
     if (r->against_records > 0)
         buf_printf(&out,
@@ -349,6 +361,7 @@ static int ledger_verify_text(const struct ledger_verify_report *r)
         ledger_tokens_text(&out, all->prompt_tokens - t->prompt_tokens,
                            all->completion_billable - t->completion_billable,
                            all->completion_computed - t->completion_computed);
+        ledger_energy_text(&out, all->meters - t->meters, all->energy_mj - t->energy_mj);
     }
     if (!r->key_was_given)
         buf_append_str(&out, "the signature was checked with the key in the file itself; give the "

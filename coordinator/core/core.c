@@ -26,6 +26,7 @@ void core_config_defaults(struct core_config *config)
         .session_idle_ms = 3600000,
         .residency_ms = 30000,
         .load_retry_ms = 30000,
+        .energy_ms = 600000,
         .stall_ms = 120000,
         .queue_jobs_max = 1000000,
         .queue_tokens_max = 2000000000,

@@ -64,6 +64,7 @@ struct core_config {
     uint64_t session_idle_ms; /* a client session unheard for this long is forgotten */
     uint64_t residency_ms;    /* a model stays loaded this long before it may be unloaded */
     uint64_t load_retry_ms;   /* a model that failed to load is tried again after this */
+    uint64_t energy_ms;       /* a GPU's energy counter is recorded this often; 0: never */
     uint64_t stall_ms;        /* health: the oldest thing that should have moved */
 
     uint64_t queue_jobs_max;

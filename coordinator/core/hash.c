@@ -56,6 +56,7 @@ static uint64_t mix_worker(uint64_t h, const struct core_worker *w)
     h = mix_text(h, w->name);
     h = mix(mix(mix(h, w->state), w->heard_ms), w->lease_tokens);
     h = mix(mix(mix(h, w->heard_held_ms), w->returns), w->back_until_ms);
+    h = mix(h, w->metered_ms);
     h = mix(mix(h, w->session != NULL ? w->session->id : 0), w->memory.free_bytes);
     for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
         const struct core_hosting *m = tree_entry(n, const struct core_hosting, by_worker);

@@ -1,7 +1,7 @@
 /*
  * ledger_rules.c - what a job owes: RESERVE when it is accepted, and exactly one of SETTLE, VOID
- * and EXPIRE when it ends. Who pays for what is a row of the policy table below; a change of the
- * table is a new LEDGER_POLICY_ID.
+ * and EXPIRE when it ends; and METER, what a device's energy counter said. Who pays for what is a
+ * row of the policy table below; a change of the table is a new LEDGER_POLICY_ID.
  *
  * Policy 1: what was delivered is owed, also when the tenant cancelled or its deadline passed;
  * what the cluster failed at is not, though the record still says what was computed.
@@ -113,6 +113,34 @@ void ledger_finish(struct core *c, struct core_job *j, struct core_effects *fx)
     u->row.completion_tokens += r->completion_billable;
     u->row.computed_tokens += j->computed_tokens;
     usage_touch(c, u);
+}
+
+/* The counter as it stands, like the reading of a meter: what was used between two records is their
+ * difference, whoever was down in between. */
+void ledger_meter(struct core *c, struct core_worker *w, struct core_effects *fx)
+{
+    if (c->config->energy_ms == 0 || (w->gpu.known & WIRE_GPU_KNOWN_ENERGY) == 0 ||
+        w->gpu.uuid[0] == '\0' ||
+        (w->metered_ms != 0 && c->now_ms < w->metered_ms + c->config->energy_ms))
+        return;
+    struct core_effect *e = effect_add(fx, CORE_EFFECT_LEDGER);
+    e->ledger = (struct record_ledger){.kind = RECORD_LEDGER_METER,
+                                       .seq = c->ledger_size++,
+                                       .node = c->config->node,
+                                       .boot_epoch = c->boot_epoch,
+                                       .wall_ns = c->wall_ns,
+                                       .mono_ns = c->mono_ns,
+                                       .tenant = "",
+                                       .project = "",
+                                       .cost_center = "",
+                                       .principal = "",
+                                       .model = "",
+                                       .engine_build = w->build,
+                                       .quantization = "",
+                                       .worker = w->name,
+                                       .device = w->gpu.uuid,
+                                       .energy_mj = w->gpu.energy_mj};
+    w->metered_ms = c->now_ms;
 }
 
 uint64_t core_ledger_prompt_billable(const struct record_ledger *r)

@@ -209,6 +209,7 @@ void report_step(struct core *c, const struct core_event *event, struct core_ses
     }
     worker_memory(s->worker, &report->memory);
     worker_gpus(c, s->worker, report->gpus, report->n_gpus);
+    ledger_meter(c, s->worker, fx);
     for (size_t i = 0; i < report->n_models; i++)
         hosting_status(c, s->worker, &report->models[i]);
     struct wire_lease_ack *acks = effect_alloc(fx, report->n_leases, sizeof(struct wire_lease_ack));

@@ -233,6 +233,7 @@ struct core_worker {
     uint32_t threads;
     struct wire_memory memory;
     struct wire_gpu gpu; /* names interned; an empty uuid: it has none */
+    uint64_t metered_ms; /* when its counter was last recorded; 0: not since our start */
     struct tree hosting; /* core_hosting.by_worker */
     struct tree leases;  /* core_lease.node */
     uint64_t lease_tokens;
@@ -606,6 +607,7 @@ struct ledger_rule {
 const struct ledger_rule *ledger_rule_for(enum wire_job_state outcome, bool computed);
 void ledger_reserve(struct core *c, struct core_job *j, struct core_effects *fx);
 void ledger_finish(struct core *c, struct core_job *j, struct core_effects *fx);
+void ledger_meter(struct core *c, struct core_worker *w, struct core_effects *fx);
 
 /* ---- list.c, status.c ---- */
 void job_info(const struct core *c, const struct core_job *j, struct core_effects *fx,

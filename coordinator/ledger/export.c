@@ -94,6 +94,9 @@ struct field {
     enum field_kind kind;
     size_t offset;
     const char *(*value_name)(const struct record_ledger *r); /* FIELD_NAME */
+    /* Only records of this kind have it; 0: all. What came later than others is not in their lines,
+     * so that files of before stay as good as they were. */
+    enum record_ledger_kind only;
 };
 
 static const char *kind_name(const struct record_ledger *r)
@@ -118,11 +121,15 @@ static const char *outcome_name(const struct record_ledger *r)
 
 #define F(name, kind)                                                                              \
     {                                                                                              \
-#name, FIELD_##kind, offsetof(struct record_ledger, name), NULL                            \
+#name, FIELD_##kind, offsetof(struct record_ledger, name), NULL, 0                         \
+    }
+#define F_ONLY(name, kind, of)                                                                     \
+    {                                                                                              \
+#name, FIELD_##kind, offsetof(struct record_ledger, name), NULL, RECORD_LEDGER_##of        \
     }
 #define F_NAME(name, name_fn)                                                                      \
     {                                                                                              \
-#name, FIELD_NAME, 0, name_fn                                                              \
+#name, FIELD_NAME, 0, name_fn, 0                                                           \
     }
 
 /* In the order of proto/record.proto. */
@@ -169,6 +176,8 @@ static const struct field fields[] = {
     F(prefill_us, U64),
     F(decode_us, U64),
     F(public_key, HASH),
+    F_ONLY(device, TEXT, METER),
+    F_ONLY(energy_mj, U64, METER),
 };
 
 /* Records are written without building a tree of JSON values first: a ledger has millions of them.
@@ -274,6 +283,8 @@ enum err ledger_export_decoded(struct buf *out, const struct record_ledger *reco
         return e;
     buf_append_byte(out, '{');
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        if (fields[i].only != RECORD_LEDGER_UNSPECIFIED && fields[i].only != record->kind)
+            continue;
         append_field(out, &fields[i], record);
         buf_append_byte(out, ',');
     }

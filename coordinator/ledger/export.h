@@ -51,13 +51,14 @@ struct ledger_verify_options {
 /* What a run of records adds up to, from the first one on. */
 struct ledger_totals {
     uint64_t records;
-    uint64_t reserves, settles, voids, expires, keys;
+    uint64_t reserves, settles, voids, expires, keys, meters;
     uint64_t prompt_tokens;        /* of SETTLE records whose outcome owes its prompt */
     uint64_t completion_billable;  /* of SETTLE records */
     uint64_t completion_delivered; /* of all records that end a reservation */
     uint64_t completion_computed;  /* ... */
     uint64_t open_reservations;    /* made, and not ended within these records */
     uint64_t reserved_open_tokens; /* of these */
+    uint64_t energy_mj;            /* between the first and the last METER of each device */
 };
 
 struct ledger_verify_report {
@@ -79,8 +80,8 @@ struct ledger_verify_report {
  * checkpoint over no record signs nothing and is refused.
  * ERR_CORRUPT names line, seq and reason. The report is filled either way; after an error it says
  * what was read up to there and nothing in it is proven. Memory: a bit a record, about 100 bytes an
- * open reservation, 48 bytes a KEY record, 128 bytes for each of the last
- * LEDGER_EXPORT_UNSIGNED_MAX records. */
+ * open reservation, 48 bytes a KEY record, 40 bytes a metered device, 144 bytes for each of the
+ * last LEDGER_EXPORT_UNSIGNED_MAX records. */
 enum err ledger_verify_jsonl(FILE *in, const struct ledger_verify_options *options,
                              struct ledger_verify_report *ret_report, struct errbuf *eb);
 

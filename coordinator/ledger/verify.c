@@ -9,6 +9,7 @@
 #include "coordinator/ledger/base64.h"
 #include "coordinator/ledger/merkle.h"
 #include "coordinator/ledger/note.h"
+#include "coordinator/ledger/meters.h"
 #include "coordinator/ledger/reservation.h"
 #include "proto/record.h"
 #include "proto/wire.h"
@@ -52,6 +53,7 @@ struct verifier {
     struct merkle_frontier kept_tree;
     struct key_seen *keys;
     size_t n_keys;
+    struct meters meters;
 
     /* The tree and the totals up to the first of `recent`, a ring of the newest records: which of
      * them the checkpoint covers is only known when it has been read. */
@@ -396,6 +398,25 @@ static enum err key_check(struct verifier *v, const struct record_ledger *r)
     return ERR_OK;
 }
 
+static enum err meter_check(struct verifier *v, const struct record_ledger *r)
+{
+    if (r->worker[0] == '\0' || r->device[0] == '\0')
+        return bad_record(v, r->seq, "METER without worker or device");
+    if (!id_is_zero(&r->job_id) || r->tenant[0] != '\0' || r->reserved_tokens != 0 ||
+        r->reserve_seq != 0 || r->prompt_tokens != 0 || r->completion_computed != 0 ||
+        r->completion_delivered != 0 || r->completion_billable != 0)
+        return bad_record(v, r->seq, "METER that names a job or tenant, or counts tokens");
+    enum err e = meters_take(&v->meters, r->device, r->energy_mj, &v->adds.energy_mj);
+    if (e == ERR_NO_MEMORY)
+        return no_memory(v);
+    if (e != ERR_OK)
+        return bad_record(v, r->seq, "more than %u devices were metered", METERS_MAX);
+    if (!fits(v->report->read.energy_mj, v->adds.energy_mj))
+        return bad_record(v, r->seq, "the energy passes 2^64");
+    v->adds.meters = 1;
+    return ERR_OK;
+}
+
 static enum err rules_check(struct verifier *v, const struct record_ledger *r)
 {
     uint64_t expected = v->report->read.records;
@@ -410,6 +431,8 @@ static enum err rules_check(struct verifier *v, const struct record_ledger *r)
     if (r->schema != RECORD_LEDGER_SCHEMA)
         return bad_record(v, r->seq, "a record of schema %" PRIu32 ", this program reads %u",
                           r->schema, RECORD_LEDGER_SCHEMA);
+    if (r->kind != RECORD_LEDGER_METER && (r->device[0] != '\0' || r->energy_mj != 0))
+        return bad_record(v, r->seq, "%s that meters a device", record_ledger_kind_name(r->kind));
     switch (r->kind) {
     case RECORD_LEDGER_RESERVE:
         return reserve_check(v, r);
@@ -419,6 +442,8 @@ static enum err rules_check(struct verifier *v, const struct record_ledger *r)
         return end_check(v, r);
     case RECORD_LEDGER_KEY:
         return key_check(v, r);
+    case RECORD_LEDGER_METER:
+        return meter_check(v, r);
     case RECORD_LEDGER_UNSPECIFIED:
         break;
     }
@@ -704,6 +729,7 @@ enum err ledger_verify_jsonl(FILE *in, const struct ledger_verify_options *optio
     free(v.recent);
     free(v.keys);
     reservations_fini(&v.reservations);
+    meters_fini(&v.meters);
     buf_fini(&v.again);
     buf_fini(&v.raw);
     arena_fini(&v.arena);

@@ -80,7 +80,7 @@ def wait_end(c, name):
     return c.processes.pop(name).returncode
 
 
-with Cluster() as c:
+with Cluster(config='energy_interval = "1s";') as c:
     gpu = Gpu(os.path.join(c.dir, "gpu.txt"))
     c.env["NVML_STAND_IN"] = gpu.path
     c.env["LD_LIBRARY_PATH"] = os.pathsep.join([STAND_IN, c.env.get("LD_LIBRARY_PATH", "")])
@@ -159,7 +159,17 @@ with Cluster() as c:
     check_equal("the text that it would have had", c.result(job)["text"], whole)
     check_equal("who ended it", c.json("jobs")["jobs"][0]["worker"], "cpu")
     c.wait("the worker to be gone", lambda: shown(c)["state"] == "gone")
-    c.ledger()
+    # What its meter said is in the ledger, as it said it, and is added up from there.
+    meters = [r for r in c.ledger() if r["kind"] == "METER"]
+    check("readings at intervals: %s" % meters, len(meters) >= 2)
+    check_equal("who and what", {(m["worker"], m["device"]) for m in meters},
+                {("gpu", "GPU-5ca1ab1e")})
+    check_equal("the first reading", meters[0]["energy_mj"], 123456789012)
+    check_equal("the last reading", meters[-1]["energy_mj"], 123456799012)
+    verified = c.json("ledger", "verify", os.path.join(c.dir, "ledger.jsonl"))
+    check_equal("energy that is proven", verified["energy_mj"] + verified["unsigned"]["energy_mj"],
+                10000)
+    check_equal("readings", verified["meters"] + verified["unsigned"]["meters"], len(meters))
 
     # What keeps a worker from starting on a GPU, and the status it ends with.
     for lines, status, part in (

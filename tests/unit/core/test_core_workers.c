@@ -95,6 +95,53 @@ static void a_worker_that_comes_back_keeps_what_it_lists(void **state)
     core_test_fini(&t);
 }
 
+static bool meters(struct core_test *t, uint64_t worker, const struct wire_gpu *gpu)
+{
+    struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
+                                  .session = worker,
+                                  .report = {.gpus = gpu, .n_gpus = gpu != NULL ? 1 : 0}};
+    assert_int_equal(core_test_ask(t, &report)->kind, WIRE_REQUEST_REPORT);
+    if (core_test_count(t, CORE_EFFECT_LEDGER) == 0)
+        return false;
+    const struct record_ledger *r = core_test_ledger(t);
+    assert_int_equal(r->kind, RECORD_LEDGER_METER);
+    assert_string_equal(r->worker, "w");
+    assert_string_equal(r->device, gpu->uuid);
+    assert_int_equal(r->energy_mj, gpu->energy_mj);
+    return true;
+}
+
+static void energy_is_recorded_in_intervals(void **state)
+{
+    struct wire_gpu gpu = {.uuid = "GPU-1",
+                           .pci = "",
+                           .driver = "",
+                           .trouble = "",
+                           .known = WIRE_GPU_KNOWN_ENERGY,
+                           .energy_mj = 10};
+    struct core_test t;
+    uint64_t worker, client;
+    (void)state;
+    core_test_start_pair(&t, &worker, &client);
+    t.config.energy_ms = 5000;
+    assert_false(meters(&t, worker, NULL)); /* a CPU */
+    assert_true(meters(&t, worker, &gpu));
+    gpu.energy_mj = 20;
+    assert_false(meters(&t, worker, &gpu));
+    core_test_wait(&t, 4000);
+    assert_false(meters(&t, worker, &gpu));
+    core_test_wait(&t, 1000);
+    assert_true(meters(&t, worker, &gpu));
+    /* a device that does not tell it */
+    core_test_wait(&t, 5000);
+    gpu.known = 0;
+    assert_false(meters(&t, worker, &gpu));
+    gpu.known = WIRE_GPU_KNOWN_ENERGY;
+    t.config.energy_ms = 0;
+    assert_false(meters(&t, worker, &gpu));
+    core_test_fini(&t);
+}
+
 static void a_lease_that_is_not_mentioned_is_lost(void **state)
 {
     struct core_test t;
@@ -280,6 +327,7 @@ int main(void)
         cmocka_unit_test(silence_is_suspected_before_it_is_believed),
         cmocka_unit_test(a_moment_in_which_we_slept_counts_against_nobody),
         cmocka_unit_test(a_worker_that_comes_back_keeps_what_it_lists),
+        cmocka_unit_test(energy_is_recorded_in_intervals),
         cmocka_unit_test(a_lease_that_is_not_mentioned_is_lost),
         cmocka_unit_test(commands_are_said_until_acked),
         cmocka_unit_test(leases_outlive_a_restart),

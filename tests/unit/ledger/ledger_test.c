@@ -96,6 +96,22 @@ struct record_ledger ledger_test_settle(uint64_t job, uint64_t reserve_seq)
     return r;
 }
 
+struct record_ledger ledger_test_meter(const char *device, uint64_t energy_mj)
+{
+    return (struct record_ledger){.kind = RECORD_LEDGER_METER,
+                                  .node = "c",
+                                  .tenant = "",
+                                  .project = "",
+                                  .cost_center = "",
+                                  .principal = "",
+                                  .model = "",
+                                  .engine_build = "0.1.0",
+                                  .quantization = "",
+                                  .worker = "worker-2",
+                                  .device = device,
+                                  .energy_mj = energy_mj};
+}
+
 struct record_ledger ledger_test_key(const uint8_t public_key[ED25519_PUBLIC_BYTES])
 {
     struct record_ledger r = {.kind = RECORD_LEDGER_KEY,

@@ -31,6 +31,8 @@ struct record_ledger ledger_test_reserve(uint64_t job);
 struct record_ledger ledger_test_settle(uint64_t job, uint64_t reserve_seq);
 
 /* The record that this key signs from here on. */
+/* What the energy counter of a worker's device said. */
+struct record_ledger ledger_test_meter(const char *device, uint64_t energy_mj);
 struct record_ledger ledger_test_key(const uint8_t public_key[ED25519_PUBLIC_BYTES]);
 
 /* One transaction with these records; their seqs are set. */

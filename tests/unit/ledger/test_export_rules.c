@@ -40,6 +40,15 @@ BEND(late, r->seq = 3)
 BEND(early, r->seq = 1)
 BEND(second_reserve, (r->kind = RECORD_LEDGER_RESERVE))
 BEND(key_empty, (r->kind = RECORD_LEDGER_KEY))
+BEND(meters_too, r->energy_mj = 1)
+BEND(device_too, r->device = "GPU-1")
+BEND(meter_of_job,
+     (*r = ledger_test_meter("GPU-1", 1), r->seq = 2, r->schema = 1, r->job_id.bytes[0] = 1))
+BEND(meter_counts,
+     (*r = ledger_test_meter("GPU-1", 1), r->seq = 2, r->schema = 1, r->completion_computed = 1))
+BEND(meter_of_nothing, (*r = ledger_test_meter("", 1), r->seq = 2, r->schema = 1))
+BEND(meter_of_nobody,
+     (*r = ledger_test_meter("GPU-1", 1), r->seq = 2, r->schema = 1, r->worker = ""))
 
 static void broken_rules_are_named_by_line_and_seq(void **state)
 {
@@ -74,6 +83,12 @@ static void broken_rules_are_named_by_line_and_seq(void **state)
          "line 4, seq 1: comes a second time or out of order, seq 2"},
         {"reserve that names one", bend_second_reserve, "RESERVE that names a reservation (1)"},
         {"key record without a key", bend_key_empty, "KEY without a public key"},
+        {"energy of a job", bend_meters_too, "line 4, seq 2: SETTLE that meters a device"},
+        {"device of a job", bend_device_too, "SETTLE that meters a device"},
+        {"meter that names a job", bend_meter_of_job, "METER that names a job or tenant"},
+        {"meter that counts tokens", bend_meter_counts, "METER that names a job or tenant"},
+        {"meter without device", bend_meter_of_nothing, "METER without worker or device"},
+        {"meter without worker", bend_meter_of_nobody, "METER without worker or device"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct export_file f;
@@ -159,6 +174,46 @@ static void key_record_must_name_the_signer(void **state)
     export_file_close(&f);
 }
 
+/* Devices are read in turns; one's driver is loaded anew in between. */
+static void energy_is_what_lies_between_readings(void **state)
+{
+    static const struct {
+        const char *device;
+        uint64_t energy_mj, sum_mj;
+    } rows[] = {{"GPU-1", 1000, 0},    {"GPU-2", 7, 0},      {"GPU-1", 1500, 500},
+                {"GPU-2", 7, 500},     {"GPU-1", 20, 520},   {"GPU-1", 21, 521},
+                {"GPU-3", 99999, 521}, {"GPU-2", 1007, 1521}};
+    (void)state;
+    for (size_t n = 1; n <= sizeof rows / sizeof rows[0]; n++) {
+        struct ledger_verify_report report;
+        struct errbuf eb = {{0}};
+        struct export_file f;
+        export_file_open(&f);
+        for (size_t i = 0; i < n; i++)
+            export_file_append(&f, ledger_test_meter(rows[i].device, rows[i].energy_mj));
+        export_file_checkpoint(&f);
+        assert_err(export_verify(buf_str(&f.text), f.text.size, NULL, &report, &eb), ERR_OK, &eb);
+        assert_int_equal(report.verified.meters, n);
+        assert_int_equal(report.verified.energy_mj, rows[n - 1].sum_mj);
+        export_file_close(&f);
+    }
+}
+
+/* Only METER lines have what only they say: a file of before METER verifies as it did. */
+static void other_lines_are_as_they_were(void **state)
+{
+    struct export_file f;
+    (void)state;
+    export_file_open(&f);
+    export_file_append(&f, ledger_test_reserve(0));
+    export_file_append(&f, ledger_test_settle(0, 0));
+    assert_null(strstr(buf_str(&f.text), "energy_mj"));
+    assert_null(strstr(buf_str(&f.text), "\"device\""));
+    export_file_append(&f, ledger_test_meter("GPU-1", 5));
+    assert_non_null(strstr(buf_str(&f.text), "\"device\":\"GPU-1\",\"energy_mj\":5,\"raw\""));
+    export_file_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +221,8 @@ int main(void)
         cmocka_unit_test(reservation_is_ended_once),
         cmocka_unit_test(reserve_must_make_sense),
         cmocka_unit_test(key_record_must_name_the_signer),
+        cmocka_unit_test(energy_is_what_lies_between_readings),
+        cmocka_unit_test(other_lines_are_as_they_were),
     };
     return cmocka_run_group_tests_name("ledger export, rules", tests, NULL, NULL);
 }

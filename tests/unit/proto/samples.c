@@ -639,6 +639,8 @@ const struct record_ledger sample_record_ledger = {
     .prefill_us = 19,
     .decode_us = 20,
     .public_key = "public-key-of-coordinator-32-byt",
+    .device = "GPU-1",
+    .energy_mj = 21,
 };
 
 void golden_read(const char *name, struct buf *ret_bytes)

@@ -181,7 +181,7 @@ static void ledger_records_have_one_spelling(void **state)
         {"\x08\x01\x10\x01\xf8\x07\x01", 7, ERR_CORRUPT}, /* an unknown field */
         {"\x08\x01\x10\x01\x22\x00", 6, ERR_CORRUPT},     /* an empty string */
         {"\x08\x01", 2, ERR_CORRUPT},                     /* no kind */
-        {"\x08\x01\x10\x06", 4, ERR_CORRUPT},             /* no such kind */
+        {"\x08\x01\x10\x07", 4, ERR_CORRUPT},             /* no such kind */
         {"", 0, ERR_CORRUPT},
     };
     (void)state;
@@ -227,6 +227,7 @@ static void kinds_have_names(void **state)
     assert_string_equal(record_ledger_kind_name(RECORD_LEDGER_VOID), "VOID");
     assert_string_equal(record_ledger_kind_name(RECORD_LEDGER_EXPIRE), "EXPIRE");
     assert_string_equal(record_ledger_kind_name(RECORD_LEDGER_KEY), "KEY");
+    assert_string_equal(record_ledger_kind_name(RECORD_LEDGER_METER), "METER");
 }
 
 int main(void)
