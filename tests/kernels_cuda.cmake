@@ -18,12 +18,12 @@ foreach(mode plain checked)
   cloister_emulated_library(cuda_emulated_${mode} MODE ${mode} SOURCES ${CLOISTER_CUDA_KERNELS})
 endforeach()
 
-# cuda_kernels_test(PART): once in each mode, under schedules that differ in the order of blocks and
+# cuda_kernels_test(PART SOURCE): once in each mode, under schedules that differ in the order of blocks and
 # threads and in when queued work runs.
-function(cuda_kernels_test part)
+function(cuda_kernels_test part source)
   foreach(mode plain checked)
     set(test test_kernels_cuda_${part}_${mode})
-    add_executable(${test} kernels/test_${part}.c)
+    add_executable(${test} ${source})
     target_link_libraries(${test} PRIVATE cuda_kernels_fixture cuda_emulated_host
                           cuda_emulated_${mode} cloister_common PkgConfig::CMOCKA m)
     set_target_properties(${test} PROPERTIES LINKER_LANGUAGE CXX)
@@ -39,5 +39,27 @@ function(cuda_kernels_test part)
 endfunction()
 
 foreach(part rows norms attention)
-  cuda_kernels_test(${part})
+  cuda_kernels_test(${part} kernels/test_${part}.c)
+endforeach()
+foreach(part steps errors)
+  cuda_kernels_test(${part} kernels/cuda/test_cuda_${part}.c)
+endforeach()
+
+# cloister-engine with an emulated GPU in the place of a real one. Not installed: the product has no
+# emulation in it. Its own objects come first, so nothing of the product's CUDA part is linked.
+get_target_property(sources cloister-engine SOURCES)
+list(TRANSFORM sources PREPEND ${PROJECT_SOURCE_DIR}/worker/engine_tool/)
+add_executable(cloister-engine-emulated ${sources})
+target_compile_definitions(cloister-engine-emulated PRIVATE CLOISTER_CUDA_EMULATED=1)
+target_link_libraries(cloister-engine-emulated PRIVATE cloister_engine cloister_model
+  cuda_emulated_host cuda_emulated_plain cuda_emulation cloister_program cloister_version
+  cloister_common PkgConfig::JANSSON m)
+set_target_properties(cloister-engine-emulated PROPERTIES LINKER_LANGUAGE CXX)
+cloister_target(cloister-engine-emulated)
+foreach(model tiny smollm2 gemma3)
+  add_test(NAME engine_cuda_${model}
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_cuda.py
+            ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${model})
+  set_tests_properties(engine_cuda_${model} PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77
+    ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
 endforeach()

@@ -262,6 +262,7 @@ void cuda_step_fini(struct cuda_backend *cuda)
 {
     cuda_graphs_clear(cuda);
     free(cuda->graphs);
+    cuda->graphs = NULL;
     cuda_pinned_free(&cuda->step_pinned[0]);
     cuda_pinned_free(&cuda->step_pinned[1]);
     cuda_free(cuda, cuda->step_device);

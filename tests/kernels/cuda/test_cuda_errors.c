@@ -1,0 +1,246 @@
+/*
+ * What goes wrong on a device: memory that is refused comes back as an error with its bytes and
+ * nothing is kept; a call or a kernel that fails inside an operation ends the process with
+ * BACKEND_EXIT_DEVICE and a line that says which; and what is promised about sizes is what is held.
+ */
+#include "tests/cuda_emulation/emulation.h"
+#include "tests/kernels/fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct backend *open_device(void)
+{
+    const struct backend_cuda_config config = {.threads = 1};
+    struct errbuf eb = {{0}};
+    struct backend *b = NULL;
+    if (backend_cuda_open(&b, &config, &eb) != ERR_OK)
+        fail_msg("%s", eb.text);
+    return b;
+}
+
+static void test_devices_that_cannot_serve_are_refused(void **state)
+{
+    (void)state;
+    const struct emu_device whole = emu_device_get();
+    static const struct {
+        int count, major;
+        uint32_t device;
+        enum err err;
+        const char *text;
+    } cases[] = {
+        {1, 9, 1, ERR_UNAVAILABLE, "GPU 1: there are 1"},
+        {2, 7, 1, ERR_UNSUPPORTED, "compute capability 7"},
+        {0, 9, 0, ERR_UNAVAILABLE, ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct emu_device device = whole;
+        const struct backend_cuda_config config = {.device = cases[i].device, .threads = 1};
+        struct errbuf eb = {{0}};
+        struct backend *b = NULL;
+        device.count = cases[i].count;
+        device.major = cases[i].major;
+        emu_device_set(&device);
+        assert_int_equal(backend_cuda_open(&b, &config, &eb), cases[i].err);
+        if (strstr(eb.text, cases[i].text) == NULL)
+            fail_msg("\"%s\" does not say \"%s\"", eb.text, cases[i].text);
+        assert_null(b);
+    }
+    emu_device_set(&whole);
+}
+
+/* Opening with the n-th call failing, for every n. */
+static void test_every_call_of_opening_may_fail(void **state)
+{
+    (void)state;
+    const uint64_t begin = emu_calls();
+    struct backend *b = open_device();
+    const uint64_t calls = emu_calls() - begin;
+    b->ops->close(b);
+    assert_true(calls > 3);
+    for (uint64_t n = 1; n <= calls; n++) {
+        const struct backend_cuda_config config = {.threads = 1};
+        struct errbuf eb = {{0}};
+        const size_t used = emu_memory_used();
+        b = NULL;
+        emu_inject_call(NULL, n, cudaErrorMemoryAllocation, false);
+        assert_int_equal(backend_cuda_open(&b, &config, &eb), ERR_NO_MEMORY);
+        assert_non_null(strstr(eb.text, "cudaErrorMemoryAllocation"));
+        assert_null(b);
+        assert_int_equal(emu_memory_used(), used);
+        emu_inject_clear();
+    }
+}
+
+static const struct kv_shape small_kv = {2, 2, 64, 64, KV_TYPE_F16, 3};
+static const struct backend_room small_room = {.rows_max = 8,
+                                               .cols_max = 128,
+                                               .groups_max = 1,
+                                               .pages_max = 4,
+                                               .sequences_max = 2,
+                                               .rope_dim = 64,
+                                               .n_ropes = 1,
+                                               .n_caches = 1,
+                                               .cache = {{4, 2, 2, 64, 64}}};
+
+/* Takes one thing of each kind; false where one was refused, and then nothing is left of it. */
+static bool take_all(struct backend *b, struct errbuf *eb)
+{
+    struct kv *kv = NULL;
+    float *buffer = b->ops->buffer_new(b, 1000);
+    struct act *a = b->ops->act_new(b, 7, 96, true);
+    enum err e = b->ops->kv_new(b, &small_kv, &kv, eb);
+    bool is_whole = buffer != NULL && a != NULL && e == ERR_OK;
+    if (e != ERR_OK) {
+        assert_int_equal(e, ERR_NO_MEMORY);
+        assert_non_null(strstr(eb->text, "KV cache: 98304 bytes"));
+    }
+    b->ops->buffer_free(b, buffer);
+    b->ops->act_free(b, a);
+    b->ops->kv_free(b, kv);
+    e = b->ops->reserve(b, &small_room, eb);
+    assert_true(e == ERR_OK || e == ERR_NO_MEMORY);
+    return is_whole && e == ERR_OK;
+}
+
+static void test_memory_that_is_refused_is_an_error_and_leaves_nothing(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1;; n++) {
+        struct errbuf eb = {{0}};
+        const size_t used = emu_memory_used();
+        struct backend *b = open_device();
+        emu_inject_call("cudaMalloc", n, cudaErrorMemoryAllocation, false);
+        const bool is_whole = take_all(b, &eb);
+        emu_inject_clear();
+        b->ops->close(b);
+        assert_int_equal(emu_memory_used(), used);
+        if (is_whole) {
+            assert_true(n > 8);
+            return;
+        }
+    }
+}
+
+static void test_a_cache_that_does_not_fit_says_its_bytes(void **state)
+{
+    (void)state;
+    const struct kv_shape large = {32, 8, 128, 128, KV_TYPE_F16, 4096};
+    struct backend *b = open_device();
+    struct kv *kv = NULL;
+    struct errbuf eb = {{0}};
+    assert_int_equal(b->ops->kv_new(b, &large, &kv, &eb), ERR_NO_MEMORY);
+    assert_non_null(strstr(eb.text, "17179869184 bytes on GPU 0"));
+    assert_null(kv);
+    b->ops->close(b);
+}
+
+static void test_what_is_promised_is_what_is_held(void **state)
+{
+    (void)state;
+    struct backend *b = open_device();
+    struct errbuf eb = {{0}};
+    uint64_t weights, kv_bytes, scratch;
+    struct kv *kv;
+    float *buffer = b->ops->buffer_new(b, 1001);
+    struct act *a = b->ops->act_new(b, 7, 100, true), *q = b->ops->act_new(b, 3, 64, false);
+    assert_int_equal(b->ops->kv_new(b, &small_kv, &kv, &eb), ERR_OK);
+    assert_int_equal(b->ops->reserve(b, &small_room, &eb), ERR_OK);
+    b->ops->memory(b, &weights, &kv_bytes, &scratch);
+    assert_int_equal(weights, 0);
+    assert_int_equal(kv_bytes, 3 * backend_cuda_kv_page_bytes(&small_kv));
+    assert_int_equal(
+        scratch, backend_cuda_buffer_bytes(1001) + backend_cuda_act_bytes(7, 100, true) +
+                     backend_cuda_act_bytes(3, 64, false) + backend_cuda_room_bytes(&small_room));
+    assert_int_equal(emu_memory_used(), kv_bytes + scratch);
+    b->ops->buffer_free(b, buffer);
+    b->ops->act_free(b, a);
+    b->ops->act_free(b, q);
+    b->ops->kv_free(b, kv);
+    b->ops->close(b);
+    assert_int_equal(emu_memory_used(), 0);
+}
+
+/* ---- the end of the process ------------------------------------------------------------------ */
+
+struct fault {
+    const char *name;
+    const char *function; /* of the runtime API, or, where is_launch, a kernel */
+    bool is_launch;
+    cudaError_t error;
+    const char *text; /* on stderr */
+};
+
+static void operate(const struct fault *fault)
+{
+    struct backend *b = open_device();
+    float x[96] = {1.0f}, gain[96] = {1.0f};
+    int8_t q[96];
+    float scales[3];
+    struct act *a = b->ops->act_new(b, 1, 96, false);
+    float *dx = fixture_upload(b, x, 96), *dgain = fixture_upload(b, gain, 96);
+    if (fault->is_launch)
+        emu_inject_launch(fault->function, 1, fault->error);
+    else
+        emu_inject_call(fault->function, 1, fault->error, true);
+    b->ops->norm(b, dx, 1, 96, dgain, 1e-5f, a);
+    b->ops->act_read(b, a, 0, 96, q, scales, NULL);
+}
+
+static void test_what_fails_inside_an_operation_ends_the_process(void **state)
+{
+    (void)state;
+    static const struct fault faults[] = {
+        {"a kernel", "rows_norm", true, cudaErrorIllegalAddress, "cudaErrorIllegalAddress"},
+        {"a launch", "cudaLaunchKernel", false, cudaErrorInvalidConfiguration,
+         "norm of 1 rows of 96 (rows_norm): cudaErrorInvalidConfiguration"},
+        {"a copy", "cudaMemcpyAsync", false, cudaErrorECCUncorrectable,
+         "reading 96 bytes of activations: cudaErrorECCUncorrectable"},
+        {"a wait", "cudaStreamSynchronize", false, cudaErrorLaunchTimeout,
+         "reading a row of 96 activations: cudaErrorLaunchTimeout"},
+    };
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        int ends[2], status;
+        char text[2048];
+        size_t size = 0;
+        assert_int_equal(pipe(ends), 0);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            (void)dup2(ends[1], STDERR_FILENO);
+            operate(&faults[i]);
+            _exit(0);
+        }
+        close(ends[1]);
+        for (ssize_t n; size + 1 < sizeof text &&
+                        (n = read(ends[0], text + size, sizeof text - 1 - size)) > 0;)
+            size += (size_t)n;
+        text[size] = '\0';
+        close(ends[0]);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != BACKEND_EXIT_DEVICE)
+            fail_msg("%s: status %#x, \"%s\"", faults[i].name, (unsigned)status, text);
+        if (strstr(text, faults[i].text) == NULL)
+            fail_msg("%s: \"%s\" does not say \"%s\"", faults[i].name, text, faults[i].text);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_devices_that_cannot_serve_are_refused),
+        cmocka_unit_test(test_every_call_of_opening_may_fail),
+        cmocka_unit_test(test_memory_that_is_refused_is_an_error_and_leaves_nothing),
+        cmocka_unit_test(test_a_cache_that_does_not_fit_says_its_bytes),
+        cmocka_unit_test(test_what_is_promised_is_what_is_held),
+        cmocka_unit_test(test_what_fails_inside_an_operation_ends_the_process),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

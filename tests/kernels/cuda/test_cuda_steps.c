@@ -1,0 +1,235 @@
+/*
+ * Steps on the emulated device: what is announced with step_begin and called afterwards, captured
+ * or replayed as a graph, gives the bits of the same operations called on ref one by one; and a
+ * replayed step launches nothing by itself.
+ */
+#include "tests/cuda_emulation/emulation.h"
+#include "tests/kernels/fixture.h"
+
+#include "worker/kernels/rope_table.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum {
+    HEADS = 6,
+    KV_HEADS = 2,
+    DIM = 32,
+    Q_COLS = HEADS * DIM,
+    KV_COLS = KV_HEADS * DIM,
+    LAYERS = 2,
+    SEQUENCES = 3,
+    PAGES_EACH = 9,
+    POSITIONS = PAGES_EACH * (int)KV_PAGE_TOKENS,
+    ROWS_MAX = 80,
+};
+
+/* A model without matrices: its rows are rotated, attend, and are capped. */
+struct small_model {
+    struct backend *b;
+    struct kv *kv;
+    float *q, *k, *v, *gain;
+    struct act *normed, *attended;
+};
+
+static void model_open(struct small_model *m, struct backend *b, enum kv_type type)
+{
+    const struct kv_shape shape = {LAYERS, KV_HEADS, DIM, DIM, type, SEQUENCES * PAGES_EACH};
+    struct errbuf eb = {{0}};
+    float gain[Q_COLS];
+    struct fixture_random r = {77};
+
+    fixture_floats(&r, gain, Q_COLS);
+    m->b = b;
+    assert_int_equal(b->ops->kv_new(b, &shape, &m->kv, &eb), ERR_OK);
+    m->q = b->ops->buffer_new(b, ROWS_MAX * Q_COLS);
+    m->k = b->ops->buffer_new(b, ROWS_MAX * KV_COLS);
+    m->v = b->ops->buffer_new(b, ROWS_MAX * KV_COLS);
+    m->gain = fixture_upload(b, gain, Q_COLS);
+    m->normed = b->ops->act_new(b, ROWS_MAX, Q_COLS, true);
+    m->attended = b->ops->act_new(b, ROWS_MAX, Q_COLS, true);
+    assert_true(m->q != NULL && m->k != NULL && m->v != NULL && m->normed != NULL &&
+                m->attended != NULL);
+}
+
+static void model_close(struct small_model *m)
+{
+    struct backend *b = m->b;
+    b->ops->kv_free(b, m->kv);
+    b->ops->buffer_free(b, m->q);
+    b->ops->buffer_free(b, m->k);
+    b->ops->buffer_free(b, m->v);
+    b->ops->buffer_free(b, m->gain);
+    b->ops->act_free(b, m->normed);
+    b->ops->act_free(b, m->attended);
+}
+
+static struct step_rows rows_from(const struct step_rows *rows, uint32_t first)
+{
+    struct step_rows from = *rows;
+    from.n_rows -= first;
+    from.position += first;
+    from.sequence += first;
+    return from;
+}
+
+/* The operations of a step, as the engine calls them: the last layer's for the last `n_results`
+ * rows only. */
+static void model_layers(const struct small_model *m, const struct step_rows *rows,
+                         uint32_t n_results, const float *table)
+{
+    struct backend *b = m->b;
+    for (uint32_t layer = 0; layer < LAYERS; layer++) {
+        const struct rope_kv_job rope = {.kv = m->kv,
+                                         .layer = layer,
+                                         .rows = rows,
+                                         .q = m->q,
+                                         .k = m->k,
+                                         .v = m->v,
+                                         .n_heads = HEADS,
+                                         .rope_dim = DIM,
+                                         .style = ROPE_STYLE_HALVES,
+                                         .table = table};
+        const uint32_t first = layer + 1 == LAYERS ? rows->n_rows - n_results : 0;
+        const struct step_rows own = rows_from(rows, first);
+        const struct attention_job attention = {.kv = m->kv,
+                                                .layer = layer,
+                                                .rows = &own,
+                                                .q = m->q + (size_t)first * Q_COLS,
+                                                .n_heads = HEADS,
+                                                .scale = 0.2f,
+                                                .window = layer == 0 ? 70 : 0,
+                                                .out = m->attended};
+        b->ops->rope_kv(b, &rope);
+        if (own.n_rows == 0)
+            return;
+        b->ops->attention(b, &attention);
+        b->ops->norm(b, attention.q, own.n_rows, Q_COLS, m->gain, 1e-5f, m->normed);
+    }
+    float *last = m->q + (size_t)(rows->n_rows - n_results) * Q_COLS;
+    b->ops->softcap(b, last, (size_t)n_results * Q_COLS, 2.0f);
+}
+
+struct plan {
+    const char *name;
+    uint32_t n_rows, n_results;
+    bool has_run; /* all rows of one sequence; else rows of as many sequences */
+    uint32_t times;
+    bool is_graph;
+};
+
+static void compare_acts(const char *what, const struct small_model *ref,
+                         const struct small_model *other, uint32_t n)
+{
+    fixture_same_act(what, "cuda", ref->b, ref->attended, other->b, other->attended, n, Q_COLS, 1);
+    fixture_same_act(what, "cuda", ref->b, ref->normed, other->b, other->normed, n, Q_COLS, 1);
+}
+
+/* Runs the plan `times` times on both, each time further on in the sequences. */
+static void run_plan(const struct plan *p, struct small_model *ref, struct small_model *cuda,
+                     const float *table, const uint32_t *pages, uint32_t *lengths,
+                     struct fixture_random *r)
+{
+    struct small_model *both[] = {ref, cuda};
+    static float q[ROWS_MAX * Q_COLS], k[ROWS_MAX * KV_COLS], v[ROWS_MAX * KV_COLS];
+    const struct emu_traffic before = emu_traffic_get();
+    uint32_t replays = 0;
+
+    for (uint32_t t = 0; t < p->times; t++) {
+        uint32_t position[ROWS_MAX], sequence[ROWS_MAX];
+        for (uint32_t i = 0; i < p->n_rows; i++) {
+            sequence[i] = p->has_run ? 1 : i % SEQUENCES;
+            position[i] = lengths[sequence[i]]++;
+        }
+        const struct step_rows rows = {p->n_rows, position, sequence, pages, PAGES_EACH};
+        fixture_floats(r, q, p->n_rows * Q_COLS);
+        fixture_floats(r, k, p->n_rows * KV_COLS);
+        fixture_floats(r, v, p->n_rows * KV_COLS);
+        float *results[2];
+        for (int i = 0; i < 2; i++) {
+            struct small_model *m = both[i];
+            struct backend *b = m->b;
+            results[i] = m->q + (size_t)(p->n_rows - p->n_results) * Q_COLS;
+            b->ops->buffer_write(b, m->q, q, (size_t)p->n_rows * Q_COLS);
+            b->ops->buffer_write(b, m->k, k, (size_t)p->n_rows * KV_COLS);
+            b->ops->buffer_write(b, m->v, v, (size_t)p->n_rows * KV_COLS);
+            const struct backend_step step = {.rows = rows,
+                                              .n_results = p->n_results,
+                                              .results = results[i],
+                                              .results_count = (size_t)p->n_results * Q_COLS,
+                                              .rope = {table},
+                                              .rope_dim = DIM};
+            const bool is_replay = b->ops->step_begin(b, &step);
+            if (is_replay)
+                replays++;
+            else
+                model_layers(m, &rows, p->n_results, table);
+            b->ops->step_end(b);
+            assert_true(!is_replay || i == 1);
+        }
+        if (p->n_results == 0)
+            continue;
+        compare_acts(p->name, ref, cuda, p->n_results);
+        /* Rows of the results, each by itself, all at once, in any order. */
+        const float *host[ROWS_MAX];
+        for (uint32_t i = p->n_results; i-- > 0;)
+            host[i] = cuda->b->ops->buffer_host(cuda->b, results[1] + (size_t)i * Q_COLS, Q_COLS);
+        for (uint32_t i = 0; i < p->n_results; i++)
+            fixture_same(p->name, "cuda", ref->q + (results[0] - ref->q) + (size_t)i * Q_COLS,
+                         host[i], Q_COLS);
+    }
+    /* A shape is run, then captured, and replayed from then on. */
+    const struct emu_traffic after = emu_traffic_get();
+    const uint64_t graphs = after.graph_launches - before.graph_launches;
+    if (p->is_graph)
+        assert_true(replays > 0 && graphs >= replays && graphs <= replays + 1);
+    else
+        assert_true(replays == 0 && graphs == 0);
+}
+
+static void test_steps_captured_and_replayed_have_the_bits_of_ref(void **state)
+{
+    const struct fixture *f = *state;
+    static const struct plan plans[] = {
+        {"a prompt", 70, 1, true, 1, false},
+        {"one row", 1, 1, false, 5, true},
+        {"three rows", 3, 3, false, 6, true},
+        {"rows without results", 5, 0, true, 3, true},
+        {"a short prompt", 9, 2, true, 4, true},
+        {"one row again", 1, 1, false, 2, true},
+        {"more rows than graphs", 66, 66, true, 1, false},
+    };
+    uint32_t pages[SEQUENCES * PAGES_EACH];
+    for (uint32_t i = 0; i < SEQUENCES * PAGES_EACH; i++)
+        pages[i] = i * 5 % (SEQUENCES * PAGES_EACH);
+    const struct rope_params params = {.base = 10000.0, .dim = DIM, .linear_scale = 1.0};
+    struct errbuf eb = {{0}};
+    struct rope_table *table;
+    assert_int_equal(rope_table_new(&params, POSITIONS, &table, &eb), ERR_OK);
+    rope_table_reach(table, POSITIONS);
+    for (int type = 0; type < 2; type++) {
+        struct small_model ref, cuda;
+        uint32_t lengths[SEQUENCES] = {0, 0, 0};
+        struct fixture_random r = {5};
+        model_open(&ref, f->ref, type == 0 ? KV_TYPE_F16 : KV_TYPE_Q8_0);
+        model_open(&cuda, f->others[0].backend, type == 0 ? KV_TYPE_F16 : KV_TYPE_Q8_0);
+        for (size_t i = 0; i < sizeof plans / sizeof plans[0]; i++)
+            run_plan(&plans[i], &ref, &cuda, rope_table_cells(table), pages, lengths, &r);
+        model_close(&ref);
+        model_close(&cuda);
+    }
+    rope_table_free(table);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_steps_captured_and_replayed_have_the_bits_of_ref),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}

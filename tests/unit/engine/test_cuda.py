@@ -1,0 +1,63 @@
+"""A whole model on the emulated GPU: the same tokens and the same logits, bit for bit, as on the CPU.
+
+    test_cuda.py DIRECTORY_OF_PROGRAMS tiny|smollm2|gemma3
+
+CLOISTER_TEST_MODEL and CLOISTER_TEST_GEMMA name the files; exit code 77 where there is none. The tiny
+model is made here, and is run under every schedule of the emulation (tests/cuda_emulation).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+BIN, NAME = sys.argv[1:3]
+CPU = os.path.join(BIN, "cloister-engine")
+GPU = os.path.join(BIN, "cloister-engine-emulated")
+PROMPT = "The lighthouse keeper wrote down"
+# A prompt in one step and in pieces; one answer alone, and beside others; both caches. Steps of the same
+# shape come again, so that graphs are replayed.
+WAYS = [
+    ("in one step", ["--max-tokens", "5"]),
+    ("in pieces, beside others, q8_0", ["--max-tokens", "3", "--chunk", "5", "--beside", "2", "--kv",
+                                        "q8_0"]),
+]
+
+
+def generate(program, file, more, schedule):
+    command = [program, "generate", file, "--prompt", PROMPT, "--raw", "--json", "--ignore-end",
+               "--context", "256"] + more
+    out = subprocess.run(command, capture_output=True, text=True, check=False,
+                         env=dict(os.environ, CUDA_EMULATION_SCHEDULE=schedule))
+    if out.returncode != 0:
+        sys.exit("%s: exit %d\n%s" % (" ".join(command), out.returncode, out.stderr))
+    return json.loads(out.stdout)
+
+
+def compare(file, schedule, ways):
+    for what, more in ways:
+        cpu = generate(CPU, file, more, schedule)
+        gpu = generate(GPU, file, more + ["--backend", "cuda-emulated"], schedule)
+        for key in ("ids", "logits_sha256"):
+            if cpu[key] != gpu[key]:
+                sys.exit("%s, %s: %s differs: %s on the CPU, %s on the GPU" %
+                         (what, schedule, key, cpu[key], gpu[key]))
+        if not gpu["isa"].startswith("cuda"):
+            sys.exit("it ran on %s" % gpu["isa"])
+        print("%s, %s: %s, %d us decode" %
+              (what, schedule, gpu["logits_sha256"][:16], gpu["usage"]["decode_us"]))
+
+
+if NAME == "tiny":
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "tiny.gguf")
+        subprocess.run([os.path.join(BIN, "write_tiny_model"), path], check=True)
+        for order in ("forward", "reverse", "random:7"):
+            compare(path, order, WAYS)
+else:
+    path = os.environ.get({"smollm2": "CLOISTER_TEST_MODEL", "gemma3": "CLOISTER_TEST_GEMMA"}[NAME], "")
+    if not path:
+        print("no model to run")
+        sys.exit(77)
+    compare(path, "forward", WAYS)
