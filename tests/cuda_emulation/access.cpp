@@ -50,7 +50,7 @@ static void check_host(const struct emu_lane *lane, const char *at, uint32_t siz
     if (byte == EMU_BYTE_PENDING)
         kind = EMU_FAULT_ASYNC_COPY;
     emu_fault_code(code, where, sizeof where);
-    emu_raise_for(kind, lane, at, "%s: the thread %s %u bytes, at %p %s", where, does[access], size,
+    emu_raise_for(kind, lane, at, "%s: the thread %s %u bytes at %p, %s", where, does[access], size,
                   static_cast<const void *>(at), what);
 }
 

@@ -214,6 +214,7 @@ void emu_grid_run(const struct emu_call *call)
     emu_schedule_blocks_begin(n_blocks);
     emu_counters_begin(call->kernel);
     emu_races_launch_begin();
+    emu_requests_launch_begin();
     for (uint64_t i = 0; i < n_blocks; i++) {
         block_start(call, emu_schedule_block(i));
         emu_shared_block_begin(call);

@@ -98,15 +98,19 @@ void emu_fault_code(const void *code, char *ret_text, size_t size)
     char command[512];
     /* The byte before a return address is in the call. */
     uintptr_t at = (uintptr_t)code - 1;
-    snprintf(command, sizeof command, "addr2line -s -e '%s' 0x%zx 2>/dev/null", info.dli_fname,
+    snprintf(command, sizeof command, "addr2line -s -i -e '%s' 0x%zx 2>/dev/null", info.dli_fname,
              (size_t)(at - (uintptr_t)info.dli_fbase));
     FILE *tool = popen(command, "r");
     if (tool == NULL)
         return;
+    /* The innermost inlined function first, then who called it. */
     char line[256];
-    if (fgets(line, sizeof line, tool) != NULL && line[0] != '?') {
-        line[strcspn(line, "\n")] = '\0';
-        snprintf(ret_text, size, "%s", line);
+    size_t length = 0;
+    while (fgets(line, sizeof line, tool) != NULL && line[0] != '?' && length < size) {
+        line[strcspn(line, " (\n")] = '\0';
+        if (strncmp(line, "cuda_runtime.h", 14) != 0)
+            length += (size_t)snprintf(ret_text + length, size - length, "%s%s",
+                                       length > 0 ? " from " : "", line);
     }
     pclose(tool);
 }

@@ -22,6 +22,7 @@ struct request {
 /* One instruction: `done[lane]` counts the lane's accesses since the last common point. */
 struct instruction {
     const void *code;
+    uint64_t launch; /* in which it was put here; of another one: the slot is free */
     uint32_t done[EMU_WARP];
     std::vector<struct request> requests;
 };
@@ -30,6 +31,12 @@ struct instruction {
 #define SLOTS 4096u
 static struct instruction *slots[EMU_BLOCK_WARPS_MAX];
 static std::vector<uint32_t> in_use[EMU_BLOCK_WARPS_MAX]; /* slots with requests */
+static uint64_t launch;
+
+void emu_requests_launch_begin(void)
+{
+    launch++;
+}
 
 static struct instruction *instruction_of(uint32_t warp, const void *code)
 {
@@ -38,15 +45,17 @@ static struct instruction *instruction_of(uint32_t warp, const void *code)
     uint32_t slot = (uint32_t)((uintptr_t)code * 0x9e3779b97f4a7c15u >> 52) % SLOTS;
     for (uint32_t tries = 0; tries < SLOTS; tries++, slot = (slot + 1) % SLOTS) {
         struct instruction *in = &slots[warp][slot];
-        if (in->code == NULL)
+        if (in->launch != launch) {
+            in->launch = launch;
             in->code = code;
+        }
         if (in->code != code)
             continue;
         if (in->requests.empty())
             in_use[warp].push_back(slot);
         return in;
     }
-    emu_raise(EMU_FAULT_TRAP, code, "more than %u instructions touch memory", SLOTS);
+    emu_raise(EMU_FAULT_TRAP, code, "more than %u instructions of the kernel touch memory", SLOTS);
 }
 
 /* --- What a request costs --- */

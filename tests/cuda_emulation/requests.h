@@ -10,6 +10,8 @@
 
 #include "tests/cuda_emulation/block.h"
 
+void emu_requests_launch_begin(void);
+
 /* `code` names the instruction. */
 void emu_requests_add(const struct emu_lane *lane, const void *at, uint32_t size,
                       enum emu_access access, const void *code);
