@@ -28,3 +28,9 @@ find_program(PROTOC_C NAMES protoc-c)
 if(NOT PROTOC_C)
   message(FATAL_ERROR "protoc-c not found: apt-get install protobuf-c-compiler protobuf-compiler")
 endif()
+
+# Collectives between hosts. Without it gangs are of one host, and `ucx` is refused with that reason.
+pkg_check_modules(UCX QUIET ucx)
+if(NOT UCX_FOUND)
+  message(STATUS "libucx not found (libucx-dev): no collectives between hosts")
+endif()

@@ -49,5 +49,5 @@ apt_need() {
 
 build_packages=(gcc libc6-dev cmake ninja-build git pkg-config
     libnng-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler liblmdb-dev libconfig-dev
-    libssl-dev libpcre2-dev libjansson-dev libxxhash-dev)
-test_packages=(g++ libcmocka-dev python3 openssl clang libclang-rt-14-dev)
+    libssl-dev libpcre2-dev libjansson-dev libxxhash-dev libucx-dev)
+test_packages=(g++ libcmocka-dev python3 openssl clang libclang-rt-14-dev iproute2)

@@ -1,0 +1,270 @@
+#include "worker/coll/coll.h"
+
+#include "common/check.h"
+#include "worker/coll/coll_ops.h"
+#include "worker/coll/shm_segment.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *coll_kind_name(enum coll_kind kind)
+{
+    static const char *const names[] = {"nothing",    "barrier", "broadcast",
+                                        "all_gather", "gather",  "exchange"};
+    return (unsigned)kind < sizeof names / sizeof names[0] ? names[kind] : "no operation";
+}
+
+const char *coll_subject(const struct coll *c, uint32_t peer, char ret_text[COLL_SUBJECT_BYTES])
+{
+    (void)snprintf(ret_text, COLL_SUBJECT_BYTES, "%s %llu: rank %u", coll_kind_name(c->op.kind),
+                   (unsigned long long)c->count, peer);
+    return ret_text;
+}
+
+const char *coll_wanted(struct coll *c, uint32_t peer, uint32_t seq,
+                        char ret_text[COLL_SUBJECT_BYTES])
+{
+    if (seq != c->op.seq)
+        (void)snprintf(ret_text, COLL_SUBJECT_BYTES, "it to come to the operation before");
+    else if (c->op.kind == COLL_KIND_BARRIER)
+        (void)snprintf(ret_text, COLL_SUBJECT_BYTES, "it");
+    else if (c->op.kind == COLL_KIND_BROADCAST)
+        (void)snprintf(ret_text, COLL_SUBJECT_BYTES, "what it sends to all");
+    else
+        (void)snprintf(ret_text, COLL_SUBJECT_BYTES, "its %zu bytes",
+                       coll_piece_of(c, peer, c->rank)->bytes);
+    return ret_text;
+}
+
+/* ---- a gang that broke ---- */
+
+static enum err coll_failed(struct coll *c, enum err e, const struct errbuf *why, struct errbuf *eb)
+{
+    c->broken = e;
+    c->op.kind = COLL_KIND_NONE;
+    (void)snprintf(c->reason, sizeof c->reason, "%s", why->text);
+    return err_set(eb, e, "%s", why->text);
+}
+
+static enum err coll_still_broken(const struct coll *c, struct errbuf *eb)
+{
+    return err_set(eb, c->broken, "the gang is broken: %s", c->reason);
+}
+
+/* ---- layout ---- */
+
+static size_t coll_round(size_t bytes)
+{
+    return (bytes + COLL_ALIGN - 1) / COLL_ALIGN * COLL_ALIGN;
+}
+
+/* Each piece behind the one before. ERR_TOO_LARGE leaves the gang as it was: every rank comes to
+ * the same. */
+static enum err coll_lay_out(struct coll *c, const size_t bytes[], uint32_t n, struct errbuf *eb)
+{
+    size_t at = 0;
+    uint64_t digest = 0x9e3779b97f4a7c15u;
+    for (uint32_t i = 0; i < n; i++) {
+        if (bytes[i] > c->bytes_max || coll_round(bytes[i]) > c->bytes_max - at)
+            return err_set(eb, ERR_TOO_LARGE,
+                           "piece %u of %u, %zu bytes behind %zu, passes the gang's bytes_max of "
+                           "%zu",
+                           i, n, bytes[i], at, c->bytes_max);
+        c->op.piece[i] = (struct coll_piece){at, bytes[i]};
+        at += coll_round(bytes[i]);
+        digest = (digest ^ bytes[i]) * 0xff51afd7ed558ccdu;
+        digest ^= digest >> 32;
+    }
+    c->op.bytes = at;
+    c->op.layout = digest;
+    return ERR_OK;
+}
+
+/* ---- one operation ---- */
+
+static enum err coll_begin(struct coll *c, enum coll_kind kind, uint32_t root, const size_t bytes[],
+                           uint32_t n, uint64_t deadline_ns, struct errbuf *eb)
+{
+    struct errbuf why = {{0}};
+    CHECK(c->op.kind == COLL_KIND_NONE);
+    CHECK(root < c->n_ranks);
+    if (c->broken != ERR_OK)
+        return coll_still_broken(c, eb);
+    enum err e = coll_lay_out(c, bytes, n, eb);
+    if (e != ERR_OK)
+        return e;
+    c->op.kind = kind;
+    c->op.root = root;
+    c->op.seq++;
+    c->count++;
+    e = c->ops->begin(c, deadline_ns, &why);
+    return e == ERR_OK ? ERR_OK : coll_failed(c, e, &why, eb);
+}
+
+static enum err coll_end_op(struct coll *c, uint64_t deadline_ns, struct errbuf *eb)
+{
+    struct errbuf why = {{0}};
+    enum err e = c->ops->end(c, deadline_ns, &why);
+    return e == ERR_OK ? ERR_OK : coll_failed(c, e, &why, eb);
+}
+
+static uint8_t *coll_place(struct coll *c, const struct coll_piece *piece)
+{
+    return c->half[c->op.seq & 1] + piece->at;
+}
+
+enum err coll_barrier(struct coll *c, uint64_t deadline_ns, struct errbuf *eb)
+{
+    enum err e = coll_begin(c, COLL_KIND_BARRIER, 0, NULL, 0, deadline_ns, eb);
+    if (e == ERR_OK)
+        e = coll_end_op(c, deadline_ns, eb);
+    c->op.kind = COLL_KIND_NONE;
+    return e;
+}
+
+enum err coll_broadcast(struct coll *c, uint32_t root, const void *bytes, size_t size,
+                        uint64_t deadline_ns, const void **ret_bytes, size_t *ret_size,
+                        struct errbuf *eb)
+{
+    size_t sizes[COLL_RANKS_MAX] = {0};
+    const bool is_root = c->rank == root;
+    CHECK(root < c->n_ranks);
+    if (is_root)
+        sizes[root] = size;
+    enum err e = coll_begin(c, COLL_KIND_BROADCAST, root, sizes, c->n_ranks, deadline_ns, eb);
+    if (e != ERR_OK)
+        return e;
+    /* The sizes are the root's secret until it is through: they are no part of what must agree. */
+    c->op.layout = 0;
+    struct coll_piece *piece = coll_piece_of(c, root, root);
+    piece->at = 0;
+    if (is_root && size > 0)
+        memcpy(coll_place(c, piece), bytes, size);
+    e = coll_end_op(c, deadline_ns, eb);
+    if (e == ERR_OK) {
+        *ret_bytes = coll_place(c, piece);
+        *ret_size = piece->bytes;
+    }
+    c->op.kind = COLL_KIND_NONE;
+    return e;
+}
+
+enum err coll_all_gather_begin(struct coll *c, const size_t bytes[], uint64_t deadline_ns,
+                               void **ret_mine, struct errbuf *eb)
+{
+    enum err e = coll_begin(c, COLL_KIND_ALL_GATHER, 0, bytes, c->n_ranks, deadline_ns, eb);
+    if (e == ERR_OK)
+        *ret_mine = coll_place(c, coll_piece_of(c, c->rank, c->rank));
+    return e;
+}
+
+enum err coll_gather_begin(struct coll *c, uint32_t root, const size_t bytes[],
+                           uint64_t deadline_ns, void **ret_mine, struct errbuf *eb)
+{
+    enum err e = coll_begin(c, COLL_KIND_GATHER, root, bytes, c->n_ranks, deadline_ns, eb);
+    if (e == ERR_OK)
+        *ret_mine = coll_place(c, coll_piece_of(c, c->rank, c->rank));
+    return e;
+}
+
+enum err coll_exchange_begin(struct coll *c, const size_t bytes[], uint64_t deadline_ns,
+                             void *ret_pieces[], struct errbuf *eb)
+{
+    enum err e =
+        coll_begin(c, COLL_KIND_EXCHANGE, 0, bytes, c->n_ranks * c->n_ranks, deadline_ns, eb);
+    if (e != ERR_OK)
+        return e;
+    for (uint32_t to = 0; to < c->n_ranks; to++)
+        ret_pieces[to] = coll_place(c, coll_piece_of(c, c->rank, to));
+    return ERR_OK;
+}
+
+enum err coll_end(struct coll *c, uint64_t deadline_ns, const void *ret_parts[], struct errbuf *eb)
+{
+    if (c->broken != ERR_OK)
+        return coll_still_broken(c, eb);
+    CHECK(c->op.kind != COLL_KIND_NONE);
+    enum err e = coll_end_op(c, deadline_ns, eb);
+    if (e != ERR_OK)
+        return e;
+    for (uint32_t from = 0; from < c->n_ranks; from++) {
+        const bool is_mine = c->op.kind != COLL_KIND_GATHER || c->rank == c->op.root;
+        ret_parts[from] = is_mine ? coll_place(c, coll_piece_of(c, from, c->rank)) : NULL;
+    }
+    c->op.kind = COLL_KIND_NONE;
+    return ERR_OK;
+}
+
+/* ---- the gang ---- */
+
+static enum err coll_config_check(const struct coll_config *config, struct errbuf *eb)
+{
+    if (config->n_ranks == 0 || config->n_ranks > COLL_RANKS_MAX)
+        return err_set(eb, ERR_INVALID, "a gang of %u ranks; 1 to %u are possible", config->n_ranks,
+                       COLL_RANKS_MAX);
+    if (config->rank >= config->n_ranks)
+        return err_set(eb, ERR_INVALID, "rank %u of a gang of %u", config->rank, config->n_ranks);
+    if (config->bytes_max > COLL_BYTES_MAX)
+        return err_set(eb, ERR_TOO_LARGE, "operations of %zu bytes; at most %zu are possible",
+                       config->bytes_max, COLL_BYTES_MAX);
+    return ERR_OK;
+}
+
+enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uint64_t deadline_ns,
+                   struct errbuf *eb)
+{
+    struct coll *c = NULL;
+    enum err e = coll_config_check(config, eb);
+    if (e == ERR_OK)
+        e = config->transport == COLL_TRANSPORT_SHM ? coll_shm_open(config, deadline_ns, &c, eb)
+                                                    : coll_ucx_open(config, deadline_ns, &c, eb);
+    /* Every rank has the others' addresses now; the gang stands when bytes went both ways. */
+    if (e == ERR_OK)
+        e = coll_barrier(c, deadline_ns, eb);
+    if (e != ERR_OK) {
+        coll_close(c);
+        return e;
+    }
+    *ret_coll = c;
+    return ERR_OK;
+}
+
+void coll_close(struct coll *c)
+{
+    if (c != NULL)
+        c->ops->close(c);
+}
+
+void coll_abort(struct coll *c, const char *why)
+{
+    c->ops->abort(c, why);
+}
+
+uint64_t coll_memory(enum coll_transport transport, size_t bytes_max)
+{
+    /* Without operations' bytes there is still something to map. */
+    return transport == COLL_TRANSPORT_SHM ? shm_segment_bytes(bytes_max)
+                                           : 2 * coll_round(bytes_max > 0 ? bytes_max : 1);
+}
+
+uint32_t coll_rank(const struct coll *c)
+{
+    return c->rank;
+}
+
+uint32_t coll_n_ranks(const struct coll *c)
+{
+    return c->n_ranks;
+}
+
+bool coll_transport_parse(const char *text, enum coll_transport *ret_transport)
+{
+    static const char *const names[] = {"shm", "ucx"};
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *ret_transport = (enum coll_transport)i;
+            return true;
+        }
+    }
+    return false;
+}

@@ -1,0 +1,141 @@
+/*
+ * coll.h - collectives between the ranks of a gang that computes one model together.
+ *
+ * Nothing is summed on the way: an answer has the same bits for every number of ranks because each
+ * rank finishes the same sum over the same partial sums (docs/numerics.md), so all that is wanted
+ * of a collective is that bytes get to where they are needed. There are two transports, and both
+ * keep what is written here:
+ *
+ *   shm   ranks are processes of one host, or threads of one process; one shared segment
+ *   ucx   ranks on several hosts, over libucx: TCP, or RDMA where there is a device for it
+ *
+ * Every rank calls the same operations in the same order with the same sizes. A rank that does
+ * otherwise is found out (kind, root and sizes are compared) and ends the gang.
+ *
+ * Buffers. Operations are zero-copy on the caller's side: *_begin says where this rank writes its
+ * bytes, coll_end hands them over and says where the others' are. Two halves of a buffer take
+ * turns, so no second barrier is needed:
+ *   - what *_begin returned may be written until coll_end;
+ *   - what coll_end and coll_broadcast returned may be read until this rank ends its NEXT
+ * operation: the results of one operation may be read while the bytes of the next are written.
+ * Parts are 64-byte aligned and lie one behind another by rank: where sizes are multiples of 64,
+ * the parts of an all-gather are one array in the order of ranks.
+ *
+ * Failure. Every wait has a deadline, an instant of clock_mono_ns. A rank whose process ends, that
+ * closes or aborts while others need it, that differs, or that keeps somebody waiting past a
+ * deadline breaks the gang: the call ends on every rank, naming rank and what was waited for, and
+ * every later call fails at once with the same reason. A broken gang is never mended: close it and
+ * open another one with the next epoch. ERR_UNAVAILABLE: a rank is gone. ERR_TIMEOUT: the deadline
+ * passed. ERR_CANCELLED: coll_abort was called. ERR_INTERNAL: ranks differ in what they do.
+ *
+ * Not here: what the bytes mean, which rank has what, and who starts a gang.
+ *
+ * Thread: one owner thread opens, operates and closes; coll_abort from any thread, until close.
+ */
+#ifndef CLOISTER_WORKER_COLL_COLL_H
+#define CLOISTER_WORKER_COLL_COLL_H
+
+#include "common/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define COLL_RANKS_MAX   16u
+#define COLL_GROUP_BYTES 16u
+#define COLL_PLAN_BYTES  32u
+#define COLL_ALIGN       64u
+
+/* The most that `bytes_max` may be. */
+#define COLL_BYTES_MAX ((size_t)1 << 36)
+
+struct coll; /* one rank's place in a gang */
+
+enum coll_transport { COLL_TRANSPORT_SHM = 0, COLL_TRANSPORT_UCX = 1 };
+
+/* How the ranks of several hosts learn each other's addresses: one exchange of a few hundred bytes
+ * each, carried by whoever started the ranks. Puts this rank's bytes up and brings every rank's,
+ * ret[rank] with its own among them. What it brings need not be trusted: it is checked. */
+struct coll_bytes {
+    const uint8_t *data; /* valid until the call to coll_open returns */
+    size_t size;
+};
+struct coll_rendezvous {
+    enum err (*exchange)(void *ctx, const void *mine, size_t size, uint64_t deadline_ns,
+                         struct coll_bytes ret[], struct errbuf *eb);
+    void *ctx;
+};
+
+struct coll_config {
+    enum coll_transport transport;
+    uint8_t group[COLL_GROUP_BYTES]; /* the gang; random, and told to its members only */
+    uint64_t epoch; /* counts the gang's lives: a rank of an older one is refused */
+    uint32_t rank;
+    uint32_t n_ranks;              /* 1 .. COLL_RANKS_MAX */
+    uint8_t plan[COLL_PLAN_BYTES]; /* digest of what all must agree on: model, shares, settings */
+    const char *build;             /* the program's version; all must be of one */
+    /* The most that all ranks together put into one operation, each piece rounded up to
+     * COLL_ALIGN. */
+    size_t bytes_max;
+    /* ucx: a rank that was not heard for so long is gone; 0: 1500. Ranks are heard several times a
+     * second whatever they compute, so this is for hosts and links that vanish. What an operation
+     * moves counts as time on top, at 10 MB/s: beats queue behind it. */
+    uint32_t silence_ms;
+    struct coll_rendezvous rendezvous; /* ucx only */
+};
+
+/* Joins the gang and returns when every rank has. Refuses ranks that differ, by name and value:
+ * ERR_STALE where this rank's epoch is over, ERR_CONFLICT (ranks, size, plan, build, a rank that is
+ * there twice), ERR_REFUSED (another group), ERR_UNAVAILABLE (a rank ended meanwhile), ERR_TIMEOUT
+ * naming the ranks that did not come, ERR_UNSUPPORTED (no libucx), ERR_NO_MEMORY.
+ * shm finds its ranks by the group id: same host, same network namespace, same user. */
+enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uint64_t deadline_ns,
+                   struct errbuf *eb);
+
+/* Frees everything, broken or not; NULL is allowed. Waits for nobody for more than a quarter of a
+ * second. What this rank handed over stays readable to the others. */
+void coll_close(struct coll *c);
+
+/* Breaks the gang and wakes every rank. `why` is what all of them report. */
+void coll_abort(struct coll *c, const char *why);
+
+/* Bytes that open takes: shm, for all ranks together; ucx, for each, beside what libucx holds. */
+uint64_t coll_memory(enum coll_transport transport, size_t bytes_max);
+
+uint32_t coll_rank(const struct coll *c);
+uint32_t coll_n_ranks(const struct coll *c);
+
+/* ---- operations ---- */
+
+/* Until every rank is here. */
+enum err coll_barrier(struct coll *c, uint64_t deadline_ns, struct errbuf *eb);
+
+/* The root's bytes to all. `bytes` and `size` are read at the root only, the others learn the size.
+ * Ranks that wait for a root with nothing to say are kept by their deadline: a root that may idle
+ * sends something now and then. */
+enum err coll_broadcast(struct coll *c, uint32_t root, const void *bytes, size_t size,
+                        uint64_t deadline_ns, const void **ret_bytes, size_t *ret_size,
+                        struct errbuf *eb);
+
+/* Everyone's part to all. `bytes` [n_ranks], the same on every rank, any of them 0. */
+enum err coll_all_gather_begin(struct coll *c, const size_t bytes[], uint64_t deadline_ns,
+                               void **ret_mine, struct errbuf *eb);
+
+/* Everyone's part to the root. */
+enum err coll_gather_begin(struct coll *c, uint32_t root, const size_t bytes[],
+                           uint64_t deadline_ns, void **ret_mine, struct errbuf *eb);
+
+/* A piece from each rank to each: what a reduce-scatter is where the receiver does the sum.
+ * `bytes` [n_ranks][n_ranks], row = sender, the same on every rank; ret_pieces [n_ranks] is where
+ * this rank writes its piece for each rank, itself among them. */
+enum err coll_exchange_begin(struct coll *c, const size_t bytes[], uint64_t deadline_ns,
+                             void *ret_pieces[], struct errbuf *eb);
+
+/* Ends what was begun. ret_parts [n_ranks]: the part of each rank (all-gather; gather at its root,
+ * NULL elsewhere), or each rank's piece for this one (exchange). */
+enum err coll_end(struct coll *c, uint64_t deadline_ns, const void *ret_parts[], struct errbuf *eb);
+
+/* "shm", "ucx". */
+bool coll_transport_parse(const char *text, enum coll_transport *ret_transport);
+
+#endif

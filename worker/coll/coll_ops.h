@@ -1,0 +1,102 @@
+/*
+ * coll_ops.h - what a transport provides, and what coll.c keeps for every one of them. Internal to
+ * worker/coll.
+ *
+ * coll.c checks arguments, lays the pieces of an operation out and remembers why a gang broke; a
+ * transport moves bytes. `half` is the transport's own memory: host memory here, device memory
+ * where bytes go from device to device. Operation number `seq` uses half[seq & 1].
+ *
+ * The rule that makes two halves enough: a rank writes into half[seq & 1] only when every rank
+ * that reads or writes there has come to operation seq - 1, for then it is done with seq - 2.
+ */
+#ifndef CLOISTER_WORKER_COLL_COLL_OPS_H
+#define CLOISTER_WORKER_COLL_COLL_OPS_H
+
+#include "worker/coll/coll.h"
+
+enum coll_kind {
+    COLL_KIND_NONE = 0,
+    COLL_KIND_BARRIER = 1,
+    COLL_KIND_BROADCAST = 2,
+    COLL_KIND_ALL_GATHER = 3,
+    COLL_KIND_GATHER = 4,
+    COLL_KIND_EXCHANGE = 5,
+};
+
+/* Sequence numbers count from here, so that each gang soon passes the end of 32 bits and comes back
+ * to 0: what only happens after weeks is never tested otherwise. */
+#define COLL_SEQ_FIRST 0xfffffff0u
+
+struct coll_piece {
+    size_t at; /* in the half */
+    size_t bytes;
+};
+
+/* The operation in progress. Its pieces are the same on every rank, but for the size of a
+ * broadcast, which only the root knows until `end`. */
+struct coll_op {
+    enum coll_kind kind;
+    uint32_t root; /* 0 where there is none */
+    uint32_t seq;
+    size_t bytes;                                             /* of all pieces */
+    uint64_t layout;                                          /* digest of the sizes */
+    struct coll_piece piece[COLL_RANKS_MAX * COLL_RANKS_MAX]; /* see coll_piece_of */
+};
+
+struct coll_ops {
+    const char *name;
+    /* Waits until this rank may write its pieces of c->op. */
+    enum err (*begin)(struct coll *c, uint64_t deadline_ns, struct errbuf *eb);
+    /* Hands this rank's pieces over and waits for those it is to have; for a broadcast fills in the
+     * root's size. */
+    enum err (*end)(struct coll *c, uint64_t deadline_ns, struct errbuf *eb);
+    void (*abort)(struct coll *c, const char *why); /* any thread */
+    void (*close)(struct coll *c);
+};
+
+struct coll {
+    const struct coll_ops *ops;
+    uint32_t rank;
+    uint32_t n_ranks;
+    size_t bytes_max;
+    uint8_t *half[2]; /* bytes_max each */
+    struct coll_op op;
+    uint64_t count;  /* operations begun, for people */
+    enum err broken; /* ERR_OK: it is not */
+    char reason[ERRBUF_BYTES];
+};
+
+/* The piece of `from` for `to`; for all but an exchange it is the same for every receiver. */
+static inline struct coll_piece *coll_piece_of(struct coll *c, uint32_t from, uint32_t to)
+{
+    return &c->op.piece[c->op.kind == COLL_KIND_EXCHANGE ? from * c->n_ranks + to : from];
+}
+
+/* True where `to` must have what `from` has before it may end the operation. A rank waits for
+ * itself never. */
+static inline bool coll_awaits(const struct coll_op *op, uint32_t to, uint32_t from)
+{
+    if (to == from)
+        return false;
+    if (op->kind == COLL_KIND_BROADCAST)
+        return from == op->root;
+    return op->kind != COLL_KIND_GATHER || to == op->root;
+}
+
+const char *coll_kind_name(enum coll_kind kind);
+
+/* "all_gather 17: rank 2 ", the beginning of what is said of a rank that is at fault. */
+#define COLL_SUBJECT_BYTES 64
+const char *coll_subject(const struct coll *c, uint32_t peer, char ret_text[COLL_SUBJECT_BYTES]);
+
+/* What this rank waits for `peer` to do for operation `seq`, the present one or the one before:
+ * "its 4096 bytes". */
+const char *coll_wanted(struct coll *c, uint32_t peer, uint32_t seq,
+                        char ret_text[COLL_SUBJECT_BYTES]);
+
+enum err coll_shm_open(const struct coll_config *config, uint64_t deadline_ns,
+                       struct coll **ret_coll, struct errbuf *eb);
+enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
+                       struct coll **ret_coll, struct errbuf *eb);
+
+#endif

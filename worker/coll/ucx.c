@@ -1,0 +1,302 @@
+/*
+ * The operations over libucx. Receives are posted when an operation begins, straight into the half
+ * where the caller will read; sends go straight from where the caller wrote.
+ */
+#include "worker/coll/ucx.h"
+
+#include "common/clock.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Turns without anything new before a rank lets others run, and before it sleeps. */
+#define UCX_TURNS_BUSY 200u
+#define UCX_TURNS      400u
+
+/* token 32 | sender 8 | kind 4 | root 4 | sequence 16: the first two choose a message, the others
+ * are compared when it is there. */
+#define UCX_TAG_CHOOSE 0xffffffffff000000u
+
+static struct ucx *ucx_of(struct coll *c)
+{
+    return (struct ucx *)c;
+}
+
+static ucp_tag_t ucx_tag(const struct ucx *u, uint32_t from)
+{
+    const struct coll_op *op = &u->base.op;
+    uint32_t token;
+    memcpy(&token, u->token, sizeof token);
+    return (uint64_t)token << 32 | (uint64_t)from << 24 | (uint64_t)op->kind << 20 |
+           (uint64_t)op->root << 16 | (op->seq & 0xffffu);
+}
+
+/* ---- requests ---- */
+
+bool ucx_request_done(struct ucx *u, struct ucx_request *request)
+{
+    if (request->request != NULL) {
+        const ucs_status_t status =
+            request->tag != 0 ? u->lib->ucp_tag_recv_request_test(request->request, &request->info)
+                              : u->lib->ucp_request_check_status(request->request);
+        if (status == UCS_INPROGRESS)
+            return !request->is_wanted;
+        u->lib->ucp_request_free(request->request);
+        request->request = NULL;
+        request->status = status;
+    }
+    request->is_wanted = false;
+    return true;
+}
+
+static void ucx_request_started(struct ucx_request *request, ucs_status_ptr_t result,
+                                bool is_wanted)
+{
+    request->request = UCS_PTR_IS_PTR(result) ? result : NULL;
+    request->status = UCS_PTR_IS_ERR(result) ? UCS_PTR_STATUS(result) : UCS_OK;
+    request->is_wanted = is_wanted && request->request != NULL;
+}
+
+static void ucx_receive(struct ucx *u, uint32_t from, struct ucx_request *request, void *to,
+                        size_t bytes, bool is_wanted)
+{
+    const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FLAG_NO_IMM_CMPL};
+    request->tag = ucx_tag(u, from);
+    ucx_request_started(
+        request,
+        u->lib->ucp_tag_recv_nbx(u->worker, to, bytes, request->tag, UCX_TAG_CHOOSE, &param),
+        is_wanted);
+}
+
+static void ucx_send(struct ucx *u, uint32_t to, const void *bytes, size_t size, bool is_wanted)
+{
+    const ucp_request_param_t param = {.op_attr_mask = 0};
+    struct ucx_peer *peer = &u->peer[to];
+    peer->send.tag = 0;
+    ucx_request_started(
+        &peer->send,
+        u->lib->ucp_tag_send_nbx(peer->ep, bytes, size, ucx_tag(u, u->base.rank), &param),
+        is_wanted);
+}
+
+/* ---- waiting ---- */
+
+static bool ucx_all_done(struct ucx *u)
+{
+    bool is_done = true;
+    for (uint32_t r = 0; r < u->base.n_ranks; r++) {
+        struct ucx_peer *peer = &u->peer[r];
+        is_done = ucx_request_done(u, &peer->send) && is_done;
+        is_done = ucx_request_done(u, &peer->receive) && is_done;
+        is_done = ucx_request_done(u, &peer->receipt) && is_done;
+    }
+    return is_done;
+}
+
+static enum err ucx_late(struct ucx *u, struct errbuf *eb)
+{
+    char subject[COLL_SUBJECT_BYTES], wanted[COLL_SUBJECT_BYTES];
+    for (uint32_t r = 0; r < u->base.n_ranks; r++) {
+        const struct ucx_peer *peer = &u->peer[r];
+        if (!peer->send.is_wanted && !peer->receive.is_wanted && !peer->receipt.is_wanted)
+            continue;
+        coll_subject(&u->base, r, subject);
+        if (peer->receive.is_wanted || peer->receipt.is_wanted)
+            coll_wanted(&u->base, r, u->base.op.seq - (peer->receipt.is_wanted ? 1 : 0), wanted);
+        else
+            (void)snprintf(wanted, sizeof wanted, "it to take this rank's bytes");
+        err_set(eb, ERR_TIMEOUT, "%s kept rank %u waiting for %s past the deadline", subject,
+                u->base.rank, wanted);
+        break;
+    }
+    return ucx_break(u, ERR_TIMEOUT, eb);
+}
+
+/* Until every request that is wanted has its result. */
+static enum err ucx_wait(struct ucx *u, uint64_t deadline_ns, struct errbuf *eb)
+{
+    uint32_t idle = 0;
+    for (;;) {
+        if (ucx_all_done(u))
+            return ERR_OK;
+        idle = u->lib->ucp_worker_progress(u->worker) != 0 ? 0 : idle + 1;
+        if (idle < UCX_TURNS_BUSY && (idle & 15) != 15)
+            continue;
+        const uint64_t now = clock_mono_ns();
+        if (ucx_all_done(u))
+            return ERR_OK;
+        enum err e = ucx_turn(u, true, now, eb);
+        if (e != ERR_OK)
+            return e;
+        if (now >= deadline_ns)
+            return ucx_late(u, eb);
+        if (idle >= UCX_TURNS) {
+            const uint64_t left_ms = (deadline_ns - now) / 1000000u + 1;
+            const int beat_ms = UCX_BEAT_NS / 2000000u;
+            ucx_sleep(u, left_ms < (uint64_t)beat_ms ? (int)left_ms : beat_ms);
+        } else {
+            sched_yield();
+        }
+    }
+}
+
+/* ---- what came ---- */
+
+static enum err ucx_differs(struct ucx *u, uint32_t from, ucp_tag_t theirs, ucp_tag_t ours,
+                            struct errbuf *eb)
+{
+    char subject[COLL_SUBJECT_BYTES];
+    coll_subject(&u->base, from, subject);
+    if (theirs == ours)
+        err_set(eb, ERR_INTERNAL, "%s has other sizes than rank %u", subject, u->base.rank);
+    else
+        err_set(eb, ERR_INTERNAL, "%s is at %s with root %u, rank %u at %s with root %u", subject,
+                coll_kind_name((enum coll_kind)(theirs >> 20 & 15)), (unsigned)(theirs >> 16 & 15),
+                u->base.rank, coll_kind_name((enum coll_kind)(ours >> 20 & 15)),
+                (unsigned)(ours >> 16 & 15));
+    return ucx_break(u, ERR_INTERNAL, eb);
+}
+
+/* ERR_OK where the message of `from` is the one that was waited for, with `bytes` in it. */
+static enum err ucx_compare(struct ucx *u, uint32_t from, const struct ucx_request *got,
+                            size_t bytes, struct errbuf *eb)
+{
+    char subject[COLL_SUBJECT_BYTES];
+    if (got->status != UCS_OK && got->status != UCS_ERR_MESSAGE_TRUNCATED) {
+        err_set(eb, ERR_UNAVAILABLE, "%s ended (%s) while rank %u had its bytes coming",
+                coll_subject(&u->base, from, subject), u->lib->ucs_status_string(got->status),
+                u->base.rank);
+        return ucx_break(u, ERR_UNAVAILABLE, eb);
+    }
+    if (got->info.sender_tag != got->tag || got->status != UCS_OK || got->info.length != bytes)
+        return ucx_differs(u, from, got->info.sender_tag, got->tag, eb);
+    return ERR_OK;
+}
+
+static enum err ucx_received(struct ucx *u, uint32_t from, struct errbuf *eb)
+{
+    struct coll_op *op = &u->base.op;
+    const struct ucx_request *got = &u->peer[from].receive;
+    struct coll_piece *piece = coll_piece_of(&u->base, from, u->base.rank);
+    if (op->kind == COLL_KIND_BROADCAST)
+        piece->bytes = got->status == UCS_OK ? got->info.length : 0;
+    return ucx_compare(u, from, got, op->kind == COLL_KIND_BARRIER ? 0 : piece->bytes, eb);
+}
+
+static enum err ucx_sent(struct ucx *u, uint32_t to, struct errbuf *eb)
+{
+    char subject[COLL_SUBJECT_BYTES];
+    if (u->peer[to].send.status == UCS_OK)
+        return ERR_OK;
+    err_set(eb, ERR_UNAVAILABLE, "%s ended (%s) while rank %u waited for it to take its bytes",
+            coll_subject(&u->base, to, subject), u->lib->ucs_status_string(u->peer[to].send.status),
+            u->base.rank);
+    return ucx_break(u, ERR_UNAVAILABLE, eb);
+}
+
+/* ---- the operations ---- */
+
+static enum err ucx_begin_locked(struct ucx *u, uint64_t deadline_ns, struct errbuf *eb)
+{
+    struct coll *c = &u->base;
+    u->patience_ns = c->op.bytes * UCX_PATIENCE_NS_PER_BYTE;
+    for (uint32_t r = 0; r < c->n_ranks; r++) {
+        u->peer[r].send.is_wanted = u->peer[r].send.request != NULL;
+        u->peer[r].receipt.is_wanted = u->peer[r].receipt.request != NULL;
+    }
+    enum err e = ucx_turn(u, true, clock_mono_ns(), eb);
+    if (e == ERR_OK)
+        e = ucx_wait(u, deadline_ns, eb);
+    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
+        if (u->peer[r].receipt.tag != 0)
+            e = ucx_compare(u, r, &u->peer[r].receipt, 0, eb);
+        u->peer[r].receipt.tag = 0;
+    }
+    for (uint32_t from = 0; from < c->n_ranks && e == ERR_OK; from++) {
+        if (!coll_awaits(&c->op, c->rank, from))
+            continue;
+        const bool has_bytes = c->op.kind != COLL_KIND_BARRIER;
+        const struct coll_piece *piece = coll_piece_of(c, from, c->rank);
+        uint8_t *to = c->half[c->op.seq & 1] + (has_bytes ? piece->at : 0);
+        size_t bytes = has_bytes ? piece->bytes : 0;
+        if (c->op.kind == COLL_KIND_BROADCAST)
+            bytes = c->bytes_max; /* the root knows */
+        ucx_receive(u, from, &u->peer[from].receive, to, bytes, true);
+    }
+    return e;
+}
+
+static enum err ucx_end_locked(struct ucx *u, uint64_t deadline_ns, struct errbuf *eb)
+{
+    struct coll *c = &u->base;
+    const bool has_bytes = c->op.kind != COLL_KIND_BARRIER;
+    enum err e = ucx_turn(u, true, clock_mono_ns(), eb);
+    if (e != ERR_OK)
+        return e;
+    /* Each rank begins with the one after it: not all with the same. */
+    for (uint32_t i = 1; i < c->n_ranks; i++) {
+        const uint32_t r = (c->rank + i) % c->n_ranks;
+        const bool is_sent = coll_awaits(&c->op, r, c->rank);
+        const bool is_received = coll_awaits(&c->op, c->rank, r);
+        const struct coll_piece *piece = coll_piece_of(c, c->rank, r);
+        if (is_sent)
+            ucx_send(u, r, c->half[c->op.seq & 1] + (has_bytes ? piece->at : 0),
+                     has_bytes ? piece->bytes : 0, true);
+        else if (is_received)
+            ucx_send(u, r, NULL, 0, false);
+        /* It is the next operation that waits for it. */
+        if (is_sent && !is_received)
+            ucx_receive(u, r, &u->peer[r].receipt, NULL, 0, false);
+    }
+    e = ucx_wait(u, deadline_ns, eb);
+    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
+        if (coll_awaits(&c->op, c->rank, r))
+            e = ucx_received(u, r, eb);
+        if (e == ERR_OK && coll_awaits(&c->op, r, c->rank))
+            e = ucx_sent(u, r, eb);
+    }
+    return e;
+}
+
+static enum err ucx_begin(struct coll *c, uint64_t deadline_ns, struct errbuf *eb)
+{
+    struct ucx *u = ucx_of(c);
+    pthread_mutex_lock(&u->lock);
+    enum err e = ucx_begin_locked(u, deadline_ns, eb);
+    pthread_mutex_unlock(&u->lock);
+    return e;
+}
+
+static enum err ucx_end(struct coll *c, uint64_t deadline_ns, struct errbuf *eb)
+{
+    struct ucx *u = ucx_of(c);
+    pthread_mutex_lock(&u->lock);
+    enum err e = ucx_end_locked(u, deadline_ns, eb);
+    u->n_ended = c->count;
+    pthread_mutex_unlock(&u->lock);
+    return e;
+}
+
+/* Whoever holds the lock next, or now, does what is asked. */
+static void ucx_abort(struct coll *c, const char *why)
+{
+    struct ucx *u = ucx_of(c);
+    const uint64_t one = 1;
+    pthread_mutex_lock(&u->abort_lock);
+    if (!atomic_load(&u->is_abort_asked))
+        (void)snprintf(u->abort_why, sizeof u->abort_why, "%s", why);
+    pthread_mutex_unlock(&u->abort_lock);
+    atomic_store(&u->is_abort_asked, true);
+    (void)!write(u->wake_owner, &one, sizeof one);
+    (void)!write(u->wake_beater, &one, sizeof one);
+}
+
+const struct coll_ops ucx_ops = {
+    .name = "ucx",
+    .begin = ucx_begin,
+    .end = ucx_end,
+    .abort = ucx_abort,
+    .close = ucx_close,
+};

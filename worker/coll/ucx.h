@@ -1,0 +1,131 @@
+/*
+ * ucx.h - one rank's place in a gang of several hosts. Internal to worker/coll: ucx_open.c makes
+ * and ends it, ucx.c has the operations, ucx_gang.c what ranks say to each other beside them
+ * (beats, aborts, goodbyes) and what breaks a gang.
+ *
+ * Bytes of operations go as tagged messages, one from each rank to each other rank that takes part
+ * in an operation together: where bytes go one way only, an empty one goes the other way, so that a
+ * sender is never more than one operation ahead of a receiver. What a message is (operation, root,
+ * sequence) is in its tag and compared.
+ *
+ * Thread: `lock` guards everything but the words of an abort. The owner holds it for a whole
+ * operation and beats by itself then; a thread of the gang's does between operations, so that a
+ * rank that computes for long is heard all the same.
+ */
+#ifndef CLOISTER_WORKER_COLL_UCX_H
+#define CLOISTER_WORKER_COLL_UCX_H
+
+#ifdef CLOISTER_HAVE_UCX
+
+#include "worker/coll/coll_ops.h"
+#include "worker/coll/ucx_library.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define UCX_TOKEN_BYTES 16u
+
+/* What goes beside the operations, one active message each. */
+enum ucx_note_kind { UCX_NOTE_BEAT = 1, UCX_NOTE_ABORT = 2, UCX_NOTE_LEAVE = 3 };
+
+#define UCX_NOTE_TEXT_BYTES 400u
+struct ucx_note { /* in the byte order of hello.h */
+    uint8_t token[UCX_TOKEN_BYTES];
+    uint8_t kind[4];
+    uint8_t rank[4];
+    uint8_t code[4]; /* of an abort, and its reason */
+    char text[UCX_NOTE_TEXT_BYTES];
+};
+#define UCX_NOTE_HEAD_BYTES offsetof(struct ucx_note, text)
+
+/* A request of libucx, from its start to its result. */
+struct ucx_request {
+    void *request;  /* NULL: none is under way */
+    bool is_wanted; /* the operation cannot end, or the next not begin, before its result */
+    ucs_status_t status;
+    ucp_tag_recv_info_t info; /* of what was received */
+    ucp_tag_t tag;            /* of what is to be received; 0: a send */
+};
+
+struct ucx_peer {
+    struct ucx *gang;
+    ucp_ep_h ep;
+    uint64_t heard_ns; /* 0: not yet */
+    bool is_gone;      /* its endpoint failed, for `why` */
+    ucs_status_t why;
+    bool has_left;
+    bool is_beating;            /* a beat for it is under way */
+    struct ucx_request send;    /* bytes, or the receipt for bytes */
+    struct ucx_request receive; /* bytes */
+    struct ucx_request receipt; /* for bytes that went one way; waited for by the next operation */
+};
+
+struct ucx {
+    struct coll base;
+    const struct ucx_library *lib;
+    ucp_context_h context;
+    ucp_worker_h worker;
+    ucp_address_t *address;
+    int worker_fd;
+    uint8_t *memory; /* the halves */
+    uint8_t token[UCX_TOKEN_BYTES];
+    uint64_t silence_ns;
+    uint64_t
+        patience_ns; /* on top: for the bytes of the last operation, which beats queue behind */
+    struct ucx_peer peer[COLL_RANKS_MAX];
+    struct ucx_note beat, farewell; /* read by libucx until they are sent */
+    uint64_t beat_at_ns;
+    uint64_t n_ended; /* operations */
+    uint32_t notes_under_way;
+    enum err broken;
+    struct errbuf reason;
+
+    pthread_mutex_t lock;
+    pthread_t beater;
+    bool has_lock, has_beater;
+    int wake_owner, wake_beater; /* eventfds */
+    _Atomic bool is_ending;
+
+    _Atomic bool is_abort_asked;
+    pthread_mutex_t abort_lock;
+    char abort_why[UCX_NOTE_TEXT_BYTES];
+};
+
+/* ---- ucx.c ---- */
+
+extern const struct coll_ops ucx_ops;
+
+/* True where its result is there, or none is wanted. Under the lock. */
+bool ucx_request_done(struct ucx *u, struct ucx_request *request);
+
+/* ---- ucx_open.c ---- */
+
+void ucx_close(struct coll *c);
+
+/* ---- ucx_gang.c; all under the lock ---- */
+
+ucs_status_t ucx_note_come(void *arg, const void *header, size_t header_size, void *data,
+                           size_t size, const ucp_am_recv_param_t *param);
+void ucx_peer_failed(void *arg, ucp_ep_h ep, ucs_status_t status);
+
+/* Beats when it is time, and sees what has happened to the others. `is_owner`: called in an
+ * operation, which only the owner may look at. Not ERR_OK: the gang is broken. */
+enum err ucx_turn(struct ucx *u, bool is_owner, uint64_t now_ns, struct errbuf *eb);
+
+/* Breaks the gang and tells the others; the reason of whoever was first stands. */
+enum err ucx_break(struct ucx *u, enum err code, struct errbuf *eb);
+
+/* Sends a goodbye to those who are there, and gives it a moment. */
+void ucx_leave(struct ucx *u);
+
+/* Until a file wakes us, or for `ms`. */
+void ucx_sleep(struct ucx *u, int ms);
+
+void *ucx_beater_main(void *arg);
+
+#define UCX_BEAT_NS 200000000u
+/* A link that moves less than 10 MB/s is none for a gang. */
+#define UCX_PATIENCE_NS_PER_BYTE 100u
+
+#endif
+#endif

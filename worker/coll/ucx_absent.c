@@ -1,0 +1,12 @@
+/* Where the headers of libucx were not there when this was built. */
+#include "worker/coll/coll_ops.h"
+
+enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
+                       struct coll **ret_coll, struct errbuf *eb)
+{
+    (void)config;
+    (void)deadline_ns;
+    (void)ret_coll;
+    return err_set(eb, ERR_UNSUPPORTED,
+                   "this program was built without libucx (libucx-dev): gangs are of one host");
+}
