@@ -397,6 +397,33 @@ static void a_resumed_job_goes_on_as_it_would_have(void **state)
     rig_close(&rig);
 }
 
+/* Where the answer was whole and only the digest is missing, its last id is drawn once more. */
+static void resume_ids_that_this_job_does_not_draw_are_an_error(void **state)
+{
+    struct rig rig;
+    struct engine_job job = text_job(1, "in the inn", 6);
+    int32_t ids[6];
+
+    (void)state;
+    open_default(&rig, &small_steps);
+    job.sampling.temperature = 0.8f;
+    job.ignore_end = true;
+    job.want_logits_digest = true;
+    struct answer *a = rig_run(&rig, &job);
+    assert_int_equal(a->ids.count, 6);
+    memcpy(ids, a->ids.ids, sizeof ids);
+    job.resume_ids = ids;
+    job.n_resume_ids = 6;
+    assert_int_equal(rig_run(&rig, &job)->finish, ENGINE_FINISH_LENGTH);
+    ids[5] = ids[5] == 'x' ? 'y' : 'x';
+    a = rig_run(&rig, &job);
+    assert_int_equal(a->finish, ENGINE_FINISH_ERROR);
+    assert_int_equal(a->error, ERR_CONFLICT);
+    assert_string_equal(a->error_text, "the resume ids are not those that this job draws");
+    assert_int_equal(a->ids.count, 0);
+    rig_close(&rig);
+}
+
 static void an_answer_that_was_over_ends_at_once(void **state)
 {
     static const int32_t end[3] = {104, 105, TINY_MODEL_EOS};
@@ -735,6 +762,7 @@ int main(void)
         cmocka_unit_test(an_end_token_ends_and_can_be_passed_over),
         cmocka_unit_test(cancelled_jobs_end_wherever_they_are),
         cmocka_unit_test(a_resumed_job_goes_on_as_it_would_have),
+        cmocka_unit_test(resume_ids_that_this_job_does_not_draw_are_an_error),
         cmocka_unit_test(an_answer_that_was_over_ends_at_once),
         cmocka_unit_test(what_is_wrong_at_once_is_returned),
         cmocka_unit_test(what_the_tokenizer_finds_comes_as_the_end),
