@@ -5,7 +5,7 @@ set(cuda_build ${CMAKE_CURRENT_SOURCE_DIR}/cuda_build)
 
 function(cloister_cuda_check name)
   add_test(NAME cuda_${name} COMMAND ${Python3_EXECUTABLE} ${ARGN})
-  set_tests_properties(cuda_${name} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300
+  set_tests_properties(cuda_${name} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900
                        ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
 endfunction()
 

@@ -32,9 +32,9 @@ if(NVML_HEADER)
   add_test(NAME nvml_abi COMMAND test_nvml_abi)
 endif()
 
-# cloister-worker, but for one function of device.h.
+# cloister-worker, but for the CUDA backend.
 add_executable(cloister-worker-nvml ${PROJECT_SOURCE_DIR}/worker/main.c
-               nvml_stand_in/device_stand_in.c)
+               nvml_stand_in/backend_stand_in.c)
 target_link_libraries(cloister-worker-nvml PRIVATE cloister_agent cloister_program)
 cloister_target(cloister-worker-nvml)
 add_dependencies(cloister-worker-nvml nvml_stand_in)

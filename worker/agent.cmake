@@ -3,7 +3,6 @@ add_library(cloister_agent STATIC
   agent.c
   catalogue.c
   device.c
-  device_cuda.c
   gpu/gpu_watch.c
   gpu/nvml.c
   lease.c

@@ -1,7 +1,9 @@
 #include "worker/device.h"
 
+#include "worker/kernels/backend.h"
 #include "worker/memory.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,24 @@ enum err device_id_parse(const char *text, struct device_id *ret_id, struct errb
                    text, GPU_INDEX_MAX);
 }
 
+/* CUDA numbers GPUs by speed unless it is told otherwise, NVML by their place on the bus. */
+static enum err cuda_show_only(uint32_t index, struct errbuf *eb)
+{
+    char text[16];
+    (void)snprintf(text, sizeof text, "%u", index);
+    if (setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 1) != 0 ||
+        setenv("CUDA_VISIBLE_DEVICES", text, 1) != 0)
+        return err_set_errno(eb, errno, "environment");
+    return ERR_OK;
+}
+
+static enum err cuda_check(struct errbuf *eb)
+{
+    return backend_cuda_buffer_bytes(1) > 0
+               ? ERR_OK
+               : err_set(eb, ERR_UNSUPPORTED, "this build has no CUDA backend");
+}
+
 enum err device_open(struct device **ret_device, const struct device_id *id, struct errbuf *eb)
 {
     struct device *d = calloc(1, sizeof *d);
@@ -40,7 +60,9 @@ enum err device_open(struct device **ret_device, const struct device_id *id, str
     enum err e = ERR_OK;
     d->id = *id;
     if (id->is_cuda) {
-        e = device_cuda_check(eb);
+        e = cuda_check(eb);
+        if (e == ERR_OK)
+            e = cuda_show_only(id->index, eb);
         if (e == ERR_OK)
             e = gpu_watch_start(&d->watch, NVML_LIBRARY, id->index, eb);
         if (e != ERR_OK)

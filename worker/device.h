@@ -22,13 +22,13 @@ struct device_id {
 /* "cpu" or "cuda:N". ERR_INVALID says what can be written. */
 enum err device_id_parse(const char *text, struct device_id *ret_id, struct errbuf *eb);
 
-/* ERR_UNSUPPORTED where this build cannot compute on a GPU. */
-enum err device_cuda_check(struct errbuf *eb);
-
 struct device;
 
-/* For a GPU: what device_cuda_check says; then what gpu_watch_start meets (ERR_UNAVAILABLE without
+/* For a GPU: ERR_UNSUPPORTED where this build cannot compute on one; then what gpu_watch_start
+ * meets (ERR_UNAVAILABLE without
  * a driver, ERR_NOT_FOUND, ERR_LOST ...). */
+/* CUDA shows this process that GPU alone afterwards, as its number 0: to be called before anything
+ * of CUDA is, and before there are threads. */
 enum err device_open(struct device **ret_device, const struct device_id *id, struct errbuf *eb);
 void device_close(struct device *d);
 

@@ -253,6 +253,10 @@ static int worker_run(struct settings *c, const struct sources *sources,
         goto out;
     }
     agent.device = device;
+    if (device_id.is_cuda) {
+        agent.engine.backend = ENGINE_BACKEND_CUDA;
+        agent.engine.gpu = 0; /* device_open left CUDA no other one */
+    }
     const struct catalogue_digests digests = {.folder = c->state_dir,
                                               .read_only = options->check_config};
     e = catalogue_open(&catalogue, sources->items, sources->count, &agent.engine, &digests, &eb);

@@ -90,7 +90,7 @@ def check(budget_path, kernels, say):
                 wrong += 1
     built = {str(arch) for _, arch, _ in kernels}
     for number, words in rows:
-        if number not in used and (words[1] == "*" or words[1] in built):
+        if words[0] != "*" and number not in used and (words[1] == "*" or words[1] in built):
             say("%s:%d: no kernel fits %s" % (budget_path, number, words[0]))
             wrong += 1
     return wrong
@@ -119,6 +119,8 @@ SELF_TEST = [
     ("probe_dot * 16 512 0 0\nprobe_sum<*> * 255 0 47 12\n", ["probe_sum<16> for sm_120: 48 stack"]),
     ("probe_dot * 16 512 0 0\n", ["probe_sum<16> for sm_120 has no line"]),
     ("probe_dot 80 16 512 0 0\nprobe_* * 255 512 48 12\n", []),
+    ("probe_dot 90 16 512 0 0\nprobe_* * 255 512 48 12\n* * 1 1 1 1\n", []),
+    ("probe_dot 90 16 512 0 0\n* * 255 512 48 11\n", ["probe_sum<16> for sm_120: 12 spills"]),
     ("probe_dot 90 16 512 0 0\nprobe_* * 255 512 48 12\ngone * 1 1 1 1\n", ["no kernel fits gone"]),
     ("probe_dot 120 16 512 0 0\nprobe_* * 255 512 48 12\n", ["no kernel fits probe_dot"]),
     ("probe_dot * 16\n", ["3 words, not 6"]),
@@ -182,7 +184,7 @@ def main():
                 print("%-40s %4d %s" % (quoted, arch, "".join("%8d" % figures[c] for c in COLUMNS)))
             return 0
         wrong = check(args.budgets, kernels, print)
-    except table.Problem as problem:
+    except (table.Problem, OSError) as problem:
         print(problem)
         return 1
     print("%d kernels, counted once an architecture; %d over their budget" % (len(kernels), wrong))
