@@ -175,6 +175,7 @@ static struct backend_step step_of(const struct runtime *r, const struct batch_p
         .results = r->logits,
         .results_count = (size_t)plan->n_logits * r->hparams.vocab_size,
         .rope_dim = r->hparams.rope_dim,
+        .is_fixed = true,
     };
     uint32_t n = 0;
 

@@ -187,6 +187,9 @@ struct backend_step {
     size_t results_count; /* floats; 0: nothing */
     const float *rope[BACKEND_STEP_ROPES_MAX]; /* tables that rope_kv is called with; NULL: none */
     uint32_t rope_dim;
+    /* The step's operations take no arrays but these, nothing is read or written between them, and
+     * which there are follows from the numbers above: it may be replayed. */
+    bool is_fixed;
 };
 
 struct backend_ops {

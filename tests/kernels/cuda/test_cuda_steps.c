@@ -163,7 +163,8 @@ static void run_plan(const struct plan *p, struct small_model *ref, struct small
                                               .results = results[i],
                                               .results_count = (size_t)p->n_results * Q_COLS,
                                               .rope = {table},
-                                              .rope_dim = DIM};
+                                              .rope_dim = DIM,
+                                              .is_fixed = strcmp(p->name, "not fixed") != 0};
             const bool is_replay = b->ops->step_begin(b, &step);
             if (is_replay)
                 replays++;
@@ -203,6 +204,7 @@ static void test_steps_captured_and_replayed_have_the_bits_of_ref(void **state)
         {"a short prompt", 9, 2, true, 4, true},
         {"one row again", 1, 1, false, 2, true},
         {"more rows than graphs", 66, 66, true, 1, false},
+        {"not fixed", 1, 1, false, 3, false},
     };
     uint32_t pages[SEQUENCES * PAGES_EACH];
     for (uint32_t i = 0; i < SEQUENCES * PAGES_EACH; i++)

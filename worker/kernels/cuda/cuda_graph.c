@@ -7,8 +7,9 @@
  * seen again; from then on it is replayed. Pages are counted in powers of two, so that a growing
  * context is captured some ten times in all.
  *
- * No graph: steps of more than GRAPH_ROWS rows. They are prompts, whose keys hardly ever come again
- * and whose kernels run for longer than it takes to launch them.
+ * No graph: steps that are not fixed (the host, or another device, has a part in them), and steps
+ * of more than GRAPH_ROWS rows. They are prompts, whose keys hardly ever come again and whose
+ * kernels run for longer than it takes to launch them.
  */
 #include "worker/kernels/cuda/cuda_internal.h"
 
@@ -95,7 +96,7 @@ bool cuda_graph_begin(struct cuda_backend *cuda)
     struct cuda_graphs *graphs = cuda->graphs;
     const struct graph_key key = graph_key_of(&cuda->step);
     CHECK(graphs != NULL);
-    if (key.n_rows > GRAPH_ROWS)
+    if (key.n_rows > GRAPH_ROWS || !cuda->step.host.is_fixed)
         return false;
     struct graph *g = graph_find(graphs, &key);
     const bool is_first = g->used == 0;
@@ -111,6 +112,11 @@ bool cuda_graph_begin(struct cuda_backend *cuda)
             "capturing a step of %u rows", key.n_rows);
     graphs->capturing = g;
     return false;
+}
+
+bool cuda_graph_is_capturing(const struct cuda_backend *cuda)
+{
+    return cuda->graphs != NULL && cuda->graphs->capturing != NULL;
 }
 
 void cuda_graph_end(struct cuda_backend *cuda)

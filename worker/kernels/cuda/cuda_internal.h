@@ -207,6 +207,7 @@ void cuda_step_fini(struct cuda_backend *cuda);
 /* cuda_graph.c: true where the step was replayed; else it is perhaps being captured, and runs when
  * cuda_graph_end is called. */
 bool cuda_graph_begin(struct cuda_backend *cuda);
+bool cuda_graph_is_capturing(const struct cuda_backend *cuda);
 void cuda_graph_end(struct cuda_backend *cuda);
 void cuda_graphs_clear(struct cuda_backend *cuda);
 

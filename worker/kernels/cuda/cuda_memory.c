@@ -179,6 +179,7 @@ const void *cuda_input(struct cuda_backend *cuda, const void *host, size_t bytes
     const void *of_step = cuda_step_input(&cuda->step, host, bytes);
     if (of_step != NULL)
         return of_step;
+    CHECK(!cuda_graph_is_capturing(cuda)); /* a replay would read what is there then */
     cuda_input_grow(cuda, bytes);
     cuda_pinned_wait(&cuda->input);
     memcpy(cuda->input.at, host, bytes);
