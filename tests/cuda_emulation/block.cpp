@@ -102,7 +102,7 @@ static void place_waiting(char *text, size_t size, const struct emu_lane *lane)
     for (uint32_t l = 0; l < EMU_WARP; l++) {
         const struct emu_lane *mate = &stuck->warp->lanes[l];
         if ((stuck->mask >> l & 1u) != 0 &&
-            (mate->state != EMU_LANE_AT_WARP_FUNCTION || mate->finish != stuck->finish ||
+            (mate->state != EMU_LANE_AT_WARP_FUNCTION || mate->function != stuck->function ||
              mate->mask != stuck->mask))
             place_waiting(other, sizeof other, mate);
     }
@@ -296,7 +296,7 @@ static void warp_check_same(const struct emu_lane *self, uint32_t mask)
 {
     for (uint32_t l = 0; l < EMU_WARP; l++) {
         const struct emu_lane *mate = &self->warp->lanes[l];
-        if ((mask >> l & 1u) != 0 && (mate->finish != self->finish || mate->mask != mask))
+        if ((mask >> l & 1u) != 0 && (mate->function != self->function || mate->mask != mask))
             emu_raise(
                 EMU_FAULT_LANE_MISSING, NULL,
                 "the thread is at %s of %s:%d, mask 0x%08x, but lane %u, which the mask names, at "

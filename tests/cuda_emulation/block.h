@@ -59,8 +59,8 @@ struct emu_lane {
     /* The warp function it is at. */
     uint32_t mask;
     emu_warp_finish *finish;
-    const char *function;
-    uint32_t parameter; /* of the function, the same or not in all lanes */
+    const char *function; /* its name; the same pointer for the same function */
+    uint32_t parameter;   /* of the function, the same or not in all lanes */
     uint32_t parameter2;
     uint32_t in[EMU_EXCHANGE_WORDS];
     const void *in_address;

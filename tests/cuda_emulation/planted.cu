@@ -240,12 +240,19 @@ static __global__ void lane_not_in_mask(struct planted p)
         p.out[t] = __shfl_xor_sync(low, (int)t, 1);
 }
 
+static __global__ void functions_differ(struct planted p)
+{
+    unsigned t = threadIdx.x;
+    if (p.broken && t % 2 == 0)
+        p.out[t] = (int)__ballot_sync(ALL, 1);
+    else
+        p.out[t] = __any_sync(ALL, 1);
+}
+
 static __global__ void masks_differ(struct planted p)
 {
     unsigned t = threadIdx.x;
-    unsigned mask = p.broken && t % 32 == 0 ? 0xfffffffeu | 1u : ALL;
-    if (p.broken && t % 2 == 0)
-        mask = 0x55555555u;
+    unsigned mask = p.broken && t % 2 == 0 ? 0x55555555u : ALL;
     p.out[t] = (int)__ballot_sync(mask, 1);
 }
 

@@ -30,6 +30,7 @@
     X(lane_exits, 1)                                                                               \
     X(lane_elsewhere, 1)                                                                           \
     X(lane_not_in_mask, 1)                                                                         \
+    X(functions_differ, 1)                                                                         \
     X(masks_differ, 1)                                                                             \
     X(vector_misaligned, 1)                                                                        \
     X(word_misaligned, 1)                                                                          \

@@ -58,9 +58,10 @@ struct emu_place {
     int line;
 };
 
-static inline emu_place emu_here(const char *file, int line)
+static inline emu_place emu_here(const char *path, int line)
 {
-    return emu_place{file, line};
+    const char *slash = strrchr(path, '/');
+    return emu_place{slash != NULL ? slash + 1 : path, line};
 }
 
 /* As a defaulted argument: the caller's place. (Through a function, since GCC takes the builtins in
