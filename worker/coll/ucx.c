@@ -14,6 +14,8 @@
 /* Turns without anything new before a rank lets others run, and before it sleeps. */
 #define UCX_TURNS_BUSY 200u
 #define UCX_TURNS      400u
+/* Turns before it looks around. */
+#define UCX_TURNS_LOOK 32u
 
 /* token 32 | sender 8 | kind 4 | root 4 | sequence 16: the first two choose a message, the others
  * are compared when it is there. */
@@ -114,15 +116,14 @@ static enum err ucx_late(struct ucx *u, struct errbuf *eb)
     return ucx_break(u, ERR_TIMEOUT, eb);
 }
 
-/* Until every request that is wanted has its result. */
+/* Until every request that is wanted has its result. Also while bytes flow without end it looks
+ * around now and then: for the deadline, for an abort, and because this rank's beats are due. */
 static enum err ucx_wait(struct ucx *u, uint64_t deadline_ns, struct errbuf *eb)
 {
     uint32_t idle = 0;
-    for (;;) {
-        if (ucx_all_done(u))
-            return ERR_OK;
+    for (uint32_t turn = 1; !ucx_all_done(u); turn++) {
         idle = u->lib->ucp_worker_progress(u->worker) != 0 ? 0 : idle + 1;
-        if (idle < UCX_TURNS_BUSY && (idle & 15) != 15)
+        if (idle < UCX_TURNS_BUSY && turn % UCX_TURNS_LOOK != 0)
             continue;
         const uint64_t now = clock_mono_ns();
         if (ucx_all_done(u))
@@ -136,10 +137,11 @@ static enum err ucx_wait(struct ucx *u, uint64_t deadline_ns, struct errbuf *eb)
             const uint64_t left_ms = (deadline_ns - now) / 1000000u + 1;
             const int beat_ms = UCX_BEAT_NS / 2000000u;
             ucx_sleep(u, left_ms < (uint64_t)beat_ms ? (int)left_ms : beat_ms);
-        } else {
+        } else if (idle >= UCX_TURNS_BUSY) {
             sched_yield();
         }
     }
+    return ERR_OK;
 }
 
 /* ---- what came ---- */

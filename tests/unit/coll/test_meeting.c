@@ -267,7 +267,7 @@ static void test_kill_of_a_rank_while_ranks_connect(void **state)
     uint64_t seed = 3;
     for (uint32_t round = 0; round < 24; round++) {
         const uint32_t who = round % 3;
-        struct meeting m = {NULL, who, transport == COLL_TRANSPORT_SHM ? 1500 : 20000};
+        struct meeting m = {NULL, who, transport == COLL_TRANSPORT_SHM ? 600 : 20000};
         struct gang gang;
         gang_init(&gang, transport, 3, meet, &m);
         gang_start(&gang);
