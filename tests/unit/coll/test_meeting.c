@@ -309,7 +309,7 @@ static enum err by_epoch(struct gang_rank *g, void *arg, struct errbuf *eb)
         gang_reach(g->gang, 4, 1);
         (void)poll(NULL, 0, 200);
     }
-    enum err e = coll_open(&c, &g->config, gang_soon(4000), eb);
+    enum err e = coll_open(&c, &g->config, gang_soon(*stale == 3 ? 30000 : 4000), eb);
     coll_close(c);
     return e;
 }
@@ -346,7 +346,7 @@ static void test_an_older_gang_makes_way_for_a_newer_one(void **state)
     struct gang gang;
     gang_init(&gang, transport, 5, by_epoch, &stale);
     gang_start(&gang);
-    assert_true(gang_wait(&gang, 20000));
+    assert_true(gang_wait(&gang, 60000));
     for (uint32_t r = 0; r < 3; r++) {
         if (gang.report[r].e != ERR_OK)
             fail_msg("rank %u: %s", r, gang.report[r].eb.text);
