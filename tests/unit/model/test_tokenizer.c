@@ -165,17 +165,18 @@ static void test_control_tokens_only_where_they_are_parsed(void **state)
     tokenizer_close(t);
 }
 
-/* Special tokens that share bytes: the longest of the whole text first, then from the left. */
-static void test_longest_special_token_wins(void **state)
+#define CH(x) ((x) - '!')
+
+/* Of printable characters, one token each, and of user-defined tokens behind them. */
+static struct tokenizer *open_users(const char *const *names, size_t n_names)
 {
-    (void)state;
-    static const char *const names[] = {"<a>", "<a><b>", "b><c><", "<c>", "aaa", "aa"};
     struct gguf_build b;
     struct tokenizer *t = NULL;
-    const char *texts[256 + 6];
+    const char *texts[94 + 16];
     char bytes[94][2];
-    int32_t types[256 + 6];
+    int32_t types[94 + 16];
     size_t n = 0;
+    assert_true(n_names <= 16);
     gguf_build_init(&b);
     for (char c = '!'; c <= '~'; c++, n++) {
         bytes[n][0] = c;
@@ -183,8 +184,7 @@ static void test_longest_special_token_wins(void **state)
         texts[n] = bytes[n];
         types[n] = 1;
     }
-    size_t first = n;
-    for (size_t i = 0; i < 6; i++, n++) {
+    for (size_t i = 0; i < n_names; i++, n++) {
         texts[n] = names[i];
         types[n] = 4;
     }
@@ -194,8 +194,18 @@ static void test_longest_special_token_wins(void **state)
     gguf_build_i32s(&b, "tokenizer.ggml.token_type", types, n);
     gguf_build_strings(&b, "tokenizer.ggml.merges", NULL, 0);
     assert_int_equal(build_and_open(&b, &t, NULL), ERR_OK);
-    const int32_t a = (int32_t)first, ab = a + 1, bc = a + 2, c = a + 3, aaa = a + 4, aa = a + 5;
-#define CH(x) ((x) - '!')
+    return t;
+}
+
+/* Special tokens that share bytes: the longest of the whole text first, then from the left. */
+static void test_longest_special_token_wins(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"<a>", "<a><b>", "b><c><", "<c>", "aaa",  "aa",
+                                        "xy",  "yzw",    "zwvu",   "pqr", "rstu", "pq"};
+    struct tokenizer *t = open_users(names, sizeof names / sizeof names[0]);
+    const int32_t a = CH('~') + 1, ab = a + 1, bc = a + 2, c = a + 3, aaa = a + 4, aa = a + 5;
+    const int32_t xy = a + 6, yzw = a + 7, zwvu = a + 8, pqr = a + 9, rstu = a + 10, pq = a + 11;
     PLAIN(t, "<a>", a);
     PLAIN(t, "<a><b>", ab);
     PLAIN(t, "<a><b><c>", ab, c); /* equally long: the left one */
@@ -204,6 +214,58 @@ static void test_longest_special_token_wins(void **state)
     PLAIN(t, "aaaaa", aaa, aa);
     PLAIN(t, "aaaa", aaa, CH('a'));
     PLAIN(t, "aaaaaaa", aaa, aaa, CH('a'));
+    PLAIN(t, "xyzw", CH('x'), yzw); /* one that begins later takes bytes from the one before */
+    PLAIN(t, "xyzwvu", xy, zwvu);   /* and loses its own to the next */
+    PLAIN(t, "xyzwvuxyzw", xy, zwvu, CH('x'), yzw);
+    PLAIN(t, "pqrs", pqr, CH('s'));
+    PLAIN(t, "pqrstu", pq, rstu); /* what is left of it is a shorter token */
+    tokenizer_close(t);
+}
+
+/* The rule as it is said: lengths from the longest down, each from left to right, where no byte is
+ * taken. */
+static void cut_plainly(const char *text, size_t size, const char *const *names, size_t n_names,
+                        int32_t *ret_ids)
+{
+    int32_t at[32];
+    size_t length[32] = {0}, n = 0;
+    bool taken[32] = {false};
+    for (size_t want = size; want > 0; want--) {
+        for (size_t start = 0; start + want <= size; start++) {
+            for (size_t k = 0; k < n_names; k++) {
+                if (strlen(names[k]) != want || memcmp(names[k], text + start, want) != 0 ||
+                    memchr(taken + start, true, want) != NULL)
+                    continue;
+                memset(taken + start, true, want);
+                at[start] = CH('~') + 1 + (int32_t)k;
+                length[start] = want;
+            }
+        }
+    }
+    for (size_t i = 0; i<size; i += length[i]> 0 ? length[i] : 1)
+        ret_ids[n++] = length[i] > 0 ? at[i] : CH(text[i]);
+    ret_ids[n] = END;
+}
+
+static void test_special_tokens_share_bytes_in_every_way(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"ab",   "ba",   "aab",   "bca",   "cab",    "abca",
+                                        "ccab", "bbbb", "cabcc", "abcab", "bcabca", "cc"};
+    const size_t n_names = sizeof names / sizeof names[0];
+    struct tokenizer *t = open_users(names, n_names);
+    uint32_t dice = 1;
+    for (int round = 0; round < 20000; round++) {
+        char text[32];
+        int32_t want[33];
+        size_t size = 1 + (size_t)round % 31;
+        for (size_t i = 0; i < size; i++) {
+            dice = dice * 1664525u + 1013904223u;
+            text[i] = (char)('a' + (dice >> 16) % 3);
+        }
+        cut_plainly(text, size, names, n_names, want);
+        expect(t, text, size, TOKENIZER_SPECIAL_PLAIN, true, want);
+    }
     tokenizer_close(t);
 }
 
@@ -649,6 +711,7 @@ int main(void)
         cmocka_unit_test(test_bpe_whole_words_come_first_for_llama3),
         cmocka_unit_test(test_control_tokens_only_where_they_are_parsed),
         cmocka_unit_test(test_longest_special_token_wins),
+        cmocka_unit_test(test_special_tokens_share_bytes_in_every_way),
         cmocka_unit_test(test_any_bytes_come_back),
         cmocka_unit_test(test_spm_merges_by_score),
         cmocka_unit_test(test_spm_without_bytes),
