@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+/* Of the program, from the linker. */
+extern "C" char __executable_start;
+
 /* Of one byte, or of a word whose bytes have all been touched together. Epoch 0 is before all
  * launches. */
 struct record {
@@ -16,8 +19,9 @@ struct record {
     uint32_t other_epoch;                       /* of a reader of another warp or block */
     uint32_t split_epoch; /* of a word: its bytes have records of their own since then */
     uint32_t write_thread : 10, write_atomic : 1, read_warp : 5, other_thread : 10;
+    uint32_t write_code, read_code; /* where in the program, from its start */
 };
-static_assert(sizeof(struct record) == 32, "four bytes of device memory cost that much, or each");
+static_assert(sizeof(struct record) == 40, "four bytes of device memory cost that much, or each");
 
 /* Records of a range of memory: one for each word, and, where it is split, one for each byte. */
 struct map {
@@ -110,21 +114,28 @@ static bool is_ordered(const struct emu_lane *self, uint32_t lane, uint32_t time
 
 /* --- Reports --- */
 
+static uint32_t code_pack(const void *code)
+{
+    return (uint32_t)(static_cast<const char *>(code) - &__executable_start);
+}
+
 [[noreturn]] static void fault_race(enum emu_fault_kind kind, const struct emu_lane *self,
                                     const void *at, enum emu_access access, const char *other,
-                                    uint32_t thread, const void *code)
+                                    uint32_t thread, const void *code, uint32_t other_code)
 {
     static const char *const does[] = {"reads", "writes", "changes atomically"};
     char what[256];
     char where[256];
+    char other_where[256];
     if (emu_shared_is(at))
         emu_shared_describe(at, what, sizeof what);
     else
         emu_memory_describe(at, what, sizeof what);
     emu_fault_code(code, where, sizeof where);
-    emu_raise_for(kind, self, at, "%s: the thread %s %s, which thread %u of %s %s", where,
+    emu_fault_code(&__executable_start + other_code, other_where, sizeof other_where);
+    emu_raise_for(kind, self, at, "%s: the thread %s %s, which thread %u of %s %s at %s", where,
                   does[access], what, thread,
-                  kind == EMU_FAULT_RACE ? "the block" : "another block", other);
+                  kind == EMU_FAULT_RACE ? "the block" : "another block", other, other_where);
 }
 
 /* --- One record --- */
@@ -141,12 +152,13 @@ static void check_write(const struct record *r, const struct emu_lane *self, con
     if (access == EMU_ACCESS_ATOMIC && r->write_atomic)
         return;
     if (is_other_block(r->write_epoch))
-        fault_race(EMU_FAULT_BLOCK_RACE, self, at, access, wrote, r->write_thread, code);
+        fault_race(EMU_FAULT_BLOCK_RACE, self, at, access, wrote, r->write_thread, code,
+                   r->write_code);
     if (r->write_epoch != epoch || r->write_thread == self->index)
         return;
     if (r->write_thread / EMU_WARP != self->warp->index ||
         !is_ordered(self, r->write_thread % EMU_WARP, r->write_time))
-        fault_race(EMU_FAULT_RACE, self, at, access, wrote, r->write_thread, code);
+        fault_race(EMU_FAULT_RACE, self, at, access, wrote, r->write_thread, code, r->write_code);
 }
 
 static void check_reads(const struct record *r, const struct emu_lane *self, const void *at,
@@ -154,18 +166,19 @@ static void check_reads(const struct record *r, const struct emu_lane *self, con
 {
     uint32_t first = r->read_warp * EMU_WARP;
     if (is_other_block(r->other_epoch))
-        fault_race(EMU_FAULT_BLOCK_RACE, self, at, access, "read", r->other_thread, code);
+        fault_race(EMU_FAULT_BLOCK_RACE, self, at, access, "read", r->other_thread, code,
+                   r->read_code);
     if (is_other_block(r->read_epoch))
         fault_race(EMU_FAULT_BLOCK_RACE, self, at, access, "read",
-                   first + (uint32_t)__builtin_ctz(r->read_lanes), code);
+                   first + (uint32_t)__builtin_ctz(r->read_lanes), code, r->read_code);
     if (r->other_epoch == epoch && r->other_thread / EMU_WARP != self->warp->index)
-        fault_race(EMU_FAULT_RACE, self, at, access, "read", r->other_thread, code);
+        fault_race(EMU_FAULT_RACE, self, at, access, "read", r->other_thread, code, r->read_code);
     if (r->read_epoch != epoch)
         return;
     for (uint32_t lanes = r->read_lanes; lanes != 0; lanes &= lanes - 1) {
         uint32_t lane = (uint32_t)__builtin_ctz(lanes);
         if (r->read_warp != self->warp->index || !is_ordered(self, lane, r->read_time))
-            fault_race(EMU_FAULT_RACE, self, at, access, "read", first + lane, code);
+            fault_race(EMU_FAULT_RACE, self, at, access, "read", first + lane, code, r->read_code);
     }
 }
 
@@ -208,11 +221,13 @@ static void touch(struct record *r, const struct emu_lane *self, const char *at,
         check_write(r, self, at, access, code);
     if (access == EMU_ACCESS_READ) {
         keep_read(r, self);
+        r->read_code = code_pack(code);
         return;
     }
     if (r->read_epoch >= first_epoch)
         check_reads(r, self, at, access, code);
     r->write_epoch = epoch;
+    r->write_code = code_pack(code);
     r->write_time = times[self->warp->index].now;
     r->write_thread = self->index & 0x3ffu;
     r->write_atomic = access == EMU_ACCESS_ATOMIC;

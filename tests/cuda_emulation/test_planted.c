@@ -149,6 +149,23 @@ static void test_report_names_the_place(void **state)
     assert_non_null(strstr(fault.text, "past the end of an allocation of 256 bytes"));
 }
 
+/* A race is between two places, and both are told. */
+static void test_report_names_both_places(void **state)
+{
+    (void)state;
+    struct planted_run run = {"barrier_removed_before_refill", true};
+    struct emu_fault fault;
+    if (!emu_is_checked())
+        skip();
+    assert_true(emu_fault_of(launch_and_wait, &run, &fault));
+    const char *first = strstr(fault.text, "planted.cu:");
+    if (first == NULL)
+        skip(); /* no addr2line on this machine */
+    const char *second = strstr(first + 1, "planted.cu:");
+    assert_non_null(second);
+    assert_int_not_equal(atoi(first + strlen("planted.cu:")), atoi(second + strlen("planted.cu:")));
+}
+
 /* --- Mistakes of host code --- */
 
 static void body_use_after_free(void *ctx)
@@ -251,6 +268,7 @@ int main(void)
         test_of(test_planted),
         test_of(test_copy_without_barrier),
         test_of(test_report_names_the_place),
+        test_of(test_report_names_both_places),
         test_of(test_host_mistakes),
         test_of(test_removed_barrier_by_its_result),
     };
