@@ -499,6 +499,34 @@ CLOISTER_API enum cloister_error cloister_list_models(struct cloister *c,
                                                       size_t *ret_n_models,
                                                       struct cloister_problem *problem);
 
+/* What one of several workers would hold of a model that is cut. Runs are first and end; where
+ * layers differ, the least and the most of any. */
+struct cloister_shard {
+    uint32_t rank, stage;
+    uint32_t layers[2];
+    uint32_t heads[2], kv_heads[2], ffn_columns[2];
+    uint32_t vocabulary[2]; /* rows of the embedding or of the head; both 0: none */
+    uint64_t weights_bytes, kv_bytes;
+};
+
+struct cloister_plan {
+    uint32_t shards, stages; /* of each stage; how many stages */
+    uint8_t digest[32];      /* of who holds what; ranks compare it */
+    const struct cloister_shard *ranks;
+    size_t n_ranks;
+    struct cloister_model model;
+};
+
+/* How a model would be cut into `shards` shards, or `stages` stages of so many each (0 or 1: no
+ * stages), at most 16 together; `weights`, one for each, say in what proportion (NULL: even). Bytes
+ * are a worker's estimate in the proportion of what is held; what a worker needs beside them is the
+ * model's scratch_bytes at most, and room for what ranks hand each other. CLOISTER_ERROR_NOT_FOUND:
+ * no such model, or no worker is here that says how it may be cut. */
+CLOISTER_API enum cloister_error
+cloister_plan_model(struct cloister *c, const char *model, uint32_t shards, uint32_t stages,
+                    const uint64_t *weights, size_t n_weights, struct cloister_result **ret_result,
+                    const struct cloister_plan **ret_plan, struct cloister_problem *problem);
+
 struct cloister_usage_row {
     const char *tenant, *model;
     uint32_t day; /* yyyymmdd in UTC */

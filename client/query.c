@@ -2,6 +2,7 @@
  * structs, which lie in the same arena as the decoded reply. */
 #include "client/connection.h"
 #include "client/digits.h"
+#include "client/query.h"
 
 #include "common/limits.h"
 
@@ -19,10 +20,9 @@ void cloister_result_free(struct cloister_result *result)
     }
 }
 
-/* The reply lies in the new result, as will what is made of it. */
-static enum err query_call(struct cloister *c, struct wire_request *request,
-                           struct cloister_result **ret_result, struct wire_reply *ret_reply,
-                           struct cloister_problem *problem)
+enum err query_call(struct cloister *c, struct wire_request *request,
+                    struct cloister_result **ret_result, struct wire_reply *ret_reply,
+                    struct cloister_problem *problem)
 {
     struct cloister_result *result = calloc(1, sizeof *result);
     if (!result)
@@ -39,8 +39,8 @@ static enum err query_call(struct cloister *c, struct wire_request *request,
     return ERR_OK;
 }
 
-static void *query_rows(struct cloister_result *result, size_t count, size_t bytes, enum err *err,
-                        struct cloister_problem *problem)
+void *query_rows(struct cloister_result *result, size_t count, size_t bytes, enum err *err,
+                 struct cloister_problem *problem)
 {
     void *rows = *err == ERR_OK ? arena_alloc_array(&result->arena, count, bytes) : NULL;
     if (!rows && *err == ERR_OK)
@@ -467,40 +467,43 @@ enum cloister_error cloister_list_workers(struct cloister *c, struct cloister_re
     return CLOISTER_OK;
 }
 
+struct cloister_model query_model(const struct wire_model_info *from)
+{
+    const struct wire_model_offer *offer = &from->offer;
+    struct cloister_model m = {.name = offer->name,
+                               .architecture = offer->architecture,
+                               .quantization = offer->quantization,
+                               .chat_template = offer->chat_template,
+                               .parameters = offer->parameters,
+                               .file_bytes = offer->file_bytes,
+                               .context_tokens = offer->context_tokens,
+                               .weights_bytes = offer->weights_bytes,
+                               .kv_bytes = offer->kv_bytes,
+                               .scratch_bytes = offer->scratch_bytes,
+                               .workers = from->workers,
+                               .loading = from->loading,
+                               .ready = from->ready,
+                               .running = from->running,
+                               .waiting = from->waiting};
+    memcpy(m.weights_digest, offer->weights_digest, sizeof m.weights_digest);
+    memcpy(m.tokenizer_digest, offer->tokenizer_digest, sizeof m.tokenizer_digest);
+    return m;
+}
+
 enum cloister_error cloister_list_models(struct cloister *c, struct cloister_result **ret_result,
                                          const struct cloister_model **ret_models,
                                          size_t *ret_n_models, struct cloister_problem *problem)
 {
     struct cloister_result *result = NULL;
     struct wire_reply reply;
-    struct wire_request request = {.kind = WIRE_REQUEST_LIST_MODELS};
+    struct wire_request request = {.kind = WIRE_REQUEST_LIST_MODELS, .list_models = {.model = ""}};
     enum err err = query_call(c, &request, &result, &reply, problem);
     if (err != ERR_OK)
         return (enum cloister_error)err;
     size_t n = reply.list_models.n_models;
     struct cloister_model *models = query_rows(result, n, sizeof *models, &err, problem);
-    for (size_t i = 0; err == ERR_OK && i < n; i++) {
-        const struct wire_model_info *from = &reply.list_models.models[i];
-        const struct wire_model_offer *offer = &from->offer;
-        models[i] = (struct cloister_model){.name = offer->name,
-                                            .architecture = offer->architecture,
-                                            .quantization = offer->quantization,
-                                            .chat_template = offer->chat_template,
-                                            .parameters = offer->parameters,
-                                            .file_bytes = offer->file_bytes,
-                                            .context_tokens = offer->context_tokens,
-                                            .weights_bytes = offer->weights_bytes,
-                                            .kv_bytes = offer->kv_bytes,
-                                            .scratch_bytes = offer->scratch_bytes,
-                                            .workers = from->workers,
-                                            .loading = from->loading,
-                                            .ready = from->ready,
-                                            .running = from->running,
-                                            .waiting = from->waiting};
-        memcpy(models[i].weights_digest, offer->weights_digest, sizeof models[i].weights_digest);
-        memcpy(models[i].tokenizer_digest, offer->tokenizer_digest,
-               sizeof models[i].tokenizer_digest);
-    }
+    for (size_t i = 0; err == ERR_OK && i < n; i++)
+        models[i] = query_model(&reply.list_models.models[i]);
     if (err != ERR_OK) {
         cloister_result_free(result);
         return (enum cloister_error)err;

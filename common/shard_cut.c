@@ -337,6 +337,15 @@ uint64_t shard_shape_weights(const struct shard_shape *shape)
     return bytes;
 }
 
+uint64_t shard_shape_kv(const struct shard_shape *shape)
+{
+    uint64_t heads = 0;
+
+    for (uint32_t i = 0; i < shape->n_layers; i++)
+        heads += kind_at(shape, i)->n_kv_heads;
+    return heads * shape->kv_head_bytes;
+}
+
 uint64_t shard_cut_weights(const struct shard_shape *shape, const struct shard_cut *cut,
                            uint32_t rank)
 {

@@ -112,5 +112,6 @@ uint64_t shard_cut_weights(const struct shard_shape *shape, const struct shard_c
 uint64_t shard_cut_kv(const struct shard_shape *shape, const struct shard_cut *cut, uint32_t rank);
 /* Of the whole model. */
 uint64_t shard_shape_weights(const struct shard_shape *shape);
+uint64_t shard_shape_kv(const struct shard_shape *shape);
 
 #endif

@@ -114,6 +114,8 @@ struct wire_model_offer {
     uint32_t prompt_tokens_per_job;     /* BOS, a system message that the template brings, ... */
     uint32_t prompt_tokens_per_message; /* its role and what stands around it */
     uint32_t prompt_tokens_per_kib;     /* for 1024 bytes of text or of messages' contents */
+    struct wire_bytes shape; /* packed (common/shard_cut.h) and checked: it can be unpacked. Empty:
+                              * the worker does not say how it may be cut */
 };
 
 struct wire_memory {
@@ -550,6 +552,10 @@ struct wire_model_info {
     uint32_t waiting; /* queued at the coordinator */
 };
 
+struct wire_list_models {
+    const char *model; /* only this one, and with its shape; empty: all, without */
+};
+
 struct wire_list_models_reply {
     const struct wire_model_info *models;
     size_t n_models;
@@ -675,6 +681,7 @@ struct wire_request {
         struct wire_get_job get_job;
         struct wire_explain explain;
         struct wire_list_workers list_workers;
+        struct wire_list_models list_models;
         struct wire_usage usage;
         struct wire_ledger_range ledger_range;
     };

@@ -6,6 +6,7 @@
 
 #include "common/crypto.h"
 #include "common/limits.h"
+#include "common/shard_cut.h"
 #include "proto/wire.h"
 
 #include <inttypes.h>
@@ -53,6 +54,23 @@ enum err wire_hello_reply_check(const void *ours, const struct convert_place *pl
         return convert_refuse(place, ERR_INVALID, "challenge",
                               "missing, though the session is not established");
     return signature_check(&reply->signature, place);
+}
+
+/* ---- models ---- */
+
+enum err wire_model_offer_check(const void *ours, const struct convert_place *place)
+{
+    const struct wire_model_offer *offer = ours;
+    struct shard_shape shape;
+    struct errbuf why = {{0}};
+
+    if (offer->shape.size == 0)
+        return ERR_OK;
+    enum err e = shard_shape_unpack(&shape, offer->shape.data, offer->shape.size, &why);
+    if (e != ERR_OK)
+        return convert_refuse(place, e, "shape", "%s", why.text);
+    shard_shape_fini(&shape);
+    return ERR_OK;
 }
 
 /* ---- jobs ---- */

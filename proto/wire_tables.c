@@ -35,10 +35,12 @@ static const struct convert_field model_offer_fields[] = {
     FIELD_U32_MAX(P(ModelOffer), W(model_offer), prompt_tokens_per_job, LIMIT_CONTEXT_TOKENS),
     FIELD_U32_MAX(P(ModelOffer), W(model_offer), prompt_tokens_per_message, LIMIT_CONTEXT_TOKENS),
     FIELD_U32_MAX(P(ModelOffer), W(model_offer), prompt_tokens_per_kib, LIMIT_TOKENS_PER_KIB),
+    FIELD_BYTES(P(ModelOffer), W(model_offer), shape, LIMIT_SHAPE_BYTES, 0),
 };
 
 const struct convert_message wire_model_offer_table = {
     TABLE(model_offer),
+    .check = wire_model_offer_check,
 };
 
 static const struct convert_field memory_fields[] = {

@@ -172,8 +172,13 @@ static const struct convert_message list_workers_table = {
     TABLE(list_workers),
 };
 
-static const struct convert_message list_models_table = {.descriptor =
-                                                             &cloister__list_models__descriptor};
+static const struct convert_field list_models_fields[] = {
+    FIELD_NAME(P(ListModels), W(list_models), model, 0),
+};
+
+static const struct convert_message list_models_table = {
+    TABLE(list_models),
+};
 
 static const struct convert_field usage_fields[] = {
     FIELD_NAME(P(Usage), W(usage), tenant, 0),       FIELD_NAME(P(Usage), W(usage), model, 0),

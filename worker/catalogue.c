@@ -4,6 +4,7 @@
 #include "common/crypto.h"
 #include "common/limits.h"
 #include "common/log.h"
+#include "common/shard_cut.h"
 #include "worker/model/chat.h"
 #include "worker/model/file_type.h"
 #include "worker/model/gguf.h"
@@ -150,6 +151,31 @@ out:
     return e;
 }
 
+/* A model that cannot be described in a few lines is offered without: it is served whole. */
+static enum err model_shape(struct catalogue_model *m, const struct engine_config *engine,
+                            struct errbuf *eb)
+{
+    struct shard_shape shape;
+    struct buf packed;
+    struct errbuf why = {{0}};
+    enum err e = engine_shape_file(engine, &m->config, &shape, eb);
+
+    if (e != ERR_OK)
+        return e;
+    buf_init(&packed);
+    if (shard_shape_pack(&shape, LIMIT_SHAPE_BYTES, &packed, &why) != ERR_OK) {
+        log_warn("model %s cannot be cut for several workers: %s", m->name, why.text);
+    } else if (packed.failed || (m->shape = malloc(packed.size)) == NULL) {
+        e = err_set(eb, ERR_NO_MEMORY, "no memory for the model list");
+    } else {
+        memcpy(m->shape, packed.data, packed.size);
+        m->offer.shape = (struct wire_bytes){m->shape, packed.size};
+    }
+    buf_fini(&packed);
+    shard_shape_fini(&shape);
+    return e;
+}
+
 static enum err model_open(struct catalogue_model *m, const struct catalogue_source *source,
                            const struct engine_config *engine,
                            const struct catalogue_digests *digests, struct errbuf *eb)
@@ -167,6 +193,8 @@ static enum err model_open(struct catalogue_model *m, const struct catalogue_sou
     enum err e = model_describe(m, eb);
     if (e == ERR_OK)
         e = engine_estimate_file(engine, &m->config, &estimate, eb);
+    if (e == ERR_OK)
+        e = model_shape(m, engine, eb);
     if (e == ERR_OK)
         e = file_digest(m->path, m->config.identity, m->offer.file_bytes, digests,
                         m->offer.weights_digest, eb);
@@ -222,6 +250,7 @@ void catalogue_close(struct catalogue *c)
         free(m->architecture);
         free(m->quantization);
         free(m->chat_template);
+        free(m->shape);
     }
     free(c->models);
     *c = (struct catalogue){0};

@@ -37,6 +37,7 @@ struct catalogue_digests {
 struct catalogue_model {
     char *name, *path;
     char *architecture, *quantization, *chat_template;
+    uint8_t *shape; /* the offer's */
     struct engine_model_config config;
     struct wire_model_offer offer;
     enum wire_model_state state;

@@ -121,6 +121,7 @@ int command_jobs(struct cli *cli, void *values, char **operands, int n_operands)
 int command_ledger_export(struct cli *cli, void *values, char **operands, int n_operands);
 int command_ledger_verify(struct cli *cli, void *values, char **operands, int n_operands);
 int command_models(struct cli *cli, void *values, char **operands, int n_operands);
+int command_models_plan(struct cli *cli, void *values, char **operands, int n_operands);
 int command_status(struct cli *cli, void *values, char **operands, int n_operands);
 int command_submit(struct cli *cli, void *values, char **operands, int n_operands);
 int command_usage(struct cli *cli, void *values, char **operands, int n_operands);

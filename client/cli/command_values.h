@@ -54,6 +54,12 @@ struct usage_values {
 };
 extern const struct flag_set usage_sets[];
 
+struct models_plan_values {
+    uint64_t shards, stages;
+    const char *split;
+};
+extern const struct flag_set models_plan_sets[];
+
 struct ledger_export_values {
     const char *output;
     uint64_t from;

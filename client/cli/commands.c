@@ -153,6 +153,19 @@ const struct cli_command cli_commands[] = {
      .operands = "",
      .description = "",
      .run = command_models},
+    {.name = "models plan",
+     .summary = "show how a model would be cut for several workers",
+     .operands = "MODEL",
+     .description =
+         "Which layers, heads, feed-forward columns and rows of the vocabulary each of them would "
+         "hold (a range where layers differ), and their bytes, worked out from what a worker that "
+         "has the model says of it. SCRATCH is at most that of the whole model, and there is what "
+         "they hand each other: `cloister-engine estimate FILE` says both exactly, from the file.",
+     .sets = models_plan_sets,
+     .values_bytes = sizeof(struct models_plan_values),
+     .operands_min = 1,
+     .operands_max = 1,
+     .run = command_models_plan},
     {.name = "usage",
      .summary = "show tokens by tenant, model and day",
      .operands = "",
@@ -219,14 +232,15 @@ static int command_matches(const char *name, char **words, int n_words)
 
 const struct cli_command *cli_command_find(char **words, int n_words, int *ret_words)
 {
+    const struct cli_command *found = NULL;
     for (const struct cli_command *c = cli_commands; c->name; c++) {
         int n = command_matches(c->name, words, n_words);
-        if (n > 0) {
+        if (n > 0 && (!found || n > *ret_words)) { /* "models plan" rather than "models" */
             *ret_words = n;
-            return c;
+            found = c;
         }
     }
-    return NULL;
+    return found;
 }
 
 bool cli_command_is_half(const char *word)

@@ -50,7 +50,7 @@ static bool completion_first_of_pair(const struct cli_command *c)
     const char *second;
     size_t size = completion_words(c, &second);
     return !second || c == cli_commands || strncmp(c[-1].name, c->name, size) != 0 ||
-           c[-1].name[size] != ' ';
+           (c[-1].name[size] != ' ' && c[-1].name[size] != '\0');
 }
 
 /* ---- bash ---- */
@@ -102,6 +102,8 @@ static void bash_operand(struct buf *out, const struct cli_command *c)
     const char *operands = c->operands;
     if (strncmp(operands, "JOB", 3) == 0)
         buf_append_str(out, "COMPREPLY=($(compgen -W \"$(_cloister_jobs)\" -- \"$cur\"))");
+    else if (strcmp(operands, "MODEL") == 0)
+        buf_append_str(out, "COMPREPLY=($(compgen -W \"$(_cloister_models)\" -- \"$cur\"))");
     else if (strcmp(operands, "bash|zsh|fish") == 0)
         buf_append_str(out, "COMPREPLY=($(compgen -W \"bash zsh fish\" -- \"$cur\"))");
     else if (strcmp(operands, "[COMMAND]") == 0)
@@ -154,14 +156,9 @@ static void bash_write(struct buf *out)
         completion_each_flag(out, c->sets, NULL, bash_takes_value);
     buf_append_str(out, ") skip=1 ;;\n"
                         "        -*) ;;\n"
-                        "        ledger) command=ledger ;;\n"
                         "        *)\n"
-                        "            if [ \"$command\" = ledger ]; then\n"
-                        "                command=\"ledger ${COMP_WORDS[i]}\"\n"
-                        "            else\n"
-                        "                command=${COMP_WORDS[i]}\n"
-                        "            fi\n"
-                        "            break ;;\n"
+                        "            command+=${command:+ }${COMP_WORDS[i]}\n"
+                        "            [[ $command == ledger || $command == models ]] || break ;;\n"
                         "        esac\n"
                         "    done\n\n"
                         "    case $prev in\n");
@@ -185,7 +182,8 @@ static void bash_write(struct buf *out)
                         "    fi\n"
                         "    case $command in\n"
                         "    \"\") COMPREPLY=($(compgen -W \"$commands\" -- \"$cur\")) ;;\n"
-                        "    ledger) COMPREPLY=($(compgen -W \"export verify\" -- \"$cur\")) ;;\n");
+                        "    ledger) COMPREPLY=($(compgen -W \"export verify\" -- \"$cur\")) ;;\n"
+                        "    models) COMPREPLY=($(compgen -W plan -- \"$cur\")) ;;\n");
     for (const struct cli_command *c = cli_commands; c->name; c++) {
         if (!c->operands[0])
             continue;
@@ -230,6 +228,10 @@ static void zsh_operand(struct buf *out, const struct cli_command *c)
 {
     if (strncmp(c->operands, "JOB", 3) == 0)
         buf_append_str(out, " \\\n            '*:job:_cloister_jobs'");
+    else if (strcmp(c->operands, "MODEL") == 0)
+        buf_append_str(out, " \\\n            '1:model:_cloister_models'");
+    else if (strcmp(c->name, "models") == 0)
+        buf_append_str(out, " \\\n            '1:command:(plan)'");
     else if (strcmp(c->operands, "bash|zsh|fish") == 0)
         buf_append_str(out, " \\\n            '1:shell:(bash zsh fish)'");
     else if (strcmp(c->operands, "[COMMAND]") == 0)
@@ -286,18 +288,18 @@ static void zsh_write(struct buf *out)
             buf_append_byte(out, flags.data[i]);
     }
     buf_fini(&flags);
-    buf_append_str(out,
-                   "\n    )\n"
-                   "    _arguments -C $global '1:command:_cloister_commands' '*::argument:->rest'\n"
-                   "    [[ $state == rest ]] || return\n"
-                   "    local command=$line[1]\n"
-                   "    if [[ $command == ledger && $CURRENT -gt 2 ]]; then\n"
-                   "        command=\"ledger $words[2]\"\n"
-                   "        shift words\n"
-                   "        (( CURRENT-- ))\n"
-                   "    fi\n"
-                   "    case $command in\n"
-                   "    ledger) _values 'ledger command' export verify ;;\n");
+    buf_append_str(
+        out, "\n    )\n"
+             "    _arguments -C $global '1:command:_cloister_commands' '*::argument:->rest'\n"
+             "    [[ $state == rest ]] || return\n"
+             "    local command=$line[1]\n"
+             "    if [[ $command == (ledger|models) && $CURRENT -gt 2 && $words[2] != -* ]]; then\n"
+             "        command+=\" $words[2]\"\n"
+             "        shift words\n"
+             "        (( CURRENT-- ))\n"
+             "    fi\n"
+             "    case $command in\n"
+             "    ledger) _values 'ledger command' export verify ;;\n");
     for (const struct cli_command *c = cli_commands; c->name; c++) {
         buf_printf(out, "    '%s')\n        _arguments $global", c->name);
         completion_each_flag(out, c->sets, "            ", zsh_flag);
@@ -358,7 +360,7 @@ static void fish_write(struct buf *out)
         if (second) {
             buf_printf(out,
                        "complete -c cloister -n '__fish_seen_subcommand_from %.*s; and not "
-                       "__fish_seen_subcommand_from export verify' -a %s -d '",
+                       "__fish_seen_subcommand_from export verify plan' -a %s -d '",
                        size, c->name, second);
             completion_text(out, c->summary, "\\");
             buf_append_str(out, "'\n");
@@ -368,6 +370,8 @@ static void fish_write(struct buf *out)
         completion_each_flag(out, c->sets, where, fish_flag);
         if (strncmp(c->operands, "JOB", 3) == 0)
             buf_printf(out, "complete -c cloister%s -a '(__cloister_jobs)'\n", where);
+        else if (strcmp(c->operands, "MODEL") == 0)
+            buf_printf(out, "complete -c cloister%s -a '(__cloister_models)'\n", where);
         else if (strcmp(c->operands, "bash|zsh|fish") == 0)
             buf_printf(out, "complete -c cloister%s -a 'bash zsh fish'\n", where);
         else if (strstr(c->operands, "FILE") || strstr(c->operands, ".jsonl"))

@@ -22,16 +22,11 @@ _cloister() {
             continue
         fi
         case ${COMP_WORDS[i]} in
-        "" | --url | -u | --tenant | --wait | -w | --identity | -i | --config | -c | --system | --file | -f | --stop | --answers | --model | -m | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --typical-p | --logit-bias | --repetition-penalty | --presence-penalty | --frequency-penalty | --stop-token | --logprobs | --output | -o | --concurrency | -j | --model | -m | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --typical-p | --logit-bias | --repetition-penalty | --presence-penalty | --frequency-penalty | --stop-token | --logprobs | --from | --state | --model | -m | --tenant | --prefix | --limit | -n | --reason | --from | --to | --model | -m | --tenant | --output | -o | --from | --key | -k | --origin | --against | -a) skip=1 ;;
+        "" | --url | -u | --tenant | --wait | -w | --identity | -i | --config | -c | --system | --file | -f | --stop | --answers | --model | -m | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --typical-p | --logit-bias | --repetition-penalty | --presence-penalty | --frequency-penalty | --stop-token | --logprobs | --output | -o | --concurrency | -j | --model | -m | --seed | -s | --class | --priority | --deadline | --project | --cost-center | --max-tokens | -n | --temperature | -t | --top-p | --top-k | --min-p | --typical-p | --logit-bias | --repetition-penalty | --presence-penalty | --frequency-penalty | --stop-token | --logprobs | --from | --state | --model | -m | --tenant | --prefix | --limit | -n | --reason | --shards | --stages | --split | --from | --to | --model | -m | --tenant | --output | -o | --from | --key | -k | --origin | --against | -a) skip=1 ;;
         -*) ;;
-        ledger) command=ledger ;;
         *)
-            if [ "$command" = ledger ]; then
-                command="ledger ${COMP_WORDS[i]}"
-            else
-                command=${COMP_WORDS[i]}
-            fi
-            break ;;
+            command+=${command:+ }${COMP_WORDS[i]}
+            [[ $command == ledger || $command == models ]] || break ;;
         esac
     done
 
@@ -206,6 +201,15 @@ _cloister() {
     "cancel:"--reason)
         :
         return ;;
+    "models plan:"--shards)
+        :
+        return ;;
+    "models plan:"--stages)
+        :
+        return ;;
+    "models plan:"--split)
+        :
+        return ;;
     "usage:"--from)
         :
         return ;;
@@ -246,6 +250,7 @@ _cloister() {
     "explain") flags="" ;;
     "workers") flags="" ;;
     "models") flags="" ;;
+    "models plan") flags=" --shards --stages --split" ;;
     "usage") flags=" --from --to --model -m --tenant" ;;
     "ledger export") flags=" --output -o --from" ;;
     "ledger verify") flags=" --key -k --origin --against -a" ;;
@@ -260,12 +265,14 @@ _cloister() {
     case $command in
     "") COMPREPLY=($(compgen -W "$commands" -- "$cur")) ;;
     ledger) COMPREPLY=($(compgen -W "export verify" -- "$cur")) ;;
+    models) COMPREPLY=($(compgen -W plan -- "$cur")) ;;
     "submit") : ;;
     "batch") compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")) ;;
     "watch") COMPREPLY=($(compgen -W "$(_cloister_jobs)" -- "$cur")) ;;
     "job") COMPREPLY=($(compgen -W "$(_cloister_jobs)" -- "$cur")) ;;
     "cancel") COMPREPLY=($(compgen -W "$(_cloister_jobs)" -- "$cur")) ;;
     "explain") COMPREPLY=($(compgen -W "$(_cloister_jobs)" -- "$cur")) ;;
+    "models plan") COMPREPLY=($(compgen -W "$(_cloister_models)" -- "$cur")) ;;
     "ledger verify") compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")) ;;
     "completion") COMPREPLY=($(compgen -W "bash zsh fish" -- "$cur")) ;;
     "help") COMPREPLY=($(compgen -W "$commands" -- "$cur")) ;;

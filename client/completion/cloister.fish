@@ -102,6 +102,11 @@ complete -c cloister -n '__fish_seen_subcommand_from explain' -a '(__cloister_jo
 complete -c cloister -n __fish_use_subcommand -a workers -d 'list workers, their memory and models'
 
 complete -c cloister -n __fish_use_subcommand -a models -d 'list models and where they are loaded'
+complete -c cloister -n '__fish_seen_subcommand_from models; and not __fish_seen_subcommand_from export verify plan' -a plan -d 'show how a model would be cut for several workers'
+complete -c cloister -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from plan' -l shards -x -d 'So many shards, each with a part of every layer (as many as --split says, or 1)'
+complete -c cloister -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from plan' -l stages -x -d 'Cut by layers into so many stages first, and each of these into the shards'
+complete -c cloister -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from plan' -l split -x -d 'In what proportion, one number or size each, stage by stage: 3,1 or 80GiB,24GiB (even)'
+complete -c cloister -n '__fish_seen_subcommand_from models; and __fish_seen_subcommand_from plan' -a '(__cloister_models)'
 
 complete -c cloister -n __fish_use_subcommand -a usage -d 'show tokens by tenant, model and day'
 complete -c cloister -n '__fish_seen_subcommand_from usage' -l from -x -d 'From this day on (UTC), such as 2026-01-31'
@@ -110,10 +115,10 @@ complete -c cloister -n '__fish_seen_subcommand_from usage' -l model -s m -x -a 
 complete -c cloister -n '__fish_seen_subcommand_from usage' -l tenant -x -d 'Only this tenant, among those that may be seen'
 
 complete -c cloister -n __fish_use_subcommand -a ledger -d 'export or verify the ledger'
-complete -c cloister -n '__fish_seen_subcommand_from ledger; and not __fish_seen_subcommand_from export verify' -a export -d 'write the ledger to a file'
+complete -c cloister -n '__fish_seen_subcommand_from ledger; and not __fish_seen_subcommand_from export verify plan' -a export -d 'write the ledger to a file'
 complete -c cloister -n '__fish_seen_subcommand_from ledger; and __fish_seen_subcommand_from export' -l output -s o -r -F -d 'Where to; - (the default) is standard output'
 complete -c cloister -n '__fish_seen_subcommand_from ledger; and __fish_seen_subcommand_from export' -l from -x -d 'From this record on'
-complete -c cloister -n '__fish_seen_subcommand_from ledger; and not __fish_seen_subcommand_from export verify' -a verify -d 'check an exported ledger, offline'
+complete -c cloister -n '__fish_seen_subcommand_from ledger; and not __fish_seen_subcommand_from export verify plan' -a verify -d 'check an exported ledger, offline'
 complete -c cloister -n '__fish_seen_subcommand_from ledger; and __fish_seen_subcommand_from verify' -l key -s k -r -F -d 'The coordinator'\''s public key that you trust: 64 hex digits, or a file that holds them'
 complete -c cloister -n '__fish_seen_subcommand_from ledger; and __fish_seen_subcommand_from verify' -l origin -x -d 'The ledger that it must be'
 complete -c cloister -n '__fish_seen_subcommand_from ledger; and __fish_seen_subcommand_from verify' -l against -s a -r -F -d 'A checkpoint that you kept: a signed note, or an older export of this ledger'

@@ -261,14 +261,37 @@ static void model_info(const struct core_model *m, struct wire_model_info *ret_i
     *ret_info = r;
 }
 
+/* As the first worker says it that has the file that the name stands for. */
+static struct wire_bytes model_shape(const struct core_model *m, struct core_effects *fx)
+{
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
+        const struct wire_bytes *shape = &h->offer.shape;
+        if (!h->same_file || shape->size == 0)
+            continue;
+        uint8_t *bytes = effect_alloc(fx, shape->size, 1);
+        memcpy(bytes, shape->data, shape->size);
+        return (struct wire_bytes){bytes, shape->size};
+    }
+    return (struct wire_bytes){NULL, 0};
+}
+
 void list_models_step(struct core *c, const struct core_event *event, struct core_effects *fx)
 {
+    const char *only = event->request->list_models.model;
     struct core_effect *e = reply_to(fx, event);
     size_t n_models = 0;
     struct wire_model_info *rows =
         effect_alloc(fx, tree_count(&c->models), sizeof(struct wire_model_info));
-    for (struct tree_node *n = tree_first(&c->models); n != NULL; n = tree_above(&c->models, n))
-        model_info(tree_entry(n, const struct core_model, node), &rows[n_models++]);
+    for (struct tree_node *n = tree_first(&c->models); n != NULL; n = tree_above(&c->models, n)) {
+        const struct core_model *m = tree_entry(n, const struct core_model, node);
+        if (only[0] != '\0' && strcmp(only, m->name) != 0)
+            continue;
+        model_info(m, &rows[n_models]);
+        if (only[0] != '\0')
+            rows[n_models].offer.shape = model_shape(m, fx);
+        n_models++;
+    }
     e->reply.reply.list_models =
         (struct wire_list_models_reply){.models = rows, .n_models = n_models};
 }

@@ -234,8 +234,18 @@ void model_choose_file(struct core *c, struct core_model *m)
     }
 }
 
+static struct wire_bytes shape_copy(const struct wire_bytes *from)
+{
+    if (from->size == 0)
+        return (struct wire_bytes){NULL, 0};
+    uint8_t *bytes = core_alloc(from->size);
+    memcpy(bytes, from->data, from->size);
+    return (struct wire_bytes){bytes, from->size};
+}
+
 static void offer_drop(struct core *c, const struct wire_model_offer *offer)
 {
+    free((void *)offer->shape.data);
     name_drop(c, offer->architecture);
     name_drop(c, offer->quantization);
     name_drop(c, offer->chat_template);
@@ -259,6 +269,7 @@ void hosting_offer(struct core *c, struct core_worker *w, const struct wire_mode
     h->offer.architecture = name_intern(c, offer->architecture);
     h->offer.quantization = name_intern(c, offer->quantization);
     h->offer.chat_template = name_intern(c, offer->chat_template);
+    h->offer.shape = shape_copy(&offer->shape);
     offer_drop(c, &old);
     h->state = WIRE_MODEL_STATE_AVAILABLE;
     h->load_asked = h->unload_asked = false;

@@ -88,6 +88,11 @@ enum err engine_estimate_file(const struct engine_config *config,
                               const struct engine_model_config *model,
                               struct engine_estimate *ret_estimate, struct errbuf *eb);
 
+/* The model's shape, as cuts for several workers go by (common/shard_cut.h). */
+enum err engine_shape_file(const struct engine_config *config,
+                           const struct engine_model_config *model, struct shard_shape *ret_shape,
+                           struct errbuf *eb);
+
 enum err engine_open(struct engine **ret_engine, const struct engine_config *config,
                      struct errbuf *eb);
 /* Ends running jobs without events and joins the threads. */

@@ -428,3 +428,24 @@ enum err engine_estimate_file(const struct engine_config *config,
     gguf_close(g);
     return e;
 }
+
+enum err engine_shape_file(const struct engine_config *given,
+                           const struct engine_model_config *model, struct shard_shape *ret_shape,
+                           struct errbuf *eb)
+{
+    struct engine_config config;
+    struct runtime_shape shape = {.plan = NULL};
+    struct gguf *g = NULL;
+    enum err e = runtime_config_complete(given, &config, eb);
+
+    if (e == ERR_OK)
+        e = gguf_open_file(&g, model->path, true, eb);
+    if (e == ERR_OK)
+        e = runtime_shape_read(&shape, &config, model, g, eb);
+    if (e == ERR_OK)
+        e = shard_plan_shape(ret_shape, &shape.hparams, &shape.tensors, shape.kv_type,
+                             shape.n_pages, eb);
+    runtime_shape_fini(&shape);
+    gguf_close(g);
+    return e;
+}

@@ -67,6 +67,7 @@ struct core_test_worker {
     uint32_t context_tokens;  /* of all of them; 0: 1000 */
     uint8_t digest;           /* likewise; 0: of each its own */
     const char *quantization; /* likewise; NULL: "Q4_1" */
+    struct wire_bytes shape;  /* likewise */
     const struct wire_lease_held *leases;
     size_t n_leases;
 };

@@ -314,7 +314,8 @@ static void a_name_moves_to_a_file_that_was_offered_before(void **state)
     (void)core_test_ask(&t, &goodbye);
     assert_int_equal(core_test_job(&t, client, 1).state, WIRE_JOB_STATE_QUEUED);
     (void)core_test_cancel(&t, client, 1);
-    struct wire_request models = {.kind = WIRE_REQUEST_LIST_MODELS, .session = client};
+    struct wire_request models = {
+        .kind = WIRE_REQUEST_LIST_MODELS, .session = client, .list_models = {.model = ""}};
     const struct wire_list_models_reply *r = &core_test_ask(&t, &models)->list_models;
     assert_int_equal(r->models[0].offer.weights_digest[0], 99);
     assert_int_equal(r->models[0].workers, 2);
@@ -428,9 +429,62 @@ static void many_lengths_of_context_hide_no_worker(void **state)
     core_test_fini(&t);
 }
 
+static const struct wire_model_info *model_ask(struct core_test *t, uint64_t client,
+                                               const char *name, size_t *ret_n)
+{
+    struct wire_request request = {
+        .kind = WIRE_REQUEST_LIST_MODELS, .session = client, .list_models = {.model = name}};
+    const struct wire_list_models_reply *r = &core_test_ask(t, &request)->list_models;
+
+    *ret_n = r->n_models;
+    return r->models;
+}
+
+/* A list of all models has room for their names, not for what is to be known of each. */
+static void the_shape_of_a_model_is_told_where_it_is_asked_for_by_name(void **state)
+{
+    static const uint8_t bytes[] = {1, 2, 3};
+    struct core_test_worker w = {.name = "one",
+                                 .key = 3,
+                                 .total_bytes = 8ull << 30,
+                                 .free_bytes = 8ull << 30,
+                                 .models = {"m", "n"},
+                                 .weights_bytes = {1 << 30, 1 << 30},
+                                 .shape = {bytes, sizeof bytes}};
+    struct core_test t;
+    size_t n;
+
+    (void)state;
+    core_test_start(&t);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    uint64_t session = core_test_worker(&t, &w);
+    assert_int_equal(model_ask(&t, client, "", &n)[1].offer.shape.size, 0);
+    assert_int_equal(n, 2);
+    const struct wire_model_info *info = model_ask(&t, client, "n", &n);
+    assert_int_equal(n, 1);
+    assert_string_equal(info->offer.name, "n");
+    assert_int_equal(info->offer.shape.size, sizeof bytes);
+    assert_memory_equal(info->offer.shape.data, bytes, sizeof bytes);
+    (void)model_ask(&t, client, "nobody's", &n);
+    assert_int_equal(n, 0);
+    /* It is another file's that does not say its shape. */
+    w.shape.size = 0;
+    w.name = "other";
+    w.key = 4;
+    w.digest = 9;
+    (void)core_test_worker(&t, &w);
+    assert_int_equal(model_ask(&t, client, "n", &n)->offer.shape.size, sizeof bytes);
+    struct wire_request goodbye = {
+        .kind = WIRE_REQUEST_GOODBYE, .session = session, .goodbye = {.reason = ""}};
+    (void)core_test_ask(&t, &goodbye);
+    assert_int_equal(model_ask(&t, client, "n", &n)->offer.shape.size, 0);
+    core_test_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_shape_of_a_model_is_told_where_it_is_asked_for_by_name),
         cmocka_unit_test(the_worker_that_answers_first_is_chosen),
         cmocka_unit_test(a_model_is_loaded_once_and_waited_for),
         cmocka_unit_test(memory_must_be_free_and_unclaimed),

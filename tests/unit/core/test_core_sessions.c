@@ -194,7 +194,8 @@ static void no_more_models_are_known_than_can_be_listed(void **state)
     (void)core_test_ask(&t, &goodbye);
     assert_true(worker_with_models(&t, WORKERS_MAX)->hello.established);
     assert_int_equal(core_test_count(&t, CORE_EFFECT_DELETE_LEARNED), 1);
-    struct wire_request models = {.kind = WIRE_REQUEST_LIST_MODELS, .session = client};
+    struct wire_request models = {
+        .kind = WIRE_REQUEST_LIST_MODELS, .session = client, .list_models = {.model = ""}};
     assert_int_equal(core_test_ask(&t, &models)->list_models.n_models, LIMIT_MODELS);
     assert_string_equal(core_test_job(&t, client, 1).model, "256");
     /* And those of a worker that comes back to find others in their place are taken when there is
@@ -234,7 +235,8 @@ static uint64_t visitor(struct core_test *t, uint8_t key)
 static const struct wire_reply *models_ask(struct core_test *t, uint64_t session,
                                            uint64_t connection)
 {
-    struct wire_request list = {.kind = WIRE_REQUEST_LIST_MODELS, .session = session};
+    struct wire_request list = {
+        .kind = WIRE_REQUEST_LIST_MODELS, .session = session, .list_models = {.model = ""}};
     uint64_t now = t->connection;
     t->connection = connection;
     const struct wire_reply *reply = core_test_ask(t, &list);

@@ -43,6 +43,10 @@ static const struct wire_model_offer hello_models[] = {
         .prompt_tokens_per_job = 23,
         .prompt_tokens_per_message = 28,
         .prompt_tokens_per_kib = 1536,
+        /* one layer: a head of 10 and 10 bytes, 32 columns of 20 */
+        .shape = BYTES("\001\040\040\001\100\100\010\001"
+                       "\001\001\001\012\012\001\040\024"
+                       "\001\000\001"),
     },
     {.name = "other"},
 };
@@ -235,7 +239,8 @@ const struct sample_request sample_requests[] = {
     {"request_explain", {ENVELOPE, .kind = WIRE_REQUEST_EXPLAIN, .explain = {.job_id = JOB_ID}}},
     {"request_list_workers",
      {ENVELOPE, .kind = WIRE_REQUEST_LIST_WORKERS, .list_workers = {.after = "worker-0"}}},
-    {"request_list_models", {ENVELOPE, .kind = WIRE_REQUEST_LIST_MODELS}},
+    {"request_list_models",
+     {ENVELOPE, .kind = WIRE_REQUEST_LIST_MODELS, .list_models = {.model = "smollm2"}}},
     {"request_usage",
      {ENVELOPE, .kind = WIRE_REQUEST_USAGE,
       .usage = {.tenant = "acme",

@@ -210,6 +210,16 @@ static void signature_repair(struct walk_random *r, struct wire_bytes *signature
     signature->data = arena_alloc(r->arena, ED25519_SIGN_BYTES);
 }
 
+static void shape_repair(const struct wire_model_offer *offer)
+{
+    static const uint8_t shape[] = {1, 32, 32, 1, 64, 64, 8, 1, 1, 1,
+                                    1, 10, 10, 1, 32, 20, 1, 0, 1};
+    struct wire_bytes *bytes = (struct wire_bytes *)&offer->shape;
+
+    *bytes =
+        bytes->size % 2 == 0 ? (struct wire_bytes){0} : (struct wire_bytes){shape, sizeof shape};
+}
+
 static void request_repair(struct walk_random *r, struct wire_request *request)
 {
     switch (request->kind) {
@@ -220,6 +230,8 @@ static void request_repair(struct walk_random *r, struct wire_request *request)
             hello->worker = (struct wire_worker_hello){0};
         else if (hello->worker.device == NULL)
             hello->worker.device = "cpu";
+        for (size_t i = 0; i < hello->worker.n_models; i++)
+            shape_repair(&hello->worker.models[i]);
         break;
     }
     case WIRE_REQUEST_REPORT:
@@ -262,6 +274,10 @@ static void reply_repair(struct walk_random *r, struct wire_reply *reply)
             if (command->kind == WIRE_COMMAND_RUN)
                 job_repair(r, &command->run.job);
         }
+        break;
+    case WIRE_REQUEST_LIST_MODELS:
+        for (size_t i = 0; i < reply->list_models.n_models; i++)
+            shape_repair(&reply->list_models.models[i].offer);
         break;
     case WIRE_REQUEST_GET_JOB:
         job_repair(r, &reply->get_job.job);

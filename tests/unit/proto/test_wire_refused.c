@@ -217,11 +217,34 @@ CHANGE(usage_order, usage_of(request, 20260102, 20260101))
 CHANGE(poll_long, (request->kind = WIRE_REQUEST_PULL,
                    request->pull = (struct wire_pull){.wait_ms = LIMIT_POLL_MS + 1}))
 
+static void shape_of(struct wire_request *request, const uint8_t *bytes, size_t size)
+{
+    static struct wire_model_offer offer = {.name = "m"};
+    worker_hello(request);
+    offer.shape = (struct wire_bytes){bytes, size};
+    request->hello.worker.models = &offer;
+    request->hello.worker.n_models = 1;
+}
+static const uint8_t shape_good[] = {1, 32, 32, 1, 64, 64, 8, 1, 1, 1,
+                                     1, 10, 10, 1, 32, 20, 1, 0, 1};
+static const uint8_t shape_heads[] = {1, 32, 32, 1, 64, 64, 8, 1, 3, 2};
+static const uint8_t shape_zeros[LIMIT_SHAPE_BYTES + 1];
+CHANGE(shape_plain, shape_of(request, shape_good, sizeof shape_good))
+CHANGE(shape_short, shape_of(request, shape_good, sizeof shape_good - 1))
+CHANGE(shape_odd, shape_of(request, shape_heads, sizeof shape_heads))
+CHANGE(shape_version, shape_of(request, shape_zeros, 20))
+CHANGE(shape_long, shape_of(request, shape_zeros, sizeof shape_zeros))
+
 static const struct {
     void (*change)(struct wire_request *request);
     enum err err;
     const char *says;
 } refusals[] = {
+    {shape_plain, ERR_OK, ""},
+    {shape_short, ERR_INVALID, "hello.worker.models[0].shape: layers of a kind: cut short"},
+    {shape_odd, ERR_INVALID, "hello.worker.models[0].shape: groups of heads: cut short"},
+    {shape_version, ERR_INVALID, "hello.worker.models[0].shape: the form's version is 0"},
+    {shape_long, ERR_TOO_LARGE, "hello.worker.models[0].shape: 4097 is over LIMIT_SHAPE_BYTES"},
     {nothing, ERR_OK, ""},
     {no_job_id, ERR_INVALID, "submit.job_id: missing"},
     {no_request_id, ERR_INVALID, "request_id: missing"},
