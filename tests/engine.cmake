@@ -17,6 +17,9 @@ cloister_unit_test(engine_threads
 cloister_unit_test(engine_draws
   SOURCES unit/engine/test_draws.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
+cloister_unit_test(engine_gang
+  SOURCES unit/engine/test_gang.c unit/engine/rig.c unit/engine/tiny_model.c
+  LIBS cloister_engine)
 cloister_unit_test(engine_events
   SOURCES unit/engine/test_events.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
@@ -48,6 +51,9 @@ cloister_target(synthetic_model)
 find_package(Python3 COMPONENTS Interpreter REQUIRED)
 add_test(NAME engine_cli
   COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_cli.py
+          ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
+add_test(NAME engine_ranks
+  COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_ranks.py
           ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
 set(short)
 if(CLOISTER_SANITIZE)

@@ -117,16 +117,16 @@ enum err coll_hello_check(const struct coll_hello *mine, const struct coll_hello
         return err_set(eb, ERR_CONFLICT, "rank %u in a gang of %u", theirs->rank, mine->n_ranks);
     if (theirs->rank == mine->rank)
         return err_set(eb, ERR_CONFLICT, "rank %u is there twice", mine->rank);
-    if (mine->bytes_max != theirs->bytes_max)
-        return err_set(eb, ERR_CONFLICT,
-                       "rank %u makes room for operations of %llu bytes, rank %u of %llu",
-                       theirs->rank, (unsigned long long)theirs->bytes_max, mine->rank,
-                       (unsigned long long)mine->bytes_max);
     if (memcmp(mine->plan, theirs->plan, COLL_PLAN_BYTES) != 0)
         return err_set(eb, ERR_CONFLICT, "rank %u has another plan than rank %u", theirs->rank,
                        mine->rank);
     if (strcmp(mine->build, theirs->build) != 0)
         return err_set(eb, ERR_CONFLICT, "rank %u runs %s, rank %u runs %s", theirs->rank,
                        theirs->build, mine->rank, mine->build);
+    if (mine->bytes_max != theirs->bytes_max)
+        return err_set(eb, ERR_CONFLICT,
+                       "rank %u makes room for operations of %llu bytes, rank %u of %llu",
+                       theirs->rank, (unsigned long long)theirs->bytes_max, mine->rank,
+                       (unsigned long long)mine->bytes_max);
     return ERR_OK;
 }

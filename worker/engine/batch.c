@@ -671,6 +671,15 @@ static void seq_publish(struct batch *b, struct batch_seq *seq)
         seq_name_full(b, seq);
 }
 
+void batch_abandon(struct batch *b)
+{
+    CHECK(b->planned);
+    b->planned = false;
+    for (uint32_t i = 0; i < b->config.slots; i++)
+        if (b->slots[i] != NULL)
+            b->slots[i]->n_planned = 0;
+}
+
 void batch_commit(struct batch *b, const int32_t *drawn)
 {
     CHECK(b->planned);

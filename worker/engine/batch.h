@@ -109,6 +109,10 @@ bool batch_plan_step(struct batch *b, struct batch_plan *ret_plan);
  * that batch_full() says are at their limit. */
 void batch_commit(struct batch *b, const int32_t *drawn);
 
+/* The planned step cannot be computed: nothing of it was. The jobs are to be removed, since what
+ * their pages hold is not known. */
+void batch_abandon(struct batch *b);
+
 void *batch_owner(const struct batch_seq *seq);
 /* What the plan's rows know the job by, for who checks them (the engine takes rows as they are);
  * UINT32_MAX: in line. */

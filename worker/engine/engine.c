@@ -83,6 +83,8 @@ void model_free(struct engine_model_state *model)
 {
     if (model == NULL)
         return;
+    if (model->has_thread)
+        CHECK(pthread_join(model->gang_thread, NULL) == 0);
     CHECK(model->runtime == NULL);
     free(model->path);
     free(model);
@@ -104,6 +106,17 @@ static enum err probe_backend(struct engine *e, struct errbuf *eb)
     return ERR_OK;
 }
 
+/* The stepper waits for instants of the clock that nobody sets. */
+static void step_wake_init(pthread_cond_t *wake)
+{
+    pthread_condattr_t attr;
+
+    CHECK(pthread_condattr_init(&attr) == 0);
+    CHECK(pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0);
+    CHECK(pthread_cond_init(wake, &attr) == 0);
+    CHECK(pthread_condattr_destroy(&attr) == 0);
+}
+
 enum err engine_open(struct engine **ret_engine, const struct engine_config *config,
                      struct errbuf *eb)
 {
@@ -122,7 +135,7 @@ enum err engine_open(struct engine **ret_engine, const struct engine_config *con
     CHECK(pthread_mutex_init(&e->lock, NULL) == 0);
     CHECK(pthread_cond_init(&e->load_wake, NULL) == 0);
     CHECK(pthread_cond_init(&e->prepare_wake, NULL) == 0);
-    CHECK(pthread_cond_init(&e->step_wake, NULL) == 0);
+    step_wake_init(&e->step_wake);
     job_list_init(&e->to_prepare);
     job_list_init(&e->prepared);
     int failed = pthread_create(&e->loader, NULL, engine_loader_main, e);
@@ -147,8 +160,10 @@ void engine_close(struct engine *e)
         return;
     engine_lock(e);
     atomic_store(&e->stop, true);
-    for (uint32_t i = 0; i < e->n_models; i++)
+    for (uint32_t i = 0; i < e->n_models; i++) {
         atomic_store(&e->models[i]->unload, true);
+        model_leave_gang(e->models[i]);
+    }
     pthread_cond_signal(&e->load_wake);
     pthread_cond_signal(&e->prepare_wake);
     pthread_cond_signal(&e->step_wake);
@@ -159,8 +174,12 @@ void engine_close(struct engine *e)
     for (uint32_t i = 0; i < e->n_jobs; i++)
         job_free(e->jobs[i]);
     for (uint32_t i = 0; i < e->n_models; i++) {
-        model_close_stepping(e->models[i]);
-        model_free(e->models[i]);
+        struct engine_model_state *model = e->models[i];
+        if (model->has_thread)
+            CHECK(pthread_join(model->gang_thread, NULL) == 0);
+        model->has_thread = false;
+        model_close_stepping(model);
+        model_free(model);
     }
     tokens_fini(&e->polled_ids);
     logprob_list_fini(&e->polled_logprobs);
@@ -180,6 +199,17 @@ const char *engine_isa_name(const struct engine *e)
 
 /* ---- models ----------------------------------------------------------------------------- */
 
+static void model_config_copy(struct engine_model_state *model,
+                              const struct engine_model_config *config)
+{
+    model->config = *config;
+    model->config.path = model->path;
+    if (config->gang != NULL) {
+        model->gang = *config->gang;
+        model->config.gang = &model->gang;
+    }
+}
+
 enum err engine_load(struct engine *e, uint32_t model_id, const struct engine_model_config *config,
                      struct errbuf *eb)
 {
@@ -192,17 +222,24 @@ enum err engine_load(struct engine *e, uint32_t model_id, const struct engine_mo
         free(path);
         return err_set(eb, ERR_NO_MEMORY, "no memory for model %u", model_id);
     }
+    model->engine = e;
     model->source.kind = SOURCE_KIND_MODEL;
     model->model_id = model_id;
     model->path = path;
-    model->config = *config;
-    model->config.path = path;
+    model_config_copy(model, config);
     job_list_init(&model->held);
     engine_lock(e);
     if (engine_model_find(e, model_id) != NULL) {
         err = err_set(eb, ERR_CONFLICT, "model %u is loaded or loading already", model_id);
     } else if (e->n_models == ENGINE_MODELS_MAX) {
         err = err_set(eb, ERR_BUSY, "%u models are loaded already", e->n_models);
+    } else if (config->gang != NULL) {
+        int failed = pthread_create(&model->gang_thread, NULL, engine_gang_main, model);
+        model->has_thread = failed == 0;
+        if (failed != 0)
+            err = err_set_errno(eb, failed, "cannot start a thread");
+        else
+            e->models[e->n_models++] = model;
     } else {
         struct engine_model_state **at = &e->to_load;
         while (*at != NULL)
@@ -228,6 +265,7 @@ enum err engine_unload(struct engine *e, uint32_t model_id, struct errbuf *eb)
         err = err_set(eb, ERR_NOT_FOUND, "model %u is not loaded", model_id);
     } else {
         atomic_store(&model->unload, true);
+        model_leave_gang(model);
         e->changed = true;
         pthread_cond_signal(&e->step_wake);
     }
@@ -378,6 +416,9 @@ enum err engine_submit(struct engine *e, const struct engine_job *request, struc
         err = err_set(eb, ERR_NOT_FOUND, "model %u is not loaded", request->model_id);
     else if (atomic_load(&model->unload))
         err = err_set(eb, ERR_UNAVAILABLE, "model %u is being unloaded", request->model_id);
+    else if (model_follows(model))
+        err = err_set(eb, ERR_INVALID, "model %u is rank %u of a gang here: rank 0 takes its jobs",
+                      request->model_id, model->gang.coll.rank);
     else if (job_find(e, request->job_id) != NULL)
         err = err_set(eb, ERR_CONFLICT, "job %llu is running already",
                       (unsigned long long)request->job_id);

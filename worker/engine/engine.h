@@ -39,6 +39,8 @@ struct engine;
 
 enum engine_backend { ENGINE_BACKEND_CPU = 0, ENGINE_BACKEND_CUDA = 1 };
 
+struct gang_config; /* gang.h */
+
 struct engine_config {
     enum engine_backend backend;
     uint32_t gpu;           /* CUDA: which one, as CUDA counts them */
@@ -75,6 +77,9 @@ struct engine_model_config {
     enum kv_type kv_type;
     struct shard_request shard; /* shards of 0: the whole model */
     uint32_t rank;              /* whose share is loaded */
+    /* How the ranks meet, where there are several; `rank` and their number must be the same there.
+     * Copied, but for what its rendezvous points to, which is used until the model is ready. */
+    const struct gang_config *gang;
     /* The file that is meant: its gguf_identity when it was described, and model_file_digest of it.
      * Where the identity is another by now and the digest, too, loading fails with ERR_CONFLICT. */
     bool is_bound;

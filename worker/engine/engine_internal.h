@@ -6,6 +6,7 @@
  *   loader   files to runtimes (engine_load.c)
  *   preparer prompts to token ids (engine_prepare.c)
  *   stepper  owns every runtime that is ready, and steps them (engine_step.c)
+ * and one more for each model that is shared with other engines (engine_gang.c).
  *
  * `lock` guards everything in struct engine and the fields marked [lock]. A job or model passes
  * from thread to thread through its list; fields marked [holder] belong to whose list it is on.
@@ -19,6 +20,7 @@
 #include "worker/engine/batch.h"
 #include "worker/engine/draws.h"
 #include "worker/engine/engine.h"
+#include "worker/engine/gang.h"
 #include "worker/engine/runtime.h"
 #include "worker/engine/runtime_shape.h"
 #include "worker/engine/stream.h"
@@ -103,13 +105,18 @@ struct rate {
 
 struct engine_model_state {
     struct source source; /* [lock] */
+    struct engine *engine;
     struct engine_model_state *next_to_load;
     uint32_t model_id;
     char *path;
-    struct engine_model_config config; /* path points to `path` */
-    atomic_bool unload;                /* set once, by engine_unload or engine_close */
-    enum model_stage stage;            /* [lock] */
-    uint32_t n_jobs;                   /* [lock] jobs that have not ended */
+    struct engine_model_config config; /* path points to `path`, gang to `gang` */
+    struct gang_config gang;
+    pthread_t gang_thread;
+    bool has_thread;
+    atomic_bool unload;        /* set once, by engine_unload, engine_close, model_break */
+    bool broken;               /* [lock] its gang ended: it fails, with `error` */
+    enum model_stage stage;    /* [lock] */
+    uint32_t n_jobs;           /* [lock] jobs that have not ended */
     uint64_t unbatched_tokens; /* [lock] max_tokens and given prompt ids of jobs not in the batch */
     struct job_list held;      /* [lock] jobs that came before the model was ready */
 
@@ -189,6 +196,20 @@ bool logprob_list_add(struct logprob_list *list, const struct tokenizer *t,
 /* Moves those of the first n_tokens tokens to the end of another list. False as above. */
 bool logprob_list_move(struct logprob_list *from, struct logprob_list *to, size_t n_tokens);
 void logprob_list_fini(struct logprob_list *list);
+
+/* engine_load.c: on a thread that may wait for a file, and for other ranks. False where it failed
+ */
+bool load_model(struct engine *e, struct engine_model_state *model);
+/* engine_gang.c */
+void *engine_gang_main(void *model);
+/* Another rank plans its steps: it takes no jobs. */
+bool model_follows(const struct engine_model_state *model);
+void model_leave_gang(struct engine_model_state *model); /* [lock] */
+/* The stepper: rank 0 has nothing to do just now, and says so where it is time to. */
+void model_gang_idle(struct engine *e, struct engine_model_state *model, uint64_t now_ns);
+/* The stepper: the model cannot go on; its jobs end, then it. */
+void model_break(struct engine *e, struct engine_model_state *model, enum err error,
+                 const struct errbuf *eb);
 
 /* engine_load.c: closes runtime, batch and sampler; the runtime's owner */
 void model_close_stepping(struct engine_model_state *model);

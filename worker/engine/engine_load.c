@@ -58,6 +58,7 @@ static void load_done(struct engine *e, struct engine_model_state *model)
     while ((job = job_list_pop(&model->held)) != NULL)
         job_list_push(&e->to_prepare, job);
     pthread_cond_signal(&e->prepare_wake);
+    pthread_cond_signal(&e->step_wake); /* rank 0 of a gang is to be heard from now on */
     events_model(e, model, &model->has_ready);
 }
 
@@ -73,13 +74,13 @@ static void load_failed(struct engine *e, struct engine_model_state *model)
     events_model(e, model, atomic_load(&model->unload) ? &model->has_gone : &model->has_failed);
 }
 
-static void load_model(struct engine *e, struct engine_model_state *model)
+bool load_model(struct engine *e, struct engine_model_state *model)
 {
     uint64_t start = clock_mono_ms();
     enum err err = runtime_open(&model->runtime, &e->config, &model->config, &model->unload,
                                 &model->error_text);
 
-    if (err == ERR_OK)
+    if (err == ERR_OK && !model_follows(model))
         err = open_stepping(e, model, &model->error_text);
     if (err != ERR_OK || atomic_load(&model->unload))
         model_close_stepping(model);
@@ -87,7 +88,8 @@ static void load_model(struct engine *e, struct engine_model_state *model)
     model->error = err;
     model->load_ms = clock_mono_ms() - start;
     /* Unloaded in between: the runtime is here still, and the stepper takes it from now on. */
-    if (model->runtime != NULL)
+    const bool is_ready = model->runtime != NULL;
+    if (is_ready)
         load_done(e, model);
     else
         load_failed(e, model);
@@ -96,6 +98,7 @@ static void load_model(struct engine *e, struct engine_model_state *model)
         pthread_cond_signal(&e->step_wake);
     }
     engine_unlock(e);
+    return is_ready;
 }
 
 void *engine_loader_main(void *arg)
@@ -112,6 +115,6 @@ void *engine_loader_main(void *arg)
         engine_unlock(e);
         if (atomic_load(&e->stop))
             return NULL;
-        load_model(e, model);
+        (void)load_model(e, model);
     }
 }

@@ -5,10 +5,14 @@
 #include "common/clock.h"
 #include "worker/engine/forward.h"
 
+#include <errno.h>
 #include <string.h>
+#include <time.h>
 
 /* Rates forget: when more than this much work is in one, half of it goes. */
 #define RATE_WINDOW_NS 4000000000ull
+/* How often an idle stepper looks whether ranks are to hear of it. */
+#define GANG_LOOK_NS 100000000
 
 void job_end_locked(struct engine *e, struct engine_job_state *job, enum engine_finish finish,
                     enum err error, const char *text)
@@ -49,6 +53,12 @@ static void model_publish_locked(struct engine_model_state *model)
     model->load.kv_pages_free = state.pages_free;
     model->load.prefill_tokens_per_s = rate_per_s(&model->prefill);
     model->load.decode_tokens_per_s = rate_per_s(&model->decode);
+}
+
+/* Why a model that goes ends its jobs; what is written there is the stepper's own. */
+static const char *model_end_text(const struct engine_model_state *model)
+{
+    return model->broken ? model->error_text.text : "the model was unloaded";
 }
 
 /* ---- one job ---------------------------------------------------------------------------- */
@@ -188,7 +198,7 @@ static void model_add(struct engine *e, struct engine_job_state *job)
         add.n_limit = add.n_ids + 1;
     enum err err = ERR_OK;
     if (atomic_load(&model->unload))
-        err = err_set(&eb, ERR_UNAVAILABLE, "the model was unloaded");
+        err = err_set(&eb, ERR_UNAVAILABLE, "%s", model_end_text(model));
     else
         err = batch_add(model->batch, &add, &job->seq, &eb);
     engine_lock(e);
@@ -247,12 +257,19 @@ static void model_draw(struct engine_model_state *model, const struct batch_plan
 static bool model_step(struct engine *e, struct engine_model_state *model)
 {
     struct batch_plan plan;
+    struct errbuf eb;
+    enum err err;
     uint64_t start = clock_mono_ns();
 
     model_admit(e, model);
     if (!batch_plan_step(model->batch, &plan))
         return false;
-    forward_step(model->runtime, &plan);
+    err = forward_step(model->runtime, &plan, &eb);
+    if (err != ERR_OK) {
+        batch_abandon(model->batch);
+        model_break(e, model, err, &eb);
+        return true;
+    }
     model_draw(model, &plan);
     batch_commit(model->batch, model->draws.ids);
 
@@ -295,7 +312,8 @@ static void end_jobs(struct engine *e)
         if (atomic_load(&jobs[i]->cancelled))
             job_finish(e, jobs[i], ENGINE_FINISH_CANCELLED, ERR_OK, "");
         else
-            job_finish(e, jobs[i], ENGINE_FINISH_ERROR, ERR_UNAVAILABLE, "the model was unloaded");
+            job_finish(e, jobs[i], ENGINE_FINISH_ERROR, ERR_UNAVAILABLE,
+                       model_end_text(jobs[i]->model));
     }
 }
 
@@ -316,17 +334,42 @@ static void unload_models(struct engine *e)
     engine_lock(e);
     for (uint32_t i = 0; i < e->n_models; i++)
         if (e->models[i]->stage == MODEL_STAGE_READY && atomic_load(&e->models[i]->unload) &&
-            e->models[i]->n_jobs == 0)
+            e->models[i]->n_jobs == 0 && !model_follows(e->models[i]))
             models[n++] = e->models[i];
     engine_unlock(e);
     for (uint32_t i = 0; i < n; i++) {
         model_close_stepping(models[i]);
         engine_lock(e);
         models[i]->stage = MODEL_STAGE_GONE;
-        models[i]->error = ERR_OK;
-        events_model(e, models[i], &models[i]->has_gone);
+        if (!models[i]->broken)
+            models[i]->error = ERR_OK;
+        events_model(e, models[i],
+                     models[i]->broken ? &models[i]->has_failed : &models[i]->has_gone);
         engine_unlock(e);
     }
+}
+
+/* [lock] Until something is to do. The ranks of a gang hear of rank 0 also when nothing is. */
+static void stepper_wait(struct engine *e)
+{
+    struct timespec until;
+    bool leads = false;
+
+    for (uint32_t i = 0; i < e->n_models; i++)
+        leads = leads || (e->models[i]->stage == MODEL_STAGE_READY &&
+                          e->models[i]->config.gang != NULL && !model_follows(e->models[i]));
+    if (!leads) {
+        CHECK(pthread_cond_wait(&e->step_wake, &e->lock) == 0);
+        return;
+    }
+    CHECK(clock_gettime(CLOCK_MONOTONIC, &until) == 0);
+    until.tv_nsec += GANG_LOOK_NS;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    int waited = pthread_cond_timedwait(&e->step_wake, &e->lock, &until);
+    CHECK(waited == 0 || waited == ETIMEDOUT);
 }
 
 void *engine_stepper_main(void *arg)
@@ -341,8 +384,8 @@ void *engine_stepper_main(void *arg)
         bool changed;
         job_list_init(&prepared);
         engine_lock(e);
-        while (!busy && !e->changed && e->prepared.first == NULL && !atomic_load(&e->stop))
-            CHECK(pthread_cond_wait(&e->step_wake, &e->lock) == 0);
+        if (!busy && !e->changed && e->prepared.first == NULL && !atomic_load(&e->stop))
+            stepper_wait(e);
         changed = e->changed;
         e->changed = false;
         for (struct engine_job_state *job; (job = job_list_pop(&e->prepared)) != NULL;)
@@ -359,11 +402,16 @@ void *engine_stepper_main(void *arg)
         }
         engine_lock(e);
         for (uint32_t i = 0; i < e->n_models; i++)
-            if (e->models[i]->stage == MODEL_STAGE_READY)
+            if (e->models[i]->stage == MODEL_STAGE_READY && !e->models[i]->broken &&
+                !model_follows(e->models[i]))
                 models[n_models++] = e->models[i];
         engine_unlock(e);
         busy = false;
-        for (uint32_t i = 0; i < n_models; i++)
-            busy = model_step(e, models[i]) || busy;
+        for (uint32_t i = 0; i < n_models; i++) {
+            if (model_step(e, models[i]))
+                busy = true;
+            else
+                model_gang_idle(e, models[i], clock_mono_ns());
+        }
     }
 }

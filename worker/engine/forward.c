@@ -40,14 +40,19 @@ static struct matmul_job part_job(const struct runtime_parts *w, enum model_part
         .weight = w->matrix[matrix], .out = out, .out_stride = cols, .bias = w->vector[bias]};
 }
 
-/* norm -> q, k, v in one pass over the input -> rotation -> cache. */
+/* norm -> q, k, v in one pass over the input -> rotation -> cache. A shard may have no heads. */
 static void forward_qkv(struct runtime *r, uint32_t layer, const struct rows *rows)
 {
     const struct model_hparams *h = &r->hparams;
     const struct model_layer_hparams *l = &h->layer[layer];
     const struct runtime_parts *w = &r->layers[layer];
     struct backend *b = r->backend;
-    uint32_t q_cols = l->n_heads * h->head_dim, kv_cols = l->n_kv_heads * h->head_dim;
+
+    if (r->shard->layer[layer].heads.first == r->shard->layer[layer].heads.end)
+        return;
+    const uint32_t n_heads = shard_run_count(r->shard->layer[layer].heads);
+    const uint32_t n_kv_heads = shard_run_count(r->shard->layer[layer].kv_heads);
+    const uint32_t q_cols = n_heads * h->head_dim, kv_cols = n_kv_heads * h->head_dim;
     float *q = row_at(r->q, rows, q_cols);
     float *k = row_at(r->k, rows, kv_cols), *v = row_at(r->v, rows, kv_cols);
     const struct matmul_job products[] = {
@@ -65,7 +70,7 @@ static void forward_qkv(struct runtime *r, uint32_t layer, const struct rows *ro
         .q_norm = w->vector[MODEL_PART_ATTN_Q_NORM],
         .k_norm = w->vector[MODEL_PART_ATTN_K_NORM],
         .norm_eps = h->rms_eps,
-        .n_heads = l->n_heads,
+        .n_heads = n_heads,
         .rope_dim = h->rope_dim,
         .style = h->rope_style,
         .table = rope_table_cells(r->rope[l->rope]),
@@ -78,67 +83,89 @@ static void forward_qkv(struct runtime *r, uint32_t layer, const struct rows *ro
 }
 
 /* The end of a branch: its last matrix, added to the residual as it is, or normed first. */
-static void forward_branch(struct runtime *r, const struct rows *rows, const struct act *in,
-                           struct matmul_job last, const float *post_norm)
+static enum err forward_branch(struct runtime *r, uint32_t layer, enum gang_matrix which,
+                               const struct rows *rows, const struct act *in,
+                               struct matmul_job last, const float *post_norm, struct errbuf *eb)
 {
     struct backend *b = r->backend;
     uint32_t n_embd = r->hparams.n_embd;
     float *x = row_at(r->x, rows, n_embd);
+    enum err e = ERR_OK;
 
     last.out_stride = n_embd;
     last.out = post_norm == NULL ? x : row_at(r->branch, rows, n_embd);
     last.accumulate = post_norm == NULL;
-    b->ops->matmul(b, in, rows->count, &last, 1);
-    if (post_norm != NULL)
+    if (r->gang == NULL)
+        b->ops->matmul(b, in, rows->count, &last, 1);
+    else
+        e = gang_matmul(r->gang, layer, which, in, rows->count, &last, eb);
+    if (e == ERR_OK && post_norm != NULL)
         b->ops->norm_add(b, last.out, rows->count, n_embd, post_norm, r->hparams.rms_eps, x);
+    return e;
 }
 
-static void forward_attention(struct runtime *r, uint32_t layer, const struct rows *rows)
+/* This rank's heads, all that it has of them; it may have none. */
+static void forward_heads(struct runtime *r, uint32_t layer, const struct rows *rows)
 {
     const struct model_hparams *h = &r->hparams;
     const struct model_layer_hparams *l = &h->layer[layer];
-    const struct runtime_parts *w = &r->layers[layer];
-    struct backend *b = r->backend;
+    const struct shard_run heads = r->shard->layer[layer].heads;
+    const uint32_t n_heads = shard_run_count(heads), per_kv = l->n_heads / l->n_kv_heads;
+
+    if (n_heads == 0)
+        return;
     const struct attention_job attention = {
         .kv = r->kv[r->shape.cache_of[layer]],
         .layer = r->shape.layer_of[layer],
         .rows = &rows->step,
-        .q = row_at(r->q, rows, l->n_heads * h->head_dim),
-        .n_heads = l->n_heads,
+        .q = row_at(r->q, rows, n_heads * h->head_dim),
+        .n_heads = n_heads,
+        .group = per_kv,
+        .skip = heads.first % per_kv,
         .scale = h->attention_scale,
         .window = l->window,
         .softcap = h->attention_softcap,
         .out = r->act_attention,
     };
-
-    b->ops->attention(b, &attention);
-    forward_branch(r, rows, r->act_attention,
-                   part_job(w, MODEL_PART_ATTN_OUTPUT, MODEL_PART_ATTN_OUTPUT_BIAS, NULL, 0),
-                   w->vector[MODEL_PART_ATTN_POST_NORM]);
+    r->backend->ops->attention(r->backend, &attention);
 }
 
-static void forward_ffn(struct runtime *r, uint32_t layer, const struct rows *rows)
+static enum err forward_attention(struct runtime *r, uint32_t layer, const struct rows *rows,
+                                  struct errbuf *eb)
+{
+    const struct runtime_parts *w = &r->layers[layer];
+
+    forward_heads(r, layer, rows);
+    return forward_branch(r, layer, GANG_MATRIX_ATTENTION, rows, r->act_attention,
+                          part_job(w, MODEL_PART_ATTN_OUTPUT, MODEL_PART_ATTN_OUTPUT_BIAS, NULL, 0),
+                          w->vector[MODEL_PART_ATTN_POST_NORM], eb);
+}
+
+static enum err forward_ffn(struct runtime *r, uint32_t layer, const struct rows *rows,
+                            struct errbuf *eb)
 {
     const struct model_hparams *h = &r->hparams;
     const struct runtime_parts *w = &r->layers[layer];
     struct backend *b = r->backend;
-    uint32_t n_ff = h->layer[layer].n_ff;
+    const uint32_t n_ff = shard_run_count(r->shard->layer[layer].ff);
     float *gate = row_at(r->gate, rows, n_ff), *up = row_at(r->up, rows, n_ff);
     const struct matmul_job products[] = {
         part_job(w, MODEL_PART_FFN_GATE, MODEL_PART_FFN_GATE_BIAS, gate, n_ff),
         part_job(w, MODEL_PART_FFN_UP, MODEL_PART_FFN_UP_BIAS, up, n_ff),
     };
 
-    b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd,
-                 w->vector[MODEL_PART_FFN_NORM], h->rms_eps, r->act_embd);
-    b->ops->matmul(b, r->act_embd, rows->count, products, 2);
-    b->ops->gate(b, gate, up, rows->count, n_ff, h->activation, r->act_ffn);
-    forward_branch(r, rows, r->act_ffn,
-                   part_job(w, MODEL_PART_FFN_DOWN, MODEL_PART_FFN_DOWN_BIAS, NULL, 0),
-                   w->vector[MODEL_PART_FFN_POST_NORM]);
+    if (n_ff > 0) {
+        b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd,
+                     w->vector[MODEL_PART_FFN_NORM], h->rms_eps, r->act_embd);
+        b->ops->matmul(b, r->act_embd, rows->count, products, 2);
+        b->ops->gate(b, gate, up, rows->count, n_ff, h->activation, r->act_ffn);
+    }
+    return forward_branch(r, layer, GANG_MATRIX_FFN, rows, r->act_ffn,
+                          part_job(w, MODEL_PART_FFN_DOWN, MODEL_PART_FFN_DOWN_BIAS, NULL, 0),
+                          w->vector[MODEL_PART_FFN_POST_NORM], eb);
 }
 
-static void forward_head(struct runtime *r, const struct rows *rows)
+static enum err forward_head(struct runtime *r, const struct rows *rows, struct errbuf *eb)
 {
     const struct model_hparams *h = &r->hparams;
     struct backend *b = r->backend;
@@ -147,11 +174,29 @@ static void forward_head(struct runtime *r, const struct rows *rows)
                                     .out_stride = h->vocab_size,
                                     .bias = r->whole.vector[MODEL_PART_OUTPUT_BIAS]};
 
+    enum err e = ERR_OK;
+
     b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd,
                  r->whole.vector[MODEL_PART_OUTPUT_NORM], h->rms_eps, r->act_embd);
-    b->ops->matmul(b, r->act_embd, rows->count, &head, 1);
-    if (h->logit_softcap > 0.0f)
+    if (r->gang == NULL)
+        b->ops->matmul(b, r->act_embd, rows->count, &head, 1);
+    else
+        e = gang_logits(r->gang, head.weight, head.bias, r->act_embd, rows->count, r->logits, eb);
+    if (e == ERR_OK && h->logit_softcap > 0.0f && r->logits != NULL)
         b->ops->softcap(b, r->logits, (size_t)rows->count * h->vocab_size, h->logit_softcap);
+    return e;
+}
+
+static enum err forward_embed(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)
+{
+    const struct weight *weight = r->whole.matrix[MODEL_PART_TOKEN_EMBD];
+    struct backend *b = r->backend;
+
+    if (r->gang != NULL)
+        return gang_embed(r->gang, weight, plan->ids, plan->n_rows, r->hparams.embed_scale, r->x,
+                          eb);
+    b->ops->embed(b, weight, plan->ids, plan->n_rows, r->hparams.embed_scale, r->x);
+    return ERR_OK;
 }
 
 /* The rope tables as far as the step's positions. */
@@ -173,7 +218,7 @@ static struct backend_step step_of(const struct runtime *r, const struct batch_p
         .rows = rows_from(plan, 0).step,
         .n_results = plan->n_logits,
         .results = r->logits,
-        .results_count = (size_t)plan->n_logits * r->hparams.vocab_size,
+        .results_count = r->logits != NULL ? (size_t)plan->n_logits * r->hparams.vocab_size : 0,
         .rope_dim = r->hparams.rope_dim,
         .is_fixed = true,
     };
@@ -186,37 +231,55 @@ static struct backend_step step_of(const struct runtime *r, const struct batch_p
 }
 
 /* Nothing here may depend on what the plan's arrays hold: the backend may replay it. */
-static void forward_layers(struct runtime *r, const struct batch_plan *plan)
+static enum err forward_layers(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)
 {
-    struct backend *b = r->backend;
     struct rows rows = rows_from(plan, 0);
+    enum err e = forward_embed(r, plan, eb);
 
-    b->ops->embed(b, r->whole.matrix[MODEL_PART_TOKEN_EMBD], plan->ids, plan->n_rows,
-                  r->hparams.embed_scale, r->x);
-    for (uint32_t layer = 0; layer < r->hparams.n_layers; layer++) {
+    for (uint32_t layer = 0; e == ERR_OK && layer < r->hparams.n_layers; layer++) {
         forward_qkv(r, layer, &rows);
         /* Behind the last layer's K and V nobody looks at rows without logits any more. */
         if (layer + 1 == r->hparams.n_layers) {
             if (plan->n_logits == 0)
-                return;
+                return ERR_OK;
             rows = rows_from(plan, plan->n_rows - plan->n_logits);
         }
-        forward_attention(r, layer, &rows);
-        forward_ffn(r, layer, &rows);
+        e = forward_attention(r, layer, &rows, eb);
+        if (e == ERR_OK)
+            e = forward_ffn(r, layer, &rows, eb);
     }
-    forward_head(r, &rows);
+    return e == ERR_OK ? forward_head(r, &rows, eb) : e;
 }
 
-void forward_step(struct runtime *r, const struct batch_plan *plan)
+static enum err forward_compute(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)
 {
     struct backend *b = r->backend;
+    enum err e = ERR_OK;
 
-    CHECK(plan->n_rows <= r->step_rows && plan->n_logits <= r->logits_rows);
     forward_reach(r, plan);
     const struct backend_step step = step_of(r, plan);
     if (!b->ops->step_begin(b, &step))
-        forward_layers(r, plan);
+        e = forward_layers(r, plan, eb);
     b->ops->step_end(b);
+    return e;
+}
+
+enum err forward_step(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)
+{
+    enum err e = ERR_OK;
+
+    CHECK(plan->n_rows <= r->step_rows && plan->n_logits <= r->logits_rows);
+    if (r->gang != NULL)
+        e = gang_tell(r->gang, plan, eb);
+    return e == ERR_OK ? forward_compute(r, plan, eb) : e;
+}
+
+enum err forward_follow(struct runtime *r, struct errbuf *eb)
+{
+    struct batch_plan plan;
+    enum err e = gang_hear(r->gang, &plan, eb);
+
+    return e != ERR_OK || plan.n_rows == 0 ? e : forward_compute(r, &plan, eb);
 }
 
 const float *forward_logits(struct runtime *r, uint32_t row)

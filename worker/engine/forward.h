@@ -16,8 +16,13 @@
 #include "worker/engine/batch.h"
 #include "worker/engine/runtime.h"
 
-/* Computes the plan's rows; logits row i of the plan is at logits + i * vocab_size afterwards. */
-void forward_step(struct runtime *r, const struct batch_plan *plan);
+/* Computes the plan's rows; logits row i of the plan is at logits + i * vocab_size afterwards.
+ * Fails only where the runtime is a rank of a gang, and the gang is over then. */
+enum err forward_step(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb);
+
+/* Ranks other than 0: hears of the next step and computes this rank's share of it, or returns after
+ * a while in which there was none. */
+enum err forward_follow(struct runtime *r, struct errbuf *eb);
 
 /* One row of logits, until the next step. */
 const float *forward_logits(struct runtime *r, uint32_t row);

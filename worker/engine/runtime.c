@@ -4,9 +4,8 @@
 #include "common/limits.h"
 #include "worker/engine/runtime_backend.h"
 #include "worker/engine/runtime_shape.h"
-#include "worker/kernels/quant_check.h"
+#include "worker/engine/runtime_weights.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,188 +16,7 @@ struct loading {
     const struct runtime_shape *shape;
     const atomic_bool *stop;
     struct errbuf *eb;
-
-    atomic_bool failed; /* a piece of a matrix could not be read: */
-    enum err failed_err;
-    struct errbuf failed_eb; /* the first of them */
 };
-
-/* A matrix as the backend's threads ask for it. */
-struct tensor_source {
-    struct loading *l;
-    const struct gguf_tensor *t;
-};
-
-/* All of a model's, read together, so that no thread waits for another at the end of each. */
-struct matrices {
-    uint32_t count;
-    struct tensor_source *sources;
-    struct weight_job *jobs;
-};
-
-/* Whole blocks of a tensor, `at` of its bytes. */
-static enum err check_blocks(const struct gguf_tensor *t, uint64_t at, const uint8_t *bytes,
-                             size_t size, struct errbuf *eb)
-{
-    const struct quant_type_info *info = quant_type_info((uint32_t)t->type);
-    uint64_t count = size / info->block_bytes;
-    uint64_t bad = quant_check_finite(t->type, bytes, count);
-
-    CHECK(at % info->block_bytes == 0 && size % info->block_bytes == 0);
-    if (bad == count)
-        return ERR_OK;
-    at += bad * info->block_bytes;
-    uint64_t item = at / info->block_bytes * info->block_items;
-    return err_set(eb, ERR_INVALID,
-                   "row %" PRIu64 ", byte %" PRIu64 " of the file: %s no finite number",
-                   item / t->dims[0], t->offset + at,
-                   info->block_items == 1 ? "the element is" : "the block has a scale that is");
-}
-
-static enum err tensor_error(const struct gguf_tensor *t, enum err e, struct errbuf *eb)
-{
-    return err_prefix(eb, e, "tensor '%.*s'", (int)t->name.size, t->name.bytes);
-}
-
-static bool tensor_source_read(void *ctx, uint64_t at, void *to, size_t size)
-{
-    const struct tensor_source *s = ctx;
-    struct loading *l = s->l;
-    struct errbuf eb = {{0}};
-    enum err e = ERR_OK;
-
-    if (l->stop != NULL && atomic_load(l->stop))
-        e = err_set(&eb, ERR_CANCELLED, "loading was stopped");
-    else
-        e = gguf_tensor_read(l->g, s->t, at, to, size, &eb);
-    if (e == ERR_OK)
-        e = check_blocks(s->t, at, to, size, &eb);
-    if (e != ERR_OK && e != ERR_CANCELLED)
-        (void)tensor_error(s->t, e, &eb);
-    if (e != ERR_OK && !atomic_exchange(&l->failed, true)) {
-        l->failed_err = e;
-        l->failed_eb = eb;
-    }
-    return e == ERR_OK;
-}
-
-static void matrices_add(struct loading *l, struct matrices *m, uint32_t layer,
-                         const struct model_parts *from, struct runtime_parts *to)
-{
-    for (enum model_part i = 0; i < MODEL_PART_COUNT; i++) {
-        const struct gguf_tensor *t = from->at[i];
-        if (t == NULL || !model_part_is_matrix(i))
-            continue;
-        const struct shard_slice slice = runtime_slice(l->shape, layer, i, t);
-        struct tensor_source *source = &m->sources[m->count];
-        *source = (struct tensor_source){.l = l, .t = t};
-        m->jobs[m->count++] = (struct weight_job){
-            .type = t->type,
-            .rows = slice.rows,
-            .cols = slice.cols,
-            .cut = slice.cut,
-            .source = {.read = tensor_source_read, .ctx = source},
-            .ret_weight = &to->matrix[i],
-        };
-    }
-}
-
-static enum err load_matrices(struct loading *l)
-{
-    struct runtime *r = l->r;
-    struct backend *b = r->backend;
-    size_t most = (r->hparams.n_layers + (size_t)1) * MODEL_PART_COUNT;
-    struct matrices m = {.sources = calloc(most, sizeof *m.sources),
-                         .jobs = calloc(most, sizeof *m.jobs)};
-    enum err e = m.sources == NULL || m.jobs == NULL
-                     ? err_set(l->eb, ERR_NO_MEMORY, "no memory for a list of %zu tensors", most)
-                     : ERR_OK;
-
-    if (e == ERR_OK) {
-        uint32_t failed;
-        matrices_add(l, &m, 0, &l->shape->tensors.whole, &r->whole);
-        for (uint32_t i = 0; i < r->hparams.n_layers; i++)
-            matrices_add(l, &m, i, &l->shape->tensors.layers[i], &r->layers[i]);
-        e = b->ops->weights_read(b, m.jobs, m.count, &failed, l->eb);
-        if (e != ERR_OK && atomic_load(&l->failed)) {
-            e = l->failed_err;
-            *l->eb = l->failed_eb;
-        } else if (e != ERR_OK) {
-            e = tensor_error(m.sources[failed].t, e, l->eb);
-        }
-    }
-    free(m.sources);
-    free(m.jobs);
-    return e;
-}
-
-/* Its values in host memory, checked; the caller frees them. */
-static enum err read_vector(struct loading *l, enum model_part part, const struct gguf_tensor *t,
-                            float **ret_host)
-{
-    float *host = malloc((size_t)t->size);
-    enum err e = host == NULL ? err_set(l->eb, ERR_NO_MEMORY, "no memory for it")
-                              : gguf_tensor_read(l->g, t, 0, host, (size_t)t->size, l->eb);
-
-    if (e != ERR_OK)
-        (void)tensor_error(t, e, l->eb);
-    else
-        e = model_vector_check(part, t->name, host, t->dims[0], l->eb);
-    if (e != ERR_OK) {
-        free(host);
-        return e;
-    }
-    *ret_host = host;
-    return ERR_OK;
-}
-
-static enum err load_vector(struct loading *l, enum model_part part, const struct gguf_tensor *t,
-                            float **ret_buffer)
-{
-    struct backend *b = l->r->backend;
-    float *host = NULL;
-    enum err e = read_vector(l, part, t, &host);
-
-    if (e != ERR_OK)
-        return e;
-    *ret_buffer = b->ops->buffer_new(b, (size_t)t->dims[0]);
-    if (*ret_buffer == NULL)
-        e = err_set(l->eb, ERR_NO_MEMORY, "no memory for tensor '%.*s'", (int)t->name.size,
-                    t->name.bytes);
-    else
-        b->ops->buffer_write(b, *ret_buffer, host, (size_t)t->dims[0]);
-    free(host);
-    return e;
-}
-
-static enum err load_vectors(struct loading *l, const struct model_parts *from,
-                             struct runtime_parts *to)
-{
-    enum err e = ERR_OK;
-
-    for (enum model_part i = 0; e == ERR_OK && i < MODEL_PART_COUNT; i++)
-        if (from->at[i] != NULL && !model_part_is_matrix(i) && i != MODEL_PART_ROPE_FREQS)
-            e = load_vector(l, i, from->at[i], &to->vector[i]);
-    return e;
-}
-
-static enum err load_weights(struct loading *l)
-{
-    struct runtime *r = l->r;
-    enum err e = load_vectors(l, &l->shape->tensors.whole, &r->whole);
-
-    r->layers = calloc(r->hparams.n_layers, sizeof *r->layers);
-    if (e == ERR_OK && r->layers == NULL)
-        return err_set(l->eb, ERR_NO_MEMORY, "no memory for %u layers", r->hparams.n_layers);
-    for (uint32_t i = 0; e == ERR_OK && i < r->hparams.n_layers; i++)
-        e = load_vectors(l, &l->shape->tensors.layers[i], &r->layers[i]);
-    if (e == ERR_OK)
-        e = load_matrices(l);
-    r->head = r->whole.matrix[MODEL_PART_OUTPUT];
-    if (r->head == NULL)
-        r->head = r->whole.matrix[MODEL_PART_TOKEN_EMBD];
-    return e == ERR_OK ? gguf_check_unchanged(l->g, l->eb) : e;
-}
 
 static enum err load_rope(struct loading *l, uint32_t index)
 {
@@ -217,7 +35,7 @@ static enum err load_rope(struct loading *l, uint32_t index)
     enum err e = ERR_OK;
 
     if (freqs != NULL)
-        e = read_vector(l, MODEL_PART_ROPE_FREQS, freqs, &factors);
+        e = runtime_vector_read(l->g, MODEL_PART_ROPE_FREQS, freqs, &factors, l->eb);
     params.factors = factors;
     if (e == ERR_OK)
         e = rope_table_new(&params, l->r->context_tokens, &l->r->rope[index], l->eb);
@@ -225,15 +43,23 @@ static enum err load_rope(struct loading *l, uint32_t index)
     return e;
 }
 
+/* A rank that has no columns of an input needs no room for it. */
+static bool new_act(struct loading *l, uint32_t cols, bool keep_float, struct act **ret_act)
+{
+    struct backend *b = l->r->backend;
+
+    if (cols > 0)
+        *ret_act = b->ops->act_new(b, l->r->step_rows, cols, keep_float);
+    return cols == 0 || *ret_act != NULL;
+}
+
 static enum err new_acts(struct loading *l, const struct runtime_widths *w)
 {
     struct runtime *r = l->r;
-    struct backend *b = r->backend;
 
-    r->act_embd = b->ops->act_new(b, r->step_rows, w->embd, w->embd_float);
-    r->act_attention = b->ops->act_new(b, r->step_rows, w->heads, w->heads_float);
-    r->act_ffn = b->ops->act_new(b, r->step_rows, w->ff, w->ff_float);
-    if (r->act_embd == NULL || r->act_attention == NULL || r->act_ffn == NULL)
+    if (!new_act(l, w->embd, w->embd_float, &r->act_embd) ||
+        !new_act(l, w->heads, w->heads_float, &r->act_attention) ||
+        !new_act(l, w->ff, w->ff_float, &r->act_ffn))
         return err_set(l->eb, ERR_NO_MEMORY, "no memory for the activations of %u rows",
                        r->step_rows);
     return ERR_OK;
@@ -298,26 +124,54 @@ static enum err reserve_room(struct loading *l)
     return b->ops->reserve(b, &room, l->eb);
 }
 
-static enum err load_all(struct loading *l, const struct engine_config *config)
+/* The other ranks are met before much is loaded: whoever disagrees is found out at once. */
+static enum err meet_gang(struct loading *l, const struct engine_config *config,
+                          const struct gang_config *gang)
 {
     struct runtime *r = l->r;
-    enum err e = tokenizer_open(&r->tokenizer, l->g, l->eb);
+    const struct gang_limits limits = {
+        .rows = r->step_rows,
+        .logits_rows = r->logits_rows,
+        .sequences = config->sequences,
+        .sequence_pages = (r->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
+        .kv_pages = r->kv_pages,
+        .exchange_bytes = runtime_exchange_bytes(l->shape, r->step_rows),
+    };
 
-    if (e != ERR_OK)
-        return e;
-    open_chat(l);
+    return gang_open(&r->gang, gang, l->shape->plan, &r->hparams, &limits, r->backend, l->eb);
+}
+
+static enum err load_all(struct loading *l, const struct engine_config *config,
+                         const struct gang_config *gang)
+{
+    struct runtime *r = l->r;
+    enum err e = ERR_OK;
+
+    /* Rank 0 knows the text, the others see token ids. */
+    if (l->shape->rank == 0) {
+        e = tokenizer_open(&r->tokenizer, l->g, l->eb);
+        if (e != ERR_OK)
+            return e;
+        open_chat(l);
+    }
     e = runtime_backend_open(&r->backend, config, config->threads, l->eb);
+    if (e == ERR_OK && gang != NULL)
+        e = meet_gang(l, config, gang);
     for (uint32_t i = 0; e == ERR_OK && i < MODEL_ROPES; i++)
         if (runtime_rope_used(l->shape, i))
             e = load_rope(l, i);
     if (e == ERR_OK)
-        e = load_weights(l);
+        e = runtime_weights_load(r, l->g, l->shape, l->stop, l->eb);
     if (e == ERR_OK)
         e = new_caches(l);
     if (e == ERR_OK)
         e = new_buffers(l);
     if (e == ERR_OK)
         e = reserve_room(l);
+    if (e == ERR_OK && r->gang != NULL)
+        e = gang_ready(r->gang, l->eb);
+    else if (r->gang != NULL)
+        gang_abort(r->gang, l->eb->text);
     return e;
 }
 
@@ -349,6 +203,27 @@ static enum err check_bound(const struct engine_model_config *model, const struc
     return ERR_OK;
 }
 
+static enum err check_gang(const struct engine_config *config,
+                           const struct engine_model_config *model,
+                           const struct runtime_shape *shape, struct errbuf *eb)
+{
+    const struct gang_config *gang = model->gang;
+
+    if (shape->plan->n_stages > 1)
+        return err_set(eb, ERR_UNSUPPORTED, "a model in %u stages cannot be run yet, only planned",
+                       shape->plan->n_stages);
+    if (gang != NULL && config->backend != ENGINE_BACKEND_CPU)
+        return err_set(eb, ERR_UNSUPPORTED, "shards are computed by the CPU backend only so far");
+    if ((gang == NULL) != (shape->plan->n_ranks == 1))
+        return err_set(eb, ERR_INVALID, "%u shards %s a gang", shape->plan->n_ranks,
+                       gang == NULL ? "need" : "are no");
+    if (gang != NULL &&
+        (gang->coll.n_ranks != shape->plan->n_ranks || gang->coll.rank != shape->rank))
+        return err_set(eb, ERR_INVALID, "rank %u of %u shards in a gang of %u, as its rank %u",
+                       shape->rank, shape->plan->n_ranks, gang->coll.n_ranks, gang->coll.rank);
+    return ERR_OK;
+}
+
 enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *given,
                       const struct engine_model_config *model, const atomic_bool *stop,
                       struct errbuf *eb)
@@ -377,8 +252,10 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     e = runtime_shape_read(&shape, &config, model, g, eb);
     if (e != ERR_OK)
         goto out;
-    CHECK(runtime_is_whole(&shape)); /* nobody asks for a part yet */
     l.shape = &shape;
+    e = check_gang(&config, model, &shape, eb);
+    if (e != ERR_OK)
+        goto out;
     r->hparams = shape.hparams;
     r->context_tokens = shape.context_tokens;
     r->shape = shape.kv;
@@ -386,11 +263,14 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     r->step_rows = config.step_tokens;
     r->logits_rows = shape.logits_rows;
     r->drawers = shape.drawers;
-    e = load_all(&l, &config);
+    e = load_all(&l, &config, model->gang);
     if (e != ERR_OK)
         goto out;
     r->backend->ops->memory(r->backend, &r->weights_bytes, &r->kv_bytes, &r->scratch_bytes);
     r->scratch_bytes += runtime_shape_host_bytes(&shape, g);
+    r->plan = shape.plan;
+    r->shard = shape.shard;
+    shape.plan = NULL;
     *ret_runtime = r;
     r = NULL;
 out:
@@ -430,8 +310,10 @@ void runtime_close(struct runtime *r)
 {
     if (r == NULL)
         return;
+    gang_close(r->gang);
     if (r->backend != NULL)
         free_on_backend(r);
+    shard_plan_free(r->plan);
     free(r->layers);
     for (uint32_t i = 0; i < MODEL_ROPES; i++)
         rope_table_free(r->rope[i]);

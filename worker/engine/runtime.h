@@ -14,6 +14,7 @@
 
 #include "common/err.h"
 #include "worker/engine/engine.h"
+#include "worker/engine/gang.h"
 #include "worker/engine/runtime_shape.h"
 #include "worker/kernels/backend.h"
 #include "worker/kernels/rope_table.h"
@@ -33,6 +34,9 @@ struct runtime_parts {
 struct runtime {
     struct backend *backend;
     struct model_hparams hparams;
+    struct shard_plan *plan;
+    const struct shard *shard; /* this rank's, of the plan: of a whole model all of it */
+    struct gang *gang;         /* NULL: the model is whole */
     struct runtime_shape_kv shape;
     uint32_t context_tokens;
     uint32_t kv_pages;
@@ -41,18 +45,18 @@ struct runtime {
 
     struct runtime_parts whole;
     struct runtime_parts *layers; /* [hparams.n_layers] */
-    const struct weight *head;    /* whole's OUTPUT, or its TOKEN_EMBD */
+    const struct weight *head;    /* whole's OUTPUT, or its TOKEN_EMBD; NULL: this rank has none */
     struct kv *kv[RUNTIME_KV_MAX];
     struct rope_table *rope[MODEL_ROPES]; /* of context_tokens; NULL: no layer has it */
 
     float *x, *q, *k, *v, *gate, *up; /* [step_rows][...] of the largest layer */
     float *branch; /* [step_rows][n_embd]: what is normed before it is added to x; NULL: nothing */
-    float *logits; /* [logits_rows][vocab_size] */
+    float *logits; /* [logits_rows][vocab_size]; NULL on other ranks than 0 */
     uint32_t drawers; /* samplers that its streams are drawn with */
     struct act *act_embd, *act_attention, *act_ffn;
 
-    struct tokenizer *tokenizer;
-    struct chat_template *chat; /* NULL: chat jobs are refused */
+    struct tokenizer *tokenizer; /* NULL on other ranks than 0 */
+    struct chat_template *chat;  /* NULL: chat jobs are refused */
     enum err chat_err;
     char chat_error[ERRBUF_BYTES];
 

@@ -3,6 +3,7 @@
  * answer behind a long text, answers of many jobs at once; each several times, the median printed.
  */
 #include "worker/engine_tool/model_options.h"
+#include "worker/engine_tool/shard_options.h"
 #include "worker/engine_tool/stepping.h"
 #include "worker/engine_tool/tool.h"
 
@@ -21,6 +22,7 @@
 
 struct bench_flags {
     struct model_flags model;
+    struct shard_flags shard;
     uint64_t prompt, generate, depth, runs, slots;
     const char *streams;
 };
@@ -85,7 +87,8 @@ static const struct flag flags[] = {
      .help = "The KV pool holds so many whole contexts (as many as the jobs need)."},
     {0}};
 
-static const struct flag_set sets[] = {{flags, 0}, {model_flags_table, FLAG(model)}, {0}};
+static const struct flag_set sets[] = {
+    {flags, 0}, {model_flags_table, FLAG(model)}, {shard_flags_table, FLAG(shard)}, {0}};
 
 static void defaults(void *values)
 {
@@ -124,6 +127,10 @@ static int read_options(struct bench_options *ret_options, const struct bench_fl
         .depth = (uint32_t)f->depth,
         .runs = (uint32_t)f->runs,
     };
+    struct errbuf eb = {{0}};
+
+    if (shard_options_of(&f->shard, &ret_options->common.model.shard, &eb) != ERR_OK)
+        return tool_usage("bench: %s", eb.text);
     ret_options->common.model.slots = (uint32_t)f->slots;
     return take_streams(ret_options, f->streams);
 }
@@ -167,7 +174,10 @@ static enum err measure_once(struct stepping *s, const struct measurement *m, do
     if (err != ERR_OK)
         return err;
     began_ns = clock_mono_ns();
-    while (drawn < all && stepping_step(s, &plan)) {
+    while (drawn < all) {
+        err = stepping_step(s, &plan, eb);
+        if (err != ERR_OK)
+            return err;
         bool answers = plan.n_prompt == 0;
         for (uint32_t i = 0; i < plan.n_logits; i++) {
             drawn += plan.draw[i];

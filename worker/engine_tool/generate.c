@@ -1,5 +1,6 @@
 /* cloister-engine generate: one job on one model, with others beside it where asked for. */
 #include "worker/engine_tool/generate_options.h"
+#include "worker/engine_tool/ranks.h"
 #include "worker/engine_tool/tool.h"
 
 #include "common/crypto.h"
@@ -19,6 +20,7 @@
 
 struct generating {
     struct generate_options options;
+    struct ranks ranks;
     struct engine *engine;
     int wake_fd;
     struct tokens prompt_ids, ids;
@@ -77,23 +79,23 @@ static int choose_mode(struct generate_options *o)
 }
 
 /* A KV pool with one whole context, and as many more as the neighbours' short jobs fill. */
-static enum err load(struct generating *g, struct errbuf *eb)
+static enum err size_model(struct generating *g, struct errbuf *eb)
 {
-    const struct generate_options *o = &g->options;
-    struct engine_model_config model = o->model;
+    struct generate_options *o = &g->options;
+    struct engine_model_config *model = &o->model;
     struct engine_estimate estimate;
 
-    model.slots = 1;
-    enum err err = engine_estimate_file(&o->engine, &model, &estimate, eb);
+    model->slots = 1;
+    enum err err = engine_estimate_file(&o->engine, model, &estimate, eb);
 
     if (err != ERR_OK)
         return err;
     uint64_t each = o->max_tokens + OTHERS_TOKENS + KV_PAGE_TOKENS;
     if (each > estimate.context_tokens)
         each = estimate.context_tokens;
-    model.slots +=
+    model->slots +=
         (uint32_t)((each * o->beside + estimate.context_tokens - 1) / estimate.context_tokens);
-    return engine_load(g->engine, MODEL_ID, &model, eb);
+    return ERR_OK;
 }
 
 static enum err wait_for_model(struct generating *g, struct errbuf *eb)
@@ -300,9 +302,14 @@ static int answer(struct generating *g)
     config->sequences = g->options.beside + 1;
     config->notify = wake;
     config->notify_arg = g;
+    err = size_model(g, &eb);
+    if (err == ERR_OK)
+        err = ranks_start(&g->ranks, config, &g->options.model, &eb);
+    if (err != ERR_OK)
+        return tool_fail_file(g->options.path, &eb);
     if (engine_open(&g->engine, config, &eb) != ERR_OK)
         return tool_fail("%s", eb.text);
-    err = load(g, &eb);
+    err = engine_load(g->engine, MODEL_ID, &g->options.model, &eb);
     if (err == ERR_OK)
         err = wait_for_model(g, &eb);
     if (err != ERR_OK)
@@ -332,6 +339,7 @@ static int run(void *values, char **operands)
         g.wake_fd = eventfd(0, EFD_CLOEXEC);
         result = g.wake_fd < 0 ? tool_fail("eventfd: %s", strerror(errno)) : answer(&g);
         engine_close(g.engine);
+        ranks_join(&g.ranks);
         if (g.wake_fd >= 0)
             (void)close(g.wake_fd);
     }

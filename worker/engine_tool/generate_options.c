@@ -86,6 +86,7 @@ static const struct flag flags_table[] = {
 const struct flag_set generate_flags_sets[] = {{flags_table, 0},
                                                {sampling_flags_table, FLAG(sampling)},
                                                {model_flags_table, FLAG(model)},
+                                               {shard_flags_table, FLAG(shard)},
                                                {0}};
 
 void generate_flags_defaults(void *values)
@@ -219,6 +220,7 @@ int generate_options_read(struct generate_options *ret_options, const struct gen
 {
     struct generate_options *o = ret_options;
     struct model_options model = model_options_of(&flags->model, path);
+    struct errbuf eb = {{0}};
     int result;
 
     *o = (struct generate_options){
@@ -232,6 +234,8 @@ int generate_options_read(struct generate_options *ret_options, const struct gen
     };
     o->engine.chunk_tokens = (uint32_t)flags->chunk;
     buf_init(&o->prompt);
+    if (shard_options_of(&flags->shard, &o->model.shard, &eb) != ERR_OK)
+        return tool_usage("generate: %s", eb.text);
     result = read_mode(o, flags);
     if (result == TOOL_EXIT_OK)
         result = read_sampling(o, flags);

@@ -7,10 +7,12 @@
 #include "common/sampling_flags.h"
 #include "worker/engine/engine.h"
 #include "worker/engine_tool/model_options.h"
+#include "worker/engine_tool/shard_options.h"
 
 /* As they are given. */
 struct generate_flags {
     struct model_flags model;
+    struct shard_flags shard;
     struct sampling_flags sampling;
     const char *prompt, *prompt_file, *prompt_ids, *resume_ids, *system;
     bool special, raw, chat, ignore_end;

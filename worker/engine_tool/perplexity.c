@@ -5,6 +5,7 @@
  * its first token. This is how llama.cpp's llama-perplexity counts, so that figures compare.
  */
 #include "worker/engine_tool/model_options.h"
+#include "worker/engine_tool/shard_options.h"
 #include "worker/engine_tool/stepping.h"
 #include "worker/engine_tool/tool.h"
 
@@ -67,7 +68,10 @@ static enum err score_piece(struct stepping *s, const int32_t *ids, uint32_t con
 
     if (err != ERR_OK)
         return err;
-    while (!batch_full(seq) && stepping_step(s, &plan)) {
+    while (!batch_full(seq)) {
+        err = stepping_step(s, &plan, eb);
+        if (err != ERR_OK)
+            break;
         for (uint32_t i = 0; i < plan.n_logits; i++) {
             uint32_t position = plan.position[plan.n_rows - plan.n_logits + i];
             double x = surprise(forward_logits(s->runtime, i), s->runtime->hparams.vocab_size,
@@ -78,7 +82,7 @@ static enum err score_piece(struct stepping *s, const int32_t *ids, uint32_t con
         }
     }
     batch_remove(s->batch, seq);
-    return ERR_OK;
+    return err;
 }
 
 static enum err tokenize(const struct stepping *s, const struct buf *text, struct tokens *ids,
@@ -136,15 +140,23 @@ static int print_score(const struct model_options *o, const struct score *score)
     return tool_finish_output();
 }
 
+struct perplexity_flags {
+    struct model_flags model;
+    struct shard_flags shard;
+};
+
 static int run(void *values, char **operands)
 {
-    struct model_options o = model_options_of(values, operands[0]);
+    const struct perplexity_flags *f = values;
+    struct model_options o = model_options_of(&f->model, operands[0]);
     struct stepping s = {0};
     struct score score = {0};
     struct errbuf eb = {{0}};
     struct tokens ids = {0};
     struct buf text;
 
+    if (shard_options_of(&f->shard, &o.model.shard, &eb) != ERR_OK)
+        return tool_usage("perplexity: %s", eb.text);
     o.engine.sequences = LOGITS_ROWS;
     o.model.slots = 1;
     if (o.model.context_tokens == 0)
@@ -169,7 +181,10 @@ static int run(void *values, char **operands)
     return result;
 }
 
-static const struct flag_set sets[] = {{model_flags_table, 0}, {0}};
+static const struct flag_set sets[] = {
+    {model_flags_table, offsetof(struct perplexity_flags, model)},
+    {shard_flags_table, offsetof(struct perplexity_flags, shard)},
+    {0}};
 
 const struct tool_command tool_perplexity_command = {
     .name = "perplexity",
@@ -177,6 +192,6 @@ const struct tool_command tool_perplexity_command = {
     .n_operands = 2,
     .summary = "of a text file (- is standard input), in pieces of --context tokens (512)",
     .sets = sets,
-    .values_bytes = sizeof(struct model_flags),
+    .values_bytes = sizeof(struct perplexity_flags),
     .run = run,
 };

@@ -5,35 +5,40 @@
 enum err stepping_open(struct stepping *ret_stepping, const struct engine_config *engine,
                        const struct engine_model_config *model, struct errbuf *eb)
 {
-    struct stepping s = {0};
+    struct stepping *s = ret_stepping;
     struct engine_config config;
+    struct engine_model_config own = *model;
     enum err err = runtime_config_complete(engine, &config, eb);
 
+    *s = (struct stepping){0};
     if (err == ERR_OK)
-        err = runtime_open(&s.runtime, &config, model, NULL, eb);
-    if (err != ERR_OK)
+        err = ranks_start(&s->ranks, &config, &own, eb);
+    if (err == ERR_OK)
+        err = runtime_open(&s->runtime, &config, &own, NULL, eb);
+    if (err != ERR_OK) {
+        stepping_close(s);
         return err;
-    s.config = (struct batch_config){
+    }
+    s->config = (struct batch_config){
         .slots = config.sequences,
         .waiting_max = config.sequences,
-        .pages = s.runtime->kv_pages,
+        .pages = s->runtime->kv_pages,
         .page_tokens = KV_PAGE_TOKENS,
-        .context_tokens = s.runtime->context_tokens,
+        .context_tokens = s->runtime->context_tokens,
         .step_tokens = config.step_tokens,
         .chunk_tokens = config.chunk_tokens,
         .beside_tokens = config.beside_tokens,
-        .logits_rows = s.runtime->logits_rows,
+        .logits_rows = s->runtime->logits_rows,
         .headroom_pages = 0,
         .pass_max = 1,
     };
-    err = batch_new(&s.batch, &s.config, eb);
+    err = batch_new(&s->batch, &s->config, eb);
     if (err == ERR_OK)
-        err = draws_open(&s.draws, s.runtime, config.isa, eb);
+        err = draws_open(&s->draws, s->runtime, config.isa, eb);
     if (err != ERR_OK) {
-        stepping_close(&s);
+        stepping_close(s);
         return err;
     }
-    *ret_stepping = s;
     return ERR_OK;
 }
 
@@ -42,21 +47,27 @@ void stepping_close(struct stepping *s)
     batch_free(s->batch);
     runtime_close(s->runtime);
     draws_close(&s->draws);
+    ranks_join(&s->ranks);
     *s = (struct stepping){0};
 }
 
-bool stepping_step(struct stepping *s, struct batch_plan *ret_plan)
+enum err stepping_step(struct stepping *s, struct batch_plan *ret_plan, struct errbuf *eb)
 {
     const struct sampling greedy = sampling_default();
 
     while (batch_admit(s->batch) != NULL)
         continue;
+    *ret_plan = (struct batch_plan){0};
     if (!batch_plan_step(s->batch, ret_plan))
-        return false;
-    forward_step(s->runtime, ret_plan);
+        return ERR_OK;
+    enum err err = forward_step(s->runtime, ret_plan, eb);
+    if (err != ERR_OK) {
+        batch_abandon(s->batch);
+        return err;
+    }
     for (uint32_t i = 0; i < ret_plan->n_logits; i++)
         s->draws.sampling[i] = &greedy;
     draws_step(&s->draws, s->runtime, ret_plan);
     batch_commit(s->batch, s->draws.ids);
-    return true;
+    return ERR_OK;
 }

@@ -11,8 +11,10 @@
 #include "worker/engine/draws.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/runtime.h"
+#include "worker/engine_tool/ranks.h"
 
 struct stepping {
+    struct ranks ranks; /* the other processes, where the model is on several */
     struct runtime *runtime;
     struct batch *batch;
     struct batch_config config;
@@ -21,12 +23,13 @@ struct stepping {
 
 /* `sequences` of the engine's configuration run at once; logits of `logits_rows` rows of a step may
  * be wanted, 0: as many as sequences. */
+/* In place: what is open points into it. */
 enum err stepping_open(struct stepping *ret_stepping, const struct engine_config *engine,
                        const struct engine_model_config *model, struct errbuf *eb);
 void stepping_close(struct stepping *s);
 
 /* One step: admits, plans, computes, draws as the engine does, the likeliest token. *ret_plan is
- * valid until the next one. False where no job runs. */
-bool stepping_step(struct stepping *s, struct batch_plan *ret_plan);
+ * valid until the next one; it has no rows where no job runs. */
+enum err stepping_step(struct stepping *s, struct batch_plan *ret_plan, struct errbuf *eb);
 
 #endif

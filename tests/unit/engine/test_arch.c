@@ -62,7 +62,8 @@ static void compute(struct runtime *r, const int32_t *ids, uint32_t n_ids, uint3
                                         .n_logits = n,
                                         .pages = pages,
                                         .pages_stride = PAGES};
-        forward_step(r, &plan);
+        struct errbuf eb;
+        assert_int_equal(forward_step(r, &plan, &eb), ERR_OK);
         for (uint32_t i = 0; i < n; i++)
             memcpy(ret_logits + (at + i) * n_vocab, forward_logits(r, i), n_vocab * sizeof(float));
     }

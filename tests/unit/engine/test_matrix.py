@@ -5,7 +5,7 @@
 tiny: a file of every weight type, made by synthetic_model. smollm2, gemma3: the files that
 CLOISTER_TEST_MODEL and CLOISTER_TEST_GEMMA name; exit code 77 where there is none. Each line is one
 file with one cache, run in every way of WAYS; --full runs it in every combination of them, which
-takes an hour. --short is for builds with a sanitizer.
+takes hours. --short is for builds with a sanitizer.
 
 Logits of the prompt's last and of every drawn position are hashed by cloister-engine itself.
 """
@@ -32,6 +32,7 @@ WAYS = {
     "chunk": ["--chunk 512", "--chunk 17", "--chunk 1"],
     "threads": ["--threads 2", "--threads 1", "--threads 3"],
     "isa": ["--isa auto", "--isa scalar", "--isa avx2", "--isa avx512"],
+    "shards": ["--shards 1", "--shards 2", "--shards 3", "--shards 4", "--shards 8", "--split 3,1"],
 }
 CACHES = ["f16", "q8_0"]
 # Heads that share keys, and a head of the vocabulary that is no whole number of panels of 16 rows.
@@ -48,7 +49,7 @@ def combinations():
     rows = [defaults]
     for at, ways in enumerate(WAYS.values()):
         rows += [defaults[:at] + [way] + defaults[at + 1:] for way in ways[1:]]
-    return rows + [["--beside 8", "--chunk 17", "--threads 3", "--isa auto"]]
+    return rows + [["--beside 8", "--chunk 17", "--threads 3", "--isa auto", "--shards 3"]]
 
 
 def generate(file, cache, row, prompt, tokens):

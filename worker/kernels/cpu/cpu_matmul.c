@@ -79,7 +79,8 @@ static void cpu_matmul_some(struct cpu_backend *cpu, const struct act *x, uint32
         CHECK(n <= x->rows_max && w->cols <= x->cols_max);
         CHECK(x->floats != NULL || !w->is_float);
         run.weights[j] = w;
-        size_t wanted_room = w->is_float ? 0 : run.kernels->matmul_room(n, w->cut.groups);
+        size_t wanted_room =
+            w->is_float ? 0 : run.kernels->matmul_room(n, w->cut.end - w->cut.first);
         room = wanted_room > room ? wanted_room : room;
         run.jobs[j] = (struct kernel_matmul){
             .type = w->type,

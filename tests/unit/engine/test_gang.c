@@ -1,0 +1,353 @@
+/* One model on several engines: the logits of one, whatever the shares; what each holds; and how a
+ * gang ends. The ranks are engines of this process, over shared memory. */
+#include "tests/unit/engine/rig.h"
+#include "tests/unit/engine/tiny_model.h"
+#include "worker/engine/gang.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MODEL     7u
+#define RANKS_MAX 8u
+
+static struct gang_config gang_of(uint32_t n_ranks)
+{
+    static uint8_t next;
+    struct gang_config gang = {
+        .coll = {.transport = COLL_TRANSPORT_SHM, .epoch = 1, .n_ranks = n_ranks, .build = "test"},
+        .meet_ms = 20000,
+        .load_ms = 60000,
+        .wait_ms = 20000,
+    };
+    const pid_t pid = getpid();
+
+    memcpy(gang.coll.group, &pid, sizeof pid);
+    gang.coll.group[15] = ++next;
+    return gang;
+}
+
+struct ranks {
+    uint32_t n;
+    struct rig rig[RANKS_MAX];
+    struct gang_config gang[RANKS_MAX];
+    struct engine_model_config model[RANKS_MAX];
+};
+
+/* Engines, and the orders to load; they do not load before all are there. */
+static void ranks_open(struct ranks *r, const struct engine_config *config,
+                       const struct engine_model_config *model)
+{
+    const struct gang_config gang = gang_of(model->shard.shards);
+    struct errbuf eb;
+
+    r->n = model->shard.shards;
+    assert_true(r->n <= RANKS_MAX);
+    for (uint32_t k = 0; k < r->n; k++) {
+        r->gang[k] = gang;
+        r->gang[k].coll.rank = k;
+        r->model[k] = *model;
+        r->model[k].rank = k;
+        r->model[k].gang = &r->gang[k];
+        rig_open(&r->rig[k], config);
+        if (engine_load(r->rig[k].engine, MODEL, &r->model[k], &eb) != ERR_OK)
+            fail_msg("%s", eb.text);
+    }
+}
+
+static void ranks_ready(struct ranks *r)
+{
+    for (uint32_t k = 0; k < r->n; k++) {
+        rig_until_model_event(&r->rig[k]);
+        if (r->rig[k].model_event.kind != ENGINE_EVENT_MODEL_READY)
+            fail_msg("rank %u: %s", k, r->rig[k].model_event.error_text);
+    }
+}
+
+static void ranks_close(struct ranks *r)
+{
+    for (uint32_t k = 0; k < r->n; k++)
+        rig_close(&r->rig[k]);
+}
+
+static struct engine_job job_of(uint64_t job_id)
+{
+    static const char text[] = "a text that is longer than one page of the cache, and then some";
+    struct engine_job job = {
+        .job_id = job_id,
+        .model_id = MODEL,
+        .prompt_kind = ENGINE_PROMPT_TEXT,
+        .text = text,
+        .text_size = sizeof text - 1,
+        .max_tokens = 24,
+        .sampling = sampling_default(),
+        .ignore_end = true,
+        .want_logits_digest = true,
+    };
+
+    job.sampling.temperature = 1.0f;
+    job.sampling.seed = 3;
+    return job;
+}
+
+/* One job with two beside it, so that steps have rows of several sequences. */
+static struct answer *run_jobs(struct rig *rig)
+{
+    struct errbuf eb;
+
+    for (uint64_t id = 2; id <= 3; id++) {
+        struct engine_job beside = job_of(id);
+        beside.sampling.seed = id;
+        beside.text_size -= id * 9;
+        if (rig_submit(rig, &beside, &eb) != ERR_OK)
+            fail_msg("%s", eb.text);
+    }
+    const struct engine_job job = job_of(1);
+    struct answer *a = rig_run(rig, &job);
+    (void)rig_wait(rig, 2);
+    (void)rig_wait(rig, 3);
+    if (a->finish == ENGINE_FINISH_ERROR)
+        fail_msg("%s", a->error_text);
+    return a;
+}
+
+static const struct engine_config config = {.threads = 1, .step_tokens = 24, .sequences = 4};
+
+struct whole {
+    int32_t ids[24];
+    uint8_t sha256[32];
+};
+
+static void whole_run(const struct engine_model_config *model, struct whole *ret)
+{
+    struct rig rig;
+
+    rig_open(&rig, &config);
+    rig_load(&rig, MODEL, model);
+    const struct answer *a = run_jobs(&rig);
+    assert_int_equal(a->ids.count, 24);
+    memcpy(ret->ids, a->ids.ids, sizeof ret->ids);
+    memcpy(ret->sha256, a->sha256, sizeof ret->sha256);
+    rig_close(&rig);
+}
+
+/* What was reckoned for each rank from the header is what it holds. */
+static void ranks_hold_what_was_estimated(const struct ranks *r)
+{
+    for (uint32_t k = 0; k < r->n; k++) {
+        const struct engine_event *ready = &r->rig[k].model_event;
+        struct engine_estimate estimate;
+        struct errbuf eb;
+        if (engine_estimate_file(&config, &r->model[k], &estimate, &eb) != ERR_OK)
+            fail_msg("%s", eb.text);
+        assert_int_equal(ready->weights_bytes, estimate.weights_bytes);
+        assert_int_equal(ready->kv_bytes, estimate.kv_bytes);
+        assert_int_equal(ready->scratch_bytes, estimate.scratch_bytes);
+    }
+}
+
+static void compare(const char *what, const struct engine_model_config *model,
+                    const struct whole *whole)
+{
+    static struct ranks r;
+
+    ranks_open(&r, &config, model);
+    ranks_ready(&r);
+    ranks_hold_what_was_estimated(&r);
+    const struct answer *a = run_jobs(&r.rig[0]);
+    if (a->ids.count != 24 || memcmp(a->ids.ids, whole->ids, sizeof whole->ids) != 0 ||
+        memcmp(a->sha256, whole->sha256, sizeof whole->sha256) != 0)
+        fail_msg("%s on %u ranks: other logits than on one", what, r.n);
+    ranks_close(&r);
+}
+
+static void any_number_of_ranks_gives_the_logits_of_one(void **state)
+{
+    static const struct {
+        uint32_t shards;
+        uint64_t weights[RANKS_MAX];
+        enum kv_type kv;
+    } ways[] = {
+        {2, {0}, KV_TYPE_F16},           {3, {0}, KV_TYPE_Q8_0}, {2, {3, 1}, KV_TYPE_F16},
+        {4, {1, 0, 5, 2}, KV_TYPE_Q8_0}, {8, {0}, KV_TYPE_F16},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < tiny_model_shape_count(); i++) {
+        struct tiny_model tiny;
+        char path[64];
+        assert_true(tiny_model_shape(tiny_model_shape_name(i), &tiny));
+        if (i % 2 == 0)
+            tiny.layer_type = tiny.embd_type = QUANT_TYPE_Q8_0;
+        tiny_model_write(&tiny, path);
+        for (size_t k = 0; k < sizeof ways / sizeof ways[0]; k++) {
+            const bool fits = ways[k].kv == KV_TYPE_F16 || tiny.head_dim % 32 == 0;
+            struct engine_model_config model = {.path = path,
+                                                .context_tokens = 128,
+                                                .slots = 3,
+                                                .kv_type = fits ? ways[k].kv : KV_TYPE_F16};
+            struct whole whole;
+            whole_run(&model, &whole);
+            model.shard.shards = ways[k].shards;
+            memcpy(model.shard.weights, ways[k].weights, sizeof ways[k].weights);
+            for (uint32_t j = 0; j < ways[k].shards; j++)
+                if (ways[k].weights[j] > 0)
+                    model.shard.n_weights = ways[k].shards;
+            compare(tiny_model_shape_name(i), &model, &whole);
+        }
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
+static void model_at(char *ret_path)
+{
+    const struct tiny_model tiny = tiny_model_default();
+    tiny_model_write(&tiny, ret_path);
+}
+
+static void only_rank_0_takes_jobs(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+    const struct engine_job job = job_of(1);
+
+    (void)state;
+    model_at(path);
+    const struct engine_model_config model = {.path = path, .shard.shards = 2};
+    ranks_open(&r, &config, &model);
+    ranks_ready(&r);
+    assert_int_equal(rig_submit(&r.rig[1], &job, &eb), ERR_INVALID);
+    assert_non_null(strstr(eb.text, "rank 1 of a gang"));
+    ranks_close(&r);
+    assert_int_equal(unlink(path), 0);
+}
+
+/* A rank that goes, whichever, ends the model everywhere: what rank 0 runs ends with the reason,
+ * and the engines are free to load it again, whole or with others. */
+static void a_rank_that_goes_ends_the_gang(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    for (uint32_t gone = 0; gone < 3; gone++) {
+        const struct engine_model_config model = {.path = path, .shard.shards = 3};
+        struct engine_job job = job_of(1);
+        ranks_open(&r, &config, &model);
+        ranks_ready(&r);
+        job.max_tokens = 200;
+        assert_int_equal(rig_submit(&r.rig[0], &job, &eb), ERR_OK);
+        while (r.rig[0].answers[1].ids.count == 0)
+            rig_next(&r.rig[0]);
+        assert_int_equal(engine_unload(r.rig[gone].engine, MODEL, &eb), ERR_OK);
+        const struct answer *a = rig_wait(&r.rig[0], 1);
+        assert_int_equal(a->finish, ENGINE_FINISH_ERROR);
+        assert_int_equal(a->error, ERR_UNAVAILABLE);
+        for (uint32_t k = 0; k < 3; k++) {
+            rig_until_model_event(&r.rig[k]);
+            assert_int_equal(r.rig[k].model_event.kind,
+                             k == gone ? ENGINE_EVENT_MODEL_GONE : ENGINE_EVENT_MODEL_FAILED);
+            if (k != gone)
+                assert_true(r.rig[k].model_event.error_text[0] != '\0');
+        }
+        const struct engine_model_config alone = {.path = path};
+        for (uint32_t k = 0; k < 3; k++) {
+            rig_load(&r.rig[k], MODEL, &alone);
+            (void)run_jobs(&r.rig[k]);
+        }
+        ranks_close(&r);
+    }
+    assert_int_equal(unlink(path), 0);
+}
+
+/* Nobody waits for a rank whose load failed, and everybody hears why. */
+static void a_rank_that_cannot_load_ends_the_gang(void **state)
+{
+    static struct ranks r;
+    char path[64];
+
+    (void)state;
+    model_at(path);
+    struct engine_model_config model = {.path = path, .shard.shards = 2};
+    ranks_open(&r, &config, &model);
+    ranks_ready(&r);
+    ranks_close(&r);
+    /* Ranks that differ in what they mean to share. */
+    const uint64_t split[] = {3, 1};
+    struct gang_config gang[2];
+    struct errbuf eb;
+    gang[0] = gang_of(2);
+    gang[1] = gang[0];
+    gang[1].coll.rank = 1;
+    for (uint32_t k = 0; k < 2; k++) {
+        struct engine_model_config own = model;
+        own.rank = k;
+        own.gang = &gang[k];
+        memcpy(own.shard.weights, split, sizeof split);
+        own.shard.n_weights = k == 0 ? 0 : 2;
+        rig_open(&r.rig[k], &config);
+        assert_int_equal(engine_load(r.rig[k].engine, MODEL, &own, &eb), ERR_OK);
+    }
+    for (uint32_t k = 0; k < 2; k++) {
+        rig_until_model_event(&r.rig[k]);
+        assert_int_equal(r.rig[k].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
+        if (strstr(r.rig[k].model_event.error_text, "another plan") == NULL)
+            fail_msg("rank %u: %s", k, r.rig[k].model_event.error_text);
+        rig_close(&r.rig[k]);
+    }
+    assert_int_equal(unlink(path), 0);
+}
+
+/* Rank 0 with nothing to do is heard all the same: a gang that idles longer than its ranks wait for
+ * each other stays. */
+static void an_idle_gang_stays(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    const struct engine_model_config model = {.path = path, .shard.shards = 2};
+    struct gang_config gang = gang_of(2);
+    gang.wait_ms = 3000;
+    r.n = 2;
+    for (uint32_t k = 0; k < 2; k++) {
+        r.gang[k] = gang;
+        r.gang[k].coll.rank = k;
+        r.model[k] = model;
+        r.model[k].rank = k;
+        r.model[k].gang = &r.gang[k];
+        rig_open(&r.rig[k], &config);
+        assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
+    }
+    ranks_ready(&r);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(usleep(900000), 0);
+    struct engine_event ev;
+    for (uint32_t k = 0; k < 2; k++)
+        if (engine_poll(r.rig[k].engine, &ev))
+            fail_msg("rank %u: %s", k, ev.error_text);
+    (void)run_jobs(&r.rig[0]);
+    ranks_close(&r);
+    assert_int_equal(unlink(path), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_number_of_ranks_gives_the_logits_of_one),
+        cmocka_unit_test(only_rank_0_takes_jobs),
+        cmocka_unit_test(a_rank_that_goes_ends_the_gang),
+        cmocka_unit_test(a_rank_that_cannot_load_ends_the_gang),
+        cmocka_unit_test(an_idle_gang_stays),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,80 @@
+/*
+ * gang.h - how the ranks of a gang compute one model together, each with its shard of it.
+ *
+ * Rank 0 plans a step and tells the others; then every rank goes through the same layers with its
+ * own heads and columns. Where a matrix was cut along its columns, each rank puts up the sums of
+ * its groups, and all finish the same tree over all of them: the residual stream is whole, and the
+ * same, on every rank. Rows of the embedding come from whoever has them, logits go to rank 0.
+ *
+ * A rank that is lost ends the gang: whatever is called then fails with the reason, at once.
+ *
+ * Ownership: gang_close frees it, before its backend. Thread: the runtime's owner; gang_abort from
+ * any.
+ */
+#ifndef CLOISTER_WORKER_ENGINE_GANG_H
+#define CLOISTER_WORKER_ENGINE_GANG_H
+
+#include "common/err.h"
+#include "worker/coll/coll.h"
+#include "worker/engine/batch.h"
+#include "worker/engine/shard_plan.h"
+#include "worker/kernels/backend.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct gang;
+
+struct gang_config {
+    struct coll_config coll; /* `plan` and `bytes_max` are filled in */
+    uint32_t meet_ms;        /* until all ranks are there */
+    uint32_t load_ms;        /* until all of them have loaded */
+    uint32_t wait_ms; /* for a rank that lives and does not come; rank 0 is heard more often */
+};
+
+/* The most of a step. */
+struct gang_limits {
+    uint32_t rows;
+    uint32_t logits_rows;
+    uint32_t sequences;
+    uint32_t sequence_pages;
+    uint32_t kv_pages;
+    uint64_t exchange_bytes; /* that all ranks put into an operation */
+};
+
+/* A matrix whose columns the ranks share out. */
+enum gang_matrix { GANG_MATRIX_ATTENTION = 0, GANG_MATRIX_FFN = 1 };
+
+/* Meets the other ranks; errors are coll_open's. Nothing is kept of `plan` and `h`, the
+ * whole model's. */
+enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
+                   const struct shard_plan *plan, const struct model_hparams *h,
+                   const struct gang_limits *limits, struct backend *backend, struct errbuf *eb);
+void gang_close(struct gang *g);
+void gang_abort(struct gang *g, const char *why);
+/* Once this rank has loaded: until all have. */
+enum err gang_ready(struct gang *g, struct errbuf *eb);
+
+uint32_t gang_rank(const struct gang *g);
+
+/* Rank 0: the step that follows; NULL: there is none yet, which it says now and then (gang_is_due)
+ * while it has nothing to do. */
+enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb);
+bool gang_is_due(const struct gang *g, uint64_t now_ns);
+/* The others: rows and page tables of the next step, until the next call; n_rows is 0 where there
+ * is none yet. */
+enum err gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *eb);
+
+/* out [n][n_embd] = the rows of the embedding; `weight` is the part that is here, or NULL. */
+enum err gang_embed(struct gang *g, const struct weight *weight, const int32_t *ids, uint32_t n,
+                    float scale, float *out, struct errbuf *eb);
+/* As backend_ops.matmul with the whole matrix: `job` has this rank's part of it, its weight NULL
+ * where there is none (and `in` is not read). */
+enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, const struct act *in,
+                     uint32_t n, const struct matmul_job *job, struct errbuf *eb);
+/* n rows of logits, which rank 0 has in `logits` [n][vocabulary] afterwards: `weight` is the part
+ * of the head that is here, or NULL, and `bias` its part of that, or NULL. */
+enum err gang_logits(struct gang *g, const struct weight *weight, const float *bias,
+                     const struct act *in, uint32_t n, float *logits, struct errbuf *eb);
+
+#endif

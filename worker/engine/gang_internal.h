@@ -1,0 +1,44 @@
+/* gang_internal.h - what gang.c and gang_step.c share. */
+#ifndef CLOISTER_WORKER_ENGINE_GANG_INTERNAL_H
+#define CLOISTER_WORKER_ENGINE_GANG_INTERNAL_H
+
+#include "common/clock.h"
+#include "worker/engine/gang.h"
+
+/* What becomes of the parts of one matrix. */
+struct gang_cut {
+    uint32_t nodes[COLL_RANKS_MAX]; /* sums that each rank puts up */
+    uint32_t n_parts;
+    uint32_t n_joins;
+    struct sum_join joins[SUM_GROUPS_MAX];
+};
+
+struct gang {
+    struct backend *backend;
+    struct coll *coll;
+    uint32_t rank, n_ranks;
+    uint64_t load_ns, wait_ns;
+    uint64_t told_ns;
+    struct gang_limits limits;
+    uint32_t n_embd, n_layers;
+    uint32_t vocab;
+    struct shard_run embed[COLL_RANKS_MAX]; /* rows of the embedding */
+    struct shard_run head[COLL_RANKS_MAX];  /* rows of the head */
+    struct gang_cut *cuts;                  /* [layer][enum gang_matrix] */
+
+    int32_t *ids;    /* [rows] of those that are embedded here */
+    uint32_t *at;    /* [rows] where they belong, by rank */
+    uint32_t *pages; /* [sequences][sequence_pages] as told so far */
+    uint32_t *told;  /* a step in words: gang_tell, gang_hear */
+};
+
+/* Bytes of the largest step in words (gang_tell). */
+size_t gang_told_bytes(const struct gang_limits *limits);
+
+/* A rank that lives and does not come is waited for until then. */
+static inline uint64_t gang_deadline(uint64_t wait_ns)
+{
+    return clock_mono_ns() + wait_ns;
+}
+
+#endif
