@@ -220,7 +220,7 @@ static struct backend_step step_of(const struct runtime *r, const struct batch_p
         .results = r->logits,
         .results_count = r->logits != NULL ? (size_t)plan->n_logits * r->hparams.vocab_size : 0,
         .rope_dim = r->hparams.rope_dim,
-        .is_fixed = true,
+        .is_fixed = r->gang == NULL, /* exchanges lie between its operations */
     };
     uint32_t n = 0;
 
