@@ -476,8 +476,15 @@ attention_page_values(const struct cuda_attention &a, const struct attention_til
 
 /* ---- the walk -------------------------------------------------------------------------------- */
 
+/* Blocks that a multiprocessor's registers are to be enough for: 128, 168 or 255 of them a thread.
+ * Left alone, ptxas saves one more than it should, and spills. */
+template <int M, int COLS, int NV> static constexpr int attention_blocks(void)
+{
+    return NV == 2 ? (M <= 8 ? 4 : 3) : M * COLS <= 256 ? 3 : 2;
+}
+
 template <int M, int COLS, int NV, bool Q8>
-__global__ void __launch_bounds__(ATTENTION_THREADS)
+__global__ void __launch_bounds__(ATTENTION_THREADS, (attention_blocks<M, COLS, NV>()))
     attention_walk(struct cuda_attention a, uint32_t stages)
 {
     typedef attention_sets<M> sets;
