@@ -220,11 +220,7 @@ static struct backend_step step_of(const struct runtime *r, const struct batch_p
         .results = r->logits,
         .results_count = r->logits != NULL ? (size_t)plan->n_logits * r->hparams.vocab_size : 0,
         .rope_dim = r->hparams.rope_dim,
-<<<<<<< HEAD
         .is_fixed = r->gang == NULL, /* exchanges lie between its operations */
-=======
-        .is_fixed = r->gang == NULL,
->>>>>>> 7bde161 (engine: a gang's steps are never replayed)
     };
     uint32_t n = 0;
 
