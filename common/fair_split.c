@@ -73,8 +73,8 @@ static wide square(const struct fair_holders *h, uint32_t i, uint64_t cost)
     return h->weight[i] == 0 ? 0 : all * all * SQUARE_FRACTION / h->weight[i];
 }
 
-void fair_split(const struct fair_units *units, const struct fair_holders *holders,
-                uint32_t *ret_border)
+static void split_among(const struct fair_units *units, const struct fair_holders *holders,
+                        uint32_t *ret_border)
 {
     const wide none = ~(wide)0;
     const struct ratio most = smallest_largest(units, holders);
@@ -105,6 +105,15 @@ void fair_split(const struct fair_units *units, const struct fair_holders *holde
     ret_border[0] = 0;
     for (uint32_t i = 0; i < holders->count; i++)
         ret_border[i + 1] = next[i][ret_border[i]];
+}
+
+void fair_split(const struct fair_units *units, const struct fair_holders *holders,
+                uint32_t *ret_border)
+{
+    ret_border[0] = 0;
+    ret_border[1] = units->count;
+    if (holders->count > 1)
+        split_among(units, holders, ret_border);
 }
 
 void fair_split_alike(uint32_t n_units, const struct fair_holders *holders, uint32_t *ret_border)
