@@ -61,15 +61,17 @@ static cudaError_t wait_captured(struct CUstream_st *stream, const struct CUeven
 {
     if (event->graph == NULL)
         return cudaErrorStreamCaptureIsolation;
+    struct CUstream_st *other = emu_stream_of(event->captured_stream);
+    if (other == NULL || other->graph != event->graph)
+        return cudaErrorCapturedEvent; /* of a capture that has ended */
     if (stream->graph != NULL && stream->graph != event->graph)
         return cudaErrorStreamCaptureMerge;
-    struct CUstream_st *other = emu_stream_of(event->captured_stream);
     if (stream->graph == NULL) {
         stream->graph = event->graph;
         stream->mode = other->mode;
         stream->captured = event->captured;
         stream->joined = false;
-    } else if (other != NULL && event->captured >= other->captured) {
+    } else if (event->captured >= other->captured) {
         other->joined = true;
     }
     return cudaSuccess;

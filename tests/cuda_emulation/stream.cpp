@@ -4,12 +4,12 @@
 #include "tests/cuda_emulation/fault.h"
 #include "tests/cuda_emulation/memory.h"
 
+#include <algorithm>
 #include <chrono>
-#include <set>
 #include <string.h>
 
 static struct CUstream_st legacy; /* stream 0: waits for blocking streams, and they for it */
-static std::set<struct CUstream_st *> streams;
+static std::vector<struct CUstream_st *> streams; /* as they were created: a seed means the same */
 
 static double now_ms(void)
 {
@@ -17,11 +17,16 @@ static double now_ms(void)
     return std::chrono::duration<double, std::milli>(since).count();
 }
 
+static bool is_stream(const struct CUstream_st *handle)
+{
+    return std::find(streams.begin(), streams.end(), handle) != streams.end();
+}
+
 struct CUstream_st *emu_stream_of(cudaStream_t handle)
 {
     if (handle == NULL || handle == cudaStreamLegacy)
         return &legacy;
-    return streams.count(handle) != 0 ? handle : NULL;
+    return is_stream(handle) ? handle : NULL;
 }
 
 /* --- What work touches of the host --- */
@@ -158,6 +163,9 @@ void emu_stream_drain(struct CUstream_st *stream)
 
 void emu_stream_drain_all(void)
 {
+    for (struct CUstream_st *stream : streams)
+        while (!emu_schedule_chance(2) && emu_stream_step(stream))
+            continue;
     emu_stream_drain(&legacy);
     for (struct CUstream_st *stream : streams)
         emu_stream_drain(stream);
@@ -228,7 +236,7 @@ static cudaError_t stream_new(cudaStream_t *ret_stream, unsigned flags)
         return cudaErrorInvalidValue;
     struct CUstream_st *stream = new CUstream_st();
     stream->flags = flags;
-    streams.insert(stream);
+    streams.push_back(stream);
     *ret_stream = stream;
     return cudaSuccess;
 }
@@ -248,11 +256,11 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *pStream, unsigned int flags)
 cudaError_t cudaStreamDestroy(cudaStream_t handle)
 {
     emu_api api(__func__);
-    if (streams.count(handle) == 0)
+    if (!is_stream(handle))
         return api.end(cudaErrorInvalidResourceHandle);
     /* The call returns at once; what is queued still runs, and here that is now. */
     emu_stream_drain(handle);
-    streams.erase(handle);
+    streams.erase(std::find(streams.begin(), streams.end(), handle));
     delete handle;
     return api.end(api.error);
 }

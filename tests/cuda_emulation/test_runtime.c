@@ -322,6 +322,7 @@ static void test_capture_fork_and_join(void **state)
         }
         assert_cuda_is(cudaEventSynchronize(join), cudaErrorCapturedEvent);
         assert_cuda(cudaStreamEndCapture(device_stream, &graph));
+        assert_cuda_is(cudaStreamWaitEvent(other, join, 0), cudaErrorCapturedEvent);
         assert_cuda(cudaGraphGetNodes(graph, NULL, &nodes));
         assert_int_equal(nodes, 2);
         assert_cuda(cudaGraphDestroy(graph));
