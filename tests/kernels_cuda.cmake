@@ -38,7 +38,7 @@ function(cuda_kernels_test part source)
   endforeach()
 endfunction()
 
-foreach(part rows norms attention)
+foreach(part rows norms attention matmul shards source)
   cuda_kernels_test(${part} kernels/test_${part}.c)
 endforeach()
 foreach(part steps errors)

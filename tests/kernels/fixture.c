@@ -1,5 +1,8 @@
 #include "tests/kernels/fixture.h"
 
+#ifdef KERNELS_CUDA
+#include "tests/cuda_emulation/emulation.h"
+#endif
 #include "worker/kernels/cpu/cpu.h"
 #include "worker/kernels/half.h"
 #include "worker/kernels/host.h"
@@ -32,13 +35,17 @@ static void fixture_add(struct fixture *f, const char *name, uint32_t threads, s
 
 #ifdef KERNELS_CUDA
 
-/* The device as it is emulated; CUDA_EMULATION_SCHEDULE says how it orders its work. */
+/* The device as it is emulated; CUDA_EMULATION_SCHEDULE says how it orders its work. With one
+ * multiprocessor: small matrices fill it, and so get the tiles that large ones get elsewhere. */
 static bool fixture_open_others(struct fixture *f)
 {
     const struct backend_cuda_config config = {.threads = 2};
+    struct emu_device device = emu_device_get();
     struct errbuf eb = {0};
     struct backend *b;
 
+    device.multiprocessors = 1;
+    emu_device_set(&device);
     if (backend_cuda_open(&b, &config, &eb) != ERR_OK) {
         print_error("%s\n", eb.text);
         return false;
@@ -47,7 +54,31 @@ static bool fixture_open_others(struct fixture *f)
     return true;
 }
 
+uint64_t fixture_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols,
+                              const struct sum_cut *cut)
+{
+    return backend_cuda_weight_bytes(type, rows, cols, cut);
+}
+
+bool fixture_leaves_out(size_t i, size_t turn)
+{
+    return emu_is_checked() && (i + turn) % 4 != 0;
+}
+
 #else
+
+uint64_t fixture_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols,
+                              const struct sum_cut *cut)
+{
+    return backend_cpu_weight_bytes(type, rows, cols, cut);
+}
+
+bool fixture_leaves_out(size_t i, size_t turn)
+{
+    (void)i;
+    (void)turn;
+    return false;
+}
 
 /* Three threads on two memory nodes: work cut by node changes no bit either. */
 static void fixture_on_nodes(struct backend *b, uint32_t threads)

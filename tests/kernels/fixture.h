@@ -65,6 +65,14 @@ void fixture_same_act(const char *what, const char *backend, struct backend *ref
  * definition would change ref and every backend alike. */
 uint64_t fixture_hash(const float *x, size_t n);
 
+/* Bytes that a backend other than the reference holds for such a matrix. */
+uint64_t fixture_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols,
+                              const struct sum_cut *cut);
+
+/* Where every load and store is watched (CUDA emulated in checked mode) a test takes a share of its
+ * cases: whether it leaves out case i of a row of them, in which `turn` changes from row to row. */
+bool fixture_leaves_out(size_t i, size_t turn);
+
 /* A backend buffer with a copy of `count` host floats; NULL gives NULL. */
 float *fixture_upload(struct backend *b, const float *host, size_t count);
 

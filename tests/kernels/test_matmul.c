@@ -19,7 +19,12 @@ static const struct {
 } shapes[] = {{1, 32},    {16, 256}, {15, 288}, {17, 512}, {48, 576},  {33, 1536}, {100, 64},
               {64, 2080}, {7, 1},    {20, 33},  {5, 319},  {16, 1000}, {83, 1280}};
 
+/* Rows of x as kernels take them: on a GPU 1, 2, up to 4, 8, 16, 32 and 64 at a time. */
+#ifdef KERNELS_CUDA
+static const uint32_t row_counts[] = {1, 2, 3, 7, 11, 17, 64};
+#else
 static const uint32_t row_counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 17, 64};
+#endif
 static const uint32_t group_counts[] = {1, 3, 8};
 
 #define ROWS_MAX 64u
@@ -105,7 +110,8 @@ static void test_every_product_has_the_bits_of_ref(void **state)
         for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
             uint32_t rows = shapes[s].rows;
             uint32_t cols = shapes[s].cols;
-            if (cols % quant_type_info((uint32_t)fixture_types[t])->block_items != 0)
+            if (cols % quant_type_info((uint32_t)fixture_types[t])->block_items != 0 ||
+                fixture_leaves_out(s, t))
                 continue;
             uint8_t *matrix = fixture_matrix(&r, fixture_types[t], rows, cols);
             float *x = malloc((size_t)ROWS_MAX * cols * sizeof *x);

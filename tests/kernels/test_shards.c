@@ -86,7 +86,7 @@ static void shard_run(struct shards *s, uint32_t shard, enum quant_type type, co
         fail_msg("%s", eb.text);
     ops->memory(s->b, &weights, &kv, &scratch);
     if (strcmp(ops->name, "scalar") != 0)
-        assert_int_equal(weights - before, backend_cpu_weight_bytes(type, ROWS, own, cut));
+        assert_int_equal(weights - before, fixture_weight_bytes(type, ROWS, own, cut));
     free(data);
     struct act *act = ops->act_new(s->b, s->n, own, true);
     float *in = columns(s->b, x, s->n, cols, first, own);
@@ -194,7 +194,7 @@ static void test_shards_have_the_bits_of_the_whole(void **state)
             const struct sum_cut cut = sum_cut_whole(cols, cuts[c].groups, cuts[c].unit);
             const float *own_bias = (t + c) % 2 == 0 ? bias : NULL;
             const bool accumulate = (t + c) % 3 > 0;
-            if (cols % block != 0 || (cuts[c].floats_only && block > 1))
+            if (cols % block != 0 || (cuts[c].floats_only && block > 1) || fixture_leaves_out(c, t))
                 continue;
             uint8_t *matrix = fixture_matrix(&r, type, ROWS, cols);
             memcpy(expected, before, sizeof expected);

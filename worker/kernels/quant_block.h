@@ -8,6 +8,7 @@
 #ifndef CLOISTER_WORKER_KERNELS_QUANT_BLOCK_H
 #define CLOISTER_WORKER_KERNELS_QUANT_BLOCK_H
 
+#include <assert.h>
 #include <stdint.h>
 
 #define QUANT_BLOCK_ITEMS 32u  /* elements that share one activation scale, whatever the type */
@@ -120,18 +121,18 @@ static const int8_t quant_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22,
 static const int8_t quant_mxfp4_values[16] = {0, 1,  2,  3,  4,  6,  8,  12,
                                               0, -1, -2, -3, -4, -6, -8, -12};
 
-_Static_assert(sizeof(struct block_q4_0) == 18, "GGUF: Q4_0");
-_Static_assert(sizeof(struct block_q4_1) == 20, "GGUF: Q4_1");
-_Static_assert(sizeof(struct block_q5_0) == 22, "GGUF: Q5_0");
-_Static_assert(sizeof(struct block_q5_1) == 24, "GGUF: Q5_1");
-_Static_assert(sizeof(struct block_q8_0) == 34, "GGUF: Q8_0");
-_Static_assert(sizeof(struct block_q2_k) == 84, "GGUF: Q2_K");
-_Static_assert(sizeof(struct block_q3_k) == 110, "GGUF: Q3_K");
-_Static_assert(sizeof(struct block_q4_k) == 144, "GGUF: Q4_K");
-_Static_assert(sizeof(struct block_q5_k) == 176, "GGUF: Q5_K");
-_Static_assert(sizeof(struct block_q6_k) == 210, "GGUF: Q6_K");
-_Static_assert(sizeof(struct block_iq4_nl) == 18, "GGUF: IQ4_NL");
-_Static_assert(sizeof(struct block_iq4_xs) == 136, "GGUF: IQ4_XS");
-_Static_assert(sizeof(struct block_mxfp4) == 17, "GGUF: MXFP4");
+static_assert(sizeof(struct block_q4_0) == 18, "GGUF: Q4_0");
+static_assert(sizeof(struct block_q4_1) == 20, "GGUF: Q4_1");
+static_assert(sizeof(struct block_q5_0) == 22, "GGUF: Q5_0");
+static_assert(sizeof(struct block_q5_1) == 24, "GGUF: Q5_1");
+static_assert(sizeof(struct block_q8_0) == 34, "GGUF: Q8_0");
+static_assert(sizeof(struct block_q2_k) == 84, "GGUF: Q2_K");
+static_assert(sizeof(struct block_q3_k) == 110, "GGUF: Q3_K");
+static_assert(sizeof(struct block_q4_k) == 144, "GGUF: Q4_K");
+static_assert(sizeof(struct block_q5_k) == 176, "GGUF: Q5_K");
+static_assert(sizeof(struct block_q6_k) == 210, "GGUF: Q6_K");
+static_assert(sizeof(struct block_iq4_nl) == 18, "GGUF: IQ4_NL");
+static_assert(sizeof(struct block_iq4_xs) == 136, "GGUF: IQ4_XS");
+static_assert(sizeof(struct block_mxfp4) == 17, "GGUF: MXFP4");
 
 #endif

@@ -25,7 +25,7 @@ struct quant_raw {
     uint8_t q[QUANT_BLOCK_ITEMS]; /* as stored: unsigned, Q8_0 as two's complement */
 };
 
-static inline bool quant_raw_has_min(enum quant_type type)
+CLOISTER_DEVICE static inline bool quant_raw_has_min(enum quant_type type)
 {
     return type == QUANT_TYPE_Q4_1 || type == QUANT_TYPE_Q5_1 || type == QUANT_TYPE_Q2_K ||
            type == QUANT_TYPE_Q4_K || type == QUANT_TYPE_Q5_K;

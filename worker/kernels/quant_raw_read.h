@@ -2,20 +2,27 @@
  * quant_raw_read.h - the bit layouts of GGUF's quantized types.
  *
  * Inlined into the loops that read them: with the type and the place in a super-block as constants
- * nothing is left of the choice, and each instruction set compiles its own (cpu/body_pack.h).
- * Internal to kernels/. Thread: any (pure).
+ * nothing is left of the choice, and each instruction set compiles its own (cpu/body_pack.h), and
+ * so do CUDA kernels (cuda/weight_pack.cu). Internal to kernels/. Thread: any (pure).
  */
 #ifndef CLOISTER_WORKER_KERNELS_QUANT_RAW_READ_H
 #define CLOISTER_WORKER_KERNELS_QUANT_RAW_READ_H
 
 #include "worker/kernels/quant_raw.h"
 
+#ifndef __cplusplus
 #include "common/check.h"
+#endif
 
 #include <stddef.h>
 #include <string.h>
 
-#define RAW_INLINE static inline __attribute__((always_inline))
+#define RAW_INLINE CLOISTER_DEVICE static inline __attribute__((always_inline))
+#ifdef __cplusplus /* a kernel has no way to say it */
+#define RAW_CHECK(condition) ((void)0)
+#else
+#define RAW_CHECK(condition) CHECK(condition)
+#endif
 
 /* The block of a 32-element type, and the super-block that holds sub-block `sub` of 32. Pointers,
  * not copies, which a compiler would keep. Words are read with memcpy, since rows are not aligned.
@@ -151,7 +158,7 @@ RAW_INLINE void raw_read_k(enum quant_type type, const uint8_t *row, uint32_t bl
         break;
     }
     default: {
-        CHECK(type == QUANT_TYPE_IQ4_XS);
+        RAW_CHECK(type == QUANT_TYPE_IQ4_XS);
         RAW_SUPER(iq4_xs, k);
         raw->d = raw_word(k + RAW_AT(iq4_xs, d));
         int low = k[RAW_AT(iq4_xs, scales_l) + sub / 2] >> (sub % 2 * 4) & 15;

@@ -34,8 +34,10 @@ struct quant_type_info {
     bool supported;       /* this build has kernels for it; false: known by name only */
 };
 
+#ifndef __cplusplus /* kernels; there the name is the struct's constructor */
 /* NULL for an id that GGUF never had. Retired ids (4, 5: Q4_2, Q4_3; 31-33, 36-38: repacked ones)
  * and ids without kernels are returned with supported = false, so that a refusal can name them. */
 const struct quant_type_info *quant_type_info(uint32_t type_id);
+#endif
 
 #endif

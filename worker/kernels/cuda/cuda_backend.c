@@ -120,6 +120,8 @@ enum err backend_cuda_open(struct backend **ret_backend, const struct backend_cu
     cuda->host.base.ops = &cuda->ops;
     enum err err = cuda_device_open(cuda, config->device, eb);
     if (err == ERR_OK)
+        err = cuda_products_prepare(cuda, eb);
+    if (err == ERR_OK)
         err = pool_new(config->threads, &cuda->pool, eb);
     if (err != ERR_OK) {
         if (cuda->stream != NULL)

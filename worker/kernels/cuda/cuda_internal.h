@@ -71,6 +71,7 @@ struct cuda_backend {
     struct backend_ops ops;
     struct pool *pool;
     int device;
+    uint32_t multiprocessors; /* what a launch should fill */
     cudaStream_t stream;
 
     struct cuda_allocation *allocations;
@@ -244,9 +245,8 @@ enum err cuda_weight_load(struct backend *b, enum quant_type type, const void *d
 enum err cuda_weights_read(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
                            uint32_t *ret_failed, struct errbuf *eb);
 void cuda_weight_free(struct backend *b, struct weight *w);
-/* Device bytes that such a matrix takes, as `memory` counts them. */
-uint64_t cuda_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols,
-                           const struct sum_cut *cut);
+/* What products want to know of the device, and want it to allow: once, when it is opened. */
+enum err cuda_products_prepare(struct cuda_backend *cuda, struct errbuf *eb);
 void cuda_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
                 float scale, float *out);
 void cuda_matmul(struct backend *b, const struct act *x, uint32_t n, const struct matmul_job *jobs,

@@ -1,0 +1,39 @@
+/* Products with matrices of the types with super-blocks: 256 columns that share a scale. */
+#include "worker/kernels/cuda/gemm.h"
+#include "worker/kernels/cuda/gemv.h"
+
+struct cuda_launched cuda_gemv_supers(enum quant_type type, struct cuda_products *products,
+                                      cudaStream_t stream)
+{
+    switch (type) {
+#define GEMV_TYPE(name)                                                                            \
+    case QUANT_TYPE_##name:                                                                        \
+        return gemv_launch<QUANT_TYPE_##name>(products, stream);
+        CUDA_SUPER_TYPES(GEMV_TYPE)
+    default:
+        return cuda_launched_no_type("gemv_kernel");
+    }
+}
+
+struct cuda_launched cuda_gemm_supers(enum quant_type type, struct cuda_products *products,
+                                      uint32_t multiprocessors, cudaStream_t stream)
+{
+    switch (type) {
+#define GEMM_TYPE(name)                                                                            \
+    case QUANT_TYPE_##name:                                                                        \
+        return gemm_launch<QUANT_TYPE_##name>(products, multiprocessors, stream);
+        CUDA_SUPER_TYPES(GEMM_TYPE)
+    default:
+        return cuda_launched_no_type("gemm_kernel");
+    }
+}
+
+cudaError_t cuda_gemm_supers_prepare(void)
+{
+    cudaError_t error = cudaSuccess;
+#define GEMM_PREPARE(name)                                                                         \
+    if (error == cudaSuccess)                                                                      \
+        error = gemm_prepare<QUANT_TYPE_##name>();
+    CUDA_SUPER_TYPES(GEMM_PREPARE)
+    return error;
+}
