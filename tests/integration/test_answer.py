@@ -75,6 +75,27 @@ def a_cancelled_job_is_billed_for_what_it_delivered(c):
     check_equal("billable = delivered", int(settle[0]["completion_billable"]), delivered)
 
 
+def tables_say_what_json_says(c):
+    def rows(*arguments):
+        return [line.split() for line in c.cli(*arguments).decode().splitlines()]
+
+    done = c.json("jobs", "--state", "done")["jobs"][0]["id"]
+    job = c.json("job", done)
+    told = {row[0]: row[1:] for row in rows("job", done) if row}
+    check_equal("job's state", told["state"], ["done"])
+    check_equal("job's worker", told["worker"], [job["worker"]])
+    check_equal("job's prompt tokens", told["tokens"][:2],
+                [str(job["usage"]["prompt_tokens"]), "prompt"])
+    check_equal("job's answer tokens", told["tokens"][-2:],
+                [str(job["usage"]["completion_tokens"]), "answer"])
+    used = c.json("usage")["rows"]
+    check_equal("usage", [row[:4] for row in rows("usage")[1:1 + len(used)]],
+                [[r["day"], r["tenant"], r["model"], str(r["jobs"])] for r in used])
+    check("explanation", [job["worker"], "chosen"] in [row[:2] for row in rows("explain", done)])
+    check_equal("models", rows("models")[1][0], "m")
+    check_equal("workers", rows("workers")[1][0], job["worker"])
+
+
 def the_ledger_adds_up(c):
     jobs = {j["id"]: j for j in c.json("jobs", "--limit", "1000")["jobs"]}
     records = c.ledger()
@@ -97,5 +118,6 @@ with Cluster() as c:
     raw_text_and_stdin(c)
     a_detached_job_is_watched_later(c)
     a_cancelled_job_is_billed_for_what_it_delivered(c)
+    tables_say_what_json_says(c)
     the_ledger_adds_up(c)
 print("ok")
