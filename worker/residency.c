@@ -8,6 +8,7 @@
 static void model_failed(struct catalogue_model *m, const char *text)
 {
     m->state = WIRE_MODEL_STATE_FAILED;
+    m->weights_bytes = m->kv_bytes = m->scratch_bytes = 0;
     m->failures++;
     (void)snprintf(m->error, sizeof m->error, "%s", text);
     log_error("model %s: %s", m->name, text);

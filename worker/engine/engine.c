@@ -171,15 +171,19 @@ void engine_close(struct engine *e)
     pthread_t threads[] = {e->loader, e->preparer, e->stepper};
     for (uint32_t i = 0; i < e->n_threads; i++)
         CHECK(pthread_join(threads[i], NULL) == 0);
-    for (uint32_t i = 0; i < e->n_jobs; i++)
-        job_free(e->jobs[i]);
+    /* All threads first: one that ends its model writes to the model's jobs, and to what stands
+     * before it in line. */
     for (uint32_t i = 0; i < e->n_models; i++) {
         struct engine_model_state *model = e->models[i];
         if (model->has_thread)
             CHECK(pthread_join(model->gang_thread, NULL) == 0);
         model->has_thread = false;
-        model_close_stepping(model);
-        model_free(model);
+    }
+    for (uint32_t i = 0; i < e->n_jobs; i++)
+        job_free(e->jobs[i]);
+    for (uint32_t i = 0; i < e->n_models; i++) {
+        model_close_stepping(e->models[i]);
+        model_free(e->models[i]);
     }
     tokens_fini(&e->polled_ids);
     logprob_list_fini(&e->polled_logprobs);
@@ -412,9 +416,9 @@ enum err engine_submit(struct engine *e, const struct engine_job *request, struc
         return err;
     engine_lock(e);
     model = engine_model_find(e, request->model_id);
-    if (model == NULL || model->stage == MODEL_STAGE_GONE)
+    if (model == NULL)
         err = err_set(eb, ERR_NOT_FOUND, "model %u is not loaded", request->model_id);
-    else if (atomic_load(&model->unload))
+    else if (model->stage == MODEL_STAGE_GONE || atomic_load(&model->unload))
         err = err_set(eb, ERR_UNAVAILABLE, "model %u is being unloaded", request->model_id);
     else if (model_follows(model))
         err = err_set(eb, ERR_INVALID, "model %u is rank %u of a gang here: rank 0 takes its jobs",

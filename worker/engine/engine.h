@@ -105,7 +105,8 @@ void engine_close(struct engine *e);
 
 const char *engine_isa_name(const struct engine *e);
 
-/* Starts loading under the caller's `model_id`; ENGINE_EVENT_MODEL_READY or _FAILED follows. Jobs
+/* Starts loading under the caller's `model_id`; ENGINE_EVENT_MODEL_READY or _FAILED follows; of a
+ * gang that ends, _FAILED follows _READY. Jobs
  * may be submitted at once: they wait for it. The id is free again after _FAILED or _GONE. */
 enum err engine_load(struct engine *e, uint32_t model_id, const struct engine_model_config *model,
                      struct errbuf *eb);

@@ -205,7 +205,7 @@ static void poll_model(struct engine *e, struct engine_model_state *model, struc
         ev->load_ms = model->load_ms;
         model->has_ready = false;
         /* Behind its jobs, all of which stand in line by now. */
-        if (model->has_gone)
+        if (model->has_gone || model->has_failed)
             source_push(e, &model->source);
         return;
     }

@@ -2,6 +2,7 @@
 #include "worker/engine/gang_internal.h"
 
 #include "common/check.h"
+#include "common/crypto.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,13 +38,27 @@ static size_t bytes_max(const struct gang *g)
     return (exchange > told ? exchange : told) + (size_t)COLL_RANKS_MAX * COLL_ALIGN;
 }
 
+/* Model, shares and settings: what differs here would differ in the logits, or in what fits. */
+static void agreement_digest(const struct shard_plan *plan, const struct gang_limits *l,
+                             uint8_t ret_digest[COLL_PLAN_BYTES])
+{
+    const uint32_t words[] = {l->context_tokens, l->kv_type,        l->rows,    l->logits_rows,
+                              l->sequences,      l->sequence_pages, l->kv_pages};
+    uint8_t bytes[sizeof plan->digest + sizeof l->model + sizeof words];
+
+    _Static_assert(COLL_PLAN_BYTES == SHA256_BYTES, "one digest");
+    memcpy(bytes, plan->digest, sizeof plan->digest);
+    memcpy(bytes + sizeof plan->digest, l->model, sizeof l->model);
+    memcpy(bytes + sizeof plan->digest + sizeof l->model, words, sizeof words);
+    sha256(bytes, sizeof bytes, ret_digest);
+}
+
 static enum err gang_meet(struct gang *g, const struct gang_config *config,
                           const struct shard_plan *plan, struct errbuf *eb)
 {
     struct coll_config coll = config->coll;
 
-    _Static_assert(sizeof coll.plan == sizeof plan->digest, "the plan is known by its digest");
-    memcpy(coll.plan, plan->digest, sizeof coll.plan);
+    agreement_digest(plan, &g->limits, coll.plan);
     coll.bytes_max = bytes_max(g);
     return coll_open(&g->coll, &coll, gang_deadline((uint64_t)config->meet_ms * 1000000u), eb);
 }

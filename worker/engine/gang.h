@@ -29,11 +29,14 @@ struct gang_config {
     struct coll_config coll; /* `plan` and `bytes_max` are filled in */
     uint32_t meet_ms;        /* until all ranks are there */
     uint32_t load_ms;        /* until all of them have loaded */
-    uint32_t wait_ms; /* for a rank that lives and does not come; rank 0 is heard more often */
+    uint32_t wait_ms;        /* within a step, for a rank that lives and does not come */
 };
 
-/* The most of a step. */
+/* The most of a step, and what else all ranks must have alike. */
 struct gang_limits {
+    uint8_t model[32]; /* a digest of its file, or of parts of it */
+    uint32_t context_tokens;
+    uint32_t kv_type;
     uint32_t rows;
     uint32_t logits_rows;
     uint32_t sequences;

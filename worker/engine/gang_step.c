@@ -106,7 +106,7 @@ static enum err heard_check(struct gang *g, const struct gang_head *head, size_t
     for (uint32_t i = 0; i < head->n_rows; i++) {
         if (words[i] >= g->vocab)
             return heard_wrong(g, "token", words[i], eb);
-        if (slot[i] >= l->sequences || position[i] / KV_PAGE_TOKENS >= l->sequence_pages)
+        if (slot[i] >= l->sequences || position[i] >= l->context_tokens)
             return heard_wrong(g, "position", position[i], eb);
     }
     for (uint32_t i = 0; i < head->n_pages; i++) {
@@ -129,7 +129,8 @@ enum err gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *e
     const void *bytes;
     size_t size;
     struct gang_head head;
-    enum err e = coll_broadcast(g->coll, 0, NULL, 0, gang_deadline(g->wait_ns), &bytes, &size, eb);
+    /* Rank 0 may be computing something else, for long; that it is gone is seen at once. */
+    enum err e = coll_broadcast(g->coll, 0, NULL, 0, gang_deadline(g->load_ns), &bytes, &size, eb);
 
     if (e != ERR_OK)
         return e;

@@ -1,6 +1,7 @@
 #include "worker/engine/runtime.h"
 
 #include "common/check.h"
+#include "common/crypto.h"
 #include "common/limits.h"
 #include "worker/engine/runtime_backend.h"
 #include "worker/engine/runtime_shape.h"
@@ -124,12 +125,45 @@ static enum err reserve_room(struct loading *l)
     return b->ops->reserve(b, &room, l->eb);
 }
 
+#define FINGERPRINT_BYTES 4096u /* of each tensor that is looked at */
+
+/* By which ranks know that they load the same model: the file's digest where it is known, else how
+ * it begins in each layer. */
+static enum err model_fingerprint(struct loading *l, const struct engine_model_config *model,
+                                  uint8_t ret_digest[SHA256_BYTES])
+{
+    struct sha256_stream *s;
+    enum err e = ERR_OK;
+
+    if (model->is_bound) {
+        memcpy(ret_digest, model->digest, sizeof model->digest);
+        return ERR_OK;
+    }
+    s = sha256_new();
+    if (s == NULL)
+        return err_set(l->eb, ERR_NO_MEMORY, "no memory for a digest");
+    for (uint32_t i = 0; e == ERR_OK && i <= l->shape->hparams.n_layers; i++) {
+        const struct gguf_tensor *t = i == l->shape->hparams.n_layers
+                                          ? l->shape->tensors.whole.at[MODEL_PART_TOKEN_EMBD]
+                                          : l->shape->tensors.layers[i].at[MODEL_PART_FFN_DOWN];
+        uint8_t bytes[FINGERPRINT_BYTES];
+        const size_t size = t->size < sizeof bytes ? (size_t)t->size : sizeof bytes;
+        e = gguf_tensor_read(l->g, t, 0, bytes, size, l->eb);
+        if (e == ERR_OK)
+            sha256_update(s, bytes, size);
+    }
+    sha256_finish(s, ret_digest);
+    return e;
+}
+
 /* The other ranks are met before much is loaded: whoever disagrees is found out at once. */
 static enum err meet_gang(struct loading *l, const struct engine_config *config,
-                          const struct gang_config *gang)
+                          const struct engine_model_config *model)
 {
     struct runtime *r = l->r;
-    const struct gang_limits limits = {
+    struct gang_limits limits = {
+        .context_tokens = r->context_tokens,
+        .kv_type = (uint32_t)model->kv_type,
         .rows = r->step_rows,
         .logits_rows = r->logits_rows,
         .sequences = config->sequences,
@@ -138,11 +172,14 @@ static enum err meet_gang(struct loading *l, const struct engine_config *config,
         .exchange_bytes = runtime_exchange_bytes(l->shape, r->step_rows),
     };
 
-    return gang_open(&r->gang, gang, l->shape->plan, &r->hparams, &limits, r->backend, l->eb);
+    enum err e = model_fingerprint(l, model, limits.model);
+    return e != ERR_OK ? e
+                       : gang_open(&r->gang, model->gang, l->shape->plan, &r->hparams, &limits,
+                                   r->backend, l->eb);
 }
 
 static enum err load_all(struct loading *l, const struct engine_config *config,
-                         const struct gang_config *gang)
+                         const struct engine_model_config *model)
 {
     struct runtime *r = l->r;
     enum err e = ERR_OK;
@@ -155,8 +192,8 @@ static enum err load_all(struct loading *l, const struct engine_config *config,
         open_chat(l);
     }
     e = runtime_backend_open(&r->backend, config, config->threads, l->eb);
-    if (e == ERR_OK && gang != NULL)
-        e = meet_gang(l, config, gang);
+    if (e == ERR_OK && model->gang != NULL)
+        e = meet_gang(l, config, model);
     for (uint32_t i = 0; e == ERR_OK && i < MODEL_ROPES; i++)
         if (runtime_rope_used(l->shape, i))
             e = load_rope(l, i);
@@ -263,7 +300,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     r->step_rows = config.step_tokens;
     r->logits_rows = shape.logits_rows;
     r->drawers = shape.drawers;
-    e = load_all(&l, &config, model->gang);
+    e = load_all(&l, &config, model);
     if (e != ERR_OK)
         goto out;
     r->backend->ops->memory(r->backend, &r->weights_bytes, &r->kv_bytes, &r->scratch_bytes);

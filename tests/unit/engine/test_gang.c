@@ -267,41 +267,110 @@ static void a_rank_that_goes_ends_the_gang(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
-/* Nobody waits for a rank whose load failed, and everybody hears why. */
-static void a_rank_that_cannot_load_ends_the_gang(void **state)
+/* Ranks that would not compute the same model alike do not become a gang. */
+static void ranks_that_differ_do_not_meet(void **state)
+{
+    static struct ranks r;
+    struct tiny_model tiny = tiny_model_default();
+    char path[64], other_path[64];
+    struct errbuf eb;
+
+    (void)state;
+    tiny.head_dim = 32;
+    tiny_model_write(&tiny, path);
+    tiny.seed++;
+    tiny_model_write(&tiny, other_path);
+    const struct engine_model_config model = {
+        .path = path, .context_tokens = 128, .slots = 2, .shard.shards = 2};
+    struct engine_model_config different[4] = {model, model, model, model};
+    different[0].shard.weights[0] = 3;
+    different[0].shard.weights[1] = 1;
+    different[0].shard.n_weights = 2;
+    different[1].path = other_path;
+    different[2].kv_type = KV_TYPE_Q8_0;
+    different[3].context_tokens = 100; /* as many pages */
+    for (size_t i = 0; i < sizeof different / sizeof different[0]; i++) {
+        const struct gang_config gang = gang_of(2);
+        r.n = 2;
+        for (uint32_t k = 0; k < 2; k++) {
+            r.gang[k] = gang;
+            r.gang[k].coll.rank = k;
+            r.model[k] = k == 0 ? model : different[i];
+            r.model[k].rank = k;
+            r.model[k].gang = &r.gang[k];
+            rig_open(&r.rig[k], &config);
+            assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
+        }
+        for (uint32_t k = 0; k < 2; k++) {
+            rig_until_model_event(&r.rig[k]);
+            assert_int_equal(r.rig[k].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
+            if (strstr(r.rig[k].model_event.error_text, "another plan") == NULL)
+                fail_msg("%zu, rank %u: %s", i, k, r.rig[k].model_event.error_text);
+        }
+        ranks_close(&r);
+    }
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(unlink(other_path), 0);
+}
+
+/* A gang may end before anybody has heard that it was ready: both are said, in that order. */
+static void an_end_is_told_behind_the_beginning(void **state)
 {
     static struct ranks r;
     char path[64];
+    struct errbuf eb;
 
     (void)state;
     model_at(path);
-    struct engine_model_config model = {.path = path, .shard.shards = 2};
+    const struct engine_model_config model = {.path = path, .shard.shards = 2};
+    ranks_open(&r, &config, &model);
+    rig_until_model_event(&r.rig[1]);
+    assert_int_equal(engine_unload(r.rig[1].engine, MODEL, &eb), ERR_OK);
+    rig_until_model_event(&r.rig[1]);
+    assert_int_equal(r.rig[1].model_event.kind, ENGINE_EVENT_MODEL_GONE);
+    /* Rank 0 finds out when it next has something to say. */
+    assert_int_equal(usleep(300000), 0);
+    rig_until_model_event(&r.rig[0]);
+    assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_READY);
+    const struct engine_job job = job_of(1);
+    const enum err submitted = rig_submit(&r.rig[0], &job, &eb);
+    if (submitted == ERR_OK)
+        assert_int_equal(rig_wait(&r.rig[0], 1)->error, ERR_UNAVAILABLE);
+    else
+        assert_int_equal(submitted, ERR_UNAVAILABLE);
+    rig_until_model_event(&r.rig[0]);
+    assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
+    const struct engine_model_config alone = {.path = path};
+    rig_load(&r.rig[0], MODEL, &alone);
+    ranks_close(&r);
+    assert_int_equal(unlink(path), 0);
+}
+
+/* An engine is closed while it waits for ranks that never come, with a job that waits for the model
+ * and another gang that is ready. */
+static void an_engine_closes_while_it_waits_for_ranks(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    const struct engine_model_config model = {.path = path, .shard.shards = 2};
     ranks_open(&r, &config, &model);
     ranks_ready(&r);
+    for (uint32_t k = 0; k < 2; k++) {
+        struct gang_config gang = gang_of(3);
+        struct engine_model_config other = {
+            .path = path, .shard.shards = 3, .rank = k, .gang = &gang};
+        gang.coll.rank = k;
+        gang.meet_ms = 1500;
+        assert_int_equal(engine_load(r.rig[k].engine, MODEL + 1, &other, &eb), ERR_OK);
+    }
+    struct engine_job job = job_of(1);
+    job.model_id = MODEL + 1;
+    assert_int_equal(rig_submit(&r.rig[0], &job, &eb), ERR_OK);
     ranks_close(&r);
-    /* Ranks that differ in what they mean to share. */
-    const uint64_t split[] = {3, 1};
-    struct gang_config gang[2];
-    struct errbuf eb;
-    gang[0] = gang_of(2);
-    gang[1] = gang[0];
-    gang[1].coll.rank = 1;
-    for (uint32_t k = 0; k < 2; k++) {
-        struct engine_model_config own = model;
-        own.rank = k;
-        own.gang = &gang[k];
-        memcpy(own.shard.weights, split, sizeof split);
-        own.shard.n_weights = k == 0 ? 0 : 2;
-        rig_open(&r.rig[k], &config);
-        assert_int_equal(engine_load(r.rig[k].engine, MODEL, &own, &eb), ERR_OK);
-    }
-    for (uint32_t k = 0; k < 2; k++) {
-        rig_until_model_event(&r.rig[k]);
-        assert_int_equal(r.rig[k].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
-        if (strstr(r.rig[k].model_event.error_text, "another plan") == NULL)
-            fail_msg("rank %u: %s", k, r.rig[k].model_event.error_text);
-        rig_close(&r.rig[k]);
-    }
     assert_int_equal(unlink(path), 0);
 }
 
@@ -346,7 +415,9 @@ int main(void)
         cmocka_unit_test(any_number_of_ranks_gives_the_logits_of_one),
         cmocka_unit_test(only_rank_0_takes_jobs),
         cmocka_unit_test(a_rank_that_goes_ends_the_gang),
-        cmocka_unit_test(a_rank_that_cannot_load_ends_the_gang),
+        cmocka_unit_test(ranks_that_differ_do_not_meet),
+        cmocka_unit_test(an_end_is_told_behind_the_beginning),
+        cmocka_unit_test(an_engine_closes_while_it_waits_for_ranks),
         cmocka_unit_test(an_idle_gang_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
