@@ -1,20 +1,23 @@
 #include "worker/engine_tool/ranks.h"
 
+#include "common/clock.h"
 #include "common/crypto.h"
 #include "worker/engine/forward.h"
 #include "worker/engine/runtime.h"
 #include "worker/engine_tool/tool.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MEET_MS 30000u
-#define LOAD_MS 3600000u
-#define WAIT_MS 60000u
+#define MEET_MS  30000u
+#define LOAD_MS  3600000u
+#define WAIT_MS  60000u
+#define LEAVE_MS 1000u /* for all of them to end by themselves */
 
 /* A child: loads its shard and computes what rank 0 says, until the gang ends. */
 static int rank_main(const struct engine_config *given, const struct engine_model_config *model)
@@ -85,13 +88,38 @@ enum err ranks_start(struct ranks *ret_ranks, struct engine_config *engine,
     return e;
 }
 
+/* Whether a child has ended; one that ended badly is named. */
+static bool rank_ended(const struct ranks *r, uint32_t i, int flags)
+{
+    int status;
+    pid_t ended;
+
+    do
+        ended = waitpid(r->child[i], &status, flags);
+    while (ended < 0 && errno == EINTR);
+    if (ended == 0)
+        return false;
+    if (ended > 0 && WIFSIGNALED(status) && WTERMSIG(status) != SIGTERM)
+        fprintf(stderr, "cloister-engine: rank %u was ended by signal %d\n", i + 1,
+                WTERMSIG(status));
+    return true;
+}
+
 void ranks_join(struct ranks *r)
 {
-    /* They are at their end already, unless rank 0 never met them. */
-    for (uint32_t i = 0; i < r->n_children; i++)
-        (void)kill(r->child[i], SIGTERM);
-    for (uint32_t i = 0; i < r->n_children; i++)
-        while (waitpid(r->child[i], NULL, 0) < 0 && errno == EINTR)
+    const uint64_t began_ms = clock_mono_ms();
+
+    /* They end by themselves, now that rank 0 is gone, unless it never met them. */
+    for (uint32_t i = 0; i < r->n_children; i++) {
+        bool ended = rank_ended(r, i, WNOHANG);
+        while (!ended && clock_mono_ms() - began_ms < LEAVE_MS) {
+            (void)poll(NULL, 0, 1);
+            ended = rank_ended(r, i, WNOHANG);
+        }
+        if (ended)
             continue;
+        (void)kill(r->child[i], SIGTERM);
+        (void)rank_ended(r, i, 0);
+    }
     r->n_children = 0;
 }
