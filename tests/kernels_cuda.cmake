@@ -15,7 +15,9 @@ target_link_libraries(cuda_kernels_fixture PUBLIC cuda_emulated_host PkgConfig::
 target_compile_options(cuda_kernels_fixture PRIVATE -O2 -fno-math-errno)
 cloister_target(cuda_kernels_fixture)
 foreach(mode plain checked)
-  cloister_emulated_library(cuda_emulated_${mode} MODE ${mode} SOURCES ${CLOISTER_CUDA_KERNELS})
+  cloister_emulated_library(cuda_emulated_kernels_${mode} MODE ${mode} SOURCES ${CLOISTER_CUDA_KERNELS})
+  add_library(cuda_emulated_${mode} INTERFACE)
+  target_link_libraries(cuda_emulated_${mode} INTERFACE cuda_emulated_host cuda_emulated_kernels_${mode})
 endforeach()
 
 # cuda_kernels_test(PART SOURCE): under three schedules, which differ in the order of blocks and threads and in
@@ -24,8 +26,8 @@ function(cuda_kernels_test part source)
   foreach(mode plain checked)
     set(test test_kernels_cuda_${part}_${mode})
     add_executable(${test} ${source})
-    target_link_libraries(${test} PRIVATE cuda_kernels_fixture cuda_emulated_host
-                          cuda_emulated_${mode} cloister_common PkgConfig::CMOCKA m)
+    target_link_libraries(${test} PRIVATE cuda_kernels_fixture cuda_emulated_${mode}
+                          cloister_common PkgConfig::CMOCKA m)
     set_target_properties(${test} PROPERTIES LINKER_LANGUAGE CXX)
     cloister_target(${test})
   endforeach()
@@ -38,7 +40,7 @@ function(cuda_kernels_test part source)
   endforeach()
 endfunction()
 
-foreach(part rows norms attention matmul shards source)
+foreach(part rows norms attention matmul shards backend source)
   cuda_kernels_test(${part} kernels/test_${part}.c)
 endforeach()
 foreach(part steps errors)
@@ -46,15 +48,15 @@ foreach(part steps errors)
 endforeach()
 
 # cloister-engine with an emulated GPU in the place of a real one. Not installed: the product has no
-# emulation in it. Its own objects come first, so nothing of the product's CUDA part is linked.
+# emulation in it.
 get_target_property(sources cloister-engine SOURCES)
 list(TRANSFORM sources PREPEND ${PROJECT_SOURCE_DIR}/worker/engine_tool/)
 add_executable(cloister-engine-emulated ${sources})
 target_compile_definitions(cloister-engine-emulated PRIVATE CLOISTER_CUDA_EMULATED=1)
 target_link_libraries(cloister-engine-emulated PRIVATE cloister_engine cloister_model
-  cuda_emulated_host cuda_emulated_plain cuda_emulation cloister_program cloister_version
-  cloister_common PkgConfig::JANSSON m)
-set_target_properties(cloister-engine-emulated PROPERTIES LINKER_LANGUAGE CXX)
+  cuda_emulation cloister_program cloister_version cloister_common PkgConfig::JANSSON m)
+set_target_properties(cloister-engine-emulated PROPERTIES LINKER_LANGUAGE CXX
+                                                          CLOISTER_CUDA_BACKEND cuda_emulated_plain)
 cloister_target(cloister-engine-emulated)
 foreach(model tiny smollm2 gemma3)
   add_test(NAME engine_cuda_${model}

@@ -134,7 +134,7 @@ static void test_memory_is_what_was_promised_and_all_comes_back(void **state)
             assert_int_equal(
                 b->ops->weight_load(b, fixture_types[t], matrix, 35, 768, NULL, &w[t], &eb),
                 ERR_OK);
-            promised += backend_cpu_weight_bytes(fixture_types[t], 35, 768, &whole);
+            promised += fixture_weight_bytes(fixture_types[t], 35, 768, &whole);
             free(matrix);
         }
         const struct kv_shape shape = {3, 2, 64, 64, KV_TYPE_Q8_0, 5};
