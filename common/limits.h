@@ -29,6 +29,7 @@
 #define LIMIT_TOKENS_PER_KIB     8192u  /* that 1024 bytes of a prompt can become */
 #define LIMIT_LIST_ROWS          1000u  /* jobs, ledger records a page */
 #define LIMIT_CANDIDATES         4096u  /* rows of one explanation */
+#define LIMIT_GANG_ADDRESS_BYTES 4096u  /* of one rank, for the others */
 #define LIMIT_SHAPE_BYTES        4096u  /* of a model, packed: some hundred kinds of layers */
 #define LIMIT_MODELS             4096u  /* different ones in a cluster */
 #define LIMIT_USAGE_ROWS         16384u /* of usage, a page */

@@ -116,6 +116,39 @@ struct wire_model_offer {
     uint32_t prompt_tokens_per_kib;     /* for 1024 bytes of text or of messages' contents */
     struct wire_bytes shape; /* packed (common/shard_cut.h) and checked: it can be unpacked. Empty:
                               * the worker does not say how it may be cut */
+    /* Context, slots, cache, step and build in words: workers whose words are the same can compute
+     * it together. Empty: this one cannot. */
+    const char *gang_settings;
+};
+
+enum wire_gang_transport {
+    WIRE_GANG_TRANSPORT_UNSPECIFIED = 0,
+    WIRE_GANG_TRANSPORT_SHM = 1, /* memory of one host */
+    WIRE_GANG_TRANSPORT_UCX = 2, /* TCP or RDMA between hosts */
+};
+
+/* Workers that compute one model together, each a share of it (docs/shards.md). */
+struct wire_gang_member {
+    const char *worker;
+    uint64_t weight; /* shares are in proportion to these */
+};
+
+/* One worker's place in a gang. */
+struct wire_gang_place {
+    uint64_t gang;     /* counts up, and is never used again; 0: the whole model */
+    uint8_t group[16]; /* by which its ranks find each other, for them alone */
+    uint32_t rank;
+    uint32_t stages; /* that the layers are cut into; each has as many members */
+    enum wire_gang_transport transport;
+    const struct wire_gang_member *members; /* by rank */
+    size_t n_members;
+};
+
+/* Where the others find a rank whose transport is UCX. */
+struct wire_gang_address {
+    uint64_t gang;
+    uint32_t rank;
+    struct wire_bytes address;
 };
 
 struct wire_memory {
@@ -176,6 +209,12 @@ struct wire_model_status {
     uint32_t kv_pages_free;
     uint32_t kv_pages;
     uint32_t failures; /* loads that failed since it was last ready */
+    /* Its place in a gang; ranks 0: it is there whole, or not at all. A gang that another rank
+     * ended leaves a model AVAILABLE, and `error` says what was heard of it. */
+    uint64_t gang;
+    uint32_t rank;
+    uint32_t ranks;
+    uint64_t exchange_bytes; /* what the ranks hand each other, measured */
 };
 
 struct wire_worker_hello {
@@ -191,6 +230,8 @@ struct wire_worker_hello {
     size_t n_status;
     const struct wire_gpu *gpus; /* none, or the one that it computes on */
     size_t n_gpus;
+    uint8_t host[16];    /* the same for workers that can share memory; or all zero */
+    uint32_t transports; /* bit set, 1 << wire_gang_transport: how it can join others in a gang */
 };
 
 /* Said twice: first without a signature, which earns a challenge; then with it. */
@@ -288,6 +329,7 @@ struct wire_job {
 
 struct wire_command_load {
     const char *model;
+    struct wire_gang_place place; /* gang 0: the whole model */
 };
 
 struct wire_command_unload {
@@ -310,11 +352,20 @@ struct wire_command_cancel {
     uint64_t epoch;
 };
 
+/* What all ranks of a gang have reported, once the last has. */
+struct wire_command_meet {
+    const char *model;
+    uint64_t gang;
+    const struct wire_bytes *addresses; /* by rank */
+    size_t n_addresses;
+};
+
 enum wire_command_kind {
     WIRE_COMMAND_LOAD = 10,
     WIRE_COMMAND_UNLOAD = 11,
     WIRE_COMMAND_RUN = 12,
     WIRE_COMMAND_CANCEL = 13,
+    WIRE_COMMAND_MEET = 14,
 };
 
 struct wire_command {
@@ -325,6 +376,7 @@ struct wire_command {
         struct wire_command_unload unload;
         struct wire_command_run run;
         struct wire_command_cancel cancel;
+        struct wire_command_meet meet;
     };
 };
 
@@ -374,6 +426,8 @@ struct wire_report {
     struct wire_memory memory;
     const struct wire_gpu *gpus; /* as in wire_worker_hello */
     size_t n_gpus;
+    const struct wire_gang_address *addresses; /* said again until the gang has met */
+    size_t n_addresses;
 };
 
 struct wire_lease_ack {
@@ -511,6 +565,7 @@ struct wire_explain_reply {
     uint64_t decided_wall_ns;
     const struct wire_candidate *candidates;
     size_t n_candidates;
+    const char *gang; /* who computes it together and why, or empty */
 };
 
 struct wire_worker_info {

@@ -73,6 +73,39 @@ enum err wire_model_offer_check(const void *ours, const struct convert_place *pl
     return ERR_OK;
 }
 
+enum err wire_model_status_check(const void *ours, const struct convert_place *place)
+{
+    const struct wire_model_status *s = ours;
+
+    if ((s->gang == 0) != (s->ranks == 0))
+        return convert_refuse(place, ERR_INVALID, "ranks", "%" PRIu32 " ranks of gang %" PRIu64,
+                              s->ranks, s->gang);
+    if (s->ranks > 0 ? s->rank >= s->ranks : s->rank > 0)
+        return convert_refuse(place, ERR_INVALID, "rank", "%" PRIu32 " of %" PRIu32, s->rank,
+                              s->ranks);
+    return ERR_OK;
+}
+
+enum err wire_gang_place_check(const void *ours, const struct convert_place *place)
+{
+    const struct wire_gang_place *p = ours;
+
+    if (p->gang == 0) {
+        if (p->n_members != 0)
+            return convert_refuse(place, ERR_INVALID, "gang", "missing, but there are members");
+        return ERR_OK;
+    }
+    if (p->n_members == 0 || p->rank >= p->n_members)
+        return convert_refuse(place, ERR_INVALID, "rank", "%" PRIu32 " of %zu members", p->rank,
+                              p->n_members);
+    if (p->stages == 0 || p->n_members % p->stages != 0)
+        return convert_refuse(place, ERR_INVALID, "stages", "%" PRIu32 " of %zu members", p->stages,
+                              p->n_members);
+    if (p->transport == WIRE_GANG_TRANSPORT_UNSPECIFIED)
+        return convert_refuse(place, ERR_INVALID, "transport", "missing");
+    return ERR_OK;
+}
+
 /* ---- jobs ---- */
 
 enum err wire_logit_bias_check(const void *ours, const struct convert_place *place)

@@ -2,6 +2,7 @@
 #include "proto/wire_tables_parts.h"
 
 #include "common/limits.h"
+#include "common/shard_cut.h"
 #include "proto/cloister.pb-c.h"
 #include "proto/convert_table.h"
 #include "proto/wire.h"
@@ -16,6 +17,8 @@ _Static_assert((int)WIRE_PROMPT_KIND_IDS == (int)CLOISTER__PROMPT_KIND__PROMPT_K
 _Static_assert((int)WIRE_JOB_CLASS_BATCH == (int)CLOISTER__JOB_CLASS__JOB_CLASS_BATCH, "JobClass");
 _Static_assert((int)WIRE_JOB_STATE_EXPIRED == (int)CLOISTER__JOB_STATE__JOB_STATE_EXPIRED,
                "JobState");
+_Static_assert((int)WIRE_GANG_TRANSPORT_UCX == (int)CLOISTER__GANG_TRANSPORT__GANG_TRANSPORT_UCX,
+               "GangTransport");
 _Static_assert((int)WIRE_WORKER_STATE_GONE == (int)CLOISTER__WORKER_STATE__WORKER_STATE_GONE,
                "WorkerState");
 
@@ -36,6 +39,8 @@ static const struct convert_field model_offer_fields[] = {
     FIELD_U32_MAX(P(ModelOffer), W(model_offer), prompt_tokens_per_message, LIMIT_CONTEXT_TOKENS),
     FIELD_U32_MAX(P(ModelOffer), W(model_offer), prompt_tokens_per_kib, LIMIT_TOKENS_PER_KIB),
     FIELD_BYTES(P(ModelOffer), W(model_offer), shape, LIMIT_SHAPE_BYTES, 0),
+    FIELD_STRING(P(ModelOffer), W(model_offer), gang_settings, LIMIT_ERROR_TEXT_BYTES,
+                 CONVERT_NAME),
 };
 
 const struct convert_message wire_model_offer_table = {
@@ -90,10 +95,15 @@ static const struct convert_field model_status_fields[] = {
     FIELD_U32(P(ModelStatus), W(model_status), kv_pages_free),
     FIELD_U32(P(ModelStatus), W(model_status), kv_pages),
     FIELD_U32(P(ModelStatus), W(model_status), failures),
+    FIELD_U64(P(ModelStatus), W(model_status), gang),
+    FIELD_U32_MAX(P(ModelStatus), W(model_status), rank, SHARD_RANKS_MAX),
+    FIELD_U32_MAX(P(ModelStatus), W(model_status), ranks, SHARD_RANKS_MAX),
+    FIELD_U64(P(ModelStatus), W(model_status), exchange_bytes),
 };
 
 const struct convert_message wire_model_status_table = {
     TABLE(model_status),
+    .check = wire_model_status_check,
 };
 
 static const struct convert_field work_usage_fields[] = {

@@ -16,6 +16,8 @@ extern const struct convert_message wire_token_logprobs_table;
 /* What no single field can say (wire_checks.c). */
 convert_check_fn wire_hello_check;
 convert_check_fn wire_model_offer_check;
+convert_check_fn wire_model_status_check;
+convert_check_fn wire_gang_place_check;
 convert_check_fn wire_hello_reply_check;
 convert_check_fn wire_logit_bias_check;
 convert_check_fn wire_sampling_check;

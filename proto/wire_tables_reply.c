@@ -3,6 +3,7 @@
 
 #include "common/crypto.h"
 #include "common/limits.h"
+#include "common/shard_cut.h"
 #include "proto/cloister.pb-c.h"
 #include "proto/convert_table.h"
 #include "proto/wire.h"
@@ -24,8 +25,33 @@ static const struct convert_message hello_reply_table = {
     .check = wire_hello_reply_check,
 };
 
+static const struct convert_field gang_member_fields[] = {
+    FIELD_NAME(P(GangMember), W(gang_member), worker, MUST),
+    FIELD_U64(P(GangMember), W(gang_member), weight),
+};
+
+static const struct convert_message gang_member_table = {
+    TABLE(gang_member),
+};
+
+static const struct convert_field gang_place_fields[] = {
+    FIELD_U64(P(GangPlace), W(gang_place), gang),
+    FIELD_FIXED(P(GangPlace), W(gang_place), group, 0),
+    FIELD_U32_MAX(P(GangPlace), W(gang_place), rank, SHARD_RANKS_MAX),
+    FIELD_U32_MAX(P(GangPlace), W(gang_place), stages, SHARD_RANKS_MAX),
+    FIELD_ENUM(P(GangPlace), W(gang_place), transport, WIRE_GANG_TRANSPORT_UCX, 0),
+    FIELD_MESSAGES(P(GangPlace), W(gang_place), members, W(gang_member), &gang_member_table,
+                   SHARD_RANKS_MAX),
+};
+
+static const struct convert_message gang_place_table = {
+    TABLE(gang_place),
+    .check = wire_gang_place_check,
+};
+
 static const struct convert_field command_load_fields[] = {
     FIELD_NAME(P(CommandLoad), W(command_load), model, MUST),
+    FIELD_MESSAGE(P(CommandLoad), W(command_load), place, W(gang_place), &gang_place_table, 0),
 };
 
 static const struct convert_message command_load_table = {
@@ -63,15 +89,25 @@ static const struct convert_message command_cancel_table = {
     TABLE(command_cancel),
 };
 
+static const struct convert_field command_meet_fields[] = {
+    FIELD_NAME(P(CommandMeet), W(command_meet), model, MUST),
+    FIELD_U64_HOW(P(CommandMeet), W(command_meet), gang, MUST),
+    FIELD_BYTES_LIST(P(CommandMeet), W(command_meet), addresses, SHARD_RANKS_MAX,
+                     LIMIT_GANG_ADDRESS_BYTES, CONVERT_REQUIRED_EACH),
+};
+
+static const struct convert_message command_meet_table = {
+    TABLE(command_meet),
+};
+
 static const struct convert_field command_fields[] = {
     FIELD_U64_HOW(P(Command), W(command), seq, MUST),
 };
 
 static const struct convert_case command_cases[] = {
-    {10, "load", &command_load_table},
-    {11, "unload", &command_unload_table},
-    {12, "run", &command_run_table},
-    {13, "cancel", &command_cancel_table},
+    {10, "load", &command_load_table}, {11, "unload", &command_unload_table},
+    {12, "run", &command_run_table},   {13, "cancel", &command_cancel_table},
+    {14, "meet", &command_meet_table},
 };
 
 static const struct convert_choice command_choice = {
@@ -233,6 +269,7 @@ static const struct convert_field explain_reply_fields[] = {
     FIELD_U64(P(ExplainReply), W(explain_reply), decided_wall_ns),
     FIELD_MESSAGES(P(ExplainReply), W(explain_reply), candidates, W(candidate), &candidate_table,
                    LIMIT_CANDIDATES),
+    FIELD_STRING(P(ExplainReply), W(explain_reply), gang, LIMIT_ERROR_TEXT_BYTES, CONVERT_PROSE),
 };
 
 static const struct convert_message explain_reply_table = {

@@ -3,6 +3,7 @@
 
 #include "common/crypto.h"
 #include "common/limits.h"
+#include "common/shard_cut.h"
 #include "proto/cloister.pb-c.h"
 #include "proto/convert_table.h"
 #include "proto/wire.h"
@@ -30,6 +31,8 @@ static const struct convert_field worker_hello_fields[] = {
                    &wire_model_status_table, LIMIT_MODELS_PER_WORKER),
     FIELD_MESSAGES(P(WorkerHello), W(worker_hello), gpus, W(gpu), &wire_gpu_table,
                    LIMIT_GPUS_PER_WORKER),
+    FIELD_FIXED(P(WorkerHello), W(worker_hello), host, 0),
+    FIELD_U32(P(WorkerHello), W(worker_hello), transports),
 };
 
 static const struct convert_message worker_hello_table = {
@@ -82,6 +85,16 @@ static const struct convert_message lease_progress_table = {
     .check = wire_lease_progress_check,
 };
 
+static const struct convert_field gang_address_fields[] = {
+    FIELD_U64_HOW(P(GangAddress), W(gang_address), gang, MUST),
+    FIELD_U32_MAX(P(GangAddress), W(gang_address), rank, SHARD_RANKS_MAX),
+    FIELD_BYTES(P(GangAddress), W(gang_address), address, LIMIT_GANG_ADDRESS_BYTES, MUST),
+};
+
+static const struct convert_message gang_address_table = {
+    TABLE(gang_address),
+};
+
 static const struct convert_field report_fields[] = {
     FIELD_MESSAGES(P(Report), W(report), leases, W(lease_progress), &lease_progress_table,
                    LIMIT_PROGRESS_PER_FRAME),
@@ -89,6 +102,8 @@ static const struct convert_field report_fields[] = {
                    LIMIT_MODELS_PER_WORKER),
     FIELD_MESSAGE(P(Report), W(report), memory, W(memory), &wire_memory_table, 0),
     FIELD_MESSAGES(P(Report), W(report), gpus, W(gpu), &wire_gpu_table, LIMIT_GPUS_PER_WORKER),
+    FIELD_MESSAGES(P(Report), W(report), addresses, W(gang_address), &gang_address_table,
+                   LIMIT_MODELS_PER_WORKER),
 };
 
 static const struct convert_message report_table = {

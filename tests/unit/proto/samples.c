@@ -12,6 +12,7 @@
         .data = (const uint8_t *)(literal), .size = sizeof(literal) - 1                            \
     }
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define GANG     4294967299
 #define ENVELOPE .session = 0x1122334455667788, .request_id = {"0123456789abcdef"}
 #define JOB_ID                                                                                     \
     {                                                                                              \
@@ -47,6 +48,7 @@ static const struct wire_model_offer hello_models[] = {
         .shape = BYTES("\001\040\040\001\100\100\010\001"
                        "\001\001\001\012\012\001\040\024"
                        "\001\000\001"),
+        .gang_settings = "context 2048, slots 4",
     },
     {.name = "other"},
 };
@@ -70,6 +72,8 @@ static const struct wire_gpu hello_gpus[] = {{.uuid = "GPU-1",
                                               .trouble = "its last error was Xid 94"}};
 static const struct wire_gpu report_gpus[] = {
     {.uuid = "GPU-2", .pci = "", .driver = "", .known = 8, .energy_mj = 1, .trouble = ""}};
+static const struct wire_gang_address report_addresses[] = {
+    {.gang = GANG, .rank = 1, .address = BYTES("\000where\377")}};
 static const struct wire_gpu worker_gpus[] = {{.uuid = "GPU-3",
                                                .pci = "00000000:3B:00.0",
                                                .driver = "580.65.06",
@@ -101,6 +105,10 @@ static const struct wire_model_status hello_status[] = {
         .kv_pages_free = 10,
         .kv_pages = 11,
         .failures = 12,
+        .gang = GANG,
+        .rank = 1,
+        .ranks = 3,
+        .exchange_bytes = 13,
     },
 };
 
@@ -173,7 +181,9 @@ const struct sample_request sample_requests[] = {
                            .status = hello_status,
                            .n_status = COUNT(hello_status),
                            .gpus = hello_gpus,
-                           .n_gpus = COUNT(hello_gpus)}}}},
+                           .n_gpus = COUNT(hello_gpus),
+                           .host = "host-is-16-bytes",
+                           .transports = 6}}}},
     {"request_pull",
      {ENVELOPE, .kind = WIRE_REQUEST_PULL, .pull = {.acked_command = 300, .wait_ms = 30000}}},
     {"request_report",
@@ -184,7 +194,9 @@ const struct sample_request sample_requests[] = {
                  .n_models = COUNT(report_models),
                  .memory = {.free_bytes = 1},
                  .gpus = report_gpus,
-                 .n_gpus = COUNT(report_gpus)}}},
+                 .n_gpus = COUNT(report_gpus),
+                 .addresses = report_addresses,
+                 .n_addresses = COUNT(report_addresses)}}},
     {"request_goodbye",
      {ENVELOPE, .kind = WIRE_REQUEST_GOODBYE, .goodbye = {.reason = "going down"}}},
     {"request_submit",
@@ -261,6 +273,9 @@ const size_t n_sample_requests = COUNT(sample_requests);
 static const int32_t run_prompt_ids[] = {1, 49151};
 static const int32_t run_resume_ids[] = {300, 0};
 
+static const struct wire_gang_member gang_members[] = {{"worker-1", 3}, {"worker-2", 1}};
+static const struct wire_bytes gang_addresses[] = {BYTES("here"), BYTES("there")};
+
 static const struct wire_command pull_commands[] = {
     {.seq = 1, .kind = WIRE_COMMAND_LOAD, .load = {.model = "smollm2"}},
     {.seq = 2, .kind = WIRE_COMMAND_UNLOAD, .unload = {.model = "other"}},
@@ -280,6 +295,22 @@ static const struct wire_command pull_commands[] = {
              .resume_text_bytes = 5,
              .tenant = "radiology"}},
     {.seq = 9, .kind = WIRE_COMMAND_CANCEL, .cancel = {.job_id = JOB_ID, .epoch = 4}},
+    {.seq = 10,
+     .kind = WIRE_COMMAND_LOAD,
+     .load = {.model = "large",
+              .place = {.gang = GANG,
+                        .group = "group-is-16-byte",
+                        .rank = 1,
+                        .stages = 1,
+                        .transport = WIRE_GANG_TRANSPORT_UCX,
+                        .members = gang_members,
+                        .n_members = COUNT(gang_members)}}},
+    {.seq = 11,
+     .kind = WIRE_COMMAND_MEET,
+     .meet = {.model = "large",
+              .gang = GANG,
+              .addresses = gang_addresses,
+              .n_addresses = COUNT(gang_addresses)}},
 };
 
 static const struct wire_lease_ack report_acks[] = {
@@ -456,7 +487,8 @@ const struct sample_reply sample_replies[] = {
                   .queued_ahead = 2,
                   .decided_wall_ns = 1700000000000000009,
                   .candidates = candidates,
-                  .n_candidates = COUNT(candidates)}}},
+                  .n_candidates = COUNT(candidates),
+                  .gang = "worker-1 and worker-2"}}},
     {"reply_list_workers",
      {ENVELOPE, .kind = WIRE_REQUEST_LIST_WORKERS,
       .list_workers = {.workers = workers, .n_workers = COUNT(workers), .more = true}}},

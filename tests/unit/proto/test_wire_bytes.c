@@ -220,6 +220,23 @@ static void shape_repair(const struct wire_model_offer *offer)
         bytes->size % 2 == 0 ? (struct wire_bytes){0} : (struct wire_bytes){shape, sizeof shape};
 }
 
+static void statuses_repair(const struct wire_model_status *statuses, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct wire_model_status *s = (struct wire_model_status *)&statuses[i];
+        s->gang = s->ranks == 0 ? 0 : s->gang | 1;
+        s->rank = s->ranks == 0 ? 0 : s->rank % s->ranks;
+    }
+}
+
+static void place_repair(struct wire_gang_place *p)
+{
+    p->gang = p->n_members == 0 ? 0 : p->gang | 1;
+    p->rank = p->n_members == 0 ? p->rank : p->rank % (uint32_t)p->n_members;
+    p->stages = 1;
+    p->transport = WIRE_GANG_TRANSPORT_SHM;
+}
+
 static void request_repair(struct walk_random *r, struct wire_request *request)
 {
     switch (request->kind) {
@@ -232,9 +249,11 @@ static void request_repair(struct walk_random *r, struct wire_request *request)
             hello->worker.device = "cpu";
         for (size_t i = 0; i < hello->worker.n_models; i++)
             shape_repair(&hello->worker.models[i]);
+        statuses_repair(hello->worker.status, hello->worker.n_status);
         break;
     }
     case WIRE_REQUEST_REPORT:
+        statuses_repair(request->report.models, request->report.n_models);
         for (size_t i = 0; i < request->report.n_leases; i++) {
             struct wire_lease_progress *p =
                 (struct wire_lease_progress *)&request->report.leases[i];
@@ -273,7 +292,14 @@ static void reply_repair(struct walk_random *r, struct wire_reply *reply)
             command->seq = command->seq % 1000 + 1000 * (i + 1);
             if (command->kind == WIRE_COMMAND_RUN)
                 job_repair(r, &command->run.job);
+            if (command->kind == WIRE_COMMAND_LOAD)
+                place_repair(&command->load.place);
         }
+        break;
+    case WIRE_REQUEST_LIST_WORKERS:
+        for (size_t i = 0; i < reply->list_workers.n_workers; i++)
+            statuses_repair(reply->list_workers.workers[i].models,
+                            reply->list_workers.workers[i].n_models);
         break;
     case WIRE_REQUEST_LIST_MODELS:
         for (size_t i = 0; i < reply->list_models.n_models; i++)

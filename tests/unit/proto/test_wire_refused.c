@@ -359,6 +359,28 @@ static void replies_are_checked_too(void **state)
     };
     static const struct wire_command zero[] = {{.kind = WIRE_COMMAND_LOAD, .load = {.model = "m"}}};
     static const struct wire_command strange[] = {{.seq = 1}};
+    static const struct wire_gang_member two[] = {{"a", 1}, {"b", 1}};
+#define LOAD_AT(...)                                                                               \
+    {                                                                                              \
+        {                                                                                          \
+            .seq = 1, .kind = WIRE_COMMAND_LOAD, .load = {.model = "m", .place = {__VA_ARGS__} }   \
+        }                                                                                          \
+    }
+    static const struct wire_command nobody[] = LOAD_AT(.gang = 1, .stages = 1, .transport = 1);
+    static const struct wire_command third[] =
+        LOAD_AT(.gang = 1, .rank = 2, .stages = 1, .transport = 1, .members = two, .n_members = 2);
+    static const struct wire_command odd[] =
+        LOAD_AT(.gang = 1, .stages = 3, .transport = 1, .members = two, .n_members = 2);
+    static const struct wire_command no_way[] =
+        LOAD_AT(.gang = 1, .stages = 1, .members = two, .n_members = 2);
+    static const struct wire_command no_gang[] = LOAD_AT(.members = two, .n_members = 2);
+    static const struct wire_model_status apart[] = {
+        {.name = "m", .state = WIRE_MODEL_STATE_READY, .ranks = 2}};
+    static const struct wire_model_status beyond[] = {
+        {.name = "m", .state = WIRE_MODEL_STATE_READY, .gang = 1, .rank = 2, .ranks = 2}};
+    static const struct wire_worker_info strays[] = {
+        {.name = "w", .state = WIRE_WORKER_STATE_ALIVE, .models = apart, .n_models = 1},
+        {.name = "w", .state = WIRE_WORKER_STATE_ALIVE, .models = beyond, .n_models = 1}};
     static const struct {
         struct wire_reply reply;
         const char *says;
@@ -367,6 +389,21 @@ static void replies_are_checked_too(void **state)
          "pull.commands: seq 2 does not come after"},
         {{.kind = WIRE_REQUEST_PULL, .pull = {zero, 1}}, "pull.commands[0].seq: missing"},
         {{.kind = WIRE_REQUEST_PULL, .pull = {strange, 1}}, "pull.commands[0].what: missing"},
+        {{.kind = WIRE_REQUEST_PULL, .pull = {nobody, 1}},
+         "pull.commands[0].load.place.rank: 0 of 0 members"},
+        {{.kind = WIRE_REQUEST_PULL, .pull = {third, 1}},
+         "pull.commands[0].load.place.rank: 2 of 2 members"},
+        {{.kind = WIRE_REQUEST_PULL, .pull = {odd, 1}},
+         "pull.commands[0].load.place.stages: 3 of 2 members"},
+        {{.kind = WIRE_REQUEST_PULL, .pull = {no_way, 1}},
+         "pull.commands[0].load.place.transport: missing"},
+        {{.kind = WIRE_REQUEST_PULL, .pull = {no_gang, 1}},
+         "pull.commands[0].load.place.gang: missing, but there are members"},
+        {{.kind = WIRE_REQUEST_LIST_WORKERS, .list_workers = {.workers = strays, .n_workers = 1}},
+         "list_workers.workers[0].models[0].ranks: 2 ranks of gang 0"},
+        {{.kind = WIRE_REQUEST_LIST_WORKERS,
+          .list_workers = {.workers = strays + 1, .n_workers = 1}},
+         "list_workers.workers[0].models[0].rank: 2 of 2"},
         {{.kind = WIRE_REQUEST_HELLO, .hello = {.coordinator = "c"}}, "hello.challenge: missing"},
         {{.kind = WIRE_REPLY_ERROR}, "error.code: missing"},
         {{.kind = WIRE_REQUEST_WATCH,
