@@ -13,12 +13,6 @@ static void span_add(uint32_t span[2], struct shard_run run, bool first)
     span[1] = first || n > span[1] ? n : span[1];
 }
 
-/* What the worker's own layout adds to the file's bytes, it adds to each share. */
-static uint64_t in_proportion(uint64_t bytes, uint64_t part, uint64_t whole)
-{
-    return whole == 0 ? 0 : (uint64_t)((double)bytes * ((double)part / (double)whole));
-}
-
 static void plan_rank(const struct shard_shape *shape, const struct shard_cut *cut, uint32_t rank,
                       const struct cloister_model *model, struct cloister_shard *ret_shard)
 {
@@ -34,10 +28,11 @@ static void plan_rank(const struct shard_shape *shape, const struct shard_cut *c
         span_add(s.kv_heads, r->layer[i].kv_heads, i == r->layers.first);
         span_add(s.ffn_columns, r->layer[i].ff, i == r->layers.first);
     }
-    s.weights_bytes = in_proportion(model->weights_bytes, shard_cut_weights(shape, cut, rank),
-                                    shard_shape_weights(shape));
+    /* What the worker's own layout adds to the file's bytes, it adds to each share. */
+    s.weights_bytes = shard_in_proportion(model->weights_bytes, shard_cut_weights(shape, cut, rank),
+                                          shard_shape_weights(shape));
     s.kv_bytes =
-        in_proportion(model->kv_bytes, shard_cut_kv(shape, cut, rank), shard_shape_kv(shape));
+        shard_in_proportion(model->kv_bytes, shard_cut_kv(shape, cut, rank), shard_shape_kv(shape));
     *ret_shard = s;
 }
 

@@ -326,6 +326,11 @@ void shard_cut_free(struct shard_cut *cut)
 
 /* ---- bytes ---- */
 
+uint64_t shard_in_proportion(uint64_t bytes, uint64_t part, uint64_t whole)
+{
+    return whole == 0 ? 0 : (uint64_t)((unsigned __int128)bytes * part / whole);
+}
+
 uint64_t shard_shape_weights(const struct shard_shape *shape)
 {
     uint64_t bytes = shape->embed_bytes + (shape->tied ? 0 : shape->head_bytes);

@@ -110,6 +110,8 @@ void shard_cut_free(struct shard_cut *cut);
 uint64_t shard_cut_weights(const struct shard_shape *shape, const struct shard_cut *cut,
                            uint32_t rank);
 uint64_t shard_cut_kv(const struct shard_shape *shape, const struct shard_cut *cut, uint32_t rank);
+/* What something that is `bytes` for `whole` is for a part of it. */
+uint64_t shard_in_proportion(uint64_t bytes, uint64_t part, uint64_t whole);
 /* Of the whole model. */
 uint64_t shard_shape_weights(const struct shard_shape *shape);
 uint64_t shard_shape_kv(const struct shard_shape *shape);

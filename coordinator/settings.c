@@ -5,6 +5,7 @@
 #include "common/folder.h"
 #include "common/limits.h"
 #include "common/log.h"
+#include "common/shard_cut.h"
 
 #include <errno.h>
 #include <libgen.h>
@@ -240,6 +241,14 @@ static const struct config_key settings_keys[] = {
      .max = 24ll * 3600 * 1000,
      .help = "A loaded model stays at least this long, and a job waits this long before a worker "
              "is emptied for it: what keeps models from taking turns."},
+    {.name = "gang_workers",
+     .type = CONFIG_INT,
+     .offset = FIELD(gang_workers),
+     .fallback = "16",
+     .min = 0,
+     .max = SHARD_RANKS_MAX,
+     .help = "A model that no worker alone has room for is shared out among as few as have it "
+             "together, up to this many. 0: jobs for it are refused."},
     {.name = "load_retry",
      .type = CONFIG_DURATION,
      .offset = FIELD(load_retry_ms),
@@ -519,6 +528,7 @@ void settings_loop_config(struct settings *s, const char *build, struct loop_con
         .queue_tokens_max = (uint64_t)s->queue.tokens,
         .queue_age_max_ms = s->queue.age_ms,
         .worker_leases_max = (uint32_t)s->worker_jobs,
+        .gang_workers_max = (uint32_t)s->gang_workers,
         .default_max_tokens = (uint32_t)s->default_max_tokens,
         .retain_ended_jobs = (uint64_t)s->retain_jobs,
         .tenants = s->core_tenants,

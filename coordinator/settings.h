@@ -51,7 +51,7 @@ struct settings {
         int64_t jobs, tokens;
         uint64_t age_ms;
     } queue;
-    int64_t worker_jobs;
+    int64_t worker_jobs, gang_workers;
     int64_t default_max_tokens;
     int64_t retain_jobs;
     int64_t default_budget_tokens;

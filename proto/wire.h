@@ -119,6 +119,7 @@ struct wire_model_offer {
     /* Context, slots, cache, step and build in words: workers whose words are the same can compute
      * it together. Empty: this one cannot. */
     const char *gang_settings;
+    uint64_t rank_bytes; /* what each rank of a gang holds beside its share, at most */
 };
 
 enum wire_gang_transport {

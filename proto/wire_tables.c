@@ -41,6 +41,7 @@ static const struct convert_field model_offer_fields[] = {
     FIELD_BYTES(P(ModelOffer), W(model_offer), shape, LIMIT_SHAPE_BYTES, 0),
     FIELD_STRING(P(ModelOffer), W(model_offer), gang_settings, LIMIT_ERROR_TEXT_BYTES,
                  CONVERT_NAME),
+    FIELD_U64(P(ModelOffer), W(model_offer), rank_bytes),
 };
 
 const struct convert_message wire_model_offer_table = {

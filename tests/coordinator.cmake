@@ -16,7 +16,7 @@ set_tests_properties(coordinator_sim PROPERTIES TIMEOUT 300)
 add_library(cloister_core_test STATIC unit/core/core_test.c)
 target_link_libraries(cloister_core_test PUBLIC cloister_core cloister_common PkgConfig::CMOCKA)
 cloister_target(cloister_core_test)
-foreach(part tables bounds explain jobs learned lists placement returns sessions tree workers)
+foreach(part tables bounds explain gangs jobs learned lists placement returns sessions tree workers)
   cloister_unit_test(core_${part} SOURCES unit/core/test_core_${part}.c LIBS cloister_core_test
                      cloister_core)
 endforeach()

@@ -32,6 +32,7 @@ void core_config_defaults(struct core_config *config)
         .queue_tokens_max = 2000000000,
         .queue_age_max_ms = 24ull * 3600 * 1000,
         .worker_leases_max = 64,
+        .gang_workers_max = SHARD_RANKS_MAX,
         .default_max_tokens = 512,
         .retain_ended_jobs = 1000000,
         .open_workers = true,
@@ -58,6 +59,7 @@ struct core *core_new(const struct core_config *config)
     tenants_init(c);
     models_init(c);
     workers_init(c);
+    gangs_init(c);
     sessions_init(c);
     for (size_t i = 0; i < config->n_tenants; i++)
         (void)tenant_get(c, config->tenants[i].name);
@@ -74,6 +76,7 @@ void core_free(struct core *c)
     explain_free(c);
     sessions_free(c);
     workers_free(c);
+    gangs_free(c);
     while ((n = c->jobs.root) != NULL) {
         struct core_job *j = tree_entry(n, struct core_job, by_id);
         watches_free(j);

@@ -71,6 +71,7 @@ struct core_config {
     uint64_t queue_tokens_max;
     uint64_t queue_age_max_ms; /* of the oldest waiting job, before new ones are turned away */
     uint32_t worker_leases_max;
+    uint32_t gang_workers_max; /* that may compute a model together; below 2: none do */
     uint32_t default_max_tokens;
     /* Above this those that ended first are removed, a minute after their end; the ledger stays. */
     uint64_t retain_ended_jobs;

@@ -37,6 +37,8 @@ static const char *row_detail(const struct placement_row *row)
 {
     if (row->predicate != NULL)
         return row->detail;
+    if (row->ready && row->hosting->gang != NULL)
+        return "loaded, as the first rank of a gang";
     if (row->ready)
         return "loaded";
     if (row->loading)
@@ -118,6 +120,23 @@ static void explain_forgotten(const struct core *c, const struct core_job *j,
         state, j->worker, (unsigned)j->attempts, j->tokens, j->max_tokens, why, now);
 }
 
+/* The one that is on its way, or what became of the last. */
+static const char *gang_of_waiting(const struct core *c, const struct core_model *m,
+                                   struct core_effects *fx)
+{
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
+        if (h->gang != NULL)
+            return gang_text(h->gang, fx);
+    }
+    if (m->gang_over == NULL)
+        return "";
+    if (m->gang_after_ms <= c->now_ms)
+        return effect_text(fx, m->gang_over);
+    return effect_printf(fx, "%s; the next one is tried in %llu ms", m->gang_over,
+                         (unsigned long long)(m->gang_after_ms - c->now_ms));
+}
+
 static void explain_queued(struct core *c, const struct core_job *j, struct wire_explain_reply *r,
                            struct core_effects *fx)
 {
@@ -148,6 +167,7 @@ static void explain_queued(struct core *c, const struct core_job *j, struct wire
     }
     r->candidates = out;
     r->n_candidates = n;
+    r->gang = gang_of_waiting(c, m, fx);
     r->decided_wall_ns = c->wall_ns;
     r->queued_ahead = queue_ahead(j);
     if (n == 0)
@@ -169,6 +189,8 @@ static void explain_placed(const struct core *c, const struct core_job *j,
                            struct wire_explain_reply *r, struct core_effects *fx)
 {
     const struct core_decision *d = j->decision != 0 ? &c->decisions[j->decision - 1] : NULL;
+    const struct core_hosting *h = j->lease != NULL ? j->lease->hosting : NULL;
+    r->gang = h != NULL && h->gang != NULL ? gang_text(h->gang, fx) : "";
     const char *state = wire_job_state_name((enum wire_job_state)j->state);
     if (d != NULL && id_compare(&d->job_id, &j->id) != 0)
         d = NULL;
@@ -204,7 +226,8 @@ void explain_step(struct core *c, const struct core_event *event, struct core_se
     }
     struct core_effect *e = reply_to(fx, event);
     struct wire_explain_reply *r = &e->reply.reply.explain;
-    *r = (struct wire_explain_reply){.state = (enum wire_job_state)j->state, .summary = ""};
+    *r = (struct wire_explain_reply){
+        .state = (enum wire_job_state)j->state, .summary = "", .gang = ""};
     if (j->state == WIRE_JOB_STATE_QUEUED)
         explain_queued(c, j, r, fx);
     else

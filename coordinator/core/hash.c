@@ -63,6 +63,7 @@ static uint64_t mix_worker(uint64_t h, const struct core_worker *w)
         h = mix_text(h, m->model->name);
         h = mix(mix(mix(h, m->state), m->leases), m->lease_tokens);
         h = mix(h, (uint64_t)m->load_asked << 1 | (uint64_t)m->unload_asked);
+        h = mix(mix(h, m->share_bytes), m->gang != NULL ? m->gang->number : 0);
     }
     return h;
 }

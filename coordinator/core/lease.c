@@ -98,6 +98,17 @@ bool lease_was_held_up(const struct core *c, const struct core_lease *l)
     return c->held_ms - l->heard_held_ms > c->config->lease_ms / 4;
 }
 
+/* A run that the worker never took cannot have ended it. One that ends it at once does so before
+ * its next message could show that it was taken; but then the reply that handed it out may be what
+ * was lost. It counts as given back: it is no worker's death that we know of, nor tried for ever.
+ */
+enum lease_fault lease_fault_of_death(const struct core_lease *l)
+{
+    if (l->job->state == WIRE_JOB_STATE_RUNNING)
+        return LEASE_FAULT_DEATH;
+    return l->handed ? LEASE_FAULT_RETURN : LEASE_FAULT_NONE;
+}
+
 static bool fault_counts(const struct core_worker *w, enum lease_fault fault)
 {
     return fault == LEASE_FAULT_RETURN || (fault == LEASE_FAULT_FULL && w->returns > 1);

@@ -53,6 +53,7 @@ static void model_forget(struct core *c, struct core_model *m, struct core_effec
     name_drop(c, m->learned.quantization);
     name_drop(c, m->learned.chat_template);
     name_drop(c, m->name);
+    free(m->gang_over);
     free(m);
 }
 
@@ -249,6 +250,7 @@ static void offer_drop(struct core *c, const struct wire_model_offer *offer)
     name_drop(c, offer->architecture);
     name_drop(c, offer->quantization);
     name_drop(c, offer->chat_template);
+    name_drop(c, offer->gang_settings);
 }
 
 void hosting_offer(struct core *c, struct core_worker *w, const struct wire_model_offer *offer)
@@ -260,6 +262,7 @@ void hosting_offer(struct core *c, struct core_worker *w, const struct wire_mode
         h->worker = w;
         h->model = m;
         h->offer.architecture = h->offer.quantization = h->offer.chat_template = "";
+        h->offer.gang_settings = "";
         tree_insert(&w->hosting, &h->by_worker);
         tree_insert(&m->hosts, &h->by_model);
     }
@@ -269,6 +272,7 @@ void hosting_offer(struct core *c, struct core_worker *w, const struct wire_mode
     h->offer.architecture = name_intern(c, offer->architecture);
     h->offer.quantization = name_intern(c, offer->quantization);
     h->offer.chat_template = name_intern(c, offer->chat_template);
+    h->offer.gang_settings = name_intern(c, offer->gang_settings);
     h->offer.shape = shape_copy(&offer->shape);
     offer_drop(c, &old);
     h->state = WIRE_MODEL_STATE_AVAILABLE;
@@ -288,7 +292,7 @@ void hosting_offer(struct core *c, struct core_worker *w, const struct wire_mode
 
 void hosting_remove(struct core *c, struct core_hosting *h)
 {
-    CHECK(h->leases == 0);
+    CHECK(h->leases == 0 && h->gang == NULL);
     model_touch(c, h->model);
     h->model->offered_ms = c->now_ms;
     if (h->worker->making_room == h->model)
@@ -420,6 +424,8 @@ static void learn_measures(struct core *c, struct core_model *m)
 
 static void learn_status(struct core *c, struct core_hosting *h)
 {
+    if (h->status.gang != 0 || h->share_bytes != 0) /* numbers of a share */
+        return;
     hosting_measure(h);
     if (!h->same_file || !measure_has_moved(&h->learned_from, &h->measured))
         return;
@@ -427,7 +433,8 @@ static void learn_status(struct core *c, struct core_hosting *h)
     learn_measures(c, h->model);
 }
 
-void hosting_status(struct core *c, struct core_worker *w, const struct wire_model_status *status)
+void hosting_status(struct core *c, struct core_worker *w, const struct wire_model_status *status,
+                    struct core_effects *fx)
 {
     struct core_hosting *h = hosting_find(w, status->name);
     if (h == NULL) /* a file that was not offered is nothing we could have asked for */
@@ -457,7 +464,8 @@ void hosting_status(struct core *c, struct core_worker *w, const struct wire_mod
     bool tried = h->state == WIRE_MODEL_STATE_LOADING || h->state == WIRE_MODEL_STATE_READY;
     if (h->load_asked && (late || tried || failed_again))
         h->load_asked = false;
-    if (h->unload_asked && (late || h->state != WIRE_MODEL_STATE_READY))
+    bool has_gone = h->state == WIRE_MODEL_STATE_AVAILABLE || h->state == WIRE_MODEL_STATE_FAILED;
+    if (h->unload_asked && (late || has_gone))
         h->unload_asked = false;
     if (h->state != was) {
         if (h->state == WIRE_MODEL_STATE_READY) {
@@ -467,6 +475,7 @@ void hosting_status(struct core *c, struct core_worker *w, const struct wire_mod
     }
     if (failed_again)
         h->failed_ms = c->now_ms;
+    gang_status(c, h, fx);
     learn_status(c, h);
     model_touch(c, h->model);
 }
@@ -476,6 +485,8 @@ void hosting_status(struct core *c, struct core_worker *w, const struct wire_mod
 uint64_t hosting_need_bytes(const struct core_hosting *h)
 {
     const struct record_learned *l = &h->model->learned;
+    if (h->share_bytes != 0)
+        return h->share_bytes;
     if (h->measured.bytes != 0)
         return h->measured.bytes;
     if (h->same_file && l->measured_bytes != 0 && l->predicted_bytes == predicted_bytes(&h->offer))
@@ -492,6 +503,8 @@ uint64_t hosting_load_ms(const struct core_hosting *h)
 
 uint32_t hosting_tokens_per_s(const struct core_hosting *h)
 {
+    if (h->gang != NULL && h->status.decode_tokens_per_s <= TOKENS_PER_S_MAX)
+        return h->status.decode_tokens_per_s;
     if (h->measured.decode_tokens_per_s != 0)
         return h->measured.decode_tokens_per_s;
     return h->same_file ? h->model->learned.decode_tokens_per_s : 0;
@@ -503,11 +516,34 @@ bool hosting_holds_memory(const struct core_hosting *h)
            h->load_asked;
 }
 
+bool hosting_is_ready(const struct core_hosting *h)
+{
+    return h->state == WIRE_MODEL_STATE_READY &&
+           h->status.gang == (h->gang != NULL ? h->gang->number : 0);
+}
+
+bool hosting_is_loading(const struct core_hosting *h)
+{
+    return h->load_asked || (h->state == WIRE_MODEL_STATE_LOADING &&
+                             h->status.gang == (h->gang != NULL ? h->gang->number : 0));
+}
+
+void hosting_unload(struct core *c, struct core_hosting *h)
+{
+    struct core_command *cmd = session_command(c, h->worker->session, WIRE_COMMAND_UNLOAD);
+    cmd->model = name_intern(c, h->model->name);
+    h->load_asked = false;
+    h->unload_asked = true;
+    h->asked_ms = c->now_ms;
+}
+
 void models_free(struct core *c)
 {
     struct tree_node *n;
     while ((n = c->models.root) != NULL) {
+        struct core_model *m = tree_entry(n, struct core_model, node);
         tree_remove(&c->models, n);
-        free(tree_entry(n, struct core_model, node));
+        free(m->gang_over);
+        free(m);
     }
 }

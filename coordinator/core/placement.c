@@ -9,6 +9,8 @@
  * The others go on with the first job that fits their shorter contexts, so that a job which no
  * worker can take holds up nobody. A turn looks at as many jobs as it places, and at one more for
  * each length of context, however many wait.
+ *
+ * What no worker has room for alone, several may have together: gang.c.
  */
 #include "coordinator/core/state.h"
 
@@ -99,13 +101,31 @@ static bool has_slot(const struct core *c, const struct core_job *j, const struc
     return true;
 }
 
+/* Jobs of a gang are the first rank's, and a later rank's to wait for. */
+static bool is_jobs_place(const struct core *c, const struct core_job *j,
+                          const struct core_hosting *h, struct placement_row *row)
+{
+    (void)c;
+    (void)j;
+    if (h->gang == NULL)
+        return true;
+    if (h->rank > 0)
+        return fails(row, "it is rank %u of gang %llu.%llu, whose jobs go to %.100s", h->rank,
+                     (unsigned long long)(h->gang->number >> 32),
+                     (unsigned long long)(h->gang->number & UINT32_MAX), h->gang->rank[0].worker);
+    if (!row->ready && !row->loading)
+        return fails(row, "its gang is not there yet");
+    return true;
+}
+
 static bool is_evictable(const struct core *c, const struct core_hosting *h)
 {
-    return h->state == WIRE_MODEL_STATE_READY && h->leases == 0 && !h->unload_asked &&
+    const struct core_hosting *first = h->gang != NULL ? h->gang->rank[0].hosting : h;
+    return hosting_is_ready(h) && (first == NULL || first->leases == 0) && !h->unload_asked &&
            c->now_ms >= h->ready_ms + c->config->residency_ms;
 }
 
-static uint64_t evictable_bytes(const struct core *c, const struct core_worker *w)
+uint64_t worker_evictable_bytes(const struct core *c, const struct core_worker *w)
 {
     uint64_t sum = 0;
     for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
@@ -115,17 +135,33 @@ static uint64_t evictable_bytes(const struct core *c, const struct core_worker *
     return sum;
 }
 
-/* Both numbers must allow it: what the device says is free, and what is left of the capacity after
- * every claim. Strangers show up in the first, loads under way in the second. */
+static uint64_t unused_bytes(const struct core_worker *w)
+{
+    uint64_t pending = worker_pending_bytes(w);
+    return w->memory.free_bytes > pending ? w->memory.free_bytes - pending : 0;
+}
+
+static uint64_t unclaimed_bytes(const struct core_worker *w)
+{
+    uint64_t capacity = worker_capacity_bytes(w), claimed = worker_claimed_bytes(w);
+    return capacity > claimed ? capacity - claimed : 0;
+}
+
+uint64_t worker_room_bytes(const struct core_worker *w)
+{
+    uint64_t unused = unused_bytes(w), unclaimed = unclaimed_bytes(w);
+    return unused < unclaimed ? unused : unclaimed;
+}
+
 static bool has_memory(const struct core *c, const struct core_job *j, const struct core_hosting *h,
                        struct placement_row *row)
 {
     const struct core_worker *w = h->worker;
-    uint64_t room = row->free_bytes < row->unclaimed_bytes ? row->free_bytes : row->unclaimed_bytes;
+    uint64_t room = worker_room_bytes(w);
     (void)j;
     if (row->ready || row->loading || row->need_bytes <= room)
         return true;
-    uint64_t gain = evictable_bytes(c, w);
+    uint64_t gain = worker_evictable_bytes(c, w);
     if (row->need_bytes <= room + gain) {
         row->evict = true;
         return true;
@@ -142,10 +178,8 @@ static const struct {
     const char *name;
     placement_predicate_fn *holds;
 } predicates[] = {
-    {"alive", is_alive},
-    {"model", is_usable},
-    {"slots", has_slot},
-    {"memory", has_memory},
+    {"alive", is_alive}, {"model", is_usable},   {"gang", is_jobs_place},
+    {"slots", has_slot}, {"memory", has_memory},
 };
 
 static uint64_t load_time_ms(const struct core_hosting *h)
@@ -158,16 +192,14 @@ void placement_judge(const struct core *c, const struct core_job *j, struct core
                      struct placement_row *ret_row)
 {
     const struct core_worker *w = h->worker;
-    uint64_t capacity = worker_capacity_bytes(w), claimed = worker_claimed_bytes(w);
-    uint64_t pending = worker_pending_bytes(w);
     struct placement_row row = {
         .hosting = h,
         .need_bytes = hosting_need_bytes(h),
-        .free_bytes = w->memory.free_bytes > pending ? w->memory.free_bytes - pending : 0,
-        .unclaimed_bytes = capacity > claimed ? capacity - claimed : 0,
+        .free_bytes = unused_bytes(w),
+        .unclaimed_bytes = unclaimed_bytes(w),
         .queued_tokens = w->lease_tokens,
-        .ready = h->state == WIRE_MODEL_STATE_READY,
-        .loading = h->state == WIRE_MODEL_STATE_LOADING || h->load_asked,
+        .ready = hosting_is_ready(h),
+        .loading = hosting_is_loading(h),
     };
     row.tokens_per_s = hosting_tokens_per_s(h);
     if (row.tokens_per_s == 0)
@@ -198,12 +230,12 @@ static void model_load(struct core *c, struct core_hosting *h)
     h->asked_ms = c->now_ms;
 }
 
-/* Unloads idle models, the longest unused first, until the load fits; the load itself is asked for
- * when they are gone. */
-static void models_evict(struct core *c, struct core_worker *w, const struct placement_row *row)
+/* The load itself is asked for when they are gone. */
+void worker_evict(struct core *c, struct core_worker *w, uint64_t need_bytes,
+                  struct core_effects *fx)
 {
-    uint64_t room = row->free_bytes < row->unclaimed_bytes ? row->free_bytes : row->unclaimed_bytes;
-    while (room < row->need_bytes) {
+    uint64_t room = worker_room_bytes(w);
+    while (room < need_bytes) {
         struct core_hosting *oldest = NULL;
         for (struct tree_node *n = tree_first(&w->hosting); n != NULL;
              n = tree_above(&w->hosting, n)) {
@@ -213,11 +245,11 @@ static void models_evict(struct core *c, struct core_worker *w, const struct pla
         }
         if (oldest == NULL)
             return;
-        struct core_command *cmd = session_command(c, w->session, WIRE_COMMAND_UNLOAD);
-        cmd->model = name_intern(c, oldest->model->name);
-        oldest->unload_asked = true;
-        oldest->asked_ms = c->now_ms;
         room += hosting_need_bytes(oldest);
+        if (oldest->gang != NULL)
+            gang_end(c, oldest->gang, false, "its room is needed for another model", fx);
+        else
+            hosting_unload(c, oldest);
     }
 }
 
@@ -235,13 +267,11 @@ static void job_lease(struct core *c, struct core_job *j, struct core_hosting *h
     cmd->epoch = l->epoch;
 }
 
-/* Strangers may have taken what emptying it would bring. */
-static bool room_is_possible(const struct core_hosting *h)
+uint64_t worker_emptied_bytes(const struct core_worker *w)
 {
-    const struct core_worker *w = h->worker;
-    uint64_t need = hosting_need_bytes(h), pending = worker_pending_bytes(w);
-    uint64_t unused = w->memory.free_bytes > pending ? w->memory.free_bytes - pending : 0;
-    return need <= worker_capacity_bytes(w) && need <= unused + worker_claimed_bytes(w);
+    uint64_t capacity = worker_capacity_bytes(w),
+             emptied = unused_bytes(w) + worker_claimed_bytes(w);
+    return capacity < emptied ? capacity : emptied;
 }
 
 /* A worker whose models are never idle would never have room for another one. When a job has
@@ -258,13 +288,15 @@ static void room_make(struct core *c, const struct core_job *j, const struct pla
         if (w->making_room == j->model)
             return;
         if (row->predicate == NULL || strcmp(row->predicate, "memory") != 0 ||
-            w->making_room != NULL || !room_is_possible(row->hosting))
+            w->making_room != NULL || row->need_bytes > worker_emptied_bytes(w))
             continue;
         if (best == NULL || w->lease_tokens < best->lease_tokens)
             best = w;
     }
-    if (best != NULL)
+    if (best != NULL) {
         best->making_room = j->model;
+        best->room_bytes = hosting_need_bytes(hosting_find(best, j->model->name));
+    }
 }
 
 /* Over when the model is there, cannot come, does not fit an empty worker any more, or nobody waits
@@ -276,7 +308,8 @@ static void room_release(struct core *c, const struct core_model *m)
         if (h->worker->making_room != m)
             continue;
         if (tree_count(&m->queue) > 0 && h->state != WIRE_MODEL_STATE_READY &&
-            h->state != WIRE_MODEL_STATE_FAILED && room_is_possible(h))
+            h->state != WIRE_MODEL_STATE_FAILED &&
+            h->worker->room_bytes <= worker_emptied_bytes(h->worker))
             continue;
         h->worker->making_room = NULL;
         workers_touch_models(c, h->worker);
@@ -370,17 +403,18 @@ static void queue_reject(struct core *c, struct core_model *m, struct core_effec
 
 /* True where it is leased; else it waits for what was asked for, or for others to finish. */
 static bool job_place(struct core *c, struct core_job *j, const struct placement_row *rows,
-                      size_t n_rows, uint32_t reach)
+                      size_t n_rows, uint32_t reach, struct core_effects *fx)
 {
     const struct placement_row *best = rows_best(rows, n_rows, reach);
     if (best == NULL) {
-        room_make(c, j, rows, n_rows);
+        if (!gang_try(c, j, rows, n_rows, fx))
+            room_make(c, j, rows, n_rows);
         return false;
     }
     struct core_hosting *h = best->hosting;
     if (!best->ready) {
         if (best->evict)
-            models_evict(c, h->worker, best);
+            worker_evict(c, h->worker, best->need_bytes, fx);
         else if (!best->loading)
             model_load(c, h);
         return false;
@@ -403,7 +437,7 @@ static void queue_place(struct core *c, struct core_model *m, struct core_effect
     while (c->place_work < CORE_TURN_WORK_MAX && contexts < CONTEXTS_MAX &&
            (j = queue_first_within(m, reach)) != NULL) {
         c->place_work++;
-        if (!job_place(c, j, rows, rows_judge(c, m, j, rows), reach)) {
+        if (!job_place(c, j, rows, rows_judge(c, m, j, rows), reach, fx)) {
             reach = context_below(m, j->max_tokens);
             contexts++;
         }

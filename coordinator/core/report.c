@@ -211,7 +211,9 @@ void report_step(struct core *c, const struct core_event *event, struct core_ses
     worker_gpus(c, s->worker, report->gpus, report->n_gpus);
     ledger_meter(c, s->worker, fx);
     for (size_t i = 0; i < report->n_models; i++)
-        hosting_status(c, s->worker, &report->models[i]);
+        hosting_status(c, s->worker, &report->models[i], fx);
+    for (size_t i = 0; i < report->n_addresses; i++)
+        gang_address(c, s->worker, &report->addresses[i]);
     struct wire_lease_ack *acks = effect_alloc(fx, report->n_leases, sizeof(struct wire_lease_ack));
     for (size_t i = 0; i < report->n_leases; i++)
         progress_step(c, s, &report->leases[i], &acks[i], fx);

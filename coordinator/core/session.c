@@ -105,15 +105,20 @@ bool session_may_see(const struct core_session *s, const struct core_job *j)
     return s->is_operator || s->tenant == j->owner->tenant;
 }
 
+static void command_drop(struct core *c, struct core_command *cmd)
+{
+    if (cmd->model != NULL)
+        name_drop(c, cmd->model);
+    free(cmd);
+}
+
 static void command_free(struct core *c, struct core_session *s)
 {
     struct core_command *cmd = s->outbox;
     s->outbox = cmd->next;
     if (s->outbox == NULL)
         s->outbox_end = &s->outbox;
-    if (cmd->model != NULL)
-        name_drop(c, cmd->model);
-    free(cmd);
+    command_drop(c, cmd);
 }
 
 static void session_free(struct core *c, struct core_session *s)
@@ -485,7 +490,34 @@ static void commands_acked(struct core *c, struct core_session *s, uint64_t acke
     }
 }
 
-/* The oldest commands, those dropped whose lease has ended meanwhile. Said again until acked. */
+/* What it is about has ended meanwhile. */
+static void command_skip(struct core *c, struct core_session *s, struct core_command **at)
+{
+    struct core_command *cmd = *at;
+    *at = cmd->next;
+    if (*at == NULL)
+        s->outbox_end = at;
+    command_drop(c, cmd);
+}
+
+static void gang_command_fill(const struct core_command *cmd, const struct core_gang *g,
+                              const struct core_worker *w, struct core_effects *fx,
+                              struct wire_command *out)
+{
+    if (cmd->kind == WIRE_COMMAND_MEET) {
+        out->meet = (struct wire_command_meet){.model = cmd->model,
+                                               .gang = g->number,
+                                               .addresses = gang_addresses(g, fx),
+                                               .n_addresses = g->n_ranks};
+        return;
+    }
+    out->load.model = cmd->model;
+    if (g != NULL)
+        gang_place(g, w, fx, &out->load.place);
+}
+
+/* The oldest commands, those dropped whose lease or gang has ended meanwhile. Said again until
+ * acked. */
 void session_pull_answer(struct core *c, struct core_session *s, struct core_effects *fx)
 {
     struct core_effect *e =
@@ -503,8 +535,15 @@ void session_pull_answer(struct core *c, struct core_session *s, struct core_eff
         *out = (struct wire_command){.seq = cmd->seq, .kind = cmd->kind};
         switch (cmd->kind) {
         case WIRE_COMMAND_LOAD:
-            out->load.model = cmd->model;
+        case WIRE_COMMAND_MEET: {
+            const struct core_gang *g = cmd->epoch != 0 ? gang_find(c, cmd->epoch) : NULL;
+            if (cmd->epoch != 0 && g == NULL) {
+                command_skip(c, s, at);
+                continue;
+            }
+            gang_command_fill(cmd, g, s->worker, fx, out);
             break;
+        }
         case WIRE_COMMAND_UNLOAD:
             out->unload.model = cmd->model;
             break;
@@ -515,10 +554,7 @@ void session_pull_answer(struct core *c, struct core_session *s, struct core_eff
         case WIRE_COMMAND_RUN: {
             const struct core_job *j = run_job(c, s, cmd);
             if (j == NULL) {
-                *at = cmd->next;
-                if (*at == NULL)
-                    s->outbox_end = at;
-                free(cmd);
+                command_skip(c, s, at);
                 continue;
             }
             out->run.job_id = cmd->job_id;

@@ -10,6 +10,7 @@
 
 #include "common/check.h"
 #include "common/limits.h"
+#include "common/shard_cut.h"
 #include "coordinator/core/core.h"
 #include "coordinator/core/tree.h"
 
@@ -168,6 +169,8 @@ struct core_measure {
 };
 
 /* One model on one worker. */
+struct core_gang;
+
 struct core_hosting {
     struct tree_node by_model;  /* among the workers of its model, by worker name */
     struct tree_node by_worker; /* among the models of its worker, by model name */
@@ -188,7 +191,31 @@ struct core_hosting {
     struct core_measure measured;     /* by this worker, the last that can be true */
     struct core_measure learned_from; /* as it was when the model learned from it */
     uint32_t leases;
-    uint64_t lease_tokens; /* still to come from them, prompts included */
+    uint64_t lease_tokens;  /* still to come from them, prompts included */
+    struct core_gang *gang; /* NULL: the worker has, or would have, the whole model */
+    uint32_t rank;          /* in it */
+    uint64_t share_bytes;   /* of a gang's rank, until its memory is back; 0: the whole model's */
+};
+
+/* Workers that compute one model together. Known from when their loads are asked for until the
+ * first of them has left; jobs go to rank 0, whose lease is the gang's. */
+struct core_gang_rank {
+    const char *worker;           /* held */
+    struct core_hosting *hosting; /* NULL: not come back from an earlier life of ours yet */
+    uint64_t weight;
+    struct wire_bytes address; /* owned; none yet: size 0 */
+};
+
+struct core_gang {
+    struct tree_node node;
+    uint64_t number;
+    uint8_t group[16];
+    struct core_model *model;
+    enum wire_gang_transport transport;
+    bool has_met; /* all addresses were handed out */
+    char *why;    /* it was formed */
+    uint32_t n_ranks, n_stages;
+    struct core_gang_rank rank[SHARD_RANKS_MAX];
 };
 
 struct core_model {
@@ -212,6 +239,9 @@ struct core_model {
     struct core_timer timer; /* to look again: a residency or a retry is over */
     uint32_t look_reach;     /* the context where the next look goes on; 0: with the longest */
     bool look_again;         /* something has changed above it meanwhile */
+    char *gang_over;         /* why its last gang ended; NULL: there was none */
+    uint64_t gang_after_ms;  /* the next is not formed before */
+    uint32_t gang_failures;  /* in a row that did not come together */
 };
 
 struct core_session;
@@ -231,6 +261,8 @@ struct core_worker {
     uint64_t back_until_ms; /* it gave jobs back again: gets no other before */
     const char *device, *isa, *build;
     uint32_t threads;
+    uint8_t host[16];
+    uint32_t transports;
     struct wire_memory memory;
     struct wire_gpu gpu; /* names interned; an empty uuid: it has none */
     uint64_t metered_ms; /* when its counter was last recorded; 0: not since our start */
@@ -239,6 +271,7 @@ struct core_worker {
     uint64_t lease_tokens;
     uint64_t tokens;
     const struct core_model *making_room; /* the others get no new jobs until it is loaded */
+    uint64_t room_bytes;                  /* that it is to have */
 };
 
 struct core_lease {
@@ -263,7 +296,7 @@ struct core_command {
     enum wire_command_kind kind;
     const char *model; /* held; NULL: none */
     struct id job_id;
-    uint64_t epoch;
+    uint64_t epoch; /* RUN, CANCEL: the lease's; LOAD, MEET: the gang's number, 0: none */
 };
 
 struct core_session {
@@ -346,6 +379,8 @@ struct core {
 
     struct tree models;
     struct tree workers;
+    struct tree gangs;    /* by number */
+    uint64_t gang_number; /* the last one given */
     struct tree sessions;
     struct tree sessions_open; /* not yet established: the oldest first */
     struct tree sessions_by_connection;
@@ -473,7 +508,8 @@ size_t models_make_room(struct core *c, const struct wire_worker_hello *hello,
                         struct core_effects *fx);
 struct core_hosting *hosting_find(const struct core_worker *w, const char *model);
 void hosting_offer(struct core *c, struct core_worker *w, const struct wire_model_offer *offer);
-void hosting_status(struct core *c, struct core_worker *w, const struct wire_model_status *status);
+void hosting_status(struct core *c, struct core_worker *w, const struct wire_model_status *status,
+                    struct core_effects *fx);
 void hosting_remove(struct core *c, struct core_hosting *h);
 /* Where nobody serves the file that the name stands for any more, and no job of it is unfinished,
  * the name moves to one that is served. */
@@ -489,6 +525,10 @@ uint64_t hosting_need_bytes(const struct core_hosting *h);
 uint64_t hosting_load_ms(const struct core_hosting *h);      /* 0: not known */
 uint32_t hosting_tokens_per_s(const struct core_hosting *h); /* 0: not known */
 bool hosting_holds_memory(const struct core_hosting *h);
+/* As what it is wanted for: the whole model, or its rank of the gang. */
+bool hosting_is_ready(const struct core_hosting *h);
+bool hosting_is_loading(const struct core_hosting *h);
+void hosting_unload(struct core *c, struct core_hosting *h);
 void models_init(struct core *c);
 void models_free(struct core *c);
 
@@ -540,6 +580,8 @@ enum lease_fault {
 };
 void lease_requeue(struct core *c, struct core_lease *l, enum lease_fault fault, const char *why,
                    struct core_effects *fx);
+/* Of a lease whose worker, or one of its gang, is gone. */
+enum lease_fault lease_fault_of_death(const struct core_lease *l);
 
 /* ---- session.c ---- */
 struct core_session *session_find(const struct core *c, uint64_t id);
@@ -595,6 +637,66 @@ void explain_keep(struct core *c, struct core_job *j, const struct placement_row
 void explain_step(struct core *c, const struct core_event *event, struct core_session *s,
                   struct core_effects *fx);
 void explain_free(struct core *c);
+
+/* Both numbers must allow a load: what the device says is free, and what is left of the capacity
+ * after every claim. Strangers show up in the first, loads under way in the second. */
+uint64_t worker_room_bytes(const struct core_worker *w);
+/* Of models that could be unloaded. */
+uint64_t worker_evictable_bytes(const struct core *c, const struct core_worker *w);
+/* If it were emptied of models: strangers may have taken what that would bring. */
+uint64_t worker_emptied_bytes(const struct core_worker *w);
+/* Unloads idle models, the longest unused first, until there is room. */
+void worker_evict(struct core *c, struct core_worker *w, uint64_t need_bytes,
+                  struct core_effects *fx);
+
+/* ---- gang_choose.c ---- */
+/* What a worker may be counted on to have for its share. */
+enum gang_room {
+    GANG_ROOM_NOW,
+    GANG_ROOM_EVICTED, /* once idle models are unloaded */
+    GANG_ROOM_EMPTIED, /* once all its models are */
+    GANG_ROOM_CAPACITY,
+};
+struct gang_choice {
+    enum wire_gang_transport transport;
+    uint32_t n_ranks;
+    struct core_hosting *rank[SHARD_RANKS_MAX];
+    uint64_t weight[SHARD_RANKS_MAX];
+    uint64_t need_bytes[SHARD_RANKS_MAX];
+};
+/* The fewest of the hostings in `from`, all of one model, that have room for it together: on one
+ * host, or else over the network. */
+bool gang_choose(const struct core *c, struct core_hosting *const from[], size_t n_from,
+                 enum gang_room room, struct gang_choice *ret_choice);
+
+/* ---- gang.c ---- */
+void gangs_init(struct core *c);
+void gangs_free(struct core *c);
+struct core_gang *gang_find(const struct core *c, uint64_t number);
+/* Where no worker alone can have the model that a waiting job is for: a gang is formed, or room
+ * made for one. False where there is nothing to wait for. */
+bool gang_try(struct core *c, struct core_job *j, const struct placement_row *rows, size_t n_rows,
+              struct core_effects *fx);
+/* Whether those that have the model's file could hold it together, if they were empty. */
+bool gang_is_possible(const struct core *c, const struct core_model *m);
+/* Its members unload, its jobs go elsewhere; `died`: a member did, and jobs may be why. */
+void gang_end(struct core *c, struct core_gang *g, bool died, const char *what,
+              struct core_effects *fx);
+/* Said by a worker that has just said Hello: it has a rank of a gang that an earlier life of ours
+ * formed, or of one that we still know. */
+void gang_rejoin(struct core *c, struct core_hosting *h, const struct wire_model_status *status);
+/* A worker says Hello again: its ranks are kept for what it says next, and gang_missed ends the
+ * gangs in which it has none any more. */
+void gang_part(struct core_hosting *h);
+void gang_missed(struct core *c, struct core_worker *w, struct core_effects *fx);
+/* The member's status after it was taken. */
+void gang_status(struct core *c, struct core_hosting *h, struct core_effects *fx);
+void gang_address(struct core *c, struct core_worker *w, const struct wire_gang_address *address);
+void gang_place(const struct core_gang *g, const struct core_worker *w, struct core_effects *fx,
+                struct wire_gang_place *ret_place);
+const struct wire_bytes *gang_addresses(const struct core_gang *g, struct core_effects *fx);
+/* "1.3: w1, w2 over shm; needs ..." */
+const char *gang_text(const struct core_gang *g, struct core_effects *fx);
 
 /* ---- ledger_rules.c ---- */
 struct ledger_rule {

@@ -79,7 +79,8 @@ struct model_reach {
     bool fits;               /* an empty worker could hold it */
 };
 
-static void model_reach(const struct core_model *m, struct model_reach *ret_reach)
+static void model_reach(const struct core *c, const struct core_model *m,
+                        struct model_reach *ret_reach)
 {
     struct model_reach r = {0};
     for (struct tree_node *t = tree_first(&m->hosts); t != NULL; t = tree_above(&m->hosts, t)) {
@@ -97,6 +98,8 @@ static void model_reach(const struct core_model *m, struct model_reach *ret_reac
             r.capacity_bytes = capacity;
         }
     }
+    /* A gang that was there once comes again when its members do. */
+    r.fits = r.fits || m->gang_over != NULL || gang_is_possible(c, m);
     if (r.hosts == 0) { /* nobody is here to ask: what was learned, or the benefit of the doubt */
         r.fits = true;
         r.context_tokens = m->known ? m->learned.context_tokens : 0;
@@ -115,7 +118,7 @@ static bool job_is_possible(const struct core_event *event, const struct core_mo
     if (!reach->fits) {
         reply_error(fx, event, ERR_TOO_LARGE, 0,
                     "model %s needs %llu bytes loaded; the largest of the %u workers that have "
-                    "its file can give %llu",
+                    "its file can give %llu, and they cannot hold it together",
                     m->name, (unsigned long long)reach->need_bytes, reach->hosts,
                     (unsigned long long)reach->capacity_bytes);
         return false;
@@ -264,7 +267,7 @@ void submit_step(struct core *c, const struct core_event *event, struct core_ses
         return;
     }
     struct model_reach reach;
-    model_reach(m, &reach);
+    model_reach(c, m, &reach);
     if (!job_is_possible(event, m, &reach, fx))
         return;
 

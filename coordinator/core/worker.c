@@ -181,17 +181,6 @@ void worker_heard(struct core *c, struct core_worker *w)
         timer_set(c, &w->timer, CORE_TIMER_WORKER, c->now_ms + c->config->lease_ms / 2);
 }
 
-/* A run that the worker never took cannot have ended it. One that ends it at once does so before
- * its next message could show that it was taken; but then the reply that handed it out may be what
- * was lost. It counts as given back: it is no worker's death that we know of, nor tried for ever.
- */
-static enum lease_fault fault_of_silence(const struct core_lease *l)
-{
-    if (l->job->state == WIRE_JOB_STATE_RUNNING)
-        return LEASE_FAULT_DEATH;
-    return l->handed ? LEASE_FAULT_RETURN : LEASE_FAULT_NONE;
-}
-
 /* Every lease goes back to the queue. */
 static void leases_requeue(struct core *c, struct core_worker *w, bool died, bool left,
                            const char *why, struct core_effects *fx)
@@ -199,7 +188,7 @@ static void leases_requeue(struct core *c, struct core_worker *w, bool died, boo
     struct tree_node *n;
     while ((n = tree_first(&w->leases)) != NULL) {
         struct core_lease *l = tree_entry(n, struct core_lease, node);
-        enum lease_fault fault = died   ? fault_of_silence(l)
+        enum lease_fault fault = died   ? lease_fault_of_death(l)
                                  : left ? LEASE_FAULT_FULL
                                         : LEASE_FAULT_NONE;
         lease_requeue(c, l, fault, why, fx);
@@ -214,8 +203,13 @@ void worker_lost(struct core *c, struct core_worker *w, bool died, struct core_e
     timer_clear(c, &w->timer);
     leases_requeue(c, w, died, left, died ? "it was lost" : "it left", fx);
     struct tree_node *n;
-    while ((n = tree_first(&w->hosting)) != NULL)
-        hosting_remove(c, tree_entry(n, struct core_hosting, by_worker));
+    while ((n = tree_first(&w->hosting)) != NULL) {
+        struct core_hosting *h = tree_entry(n, struct core_hosting, by_worker);
+        if (h->gang != NULL)
+            gang_end(c, h->gang, died,
+                     effect_printf(fx, "%s %s", w->name, died ? "was lost" : "left"), fx);
+        hosting_remove(c, h);
+    }
     w->memory = (struct wire_memory){0};
 }
 
@@ -278,7 +272,7 @@ static void leases_reconcile(struct core *c, struct core_worker *w, struct core_
         tree_insert(&w->leases, n);
         /* One that has not heard us for a lease's time stops its jobs, as it should. */
         bool at_fault = died && !lease_was_held_up(c, l);
-        lease_requeue(c, l, at_fault ? fault_of_silence(l) : LEASE_FAULT_NONE,
+        lease_requeue(c, l, at_fault ? lease_fault_of_death(l) : LEASE_FAULT_NONE,
                       "it came back without the job", fx);
     }
 }
@@ -301,6 +295,8 @@ void worker_hello(struct core *c, const struct core_event *event, struct core_se
     name_replace(c, &w->isa, wh->isa);
     name_replace(c, &w->build, hello->build);
     w->threads = wh->threads;
+    memcpy(w->host, wh->host, sizeof w->host);
+    w->transports = wh->transports;
     w->memory = (struct wire_memory){0};
     worker_memory(w, &wh->memory);
     worker_gpus(c, w, wh->gpus, wh->n_gpus);
@@ -318,12 +314,20 @@ void worker_hello(struct core *c, const struct core_event *event, struct core_se
             l->hosting = NULL;
         }
     }
-    while ((n = tree_first(&w->hosting)) != NULL)
-        hosting_remove(c, tree_entry(n, struct core_hosting, by_worker));
+    while ((n = tree_first(&w->hosting)) != NULL) {
+        struct core_hosting *h = tree_entry(n, struct core_hosting, by_worker);
+        gang_part(h);
+        hosting_remove(c, h);
+    }
     for (size_t i = 0; i < wh->n_models; i++)
         hosting_offer(c, w, &wh->models[i]);
-    for (size_t i = 0; i < wh->n_status; i++)
-        hosting_status(c, w, &wh->status[i]);
+    for (size_t i = 0; i < wh->n_status; i++) {
+        struct core_hosting *h = hosting_find(w, wh->status[i].name);
+        if (h != NULL)
+            gang_rejoin(c, h, &wh->status[i]);
+        hosting_status(c, w, &wh->status[i], fx);
+    }
+    gang_missed(c, w, fx);
     for (n = tree_first(&w->leases); n != NULL; n = tree_above(&w->leases, n)) {
         struct core_lease *l = tree_entry(n, struct core_lease, node);
         struct core_hosting *h = hosting_find(w, l->job->model->name);
@@ -346,6 +350,7 @@ void workers_free(struct core *c)
         }
         while ((n = w->hosting.root) != NULL) {
             struct core_hosting *h = tree_entry(n, struct core_hosting, by_worker);
+            gang_part(h);
             tree_remove(&w->hosting, n);
             tree_remove(&h->model->hosts, &h->by_model);
             free(h->error);

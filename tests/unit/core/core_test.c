@@ -194,10 +194,12 @@ uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *wo
             .context_tokens = worker->context_tokens > 0 ? worker->context_tokens : 1000,
             .weights_bytes = worker->weights_bytes[n],
             .chat_template = "",
+            .gang_settings = worker->gang_settings != NULL ? worker->gang_settings : "",
             .prompt_tokens_per_job = 64,
             .prompt_tokens_per_message = 16,
             .prompt_tokens_per_kib = 1024,
-            .shape = worker->shape};
+            .shape = worker->shape,
+            .rank_bytes = worker->rank_bytes};
         memcpy(offers[n].weights_digest, worker->models[n], 1);
         if (worker->digest != 0)
             offers[n].weights_digest[0] = worker->digest;
@@ -225,6 +227,12 @@ uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *wo
                              .device = "cpu",
                              .isa = "scalar"}}};
     request.hello.public_key[0] = worker->key;
+    memset(request.hello.worker.host, worker->host, sizeof request.hello.worker.host);
+    request.hello.worker.transports = worker->transports;
+    if (worker->status != NULL) {
+        request.hello.worker.status = worker->status;
+        request.hello.worker.n_status = worker->n_status;
+    }
     return hello_twice(t, &request);
 }
 

@@ -64,10 +64,16 @@ struct core_test_worker {
     const char *models[4];
     uint64_t weights_bytes[4];
     bool ready[4];
-    uint32_t context_tokens;  /* of all of them; 0: 1000 */
-    uint8_t digest;           /* likewise; 0: of each its own */
-    const char *quantization; /* likewise; NULL: "Q4_1" */
-    struct wire_bytes shape;  /* likewise */
+    uint32_t context_tokens;   /* of all of them; 0: 1000 */
+    uint8_t digest;            /* likewise; 0: of each its own */
+    const char *quantization;  /* likewise; NULL: "Q4_1" */
+    struct wire_bytes shape;   /* likewise */
+    const char *gang_settings; /* likewise; NULL: it joins no gang */
+    uint64_t rank_bytes;       /* likewise */
+    uint8_t host;              /* in all bytes */
+    uint32_t transports;
+    const struct wire_model_status *status; /* instead of what `ready` says */
+    size_t n_status;
     const struct wire_lease_held *leases;
     size_t n_leases;
 };

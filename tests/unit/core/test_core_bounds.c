@@ -93,6 +93,7 @@ static void a_queue_that_nobody_can_load_for_ends_over_several_turns(void **stat
                                      .architecture = "",
                                      .quantization = "",
                                      .chat_template = "",
+                                     .gang_settings = "",
                                      .context_tokens = 1000,
                                      .weights_bytes = CORE_TEST_GB};
     struct wire_model_status status = {
@@ -277,8 +278,11 @@ static void an_answer_that_would_be_too_long_comes_in_pages(void **state)
     memset(error, 'e', sizeof error - 1);
     for (unsigned i = 0; i < LIMIT_MODELS_PER_WORKER; i++) {
         (void)snprintf(names[i], sizeof names[i], "%u", i);
-        offers[i] = (struct wire_model_offer){
-            .name = names[i], .architecture = "", .quantization = "", .chat_template = ""};
+        offers[i] = (struct wire_model_offer){.name = names[i],
+                                              .architecture = "",
+                                              .quantization = "",
+                                              .chat_template = "",
+                                              .gang_settings = ""};
         status[i] = (struct wire_model_status){
             .name = names[i], .error = error, .state = WIRE_MODEL_STATE_FAILED, .failures = 1};
     }

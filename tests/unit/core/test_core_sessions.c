@@ -152,6 +152,7 @@ static const struct wire_reply *worker_with_models(struct core_test *t, unsigned
                                               .architecture = names[k],
                                               .quantization = "",
                                               .chat_template = "",
+                                              .gang_settings = "",
                                               .context_tokens = 1000};
     }
     struct wire_request hello = {.kind = WIRE_REQUEST_HELLO,

@@ -49,6 +49,7 @@ static const struct wire_model_offer hello_models[] = {
                        "\001\001\001\012\012\001\040\024"
                        "\001\000\001"),
         .gang_settings = "context 2048, slots 4",
+        .rank_bytes = 3500000,
     },
     {.name = "other"},
 };

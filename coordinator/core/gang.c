@@ -1,0 +1,449 @@
+/*
+ * gang.c - workers that compute one model together: formed when a job waits for a model that no
+ * worker alone has room for, ended when the first member has left, whatever took it.
+ *
+ * Jobs go to rank 0's worker, whose lease is the gang's. The others hold memory and compute what
+ * rank 0 tells them; what they have claimed is theirs until they say that it is back. A gang's
+ * number is never used again, also after a restart: a rank of an older one finds nobody, and what
+ * it says is taken for what it is.
+ *
+ * Gangs are not stored. After a restart of ours the workers say which ranks they have.
+ */
+#include "coordinator/core/state.h"
+
+#include <stdio.h>
+
+#define NUMBER_OF_BOOT 32u /* bits below the boot's */
+#define AGAIN_MS       1000u
+#define AGAIN_DOUBLED  5u /* 32 s */
+
+static int gang_compare(const struct tree_node *a, const struct tree_node *b)
+{
+    uint64_t x = tree_entry(a, const struct core_gang, node)->number;
+    uint64_t y = tree_entry(b, const struct core_gang, node)->number;
+    return (x > y) - (x < y);
+}
+
+void gangs_init(struct core *c)
+{
+    tree_init(&c->gangs, gang_compare);
+}
+
+static void gang_free(struct core *c, struct core_gang *g)
+{
+    tree_remove(&c->gangs, &g->node);
+    for (uint32_t r = 0; r < g->n_ranks; r++) {
+        free((void *)(uintptr_t)g->rank[r].address.data);
+        if (g->rank[r].worker != NULL)
+            name_drop(c, g->rank[r].worker);
+    }
+    free(g->why);
+    free(g);
+}
+
+void gangs_free(struct core *c)
+{
+    struct tree_node *n;
+    while ((n = c->gangs.root) != NULL)
+        gang_free(c, tree_entry(n, struct core_gang, node));
+}
+
+struct core_gang *gang_find(const struct core *c, uint64_t number)
+{
+    struct core_gang probe = {.number = number};
+    return tree_entry(tree_find(&c->gangs, &probe.node), struct core_gang, node);
+}
+
+static struct core_gang *gang_new(struct core *c, struct core_model *m, uint64_t number,
+                                  uint32_t n_ranks, const char *why)
+{
+    struct core_gang *g = core_alloc(sizeof *g);
+    size_t size = strlen(why) + 1;
+    g->number = number;
+    g->model = m;
+    g->n_ranks = n_ranks;
+    g->n_stages = 1;
+    g->why = core_alloc(size);
+    memcpy(g->why, why, size);
+    tree_insert(&c->gangs, &g->node);
+    return g;
+}
+
+static void rank_join(struct core *c, struct core_gang *g, uint32_t rank, struct core_hosting *h,
+                      uint64_t share_bytes)
+{
+    struct core_gang_rank *r = &g->rank[rank];
+    if (r->worker == NULL)
+        r->worker = name_intern(c, h->worker->name);
+    r->hosting = h;
+    h->gang = g;
+    h->rank = rank;
+    h->share_bytes = share_bytes;
+}
+
+/* ---- what is said of it ---- */
+
+static const char *transport_name(enum wire_gang_transport transport)
+{
+    return transport == WIRE_GANG_TRANSPORT_SHM   ? " over shm"
+           : transport == WIRE_GANG_TRANSPORT_UCX ? " over ucx"
+                                                  : "";
+}
+
+const char *gang_text(const struct core_gang *g, struct core_effects *fx)
+{
+    const char *names = "";
+    for (uint32_t r = 0; r < g->n_ranks; r++)
+        names = effect_printf(fx, "%s%s%s", names, r > 0 ? ", " : "",
+                              g->rank[r].worker != NULL ? g->rank[r].worker : "(not back yet)");
+    return effect_printf(
+        fx, "%llu.%llu of %s%s: %s", (unsigned long long)(g->number >> NUMBER_OF_BOOT),
+        (unsigned long long)(g->number & UINT32_MAX), names, transport_name(g->transport), g->why);
+}
+
+void gang_place(const struct core_gang *g, const struct core_worker *w, struct core_effects *fx,
+                struct wire_gang_place *ret_place)
+{
+    struct wire_gang_member *members = effect_alloc(fx, g->n_ranks, sizeof *members);
+    struct wire_gang_place p = {.gang = g->number,
+                                .stages = g->n_stages,
+                                .transport = g->transport,
+                                .members = members,
+                                .n_members = g->n_ranks};
+    memcpy(p.group, g->group, sizeof p.group);
+    for (uint32_t r = 0; r < g->n_ranks; r++) {
+        members[r] = (struct wire_gang_member){g->rank[r].worker, g->rank[r].weight};
+        if (g->rank[r].hosting != NULL && g->rank[r].hosting->worker == w)
+            p.rank = r;
+    }
+    *ret_place = p;
+}
+
+/* ---- forming ---- */
+
+static double megabytes(uint64_t bytes)
+{
+    return (double)bytes / 1e6;
+}
+
+static const char *why_of(const struct core_model *m, const struct gang_choice *choice,
+                          struct core_effects *fx)
+{
+    const struct core_hosting *roomiest = NULL;
+    const char *shares = "";
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
+        if (h->same_file && (roomiest == NULL || worker_capacity_bytes(h->worker) >
+                                                     worker_capacity_bytes(roomiest->worker)))
+            roomiest = h;
+    }
+    for (uint32_t r = 0; r < choice->n_ranks; r++)
+        shares = effect_printf(fx, "%s%s%s %.1f MB", shares, r > 0 ? ", " : "",
+                               choice->rank[r]->worker->name, megabytes(choice->need_bytes[r]));
+    return effect_printf(fx,
+                         "%s takes %.1f MB, more than any worker with its file can give (%s: %.1f "
+                         "MB); shares: %s",
+                         m->name, megabytes(hosting_need_bytes(roomiest)), roomiest->worker->name,
+                         megabytes(worker_capacity_bytes(roomiest->worker)), shares);
+}
+
+/* By which its ranks find each other. Nobody else can know it: the challenge of rank 0's session is
+ * random and was said to that worker alone. */
+static void group_set(struct core_gang *g, const struct core_session *s)
+{
+    memcpy(g->group, s->challenge, sizeof g->group);
+    for (unsigned i = 0; i < sizeof g->number; i++)
+        g->group[i] ^= (uint8_t)(g->number >> (8 * i));
+}
+
+static void gang_form(struct core *c, struct core_model *m, const struct gang_choice *choice,
+                      struct core_effects *fx)
+{
+    const uint64_t number = c->boot_epoch << NUMBER_OF_BOOT | ++c->gang_number;
+    struct core_gang *g = gang_new(c, m, number, choice->n_ranks, why_of(m, choice, fx));
+    g->transport = choice->transport;
+    group_set(g, choice->rank[0]->worker->session);
+    for (uint32_t r = 0; r < g->n_ranks; r++) {
+        struct core_hosting *h = choice->rank[r];
+        g->rank[r].weight = choice->weight[r];
+        rank_join(c, g, r, h, choice->need_bytes[r]);
+        struct core_command *cmd = session_command(c, h->worker->session, WIRE_COMMAND_LOAD);
+        cmd->model = name_intern(c, m->name);
+        cmd->epoch = number;
+        h->load_asked = true;
+        h->asked_ms = c->now_ms;
+    }
+}
+
+/* A worker that was just killed is not noticed before it has been silent for long; one that a gang
+ * is formed with must have been heard as lately as it should be. */
+static bool is_heard(const struct core *c, const struct core_worker *w)
+{
+    return worker_silent_ms(c, w) <= c->config->heartbeat_ms + c->config->heartbeat_ms / 2;
+}
+
+static bool can_join(const struct core_hosting *h)
+{
+    return h->same_file && h->gang == NULL && h->worker->session != NULL && !h->load_asked &&
+           !h->unload_asked && h->offer.gang_settings[0] != '\0' && h->offer.shape.size > 0 &&
+           h->state != WIRE_MODEL_STATE_READY && h->state != WIRE_MODEL_STATE_LOADING;
+}
+
+static struct core_hosting **hostings_new(struct core_effects *fx, size_t n)
+{
+    return effect_alloc(fx, n, sizeof(struct core_hosting *));
+}
+
+static void room_give_up(struct core *c, const struct core_model *m)
+{
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        struct core_worker *w = tree_entry(n, struct core_hosting, by_model)->worker;
+        if (w->making_room != m)
+            continue;
+        w->making_room = NULL;
+        workers_touch_models(c, w);
+    }
+}
+
+static void room_ask(struct core *c, const struct core_model *m, const struct gang_choice *choice)
+{
+    room_give_up(c, m);
+    for (uint32_t r = 0; r < choice->n_ranks; r++) {
+        choice->rank[r]->worker->making_room = m;
+        choice->rank[r]->worker->room_bytes = choice->need_bytes[r];
+    }
+}
+
+bool gang_try(struct core *c, struct core_job *j, const struct placement_row *rows, size_t n_rows,
+              struct core_effects *fx)
+{
+    struct core_model *m = j->model;
+    struct core_hosting **from = hostings_new(fx, n_rows);
+    struct gang_choice choice;
+    size_t n_from = 0;
+    if (c->config->gang_workers_max < 2 || c->now_ms < m->gang_after_ms)
+        return false;
+    for (size_t i = 0; i < n_rows; i++) {
+        struct core_hosting *h = rows[i].hosting;
+        /* One that will have room for all of it is waited for. */
+        if (rows[i].predicate != NULL && strcmp(rows[i].predicate, "memory") == 0 &&
+            rows[i].need_bytes <= worker_emptied_bytes(h->worker))
+            return false;
+        if (rows[i].predicate != NULL && strcmp(rows[i].predicate, "memory") == 0 && can_join(h) &&
+            is_heard(c, h->worker))
+            from[n_from++] = h;
+    }
+    if (gang_choose(c, from, n_from, GANG_ROOM_NOW, &choice)) {
+        gang_form(c, m, &choice, fx);
+        return true;
+    }
+    if (gang_choose(c, from, n_from, GANG_ROOM_EVICTED, &choice)) {
+        for (uint32_t r = 0; r < choice.n_ranks; r++)
+            worker_evict(c, choice.rank[r]->worker, choice.need_bytes[r], fx);
+        return true;
+    }
+    if (c->now_ms < j->submitted_ms + c->config->residency_ms)
+        return false;
+    for (size_t i = 0; i < n_from;) {
+        const struct core_model *other = from[i]->worker->making_room;
+        if (other != NULL && other != m)
+            from[i] = from[--n_from];
+        else
+            i++;
+    }
+    if (gang_choose(c, from, n_from, GANG_ROOM_EMPTIED, &choice)) {
+        room_ask(c, m, &choice);
+        return true;
+    }
+    room_give_up(c, m);
+    return false;
+}
+
+bool gang_is_possible(const struct core *c, const struct core_model *m)
+{
+    struct core_hosting *from[LIMIT_CANDIDATES];
+    struct gang_choice choice;
+    size_t n_from = 0;
+    if (c->config->gang_workers_max < 2)
+        return false;
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL && n_from < LIMIT_CANDIDATES;
+         n = tree_above(&m->hosts, n)) {
+        struct core_hosting *h = tree_entry(n, struct core_hosting, by_model);
+        /* One that was formed already is possible. */
+        if (h->gang != NULL)
+            return true;
+        if (h->same_file && h->offer.gang_settings[0] != '\0' && h->offer.shape.size > 0)
+            from[n_from++] = h;
+    }
+    return gang_choose(c, from, n_from, GANG_ROOM_CAPACITY, &choice);
+}
+
+/* ---- meeting ---- */
+
+void gang_address(struct core *c, struct core_worker *w, const struct wire_gang_address *address)
+{
+    struct core_gang *g = gang_find(c, address->gang);
+    if (g == NULL || address->rank >= g->n_ranks || g->has_met)
+        return;
+    struct core_gang_rank *r = &g->rank[address->rank];
+    if (r->hosting == NULL || r->hosting->worker != w || r->address.size > 0)
+        return;
+    uint8_t *bytes = core_alloc(address->address.size);
+    memcpy(bytes, address->address.data, address->address.size);
+    r->address = (struct wire_bytes){bytes, address->address.size};
+    for (uint32_t i = 0; i < g->n_ranks; i++) {
+        if (g->rank[i].address.size == 0 || g->rank[i].hosting == NULL ||
+            g->rank[i].hosting->worker->session == NULL)
+            return;
+    }
+    g->has_met = true;
+    for (uint32_t i = 0; i < g->n_ranks; i++) {
+        struct core_command *cmd =
+            session_command(c, g->rank[i].hosting->worker->session, WIRE_COMMAND_MEET);
+        cmd->model = name_intern(c, g->model->name);
+        cmd->epoch = g->number;
+    }
+}
+
+const struct wire_bytes *gang_addresses(const struct core_gang *g, struct core_effects *fx)
+{
+    struct wire_bytes *out = effect_alloc(fx, g->n_ranks, sizeof *out);
+    for (uint32_t r = 0; r < g->n_ranks; r++) {
+        uint8_t *bytes = effect_alloc(fx, g->rank[r].address.size, 1);
+        memcpy(bytes, g->rank[r].address.data, g->rank[r].address.size);
+        out[r] = (struct wire_bytes){bytes, g->rank[r].address.size};
+    }
+    return out;
+}
+
+/* ---- ending ---- */
+
+static void leases_move(struct core *c, const struct core_hosting *h, bool died, const char *why,
+                        struct core_effects *fx)
+{
+    struct tree *leases = &h->worker->leases;
+    for (struct tree_node *n = tree_first(leases), *next; n != NULL; n = next) {
+        struct core_lease *l = tree_entry(n, struct core_lease, node);
+        next = tree_above(leases, n);
+        if (l->hosting != h)
+            continue;
+        lease_stop(c, l);
+        lease_requeue(c, l, died ? lease_fault_of_death(l) : LEASE_FAULT_NONE, why, fx);
+    }
+}
+
+/* The next one is tried at once where this one has worked; where it never came together, later,
+ * and later each time. */
+static void end_note(struct core *c, const struct core_gang *g, const char *why)
+{
+    struct core_model *m = g->model;
+    size_t size = strlen(why) + 1;
+    free(m->gang_over);
+    m->gang_over = core_alloc(size);
+    memcpy(m->gang_over, why, size);
+    if (g->rank[0].hosting != NULL && hosting_is_ready(g->rank[0].hosting))
+        return;
+    m->gang_after_ms = c->now_ms + ((uint64_t)AGAIN_MS << m->gang_failures);
+    m->gang_failures += m->gang_failures < AGAIN_DOUBLED;
+}
+
+void gang_end(struct core *c, struct core_gang *g, bool died, const char *what,
+              struct core_effects *fx)
+{
+    struct core_hosting *first = g->rank[0].hosting;
+    const char *why = effect_printf(fx, "gang %llu.%llu ended: %s",
+                                    (unsigned long long)(g->number >> NUMBER_OF_BOOT),
+                                    (unsigned long long)(g->number & UINT32_MAX), what);
+    end_note(c, g, why);
+    if (first != NULL)
+        leases_move(c, first, died, why, fx);
+    for (uint32_t r = 0; r < g->n_ranks; r++) {
+        struct core_hosting *h = g->rank[r].hosting;
+        if (h == NULL)
+            continue;
+        h->gang = NULL;
+        if (hosting_holds_memory(h) && h->worker->session != NULL)
+            hosting_unload(c, h);
+        else if (!hosting_holds_memory(h))
+            h->share_bytes = 0;
+        workers_touch_models(c, h->worker);
+    }
+    model_touch(c, g->model);
+    gang_free(c, g);
+}
+
+void gang_status(struct core *c, struct core_hosting *h, struct core_effects *fx)
+{
+    const struct wire_model_status *s = &h->status;
+    struct core_gang *g = h->gang;
+    bool holds = s->state == WIRE_MODEL_STATE_READY || s->state == WIRE_MODEL_STATE_LOADING;
+    if (g == NULL) {
+        /* What it has is of a gang that is over: what it was told of that, it has not heard. */
+        if (s->gang != 0 && holds && !h->unload_asked && !h->load_asked)
+            hosting_unload(c, h);
+        else if (!holds && !h->load_asked && !h->unload_asked)
+            h->share_bytes = 0;
+        return;
+    }
+    if (s->gang == g->number && holds) {
+        uint64_t bytes = s->weights_bytes + s->kv_bytes + s->scratch_bytes + s->exchange_bytes;
+        if (s->state == WIRE_MODEL_STATE_READY && bytes >= h->share_bytes / 2 &&
+            bytes / 2 <= h->share_bytes)
+            h->share_bytes = bytes;
+        if (s->state == WIRE_MODEL_STATE_READY && h->rank == 0)
+            g->model->gang_failures = 0;
+        return;
+    }
+    /* It has not taken the command yet. */
+    if (s->gang != g->number && h->load_asked)
+        return;
+    const char *what = s->gang == g->number ? "could not load its share" : "left it";
+    gang_end(c, g, false,
+             effect_printf(fx, "%s %s%s%s", h->worker->name, what, h->error != NULL ? ": " : "",
+                           h->error != NULL ? h->error : ""),
+             fx);
+}
+
+/* ---- members that come back ---- */
+
+void gang_part(struct core_hosting *h)
+{
+    if (h->gang == NULL)
+        return;
+    h->gang->rank[h->rank].hosting = NULL;
+    h->gang = NULL;
+}
+
+void gang_rejoin(struct core *c, struct core_hosting *h, const struct wire_model_status *s)
+{
+    if (s->gang == 0 || h->gang != NULL ||
+        (s->state != WIRE_MODEL_STATE_READY && s->state != WIRE_MODEL_STATE_LOADING))
+        return;
+    struct core_gang *g = gang_find(c, s->gang);
+    if (g == NULL) {
+        if (s->gang >> NUMBER_OF_BOOT >= c->boot_epoch || !h->same_file)
+            return; /* it ended while the worker was away */
+        g = gang_new(c, h->model, s->gang, s->ranks, "formed before the coordinator started");
+    }
+    if (g->model != h->model || g->n_ranks != s->ranks || g->rank[s->rank].hosting != NULL ||
+        (g->rank[s->rank].worker != NULL && strcmp(g->rank[s->rank].worker, h->worker->name) != 0))
+        return;
+    uint64_t bytes = s->weights_bytes + s->kv_bytes + s->scratch_bytes + s->exchange_bytes;
+    rank_join(c, g, s->rank, h,
+              bytes != 0 ? bytes : hosting_need_bytes(h) / g->n_ranks + h->offer.rank_bytes);
+}
+
+void gang_missed(struct core *c, struct core_worker *w, struct core_effects *fx)
+{
+    for (struct tree_node *n = tree_first(&c->gangs), *next; n != NULL; n = next) {
+        struct core_gang *g = tree_entry(n, struct core_gang, node);
+        next = tree_above(&c->gangs, n);
+        for (uint32_t r = 0; r < g->n_ranks; r++) {
+            if (g->rank[r].hosting != NULL || g->rank[r].worker == NULL ||
+                strcmp(g->rank[r].worker, w->name) != 0)
+                continue;
+            gang_end(c, g, false, effect_printf(fx, "%s came back without its share", w->name), fx);
+            break;
+        }
+    }
+}

@@ -1,0 +1,156 @@
+/*
+ * gang_choose.c - which workers compute a model together that none of them has room for: the fewest
+ * that have room for its shares, on one host where that is possible. Shares are equal where they
+ * fit, else in proportion to the room that each has.
+ */
+#include "coordinator/core/state.h"
+
+struct candidate {
+    struct core_hosting *hosting;
+    uint64_t room_bytes;
+};
+
+static uint64_t room_of(const struct core *c, const struct core_worker *w, enum gang_room room)
+{
+    switch (room) {
+    case GANG_ROOM_NOW:
+        return worker_room_bytes(w);
+    case GANG_ROOM_EVICTED:
+        return worker_room_bytes(w) + worker_evictable_bytes(c, w);
+    case GANG_ROOM_EMPTIED:
+        return worker_emptied_bytes(w);
+    case GANG_ROOM_CAPACITY:
+        break;
+    }
+    return worker_capacity_bytes(w);
+}
+
+static bool can_speak(const struct core_hosting *a, const struct core_hosting *b,
+                      enum wire_gang_transport transport)
+{
+    static const uint8_t nowhere[sizeof a->worker->host];
+    const uint32_t bit = 1u << transport;
+    if ((a->worker->transports & b->worker->transports & bit) == 0 ||
+        strcmp(a->offer.gang_settings, b->offer.gang_settings) != 0)
+        return false;
+    return transport != WIRE_GANG_TRANSPORT_SHM ||
+           (memcmp(a->worker->host, nowhere, sizeof nowhere) != 0 &&
+            memcmp(a->worker->host, b->worker->host, sizeof nowhere) == 0);
+}
+
+/* Those that can be in a gang with `first`, the roomiest first, then by name. */
+static size_t group_of(const struct core *c, struct core_hosting *const from[], size_t n_from,
+                       const struct core_hosting *first, enum wire_gang_transport transport,
+                       enum gang_room room, struct candidate *ret)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < n_from; i++) {
+        if (!can_speak(first, from[i], transport))
+            continue;
+        const struct candidate it = {from[i], room_of(c, from[i]->worker, room)};
+        size_t at = n < SHARD_RANKS_MAX ? n++ : SHARD_RANKS_MAX;
+        for (; at > 0 && ret[at - 1].room_bytes < it.room_bytes; at--) {
+            if (at < SHARD_RANKS_MAX)
+                ret[at] = ret[at - 1];
+        }
+        if (at < SHARD_RANKS_MAX)
+            ret[at] = it;
+    }
+    return n;
+}
+
+static uint64_t share_bytes(const struct shard_shape *shape, const struct shard_cut *cut,
+                            uint32_t rank, const struct wire_model_offer *offer)
+{
+    return shard_in_proportion(offer->weights_bytes, shard_cut_weights(shape, cut, rank),
+                               shard_shape_weights(shape)) +
+           shard_in_proportion(offer->kv_bytes, shard_cut_kv(shape, cut, rank),
+                               shard_shape_kv(shape)) +
+           offer->rank_bytes;
+}
+
+static bool cut_fits(const struct shard_shape *shape, const struct shard_request *request,
+                     const struct candidate *group, struct gang_choice *choice)
+{
+    struct shard_cut *cut;
+    bool fits = true;
+    if (shard_cut_new(&cut, shape, request, NULL) != ERR_OK)
+        return false;
+    for (uint32_t r = 0; r < request->shards; r++) {
+        choice->need_bytes[r] = share_bytes(shape, cut, r, &group[r].hosting->offer);
+        fits = fits && choice->need_bytes[r] <= group[r].room_bytes;
+    }
+    shard_cut_free(cut);
+    return fits;
+}
+
+static bool group_fits(const struct shard_shape *shape, const struct candidate *group, uint32_t n,
+                       struct gang_choice *choice)
+{
+    const struct wire_model_offer *offer = &group[0].hosting->offer;
+    struct shard_request request = {.shards = n, .stages = 1, .n_weights = n};
+    uint64_t room = 0;
+    for (uint32_t r = 0; r < n; r++) {
+        room += group[r].room_bytes;
+        request.weights[r] = 1;
+    }
+    if (room < offer->weights_bytes + offer->kv_bytes)
+        return false;
+    if (!cut_fits(shape, &request, group, choice)) {
+        for (uint32_t r = 0; r < n; r++) {
+            const uint64_t beside = group[r].hosting->offer.rank_bytes;
+            const uint64_t rest = group[r].room_bytes;
+            request.weights[r] = rest > beside ? (rest - beside) >> 10 : 0;
+        }
+        if (!cut_fits(shape, &request, group, choice))
+            return false;
+    }
+    choice->n_ranks = n;
+    for (uint32_t r = 0; r < n; r++) {
+        choice->rank[r] = group[r].hosting;
+        choice->weight[r] = request.weights[r];
+    }
+    return true;
+}
+
+static bool choose_over(const struct core *c, const struct shard_shape *shape,
+                        struct core_hosting *const from[], size_t n_from,
+                        enum wire_gang_transport transport, enum gang_room room,
+                        struct gang_choice *ret_choice)
+{
+    struct gang_choice best = {.n_ranks = 0};
+    for (size_t i = 0; i < n_from; i++) {
+        struct candidate group[SHARD_RANKS_MAX];
+        struct gang_choice choice = {.transport = transport};
+        bool is_seen = false; /* as part of the group of one before it */
+        for (size_t k = 0; k < i && !is_seen; k++)
+            is_seen = can_speak(from[k], from[i], transport);
+        if (is_seen)
+            continue;
+        size_t n = group_of(c, from, n_from, from[i], transport, room, group);
+        size_t most = n < c->config->gang_workers_max ? n : c->config->gang_workers_max;
+        if (best.n_ranks > 0 && most >= best.n_ranks)
+            most = best.n_ranks - 1;
+        for (uint32_t k = 2; k <= most; k++) {
+            if (group_fits(shape, group, k, &choice)) {
+                best = choice;
+                break;
+            }
+        }
+    }
+    *ret_choice = best;
+    return best.n_ranks > 0;
+}
+
+bool gang_choose(const struct core *c, struct core_hosting *const from[], size_t n_from,
+                 enum gang_room room, struct gang_choice *ret_choice)
+{
+    struct shard_shape shape;
+    if (n_from < 2 || shard_shape_unpack(&shape, from[0]->offer.shape.data,
+                                         from[0]->offer.shape.size, NULL) != ERR_OK)
+        return false;
+    bool found = choose_over(c, &shape, from, n_from, WIRE_GANG_TRANSPORT_SHM, room, ret_choice) ||
+                 choose_over(c, &shape, from, n_from, WIRE_GANG_TRANSPORT_UCX, room, ret_choice);
+    shard_shape_fini(&shape);
+    return found;
+}

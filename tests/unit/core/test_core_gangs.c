@@ -1,0 +1,554 @@
+/* Models that no worker has room for alone: who computes them together, and what ends that. */
+#include "tests/unit/core/core_test.h"
+
+#include "common/buf.h"
+#include "common/shard_cut.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define GB  CORE_TEST_GB
+#define SHM (1u << WIRE_GANG_TRANSPORT_SHM)
+#define UCX (1u << WIRE_GANG_TRANSPORT_UCX)
+
+/* ---- a model of 6 GB ---- */
+
+static struct buf shape_bytes;
+
+/* Two layers of eight heads, and as many groups of feed-forward columns: cut evenly, even shares.
+ */
+static int shape_make(void **state)
+{
+    struct shard_shape shape;
+    (void)state;
+    assert_int_equal(shard_shape_init(&shape, 2, NULL), ERR_OK);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct shard_kind *k = &shape.kind[i];
+        *k = (struct shard_kind){.n_heads = 8,
+                                 .n_kv_heads = 8,
+                                 .n_groups = 8,
+                                 .q_bytes = 1000000,
+                                 .k_bytes = 1000000,
+                                 .n_ffn_groups = 8,
+                                 .ff_bytes = 4000000};
+        for (uint32_t g = 0; g < 8; g++)
+            k->ff_end[g] = (g + 1) * 32;
+    }
+    shape.vocab = 1024;
+    shape.embd = 64;
+    shape.embed_bytes = shape.head_bytes = 64000;
+    shape.kv_head_bytes = 4096;
+    shard_shape_join(&shape);
+    buf_init(&shape_bytes);
+    assert_int_equal(shard_shape_pack(&shape, 4096, &shape_bytes, NULL), ERR_OK);
+    shard_shape_fini(&shape);
+    return 0;
+}
+
+static int shape_free(void **state)
+{
+    (void)state;
+    buf_fini(&shape_bytes);
+    return 0;
+}
+
+struct member {
+    const char *name;
+    double gb;
+    uint8_t host;
+    uint32_t transports;
+    const char *settings;
+};
+
+static uint64_t member_says(struct core_test *t, const struct member *m,
+                            const struct wire_model_status *status)
+{
+    struct core_test_worker w = {.name = m->name,
+                                 .key = (uint8_t)m->name[0],
+                                 .total_bytes = (uint64_t)(m->gb * GB),
+                                 .free_bytes = (uint64_t)(m->gb * GB),
+                                 .models = {"m"},
+                                 .weights_bytes = {6 * GB},
+                                 .digest = 7,
+                                 .shape = {shape_bytes.data, shape_bytes.size},
+                                 .gang_settings = m->settings != NULL ? m->settings : "alike",
+                                 .rank_bytes = GB / 100,
+                                 .host = m->host,
+                                 .transports = m->transports,
+                                 .status = status,
+                                 .n_status = status != NULL ? 1 : 0};
+    return core_test_worker(t, &w);
+}
+
+static uint64_t member(struct core_test *t, const struct member *m)
+{
+    return member_says(t, m, NULL);
+}
+
+/* Nothing: the worker has no share of the model. */
+struct share {
+    uint64_t gang;
+    uint32_t rank, ranks;
+};
+
+static struct wire_model_status status_of(enum wire_model_state state, struct share s,
+                                          const char *error)
+{
+    return (struct wire_model_status){.name = "m",
+                                      .state = state,
+                                      .error = error,
+                                      .failures = state == WIRE_MODEL_STATE_FAILED,
+                                      .gang = s.gang,
+                                      .rank = s.rank,
+                                      .ranks = s.ranks};
+}
+
+static void says(struct core_test *t, uint64_t worker, struct wire_model_status status)
+{
+    struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
+                                  .session = worker,
+                                  .report = {.models = &status, .n_models = 1}};
+    assert_int_equal(core_test_ask(t, &report)->kind, WIRE_REQUEST_REPORT);
+}
+
+static void says_ready(struct core_test *t, uint64_t worker, struct share s)
+{
+    says(t, worker, status_of(WIRE_MODEL_STATE_READY, s, ""));
+}
+
+static struct wire_command command(struct core_test *t, uint64_t worker, uint64_t acked,
+                                   enum wire_command_kind kind)
+{
+    struct wire_pull_reply pull = core_test_pull(t, worker, acked);
+    if (pull.n_commands != 1 || pull.commands[0].kind != kind)
+        fail_msg("%zu commands, the first of kind %d", pull.n_commands,
+                 pull.n_commands > 0 ? (int)pull.commands[0].kind : 0);
+    return pull.commands[0];
+}
+
+/* ---- two of 4 GB, on one host ---- */
+
+struct pair {
+    struct core_test t;
+    uint64_t a, b, client;
+    uint64_t gang;
+};
+
+static const struct member pair_a = {"a", 4, 1, SHM, NULL}, pair_b = {"b", 4, 1, SHM, NULL};
+
+static void pair_start(struct pair *p)
+{
+    core_test_init(&p->t);
+    core_test_open(&p->t);
+    p->a = member(&p->t, &pair_a);
+    p->b = member(&p->t, &pair_b);
+    p->client = core_test_client(&p->t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&p->t, p->client, 1, "m", 20), ERR_OK);
+}
+
+static void pair_load(struct pair *p)
+{
+    pair_start(p);
+    p->gang = command(&p->t, p->a, 0, WIRE_COMMAND_LOAD).load.place.gang;
+    (void)command(&p->t, p->b, 0, WIRE_COMMAND_LOAD);
+}
+
+/* And job 1 is rank 0's. */
+static void pair_run(struct pair *p)
+{
+    pair_load(p);
+    says_ready(&p->t, p->b, (struct share){p->gang, 1, 2});
+    says_ready(&p->t, p->a, (struct share){p->gang, 0, 2});
+    (void)command(&p->t, p->a, 1, WIRE_COMMAND_RUN);
+}
+
+static void two_load_what_is_too_large_for_each(void **state)
+{
+    struct pair p;
+    (void)state;
+    pair_start(&p);
+    const struct wire_gang_place a = command(&p.t, p.a, 0, WIRE_COMMAND_LOAD).load.place;
+    assert_int_equal(a.rank, 0);
+    assert_int_equal(a.n_members, 2);
+    assert_int_equal(a.stages, 1);
+    assert_int_equal(a.transport, WIRE_GANG_TRANSPORT_SHM);
+    assert_string_equal(a.members[0].worker, "a");
+    assert_string_equal(a.members[1].worker, "b");
+    assert_int_equal(a.members[0].weight, a.members[1].weight);
+    const struct wire_gang_place b = command(&p.t, p.b, 0, WIRE_COMMAND_LOAD).load.place;
+    assert_int_equal(b.rank, 1);
+    assert_true(b.gang == a.gang);
+    assert_memory_equal(b.group, a.group, sizeof b.group);
+
+    const struct wire_explain_reply *e = core_test_explain(&p.t, p.client, 1);
+    assert_non_null(strstr(e->summary, "to be loaded on a"));
+    assert_non_null(strstr(e->gang, "of a, b over shm: m takes 6442.5 MB, more than any worker"));
+    assert_string_equal(e->candidates[1].predicate, "gang");
+    assert_non_null(strstr(e->candidates[1].detail, "whose jobs go to a"));
+
+    /* Nothing runs before rank 0 says that all are there. */
+    says_ready(&p.t, p.b, (struct share){b.gang, 1, 2});
+    assert_int_equal(core_test_pull(&p.t, p.b, 1).n_commands, 0);
+    assert_int_equal(core_test_job(&p.t, p.client, 1).state, WIRE_JOB_STATE_QUEUED);
+    says_ready(&p.t, p.a, (struct share){a.gang, 0, 2});
+    (void)command(&p.t, p.a, 1, WIRE_COMMAND_RUN);
+    assert_int_equal(core_test_pull(&p.t, p.b, 1).n_commands, 0);
+    core_test_fini(&p.t);
+}
+
+static void who_comes_together(void **state)
+{
+    static const struct {
+        const char *what;
+        struct member members[5];
+        const char *gang; /* names by rank; NULL: none */
+        enum wire_gang_transport transport;
+    } table[] = {
+        {"as few as have room",
+         {{"a", 4, 1, SHM, NULL}, {"b", 4, 1, SHM, NULL}, {"c", 4, 1, SHM, NULL}},
+         "ab",
+         WIRE_GANG_TRANSPORT_SHM},
+        {"three where two have not",
+         {{"a", 2.5, 1, SHM, NULL}, {"b", 2.5, 1, SHM, NULL}, {"c", 2.5, 1, SHM, NULL}},
+         "abc",
+         WIRE_GANG_TRANSPORT_SHM},
+        {"unequal shares for unequal workers, the roomiest first",
+         {{"a", 2, 1, SHM, NULL}, {"b", 5, 1, SHM, NULL}},
+         "ba",
+         WIRE_GANG_TRANSPORT_SHM},
+        {"one host before several, though it takes more of them",
+         {{"a", 4, 1, SHM | UCX, NULL},
+          {"b", 2.5, 2, SHM | UCX, NULL},
+          {"c", 2.5, 2, SHM | UCX, NULL},
+          {"d", 2.5, 2, SHM | UCX, NULL}},
+         "bcd",
+         WIRE_GANG_TRANSPORT_SHM},
+        {"several hosts where one is not enough",
+         {{"a", 4, 1, SHM | UCX, NULL}, {"b", 4, 2, SHM | UCX, NULL}},
+         "ab",
+         WIRE_GANG_TRANSPORT_UCX},
+        {"hosts without a way to each other",
+         {{"a", 4, 1, SHM, NULL}, {"b", 4, 2, SHM, NULL}},
+         NULL,
+         WIRE_GANG_TRANSPORT_UNSPECIFIED},
+        {"workers that do not say which host they are on",
+         {{"a", 4, 0, SHM, NULL}, {"b", 4, 0, SHM, NULL}},
+         NULL,
+         WIRE_GANG_TRANSPORT_UNSPECIFIED},
+        {"different settings",
+         {{"a", 4, 1, SHM, "f16"}, {"b", 4, 1, SHM, "q8_0"}, {"c", 4, 1, SHM, "q8_0"}},
+         "bc",
+         WIRE_GANG_TRANSPORT_SHM},
+        {"one that joins nobody",
+         {{"a", 4, 1, SHM, ""}, {"b", 4, 1, SHM, NULL}, {"c", 4, 1, SHM, NULL}},
+         "bc",
+         WIRE_GANG_TRANSPORT_SHM},
+        {"not enough together",
+         {{"a", 2.9, 1, SHM, NULL}, {"b", 2.9, 1, SHM, NULL}},
+         NULL,
+         WIRE_GANG_TRANSPORT_UNSPECIFIED},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct core_test t;
+        uint64_t session[5] = {0};
+        core_test_start(&t);
+        for (size_t k = 0; k < 5 && table[i].members[k].name != NULL; k++)
+            session[k] = member(&t, &table[i].members[k]);
+        uint64_t client = core_test_client(&t, "c", "", 2);
+        enum err err = core_test_submit_ask(&t, client, 1, "m", 20);
+        if (err != (table[i].gang != NULL ? ERR_OK : ERR_TOO_LARGE))
+            fail_msg("%s: %d", table[i].what, (int)err);
+        char got[8] = "";
+        for (size_t k = 0; k < 5 && session[k] != 0; k++) {
+            struct wire_pull_reply pull = core_test_pull(&t, session[k], 0);
+            if (pull.n_commands == 0)
+                continue;
+            const struct wire_gang_place *p = &pull.commands[0].load.place;
+            got[p->rank] = table[i].members[k].name[0];
+            if (p->transport != table[i].transport)
+                fail_msg("%s: transport %d", table[i].what, (int)p->transport);
+            assert_string_equal(p->members[p->rank].worker, table[i].members[k].name);
+        }
+        if (strcmp(got, table[i].gang != NULL ? table[i].gang : "") != 0)
+            fail_msg("%s: %s", table[i].what, got);
+        core_test_fini(&t);
+    }
+}
+
+static void one_that_has_room_alone_is_preferred(void **state)
+{
+    static const struct member large = {"z", 8, 1, SHM, NULL};
+    struct core_test t;
+    (void)state;
+    core_test_start(&t);
+    uint64_t a = member(&t, &pair_a), b = member(&t, &pair_b), z = member(&t, &large);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    assert_true(command(&t, z, 0, WIRE_COMMAND_LOAD).load.place.gang == 0);
+    assert_int_equal(core_test_pull(&t, a, 0).n_commands, 0);
+    assert_int_equal(core_test_pull(&t, b, 0).n_commands, 0);
+    core_test_fini(&t);
+}
+
+static void the_operator_may_want_none(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_init(&t);
+    t.config.gang_workers_max = 0;
+    core_test_open(&t);
+    (void)member(&t, &pair_a);
+    (void)member(&t, &pair_b);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_TOO_LARGE);
+    core_test_fini(&t);
+}
+
+static void addresses_are_handed_out_when_all_are_there(void **state)
+{
+    static const struct member a_far = {"a", 4, 1, UCX, NULL}, b_far = {"b", 4, 2, UCX, NULL};
+    struct core_test t;
+    (void)state;
+    core_test_start(&t);
+    uint64_t a = member(&t, &a_far), b = member(&t, &b_far);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t gang = command(&t, a, 0, WIRE_COMMAND_LOAD).load.place.gang;
+    (void)command(&t, b, 0, WIRE_COMMAND_LOAD);
+    struct wire_gang_address address = {gang, 0, {(const uint8_t *)"at a", 4}};
+    struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
+                                  .session = a,
+                                  .report = {.addresses = &address, .n_addresses = 1}};
+    (void)core_test_ask(&t, &report);
+    address.rank = 1; /* which a is not */
+    (void)core_test_ask(&t, &report);
+    assert_int_equal(core_test_pull(&t, a, 1).n_commands, 0);
+    report.session = b;
+    address.address.data = (const uint8_t *)"at b";
+    (void)core_test_ask(&t, &report);
+    const struct wire_command_meet meet = command(&t, b, 1, WIRE_COMMAND_MEET).meet;
+    assert_true(meet.gang == gang);
+    assert_int_equal(meet.n_addresses, 2);
+    assert_memory_equal(meet.addresses[0].data, "at a", 4);
+    assert_memory_equal(meet.addresses[1].data, "at b", 4);
+    assert_int_equal(command(&t, a, 1, WIRE_COMMAND_MEET).meet.n_addresses, 2);
+    core_test_fini(&t);
+}
+
+/* ---- its end ---- */
+
+static struct wire_worker_info worker_info(struct core_test *t, uint64_t client, const char *name)
+{
+    struct wire_request request = {
+        .kind = WIRE_REQUEST_LIST_WORKERS, .session = client, .list_workers = {.after = ""}};
+    const struct wire_list_workers_reply *r = &core_test_ask(t, &request)->list_workers;
+    for (size_t i = 0; i < r->n_workers; i++) {
+        if (strcmp(r->workers[i].name, name) == 0)
+            return r->workers[i];
+    }
+    fail_msg("no worker %s", name);
+    return (struct wire_worker_info){0};
+}
+
+static void a_member_that_falls_silent_ends_it(void **state)
+{
+    struct pair p;
+    (void)state;
+    pair_run(&p);
+    struct wire_lease_ack ack =
+        core_test_report(&p.t, p.a, 1, 1, 0, 5, WIRE_FINISH_UNSPECIFIED, ERR_OK);
+    assert_false(ack.fenced);
+    assert_true(worker_info(&p.t, p.client, "a").claimed_bytes > 3 * GB);
+    core_test_wait_alive(&p.t, p.a, p.t.config.lease_ms + 1000); /* b says nothing */
+    /* Rank 0 is told to stop the job, and to unload. */
+    struct wire_pull_reply pull = core_test_pull(&p.t, p.a, 2);
+    assert_int_equal(pull.n_commands, 2);
+    assert_int_equal(pull.commands[0].kind, WIRE_COMMAND_CANCEL);
+    assert_int_equal(pull.commands[1].kind, WIRE_COMMAND_UNLOAD);
+    struct wire_job_info job = core_test_job(&p.t, p.client, 1);
+    assert_int_equal(job.state, WIRE_JOB_STATE_QUEUED);
+    assert_int_equal(job.usage.completion_tokens, 5);
+    assert_non_null(strstr(core_test_explain(&p.t, p.client, 1)->gang, "ended: b was lost"));
+    /* It is late: what it still says of the job is fenced, and bills nothing. */
+    ack = core_test_report(&p.t, p.a, 1, 1, 5, 3, WIRE_FINISH_UNSPECIFIED, ERR_OK);
+    assert_true(ack.fenced);
+    assert_int_equal(core_test_job(&p.t, p.client, 1).usage.completion_tokens, 5);
+    /* Its memory is claimed until it says that it is free. */
+    assert_true(worker_info(&p.t, p.client, "a").claimed_bytes > 3 * GB);
+    says(&p.t, p.a, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+    assert_int_equal(worker_info(&p.t, p.client, "a").claimed_bytes, 0);
+    /* The next one comes with a third worker, and goes on behind what was delivered. */
+    uint64_t c = member(&p.t, &(struct member){"c", 4, 1, SHM, NULL});
+    uint64_t gang = command(&p.t, c, 0, WIRE_COMMAND_LOAD).load.place.gang;
+    assert_true(gang > p.gang);
+    says_ready(&p.t, c, (struct share){gang, 1, 2});
+    (void)command(&p.t, p.a, 4, WIRE_COMMAND_LOAD);
+    says_ready(&p.t, p.a, (struct share){gang, 0, 2});
+    assert_int_equal(command(&p.t, p.a, 5, WIRE_COMMAND_RUN).run.epoch, 2);
+    core_test_fini(&p.t);
+}
+
+static void each_way_out_is_taken_by_all(void **state)
+{
+    static const struct {
+        const char *what;
+        bool first; /* rank 0 says it, else rank 1 */
+        enum wire_model_state state;
+        bool of_gang;
+        const char *error;
+        const char *part; /* of what explain says */
+    } table[] = {
+        {"a file that is damaged", false, WIRE_MODEL_STATE_FAILED, true, "damaged",
+         "b could not load its share: damaged"},
+        {"rank 0 has heard that another is gone", true, WIRE_MODEL_STATE_AVAILABLE, false,
+         "rank 1 is gone", "a left it: rank 1 is gone"},
+        {"a member has restarted its engine", false, WIRE_MODEL_STATE_AVAILABLE, false, "",
+         "b left it"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct pair p;
+        pair_run(&p);
+        uint64_t who = table[i].first ? p.a : p.b;
+        uint64_t other = table[i].first ? p.b : p.a;
+        struct share s = {p.gang, table[i].first ? 0u : 1u, 2};
+        says(&p.t, who,
+             status_of(table[i].state, table[i].of_gang ? s : (struct share){0, 0, 0},
+                       table[i].error));
+        struct wire_pull_reply pull = core_test_pull(&p.t, other, table[i].first ? 1 : 2);
+        if (pull.n_commands == 0 || pull.commands[pull.n_commands - 1].kind != WIRE_COMMAND_UNLOAD)
+            fail_msg("%s: %zu commands", table[i].what, pull.n_commands);
+        const char *gang = core_test_explain(&p.t, p.client, 1)->gang;
+        if (strstr(gang, table[i].part) == NULL)
+            fail_msg("%s: %s", table[i].what, gang);
+        core_test_fini(&p.t);
+    }
+}
+
+static void what_never_comes_together_is_not_tried_without_end(void **state)
+{
+    struct pair p;
+    unsigned formed = 1;
+    uint64_t acked_a = 1, acked_b = 1;
+    (void)state;
+    pair_load(&p);
+    for (unsigned i = 0; i < 60; i++) { /* a minute */
+        says(&p.t, p.a, status_of(WIRE_MODEL_STATE_LOADING, (struct share){p.gang, 0, 2}, ""));
+        says(&p.t, p.a,
+             status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, "no way to b"));
+        says(&p.t, p.b, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+        core_test_wait(&p.t, 1000);
+        struct wire_pull_reply pull = core_test_pull(&p.t, p.a, acked_a);
+        for (size_t k = 0; k < pull.n_commands; k++) {
+            acked_a = pull.commands[k].seq;
+            if (pull.commands[k].kind == WIRE_COMMAND_LOAD) {
+                p.gang = pull.commands[k].load.place.gang;
+                formed++;
+            }
+        }
+        pull = core_test_pull(&p.t, p.b, acked_b);
+        acked_b = pull.n_commands > 0 ? pull.commands[pull.n_commands - 1].seq : acked_b;
+    }
+    assert_in_range(formed, 5, 7);
+    core_test_fini(&p.t);
+}
+
+static void idle_ones_make_room_for_another_model(void **state)
+{
+    struct pair p;
+    (void)state;
+    pair_run(&p);
+    (void)core_test_report(&p.t, p.a, 1, 1, 0, 20, WIRE_FINISH_LENGTH, ERR_OK);
+    assert_int_equal(core_test_job(&p.t, p.client, 1).state, WIRE_JOB_STATE_DONE);
+    /* Another session of b, which now has a second model, and room for one. */
+    struct wire_model_status has =
+        status_of(WIRE_MODEL_STATE_READY, (struct share){p.gang, 1, 2}, "");
+    struct core_test_worker both = {.name = "b",
+                                    .key = 'b',
+                                    .total_bytes = 4 * GB,
+                                    .free_bytes = GB,
+                                    .models = {"m", "other"},
+                                    .weights_bytes = {6 * GB, 2 * GB},
+                                    .digest = 7,
+                                    .shape = {shape_bytes.data, shape_bytes.size},
+                                    .gang_settings = "alike",
+                                    .host = 1,
+                                    .transports = SHM,
+                                    .status = &has,
+                                    .n_status = 1};
+    uint64_t b = core_test_worker(&p.t, &both);
+    assert_int_equal(core_test_pull(&p.t, p.a, 2).n_commands, 0); /* the gang is still there */
+    for (uint64_t ms = 0; ms <= p.t.config.residency_ms; ms += 1000) {
+        says_ready(&p.t, b, (struct share){p.gang, 1, 2});
+        says_ready(&p.t, p.a, (struct share){p.gang, 0, 2});
+        core_test_wait(&p.t, 1000);
+    }
+    assert_int_equal(core_test_submit_ask(&p.t, p.client, 2, "other", 20), ERR_OK);
+    (void)command(&p.t, b, 0, WIRE_COMMAND_UNLOAD);
+    (void)command(&p.t, p.a, 2, WIRE_COMMAND_UNLOAD);
+    core_test_fini(&p.t);
+}
+
+/* ---- lives ---- */
+
+static void a_member_may_lose_its_session(void **state)
+{
+    struct pair p;
+    (void)state;
+    pair_run(&p);
+    struct wire_model_status has =
+        status_of(WIRE_MODEL_STATE_READY, (struct share){p.gang, 1, 2}, "");
+    uint64_t b = member_says(&p.t, &pair_b, &has);
+    assert_int_equal(core_test_pull(&p.t, p.a, 2).n_commands, 0);
+    assert_int_equal(core_test_pull(&p.t, b, 0).n_commands, 0);
+    /* But not what it has of it. */
+    (void)member(&p.t, &pair_b);
+    struct wire_pull_reply pull = core_test_pull(&p.t, p.a, 2);
+    assert_int_equal(pull.n_commands, 2);
+    assert_int_equal(pull.commands[1].kind, WIRE_COMMAND_UNLOAD);
+    assert_non_null(strstr(core_test_explain(&p.t, p.client, 1)->gang, "b came back without"));
+    core_test_fini(&p.t);
+}
+
+static void a_gang_outlives_the_coordinator(void **state)
+{
+    static const uint64_t before = 3; /* of a boot before this one */
+    struct wire_model_status has[2] = {
+        status_of(WIRE_MODEL_STATE_READY, (struct share){before, 0, 2}, ""),
+        status_of(WIRE_MODEL_STATE_READY, (struct share){before, 1, 2}, ""),
+    };
+    struct core_test t;
+    (void)state;
+    core_test_start(&t);
+    uint64_t a = member_says(&t, &pair_a, &has[0]);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    (void)command(&t, a, 0, WIRE_COMMAND_RUN);
+    uint64_t b = member_says(&t, &pair_b, &has[1]);
+    assert_int_equal(core_test_pull(&t, b, 0).n_commands, 0);
+    assert_non_null(strstr(core_test_explain(&t, client, 1)->gang, "0.3 of a, b"));
+    /* One more, of a gang that this coordinator would know. */
+    has[0] = status_of(WIRE_MODEL_STATE_READY, (struct share){1ull << 40 | 9, 0, 2}, "");
+    uint64_t c = member_says(&t, &(struct member){"c", 4, 1, SHM, NULL}, &has[0]);
+    (void)command(&t, c, 0, WIRE_COMMAND_UNLOAD);
+    core_test_fini(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(two_load_what_is_too_large_for_each),
+        cmocka_unit_test(who_comes_together),
+        cmocka_unit_test(one_that_has_room_alone_is_preferred),
+        cmocka_unit_test(the_operator_may_want_none),
+        cmocka_unit_test(addresses_are_handed_out_when_all_are_there),
+        cmocka_unit_test(a_member_that_falls_silent_ends_it),
+        cmocka_unit_test(each_way_out_is_taken_by_all),
+        cmocka_unit_test(what_never_comes_together_is_not_tried_without_end),
+        cmocka_unit_test(idle_ones_make_room_for_another_model),
+        cmocka_unit_test(a_member_may_lose_its_session),
+        cmocka_unit_test(a_gang_outlives_the_coordinator),
+    };
+    return cmocka_run_group_tests(tests, shape_make, shape_free);
+}
