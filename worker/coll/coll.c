@@ -21,6 +21,12 @@ const char *coll_subject(const struct coll *c, uint32_t peer, char ret_text[COLL
     return ret_text;
 }
 
+enum err coll_lost(uint32_t peer, const char *fate, uint64_t count, struct errbuf *eb)
+{
+    return err_set(eb, ERR_UNAVAILABLE, "rank %u %s after operation %llu", peer, fate,
+                   (unsigned long long)count);
+}
+
 const char *coll_wanted(struct coll *c, uint32_t peer, uint32_t seq,
                         char ret_text[COLL_SUBJECT_BYTES])
 {
@@ -37,6 +43,13 @@ const char *coll_wanted(struct coll *c, uint32_t peer, uint32_t seq,
 }
 
 /* ---- a gang that broke ---- */
+
+enum err coll_stopped(const atomic_bool *stop, uint32_t rank, struct errbuf *eb)
+{
+    if (stop == NULL || !atomic_load_explicit(stop, memory_order_relaxed))
+        return ERR_OK;
+    return err_set(eb, ERR_CANCELLED, "rank %u was told to stop", rank);
+}
 
 static enum err coll_failed(struct coll *c, enum err e, const struct errbuf *why, struct errbuf *eb)
 {
@@ -238,6 +251,16 @@ void coll_close(struct coll *c)
 void coll_abort(struct coll *c, const char *why)
 {
     c->ops->abort(c, why);
+}
+
+enum err coll_check(struct coll *c, struct errbuf *eb)
+{
+    struct errbuf why = {{0}};
+    CHECK(c->op.kind == COLL_KIND_NONE);
+    if (c->broken != ERR_OK)
+        return coll_still_broken(c, eb);
+    enum err e = c->ops->check(c, &why);
+    return e == ERR_OK ? ERR_OK : coll_failed(c, e, &why, eb);
 }
 
 uint64_t coll_memory(enum coll_transport transport, size_t bytes_max)

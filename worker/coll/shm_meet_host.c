@@ -1,6 +1,7 @@
 #include "worker/coll/shm_meet_host.h"
 
 #include "common/clock.h"
+#include "worker/coll/coll_ops.h"
 #include "worker/coll/shm_segment.h"
 #include "worker/coll/shm_socket.h"
 
@@ -24,6 +25,7 @@ struct shm_caller {
 
 struct shm_host {
     const struct coll_hello *mine;
+    const atomic_bool *stop;
     int listener;
     uint32_t n_callers;
     uint32_t n_in; /* of them */
@@ -63,6 +65,9 @@ static enum err shm_host_listen(struct shm_host *host, uint64_t deadline_ns, str
     while (bind(host->listener, (const struct sockaddr *)&name, name_bytes) != 0) {
         if (errno != EADDRINUSE)
             return err_set_errno(eb, errno, "a name for the gang's ranks");
+        enum err e = coll_stopped(host->stop, 0, eb);
+        if (e != ERR_OK)
+            return e;
         /* The rank 0 of an older epoch may be about to end. */
         if (clock_mono_ns() >= deadline_ns)
             return err_set(eb, ERR_TIMEOUT, "another rank 0 of this gang listens already");
@@ -199,6 +204,9 @@ static enum err shm_host_turn(struct shm_host *host, uint64_t deadline_ns, struc
     struct pollfd p[1 + SHM_CALLERS_MAX];
     const uint32_t n = host->n_callers;
     const uint64_t now = clock_mono_ns();
+    enum err stopped = coll_stopped(host->stop, 0, eb);
+    if (stopped != ERR_OK)
+        return stopped;
     if (now >= deadline_ns)
         return shm_host_missing(host, eb);
     for (uint32_t i = 0; i < n; i++)
@@ -255,10 +263,10 @@ static enum err shm_host_go(struct shm_host *host, int self, struct shm_meeting 
     return ERR_OK;
 }
 
-enum err shm_meet_host(const struct coll_hello *mine, int self, uint64_t deadline_ns,
-                       struct shm_meeting *ret_meeting, struct errbuf *eb)
+enum err shm_meet_host(const struct coll_hello *mine, int self, const atomic_bool *stop,
+                       uint64_t deadline_ns, struct shm_meeting *ret_meeting, struct errbuf *eb)
 {
-    struct shm_host host = {.mine = mine, .listener = -1};
+    struct shm_host host = {.mine = mine, .stop = stop, .listener = -1};
     struct errbuf why = {{0}};
     enum err e = mine->n_ranks > 1 ? shm_host_listen(&host, deadline_ns, &why) : ERR_OK;
     while (e == ERR_OK && host.n_in + 1 < mine->n_ranks)

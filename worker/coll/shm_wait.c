@@ -40,7 +40,7 @@ void shm_wake(struct shm_rank *line)
 
 /* ---- a gang that broke ---- */
 
-enum err shm_broken(struct shm *s, struct errbuf *eb)
+static enum err shm_broken(struct shm *s, struct errbuf *eb)
 {
     struct shm_header *h = s->segment.header;
     uint32_t state = atomic_load_explicit(&h->broken, memory_order_acquire);
@@ -74,6 +74,15 @@ enum err shm_break(struct shm *s, enum err code, struct errbuf *eb)
     return code;
 }
 
+enum err shm_go_on(struct shm *s, struct errbuf *eb)
+{
+    enum err e = shm_broken(s, eb);
+    if (e != ERR_OK)
+        return e;
+    e = coll_stopped(s->base.stop, s->base.rank, eb);
+    return e == ERR_OK ? ERR_OK : shm_break(s, e, eb);
+}
+
 /* ---- who is still there ---- */
 
 static bool shm_has_come(const struct shm_rank *line, uint32_t seq)
@@ -82,8 +91,7 @@ static bool shm_has_come(const struct shm_rank *line, uint32_t seq)
     return (int32_t)(arrived - seq) >= 0;
 }
 
-/* The first rank whose process ended without a word; n_ranks where there is none. */
-static uint32_t shm_dead(const struct shm *s)
+uint32_t shm_dead(const struct shm *s)
 {
     struct pollfd p[COLL_RANKS_MAX];
     const uint32_t n = s->base.n_ranks;
@@ -105,7 +113,7 @@ static enum err shm_look_around(struct shm *s, uint32_t peer, uint32_t seq, uint
 {
     const struct shm_rank *line = &s->segment.header->rank[peer];
     char subject[COLL_SUBJECT_BYTES], wanted[COLL_SUBJECT_BYTES];
-    enum err e = shm_broken(s, eb);
+    enum err e = shm_go_on(s, eb);
     if (e != ERR_OK)
         return e;
     const bool has_left = atomic_load(&line->left) != 0;

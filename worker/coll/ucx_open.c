@@ -157,8 +157,9 @@ static enum err ucx_exchange(struct ucx *u, const struct coll_config *config,
     coll_hello_encode(mine, card + SHA256_BYTES);
     memcpy(card + UCX_HEAD_BYTES, u->address, address_bytes);
     ucx_card_digest(mine->group, card + SHA256_BYTES, COLL_HELLO_BYTES + address_bytes, card);
-    enum err e = config->rendezvous.exchange(
-        config->rendezvous.ctx, card, UCX_HEAD_BYTES + address_bytes, deadline_ns, cards, eb);
+    enum err e =
+        config->rendezvous.exchange(config->rendezvous.ctx, card, UCX_HEAD_BYTES + address_bytes,
+                                    deadline_ns, config->stop, cards, eb);
     for (uint32_t r = 0; r < u->base.n_ranks && e == ERR_OK; r++) {
         if (r != u->base.rank)
             e = ucx_card_check(mine, r, &cards[r], eb);
@@ -223,6 +224,7 @@ enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
                             .rank = config->rank,
                             .n_ranks = config->n_ranks,
                             .bytes_max = config->bytes_max,
+                            .stop = config->stop,
                             .op = {.seq = COLL_SEQ_FIRST}};
     u->wake_owner = u->wake_beater = -1;
     u->silence_ns =

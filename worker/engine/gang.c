@@ -53,19 +53,34 @@ static void agreement_digest(const struct shard_plan *plan, const struct gang_li
     sha256(bytes, sizeof bytes, ret_digest);
 }
 
+enum err gang_config_check(const struct gang_config *config, struct errbuf *eb)
+{
+    if (config->wait_ms < GANG_WAIT_MS_MIN)
+        return err_set(eb, ERR_INVALID,
+                       "ranks that wait %u ms for each other in a step; at least %u",
+                       config->wait_ms, GANG_WAIT_MS_MIN);
+    if (config->load_ms < config->wait_ms || config->meet_ms == 0)
+        return err_set(eb, ERR_INVALID,
+                       "ranks that wait %u ms to meet, %u ms to load and %u ms in a step",
+                       config->meet_ms, config->load_ms, config->wait_ms);
+    return ERR_OK;
+}
+
 static enum err gang_meet(struct gang *g, const struct gang_config *config,
-                          const struct shard_plan *plan, struct errbuf *eb)
+                          const struct shard_plan *plan, const atomic_bool *stop, struct errbuf *eb)
 {
     struct coll_config coll = config->coll;
 
     agreement_digest(plan, &g->limits, coll.plan);
     coll.bytes_max = bytes_max(g);
+    coll.stop = stop;
     return coll_open(&g->coll, &coll, gang_deadline((uint64_t)config->meet_ms * 1000000u), eb);
 }
 
 enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
                    const struct shard_plan *plan, const struct model_hparams *h,
-                   const struct gang_limits *limits, struct backend *backend, struct errbuf *eb)
+                   const struct gang_limits *limits, struct backend *backend,
+                   const atomic_bool *stop, struct errbuf *eb)
 {
     struct gang *g = calloc(1, sizeof *g);
     enum err e = ERR_OK;
@@ -101,7 +116,7 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
             cut_set(cut_of(g, i, GANG_MATRIX_ATTENTION), plan, i, GANG_MATRIX_ATTENTION);
             cut_set(cut_of(g, i, GANG_MATRIX_FFN), plan, i, GANG_MATRIX_FFN);
         }
-        e = gang_meet(g, config, plan, eb);
+        e = gang_meet(g, config, plan, stop, eb);
     }
     if (e != ERR_OK) {
         gang_close(g);
@@ -133,11 +148,6 @@ enum err gang_ready(struct gang *g, struct errbuf *eb)
 {
     g->told_ns = clock_mono_ns();
     return coll_barrier(g->coll, gang_deadline(g->load_ns), eb);
-}
-
-uint32_t gang_rank(const struct gang *g)
-{
-    return g->rank;
 }
 
 /* ---- what is computed in parts ----------------------------------------------------------------

@@ -18,7 +18,7 @@ struct gang {
     struct coll *coll;
     uint32_t rank, n_ranks;
     uint64_t load_ns, wait_ns;
-    uint64_t told_ns;
+    uint64_t told_ns, looked_ns;
     struct gang_limits limits;
     uint32_t n_embd, n_layers;
     uint32_t vocab;

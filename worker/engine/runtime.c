@@ -175,7 +175,7 @@ static enum err meet_gang(struct loading *l, const struct engine_config *config,
     enum err e = model_fingerprint(l, model, limits.model);
     return e != ERR_OK ? e
                        : gang_open(&r->gang, model->gang, l->shape->plan, &r->hparams, &limits,
-                                   r->backend, l->eb);
+                                   r->backend, l->stop, l->eb);
 }
 
 static enum err load_all(struct loading *l, const struct engine_config *config,
@@ -252,13 +252,15 @@ static enum err check_gang(const struct engine_config *config,
     if (gang != NULL && config->backend != ENGINE_BACKEND_CPU)
         return err_set(eb, ERR_UNSUPPORTED, "shards are computed by the CPU backend only so far");
     if ((gang == NULL) != (shape->plan->n_ranks == 1))
-        return err_set(eb, ERR_INVALID, "%u shards %s a gang", shape->plan->n_ranks,
-                       gang == NULL ? "need" : "are no");
+        return gang == NULL
+                   ? err_set(eb, ERR_INVALID, "%u shards need a gang", shape->plan->n_ranks)
+                   : err_set(eb, ERR_INVALID, "a gang of %u has no use for a model that is not cut",
+                             gang->coll.n_ranks);
     if (gang != NULL &&
         (gang->coll.n_ranks != shape->plan->n_ranks || gang->coll.rank != shape->rank))
         return err_set(eb, ERR_INVALID, "rank %u of %u shards in a gang of %u, as its rank %u",
                        shape->rank, shape->plan->n_ranks, gang->coll.n_ranks, gang->coll.rank);
-    return ERR_OK;
+    return gang == NULL ? ERR_OK : gang_config_check(gang, eb);
 }
 
 enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *given,

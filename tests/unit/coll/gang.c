@@ -64,7 +64,7 @@ bool gang_is_filled(const uint8_t *bytes, size_t size, uint64_t seed, uint64_t o
 /* ---- a rank ---- */
 
 static enum err gang_exchange(void *ctx, const void *mine, size_t size, uint64_t deadline_ns,
-                              struct coll_bytes ret[], struct errbuf *eb)
+                              const atomic_bool *stop, struct coll_bytes ret[], struct errbuf *eb)
 {
     struct gang_rank *g = ctx;
     const uint32_t n = g->gang->n_ranks;
@@ -74,9 +74,13 @@ static enum err gang_exchange(void *ctx, const void *mine, size_t size, uint64_t
         return err_set(eb, ERR_UNAVAILABLE, "the coordinator went away");
     for (uint32_t r = 0; r < n; r++) {
         struct pollfd p = {.fd = g->card_fd, .events = POLLIN};
-        const uint64_t now = clock_mono_ns();
-        const int left_ms = deadline_ns > now ? (int)((deadline_ns - now) / 1000000u) + 1 : 0;
-        if (poll(&p, 1, left_ms) <= 0)
+        int came = 0;
+        while (came == 0 && clock_mono_ns() < deadline_ns) {
+            if (stop != NULL && atomic_load(stop))
+                return err_set(eb, ERR_CANCELLED, "told to stop while cards were carried");
+            came = poll(&p, 1, 20);
+        }
+        if (came <= 0)
             return err_set(eb, ERR_TIMEOUT, "the coordinator brought %u cards of %u", r, n);
         const ssize_t got = recv(g->card_fd, g->cards + at, GANG_CARD_MAX, 0);
         if (got <= 0)

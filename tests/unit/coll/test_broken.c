@@ -38,6 +38,8 @@ struct play {
         VICTIM_PLAYS,        /* like all others, until somebody ends it */
         VICTIM_WRITES,       /* stays between begin and end */
         VICTIM_ABORTS,       /* in the third operation, from another thread */
+        VICTIM_STOPS,        /* the same by its flag */
+        VICTIM_ABORTS_LAST,  /* and closes without looking at it again */
         VICTIM_CLOSES,       /* where the others go on */
         VICTIM_DIFFERS_KIND, /* does another operation */
         VICTIM_DIFFERS_SIZE, /* has other sizes */
@@ -52,6 +54,13 @@ static void *abort_soon(void *arg)
     return NULL;
 }
 
+static void *stop_soon(void *arg)
+{
+    nap(50);
+    atomic_store((atomic_bool *)arg, true);
+    return NULL;
+}
+
 /* All-gathers until there is an error, which must come again at once. */
 static enum err play_on(struct gang_rank *g, void *arg, struct errbuf *eb)
 {
@@ -60,8 +69,10 @@ static enum err play_on(struct gang_rank *g, void *arg, struct errbuf *eb)
     struct coll *c = NULL;
     pthread_t aborter;
     bool is_aborting = false;
+    atomic_bool stop = false;
     const unsigned files = gang_count_files();
     const bool is_victim = g->rank == play->victim;
+    g->config.stop = &stop;
     enum err e = gang_open(g, &c, eb);
     for (uint32_t i = 0; e == ERR_OK; i++) {
         size_t bytes[COLL_RANKS_MAX];
@@ -72,8 +83,14 @@ static enum err play_on(struct gang_rank *g, void *arg, struct errbuf *eb)
         if (is_victim && i == 3) {
             if (play->victim_does == VICTIM_CLOSES)
                 break;
-            if (play->victim_does == VICTIM_ABORTS) {
-                CHECK(pthread_create(&aborter, NULL, abort_soon, c) == 0);
+            if (play->victim_does == VICTIM_ABORTS_LAST) {
+                coll_abort(c, "the operator said so");
+                break;
+            }
+            if (play->victim_does == VICTIM_ABORTS || play->victim_does == VICTIM_STOPS) {
+                const bool is_abort = play->victim_does == VICTIM_ABORTS;
+                CHECK(pthread_create(&aborter, NULL, is_abort ? abort_soon : stop_soon,
+                                     is_abort ? (void *)c : (void *)&stop) == 0);
                 is_aborting = true;
             }
             if (play->victim_does == VICTIM_DIFFERS_SIZE)
@@ -259,6 +276,109 @@ static void test_an_abort_wakes_every_rank(void **state)
     }
 }
 
+/* A rank that operates without ever having to wait looks at its flag all the same. */
+static void test_a_rank_that_is_told_to_stop_tells_the_others(void **state)
+{
+    (void)state;
+    for (uint32_t victim = 0; victim < 3; victim++) {
+        struct play play = {.victim = victim, .victim_does = VICTIM_STOPS, .operation_ms = 60000};
+        struct gang gang;
+        uint64_t since;
+        play_through(&play, 3, &gang, &since);
+        assert_told(&gang, COLL_RANKS_MAX, since, ERR_CANCELLED, rank_name(victim),
+                    "was told to stop");
+        gang_fini(&gang);
+    }
+}
+
+static void test_the_reason_of_an_abort_outlives_its_rank(void **state)
+{
+    (void)state;
+    for (uint32_t victim = 0; victim < 3; victim++) {
+        struct play play = {
+            .victim = victim, .victim_does = VICTIM_ABORTS_LAST, .operation_ms = 60000};
+        struct gang gang;
+        uint64_t since;
+        play_through(&play, 3, &gang, &since);
+        assert_told(&gang, victim, since, ERR_CANCELLED, rank_name(victim), "the operator said so");
+        gang_fini(&gang);
+    }
+}
+
+/* ---- nobody needs anything just now ---- */
+
+struct idle {
+    uint32_t victim;
+    enum { IDLE_DIES, IDLE_LEAVES, IDLE_STOPS } victim_does;
+};
+
+/* Rank 0 has nothing to do, and looks; the others wait for it. */
+static enum err idle_on(struct gang_rank *g, void *arg, struct errbuf *eb)
+{
+    const struct idle *idle = arg;
+    struct gang_report *report = &g->gang->report[g->rank];
+    struct coll *c = NULL;
+    atomic_bool stop = false;
+    const void *bytes;
+    size_t size;
+    g->config.stop = &stop;
+    enum err e = gang_open(g, &c, eb);
+    if (e == ERR_OK)
+        e = coll_check(c, eb);
+    atomic_store(&report->steps, 1);
+    if (e == ERR_OK && g->rank == idle->victim && idle->victim_does != IDLE_DIES) {
+        nap(200);
+        atomic_store(&stop, idle->victim_does == IDLE_STOPS);
+        if (idle->victim_does == IDLE_STOPS)
+            e = coll_check(c, eb);
+    } else if (g->rank == 0) {
+        for (; e == ERR_OK; nap(10)) {
+            const uint64_t before = clock_mono_ns();
+            e = coll_check(c, eb);
+            if (clock_mono_ns() - before > 80000000u)
+                atomic_store(&report->steps, 99); /* it waited for something */
+        }
+    } else if (e == ERR_OK) {
+        e = coll_broadcast(c, 0, NULL, 0, gang_soon(60000), &bytes, &size, eb);
+    }
+    coll_close(c);
+    return e;
+}
+
+static void test_a_loss_is_seen_between_operations(void **state)
+{
+    (void)state;
+    static const struct {
+        int does;
+        enum err e;
+        const char *says;
+    } cases[] = {
+        {IDLE_DIES, ERR_UNAVAILABLE, "ended"},
+        {IDLE_LEAVES, ERR_UNAVAILABLE, "left the gang after operation"},
+        {IDLE_STOPS, ERR_CANCELLED, "was told to stop"},
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        for (uint32_t victim = 1; victim < 3; victim++) {
+            struct idle idle = {.victim = victim};
+            struct gang gang;
+            idle.victim_does = cases[i].does;
+            gang_init(&gang, transport, 3, idle_on, &idle);
+            gang_start(&gang);
+            assert_true(gang_carry(&gang));
+            gang_reach(&gang, COLL_RANKS_MAX, 1);
+            nap(100);
+            const uint64_t since = clock_mono_ns();
+            if (cases[i].does == IDLE_DIES)
+                gang_kill(&gang, victim);
+            assert_true(gang_wait(&gang, 20000));
+            assert_told(&gang, victim, since, cases[i].e, rank_name(victim), cases[i].says);
+            for (uint32_t r = 0; r < 3; r++)
+                assert_true(atomic_load(&gang.report[r].steps) == 1);
+            gang_fini(&gang);
+        }
+    }
+}
+
 static void test_who_closes_early_is_named(void **state)
 {
     (void)state;
@@ -349,6 +469,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_stopped_rank_runs_into_the_deadline),
         cmocka_unit_test(test_a_rank_that_computes_for_long_is_waited_for),
         cmocka_unit_test(test_an_abort_wakes_every_rank),
+        cmocka_unit_test(test_a_rank_that_is_told_to_stop_tells_the_others),
+        cmocka_unit_test(test_the_reason_of_an_abort_outlives_its_rank),
+        cmocka_unit_test(test_a_loss_is_seen_between_operations),
         cmocka_unit_test(test_who_closes_early_is_named),
         cmocka_unit_test(test_ranks_that_differ_are_found_out),
         cmocka_unit_test(test_files_are_closed_in_every_life),

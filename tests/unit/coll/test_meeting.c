@@ -144,6 +144,59 @@ static void test_a_rank_that_never_comes_is_named(void **state)
     }
 }
 
+/* ---- a rank that is told to stop ---- */
+
+struct halt {
+    struct meeting meeting; /* whose `who` never comes */
+    uint32_t told;
+};
+
+static void *halt_soon(void *arg)
+{
+    (void)poll(NULL, 0, 200);
+    atomic_store((atomic_bool *)arg, true);
+    return NULL;
+}
+
+static enum err one_is_told_to_stop(struct gang_rank *g, void *arg, struct errbuf *eb)
+{
+    const struct halt *halt = arg;
+    atomic_bool stop = false;
+    pthread_t teller;
+    if (g->rank != halt->told)
+        return one_stays_away(g, arg, eb);
+    g->config.stop = &stop;
+    CHECK(pthread_create(&teller, NULL, halt_soon, &stop) == 0);
+    enum err e = one_stays_away(g, arg, eb);
+    CHECK(pthread_join(teller, NULL) == 0);
+    return e;
+}
+
+static void test_a_rank_that_is_told_to_stop_waits_no_longer(void **state)
+{
+    (void)state;
+    for (uint32_t told = 0; told < 2; told++) {
+        struct halt halt = {.meeting = {NULL, 2, 60000}, .told = told};
+        struct gang gang;
+        const uint64_t since = clock_mono_ns();
+        gang_init(&gang, transport, 3, one_is_told_to_stop, &halt);
+        gang_start(&gang);
+        const uint64_t until = gang_soon(20000);
+        while (!atomic_load(&gang.report[told].is_done) && clock_mono_ns() < until)
+            (void)poll(NULL, 0, 2);
+        assert_int_equal(gang.report[told].e, ERR_CANCELLED);
+        assert_non_null(strstr(gang.report[told].eb.text, "told to stop"));
+        assert_true(gang.report[told].ended_ns < since + 800000000u);
+        /* Over shm the others see it; the cards of ucx are the coordinator's, who knows. */
+        if (transport == COLL_TRANSPORT_UCX)
+            (void)shutdown(gang.card_fd[1 - told], SHUT_RDWR);
+        assert_true(gang_wait(&gang, 20000));
+        assert_true(gang.report[1 - told].e == ERR_CANCELLED ||
+                    gang.report[1 - told].e == ERR_UNAVAILABLE);
+        gang_fini(&gang);
+    }
+}
+
 /* The first 3 of 4 are there when one of them is killed. */
 static enum err the_last_is_late(struct gang_rank *g, void *arg, struct errbuf *eb)
 {
@@ -610,14 +663,14 @@ static const struct carrier carriers[] = {
 };
 
 static enum err (*carry_right)(void *ctx, const void *mine, size_t size, uint64_t deadline_ns,
-                               struct coll_bytes ret[], struct errbuf *eb);
+                               const atomic_bool *stop, struct coll_bytes ret[], struct errbuf *eb);
 static const struct carrier *carrier_now;
 
 static enum err carry_wrong(void *ctx, const void *mine, size_t size, uint64_t deadline_ns,
-                            struct coll_bytes ret[], struct errbuf *eb)
+                            const atomic_bool *stop, struct coll_bytes ret[], struct errbuf *eb)
 {
     static _Thread_local uint8_t card[GANG_CARD_MAX];
-    enum err e = carry_right(ctx, mine, size, deadline_ns, ret, eb);
+    enum err e = carry_right(ctx, mine, size, deadline_ns, stop, ret, eb);
     if (e == ERR_OK) {
         memcpy(card, ret[1].data, ret[1].size);
         carrier_now->change(card, &ret[1].size);
@@ -662,6 +715,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ranks_that_differ_make_no_gang),
         cmocka_unit_test(test_a_rank_that_never_comes_is_named),
+        cmocka_unit_test(test_a_rank_that_is_told_to_stop_waits_no_longer),
         cmocka_unit_test(test_kill_of_each_rank_at_the_meeting),
         cmocka_unit_test(test_kill_of_each_rank_behind_the_meeting),
         cmocka_unit_test(test_kill_of_a_rank_while_ranks_connect),

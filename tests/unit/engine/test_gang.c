@@ -2,7 +2,8 @@
  * gang ends. The ranks are engines of this process, over shared memory. */
 #include "tests/unit/engine/rig.h"
 #include "tests/unit/engine/tiny_model.h"
-#include "worker/engine/gang.h"
+#include "common/clock.h"
+#include "worker/engine/gang_internal.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,9 @@
 
 #define MODEL     7u
 #define RANKS_MAX 8u
+
+/* What the agent counts on where a gang is dissolved; most of it is a busy machine's. */
+#define AT_ONCE_MS 1000u
 
 static struct gang_config gang_of(uint32_t n_ranks)
 {
@@ -30,6 +34,33 @@ static struct gang_config gang_of(uint32_t n_ranks)
     gang.coll.group[15] = ++next;
     return gang;
 }
+
+/* ---- a rank that hangs ---------------------------------------------------------------------- */
+
+/* Rank 1 stays where it is while this is set: when it has loaded, or before it computes a step. */
+static atomic_bool hangs_loading, hangs_stepping;
+
+enum err __real_gang_ready(struct gang *g, struct errbuf *eb);
+enum err __wrap_gang_ready(struct gang *g, struct errbuf *eb);
+enum err __wrap_gang_ready(struct gang *g, struct errbuf *eb)
+{
+    while (g->rank == 1 && atomic_load(&hangs_loading))
+        (void)usleep(1000);
+    return __real_gang_ready(g, eb);
+}
+
+enum err __real_gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *eb);
+enum err __wrap_gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *eb);
+enum err __wrap_gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *eb)
+{
+    enum err e = __real_gang_hear(g, ret_plan, eb);
+
+    while (g->rank == 1 && e == ERR_OK && ret_plan->n_rows > 0 && atomic_load(&hangs_stepping))
+        (void)usleep(1000);
+    return e;
+}
+
+/* ---- ranks ---------------------------------------------------------------------------------- */
 
 struct ranks {
     uint32_t n;
@@ -221,7 +252,10 @@ static void only_rank_0_takes_jobs(void **state)
     const struct engine_model_config model = {.path = path, .shard.shards = 2};
     ranks_open(&r, &config, &model);
     ranks_ready(&r);
-    assert_int_equal(rig_submit(&r.rig[1], &job, &eb), ERR_INVALID);
+    /* Not the job's fault: it is to run elsewhere. */
+    const enum err refused = rig_submit(&r.rig[1], &job, &eb);
+    assert_int_equal(refused, ERR_UNAVAILABLE);
+    assert_true(err_retryable(refused));
     assert_non_null(strstr(eb.text, "rank 1 of a gang"));
     ranks_close(&r);
     assert_int_equal(unlink(path), 0);
@@ -328,21 +362,159 @@ static void an_end_is_told_behind_the_beginning(void **state)
     assert_int_equal(engine_unload(r.rig[1].engine, MODEL, &eb), ERR_OK);
     rig_until_model_event(&r.rig[1]);
     assert_int_equal(r.rig[1].model_event.kind, ENGINE_EVENT_MODEL_GONE);
-    /* Rank 0 finds out when it next has something to say. */
+    /* Rank 0, with nothing to do, finds out meanwhile. */
     assert_int_equal(usleep(300000), 0);
     rig_until_model_event(&r.rig[0]);
     assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_READY);
-    const struct engine_job job = job_of(1);
-    const enum err submitted = rig_submit(&r.rig[0], &job, &eb);
-    if (submitted == ERR_OK)
-        assert_int_equal(rig_wait(&r.rig[0], 1)->error, ERR_UNAVAILABLE);
-    else
-        assert_int_equal(submitted, ERR_UNAVAILABLE);
     rig_until_model_event(&r.rig[0]);
     assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
     const struct engine_model_config alone = {.path = path};
     rig_load(&r.rig[0], MODEL, &alone);
     ranks_close(&r);
+    assert_int_equal(unlink(path), 0);
+}
+
+static void assert_at_once(uint64_t since_ms, const char *what)
+{
+    const uint64_t took = clock_mono_ms() - since_ms;
+    if (took > AT_ONCE_MS)
+        fail_msg("%s: after %llu ms", what, (unsigned long long)took);
+}
+
+/* Nobody asks anything of the gang, and the end of a rank is known all the same. */
+static void an_idle_gang_ends_with_its_rank(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    for (uint32_t gone = 0; gone < 3; gone++) {
+        const struct engine_model_config model = {.path = path, .shard.shards = 3};
+        ranks_open(&r, &config, &model);
+        ranks_ready(&r);
+        const uint64_t since = clock_mono_ms();
+        assert_int_equal(engine_unload(r.rig[gone].engine, MODEL, &eb), ERR_OK);
+        for (uint32_t k = 0; k < 3; k++) {
+            rig_until_model_event(&r.rig[k]);
+            assert_int_equal(r.rig[k].model_event.kind,
+                             k == gone ? ENGINE_EVENT_MODEL_GONE : ENGINE_EVENT_MODEL_FAILED);
+            assert_at_once(since, "an idle gang's end");
+        }
+        ranks_close(&r);
+    }
+    assert_int_equal(unlink(path), 0);
+}
+
+/* Whoever waits for others, to meet them or for the end of their loading, is unloaded at once, and
+ * those who wait for it learn why. */
+static void a_gang_is_unloaded_while_ranks_wait(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    for (uint32_t loading = 0; loading < 2; loading++) {
+        for (uint32_t gone = 0; gone < 3; gone += 2) {
+            const struct engine_model_config model = {.path = path, .shard.shards = 3};
+            struct gang_config gang = gang_of(3);
+            gang.meet_ms = gang.load_ms = 60000;
+            atomic_store(&hangs_loading, true);
+            r.n = 3;
+            for (uint32_t k = 0; k < 3; k++) {
+                r.gang[k] = gang;
+                r.gang[k].coll.rank = k;
+                r.model[k] = model;
+                r.model[k].rank = k;
+                r.model[k].gang = &r.gang[k];
+                rig_open(&r.rig[k], &config);
+                if (loading == 1 || k != 1)
+                    assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
+            }
+            assert_int_equal(usleep(300000), 0);
+            const uint64_t since = clock_mono_ms();
+            assert_int_equal(engine_unload(r.rig[gone].engine, MODEL, &eb), ERR_OK);
+            rig_until_model_event(&r.rig[gone]);
+            assert_int_equal(r.rig[gone].model_event.kind, ENGINE_EVENT_MODEL_GONE);
+            assert_at_once(since, "unloading");
+            rig_until_model_event(&r.rig[2 - gone]);
+            assert_int_equal(r.rig[2 - gone].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
+            assert_at_once(since, "its end elsewhere");
+            atomic_store(&hangs_loading, false);
+            ranks_close(&r);
+        }
+    }
+    assert_int_equal(unlink(path), 0);
+}
+
+/* A rank that lives and does not come holds rank 0's step, but neither its unloading nor the end of
+ * its engine. */
+static void a_hung_rank_holds_up_no_end(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    for (uint32_t closes = 0; closes < 2; closes++) {
+        const struct engine_model_config model = {.path = path, .shard.shards = 3};
+        const struct engine_job job = job_of(1);
+        ranks_open(&r, &config, &model);
+        ranks_ready(&r);
+        atomic_store(&hangs_stepping, true);
+        assert_int_equal(rig_submit(&r.rig[0], &job, &eb), ERR_OK);
+        while (!r.rig[0].answers[1].started)
+            rig_next(&r.rig[0]);
+        assert_int_equal(usleep(100000), 0);
+        const uint64_t since = clock_mono_ms();
+        if (closes == 1) {
+            rig_close(&r.rig[0]);
+        } else {
+            assert_int_equal(engine_unload(r.rig[0].engine, MODEL, &eb), ERR_OK);
+            const struct answer *a = rig_wait(&r.rig[0], 1);
+            assert_int_equal(a->error, ERR_UNAVAILABLE);
+            assert_string_equal(a->error_text, "the model was unloaded");
+            rig_until_model_event(&r.rig[0]);
+            assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_GONE);
+        }
+        assert_at_once(since, closes == 1 ? "closing" : "unloading");
+        atomic_store(&hangs_stepping, false);
+        for (uint32_t k = closes; k < 3; k++)
+            rig_close(&r.rig[k]);
+    }
+    assert_int_equal(unlink(path), 0);
+}
+
+static void times_that_cannot_be_are_refused(void **state)
+{
+    static const struct {
+        uint32_t meet_ms, load_ms, wait_ms;
+    } rows[] = {
+        {5000, 5000, 0}, {5000, 5000, GANG_WAIT_MS_MIN - 1}, {5000, 1999, 2000}, {0, 5000, 5000}};
+    char path[64];
+    struct errbuf eb;
+    struct rig rig;
+
+    (void)state;
+    model_at(path);
+    rig_open(&rig, &config);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct gang_config gang = gang_of(2);
+        const struct engine_model_config model = {.path = path, .shard.shards = 2, .gang = &gang};
+        gang.meet_ms = rows[i].meet_ms;
+        gang.load_ms = rows[i].load_ms;
+        gang.wait_ms = rows[i].wait_ms;
+        assert_int_equal(engine_load(rig.engine, MODEL, &model, &eb), ERR_OK);
+        rig_until_model_event(&rig);
+        assert_int_equal(rig.model_event.kind, ENGINE_EVENT_MODEL_FAILED);
+        assert_int_equal(rig.model_event.error, ERR_INVALID);
+        assert_non_null(strstr(rig.model_event.error_text, " ms"));
+    }
+    rig_close(&rig);
     assert_int_equal(unlink(path), 0);
 }
 
@@ -364,13 +536,16 @@ static void an_engine_closes_while_it_waits_for_ranks(void **state)
         struct engine_model_config other = {
             .path = path, .shard.shards = 3, .rank = k, .gang = &gang};
         gang.coll.rank = k;
-        gang.meet_ms = 1500;
+        gang.meet_ms = 60000;
         assert_int_equal(engine_load(r.rig[k].engine, MODEL + 1, &other, &eb), ERR_OK);
     }
     struct engine_job job = job_of(1);
     job.model_id = MODEL + 1;
     assert_int_equal(rig_submit(&r.rig[0], &job, &eb), ERR_OK);
+    assert_int_equal(usleep(200000), 0);
+    const uint64_t since = clock_mono_ms();
     ranks_close(&r);
+    assert_at_once(since, "closing two engines");
     assert_int_equal(unlink(path), 0);
 }
 
@@ -417,6 +592,10 @@ int main(void)
         cmocka_unit_test(a_rank_that_goes_ends_the_gang),
         cmocka_unit_test(ranks_that_differ_do_not_meet),
         cmocka_unit_test(an_end_is_told_behind_the_beginning),
+        cmocka_unit_test(an_idle_gang_ends_with_its_rank),
+        cmocka_unit_test(a_gang_is_unloaded_while_ranks_wait),
+        cmocka_unit_test(a_hung_rank_holds_up_no_end),
+        cmocka_unit_test(times_that_cannot_be_are_refused),
         cmocka_unit_test(an_engine_closes_while_it_waits_for_ranks),
         cmocka_unit_test(an_idle_gang_stays),
     };
