@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "worker/coll/coll_ops.h"
+#include "worker/coll/hello.h"
 #include "worker/coll/shm_segment.h"
 
 #include <stdio.h>
@@ -240,6 +241,22 @@ enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uin
     }
     *ret_coll = c;
     return ERR_OK;
+}
+
+void coll_decline(const struct coll_config *config, enum err code, const char *why,
+                  uint64_t deadline_ns)
+{
+    struct coll_hello hello;
+    CHECK(code != ERR_OK);
+    if (config->n_ranks < 2 || coll_config_check(config, NULL) != ERR_OK ||
+        coll_hello_of(config, &hello, NULL) != ERR_OK)
+        return;
+    hello.declined = code;
+    (void)snprintf(hello.why, sizeof hello.why, "%s", why);
+    if (config->transport == COLL_TRANSPORT_SHM)
+        coll_shm_decline(config, &hello, deadline_ns);
+    else
+        coll_ucx_decline(config, &hello, deadline_ns);
 }
 
 void coll_close(struct coll *c)

@@ -101,6 +101,13 @@ struct coll_config {
 enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uint64_t deadline_ns,
                    struct errbuf *eb);
 
+/* In the place of coll_open, for a rank that knows already that it cannot join (its file is bad, it
+ * has no memory): who waits for it is told, and reports `code` and `why` at once instead of a rank
+ * that did not come. `plan` and `bytes_max` of the configuration need not be known. Ends when
+ * everybody concerned has heard it, or at the deadline; who comes later hears nothing. */
+void coll_decline(const struct coll_config *config, enum err code, const char *why,
+                  uint64_t deadline_ns);
+
 /* Frees everything, broken or not; NULL is allowed. Waits for nobody for more than a quarter of a
  * second. What this rank handed over stays readable to the others. */
 void coll_close(struct coll *c);

@@ -110,4 +110,11 @@ enum err coll_shm_open(const struct coll_config *config, uint64_t deadline_ns,
 enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
                        struct coll **ret_coll, struct errbuf *eb);
 
+/* coll_decline; `hello` has the reason. */
+struct coll_hello;
+void coll_shm_decline(const struct coll_config *config, const struct coll_hello *hello,
+                      uint64_t deadline_ns);
+void coll_ucx_decline(const struct coll_config *config, const struct coll_hello *hello,
+                      uint64_t deadline_ns);
+
 #endif

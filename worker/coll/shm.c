@@ -135,6 +135,15 @@ static const struct coll_ops shm_ops = {
     .close = shm_close,
 };
 
+void coll_shm_decline(const struct coll_config *config, const struct coll_hello *hello,
+                      uint64_t deadline_ns)
+{
+    struct shm_meeting meeting;
+    struct errbuf eb;
+    /* Who declines meets nobody: every way out is an error, and nothing is held. */
+    (void)shm_meet(hello, config->stop, deadline_ns, &meeting, &eb);
+}
+
 enum err coll_shm_open(const struct coll_config *config, uint64_t deadline_ns,
                        struct coll **ret_coll, struct errbuf *eb)
 {

@@ -32,7 +32,7 @@ static enum err shm_refusal(const struct shm_packet *packet, struct errbuf *eb)
 {
     char text[SHM_PACKET_BYTES] = {0};
     const uint32_t code = packet->size >= 8 ? coll_get_u32(packet->bytes + 4) : 0;
-    if (code == ERR_OK || code > ERR_FORKED)
+    if (code == ERR_OK || coll_code(code) != code)
         return err_set(eb, ERR_CORRUPT, "rank 0 refuses this rank with an unknown code %u", code);
     memcpy(text, packet->bytes + 8, packet->size - 8);
     text[sizeof text - 1] = '\0';

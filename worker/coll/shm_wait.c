@@ -53,9 +53,8 @@ static enum err shm_broken(struct shm *s, struct errbuf *eb)
     }
     if (state != SHM_BROKEN_SET)
         return err_set(eb, ERR_UNAVAILABLE, "a rank broke the gang and could not say why");
-    const uint32_t code = h->code;
-    return err_set(eb, code > ERR_OK && code <= ERR_FORKED ? (enum err)code : ERR_CORRUPT, "%.*s",
-                   (int)strnlen(h->reason, sizeof h->reason), h->reason);
+    return err_set(eb, coll_code(h->code), "%.*s", (int)strnlen(h->reason, sizeof h->reason),
+                   h->reason);
 }
 
 enum err shm_break(struct shm *s, enum err code, struct errbuf *eb)

@@ -146,9 +146,7 @@ ucs_status_t ucx_note_come(void *arg, const void *header, size_t header_size, vo
         break;
     case UCX_NOTE_ABORT:
         if (u->broken == ERR_OK)
-            u->broken = err_set(&u->reason,
-                                code > ERR_OK && code <= ERR_FORKED ? (enum err)code : ERR_CORRUPT,
-                                "%s", note.text);
+            u->broken = err_set(&u->reason, coll_code(code), "%s", note.text);
         break;
     }
     return UCS_OK;

@@ -82,6 +82,8 @@ bool load_model(struct engine *e, struct engine_model_state *model)
 
     if (err == ERR_OK && !model_follows(model))
         err = open_stepping(e, model, &model->error_text);
+    if (err != ERR_OK && model->runtime != NULL && model->runtime->gang != NULL)
+        gang_abort(model->runtime->gang, model->error_text.text);
     if (err != ERR_OK || atomic_load(&model->unload))
         model_close_stepping(model);
     engine_lock(e);

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DECLINE_NS 1000000000u
+
 /* ---- opening ------------------------------------------------------------------------------ */
 
 static void cut_set(struct gang_cut *ret, const struct shard_plan *plan, uint32_t layer,
@@ -124,6 +126,15 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
     }
     *ret_gang = g;
     return ERR_OK;
+}
+
+void gang_decline(const struct gang_config *config, const atomic_bool *stop, enum err error,
+                  const char *why)
+{
+    struct coll_config coll = config->coll;
+
+    coll.stop = stop;
+    coll_decline(&coll, error, why, gang_deadline(DECLINE_NS));
 }
 
 void gang_close(struct gang *g)

@@ -66,6 +66,10 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
                    const struct shard_plan *plan, const struct model_hparams *h,
                    const struct gang_limits *limits, struct backend *backend,
                    const atomic_bool *stop, struct errbuf *eb);
+/* In the place of gang_open: this rank cannot, and the others are to know why. Takes a second where
+ * they are not there. */
+void gang_decline(const struct gang_config *config, const atomic_bool *stop, enum err error,
+                  const char *why);
 void gang_close(struct gang *g);
 void gang_abort(struct gang *g, const char *why);
 /* Once this rank has loaded: until all have. */

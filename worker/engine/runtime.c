@@ -16,6 +16,7 @@ struct loading {
     const struct gguf *g;
     const struct runtime_shape *shape;
     const atomic_bool *stop;
+    bool has_called; /* the other ranks know of this one */
     struct errbuf *eb;
 };
 
@@ -173,6 +174,7 @@ static enum err meet_gang(struct loading *l, const struct engine_config *config,
     };
 
     enum err e = model_fingerprint(l, model, limits.model);
+    l->has_called = e == ERR_OK;
     return e != ERR_OK ? e
                        : gang_open(&r->gang, model->gang, l->shape->plan, &r->hparams, &limits,
                                    r->backend, l->stop, l->eb);
@@ -276,9 +278,8 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
 
     if (e == ERR_OK)
         e = gguf_open_file(&g, model->path, false, eb);
-    if (e != ERR_OK)
-        return e;
-    e = check_bound(model, g, eb);
+    if (e == ERR_OK)
+        e = check_bound(model, g, eb);
     if (e != ERR_OK)
         goto out;
     r = calloc(1, sizeof *r);
@@ -316,6 +317,8 @@ out:
     runtime_shape_fini(&shape);
     runtime_close(r);
     gguf_close(g);
+    if (e != ERR_OK && model->gang != NULL && !l.has_called && (stop == NULL || !atomic_load(stop)))
+        gang_decline(model->gang, stop, e, eb->text);
     return e;
 }
 

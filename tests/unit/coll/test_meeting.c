@@ -197,6 +197,64 @@ static void test_a_rank_that_is_told_to_stop_waits_no_longer(void **state)
     }
 }
 
+/* ---- a rank that cannot come ---- */
+
+struct refuser {
+    struct meeting meeting; /* whose `who` declines */
+    uint32_t late;          /* a rank that comes when the others know already */
+};
+
+static enum err one_declines(struct gang_rank *g, void *arg, struct errbuf *eb)
+{
+    const struct refuser *refuser = arg;
+    struct gang_report *report = g->gang->report;
+    if (g->rank == refuser->late) /* one that is done: told, or rank 0 told */
+        gang_reach(g->gang, refuser->meeting.who > 0 ? refuser->meeting.who : 3 - g->rank, 1);
+    if (g->rank != refuser->meeting.who) {
+        struct coll *c = NULL;
+        const enum err e = coll_open(&c, &g->config, gang_soon(60000), eb);
+        atomic_store(&report[g->rank].steps, 1);
+        coll_close(c);
+        return e;
+    }
+    memset(g->config.plan, 0x55, sizeof g->config.plan); /* not known yet */
+    g->config.bytes_max = 0;
+    coll_decline(&g->config, ERR_CORRUPT, "its file is\x1b torn", gang_soon(1500));
+    atomic_store(&report[g->rank].steps, 1);
+    return ERR_OK;
+}
+
+static void test_a_rank_that_cannot_come_says_why(void **state)
+{
+    (void)state;
+    for (uint32_t who = 0; who < 3; who++) {
+        for (uint32_t late = 0; late < 4; late++) {
+            if (late < 3 && (transport != COLL_TRANSPORT_SHM || late == who || late == 0))
+                continue;
+            struct refuser refuser = {.meeting = {NULL, who, 60000}, .late = late};
+            const uint64_t since = clock_mono_ns();
+            char name[32];
+            struct gang gang;
+            gang_init(&gang, transport, 3, one_declines, &refuser);
+            gang_start(&gang);
+            assert_true(gang_carry(&gang));
+            assert_true(gang_wait(&gang, 20000));
+            (void)snprintf(name, sizeof name, "rank %u does not come", who);
+            for (uint32_t r = 0; r < 3; r++) {
+                const struct gang_report *report = &gang.report[r];
+                if (r == who)
+                    continue;
+                if (report->e != ERR_CORRUPT || strstr(report->eb.text, name) == NULL ||
+                    strstr(report->eb.text, "its file is? torn") == NULL)
+                    fail_msg("rank %u, %u declines, %u late: %s: %s", r, who, late,
+                             err_name(report->e), report->eb.text);
+                assert_true(report->ended_ns < since + TOLD_NS);
+            }
+            gang_fini(&gang);
+        }
+    }
+}
+
 /* The first 3 of 4 are there when one of them is killed. */
 static enum err the_last_is_late(struct gang_rank *g, void *arg, struct errbuf *eb)
 {
@@ -470,10 +528,12 @@ static void strangers_call(struct gang *gang)
         assert_int_equal(refused_with(fd), ERR_CORRUPT);
         close(fd);
     }
-    /* A right hello but for one byte: of the magic, of the group id, of the build's end. */
+    /* A right hello but for one byte: of the magic, of the group id, of its texts' ends. */
     for (uint32_t at = 0; at < COLL_HELLO_BYTES; at++) {
         const bool is_group = at >= 36 && at < 36 + COLL_GROUP_BYTES;
-        if (at >= 8 && !is_group && at != COLL_HELLO_BYTES - 1)
+        const bool is_end =
+            at == COLL_HELLO_BYTES - 1 || at == COLL_HELLO_BYTES - COLL_WHY_BYTES - 4 - 1;
+        if (at >= 8 && !is_group && !is_end)
             continue; /* a rank of this gang that differs ends the meeting: another test's */
         hello_of(gang, &hello, 1);
         coll_hello_encode(&hello, bytes);
@@ -716,6 +776,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_ranks_that_differ_make_no_gang),
         cmocka_unit_test(test_a_rank_that_never_comes_is_named),
         cmocka_unit_test(test_a_rank_that_is_told_to_stop_waits_no_longer),
+        cmocka_unit_test(test_a_rank_that_cannot_come_says_why),
         cmocka_unit_test(test_kill_of_each_rank_at_the_meeting),
         cmocka_unit_test(test_kill_of_each_rank_behind_the_meeting),
         cmocka_unit_test(test_kill_of_a_rank_while_ranks_connect),

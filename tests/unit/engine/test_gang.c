@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "worker/engine/gang_internal.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -489,6 +490,64 @@ static void a_hung_rank_holds_up_no_end(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+/* A rank that cannot load says why to all, before they meet or behind that, and nobody waits for it
+ * until its time is up. */
+static void a_rank_that_fails_tells_why(void **state)
+{
+    static struct ranks r;
+    struct tiny_model tiny = tiny_model_default();
+    char path[64], torn_path[64], holed_path[64];
+    struct errbuf eb;
+
+    (void)state;
+    tiny_model_write(&tiny, path);
+    tiny_model_write(&tiny, torn_path); /* its header says more than there is */
+    assert_int_equal(truncate(torn_path, 1000), 0);
+    tiny_model_write(&tiny, holed_path); /* a scale in its last tensor is no number */
+    const int fd = open(holed_path, O_WRONLY | O_CLOEXEC);
+    const uint8_t nan[512] = {[0 ... 511] = 0xff};
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, nan, sizeof nan, lseek(fd, 0, SEEK_END) - 512), sizeof nan);
+    assert_int_equal(close(fd), 0);
+    const struct {
+        const char *path;
+        uint32_t rank;
+        const char *says;
+    } rows[] = {{torn_path, 0, "rank 0 does not come: "},
+                {torn_path, 2, "rank 2 does not come: "},
+                {holed_path, 0, "no finite number"},
+                {holed_path, 2, "no finite number"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const uint64_t since = clock_mono_ms();
+        const struct gang_config gang = gang_of(3);
+        r.n = 3;
+        for (uint32_t k = 0; k < 3; k++) {
+            r.gang[k] = gang;
+            r.gang[k].coll.rank = k;
+            r.model[k] =
+                (struct engine_model_config){.path = k == rows[i].rank ? rows[i].path : path,
+                                             .shard.shards = 3,
+                                             .rank = k,
+                                             .gang = &r.gang[k]};
+            rig_open(&r.rig[k], &config);
+            assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
+        }
+        for (uint32_t k = 0; k < 3; k++) {
+            rig_until_model_event(&r.rig[k]);
+            const struct engine_event *ev = &r.rig[k].model_event;
+            assert_int_equal(ev->kind, ENGINE_EVENT_MODEL_FAILED);
+            if (k != rows[i].rank && strstr(ev->error_text, rows[i].says) == NULL)
+                fail_msg("row %zu, rank %u: %s", i, k, ev->error_text);
+        }
+        if (clock_mono_ms() - since > 2 * AT_ONCE_MS)
+            fail_msg("row %zu: after %llu ms", i, (unsigned long long)(clock_mono_ms() - since));
+        ranks_close(&r);
+    }
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(unlink(torn_path), 0);
+    assert_int_equal(unlink(holed_path), 0);
+}
+
 static void times_that_cannot_be_are_refused(void **state)
 {
     static const struct {
@@ -595,6 +654,7 @@ int main(void)
         cmocka_unit_test(an_idle_gang_ends_with_its_rank),
         cmocka_unit_test(a_gang_is_unloaded_while_ranks_wait),
         cmocka_unit_test(a_hung_rank_holds_up_no_end),
+        cmocka_unit_test(a_rank_that_fails_tells_why),
         cmocka_unit_test(times_that_cannot_be_are_refused),
         cmocka_unit_test(an_engine_closes_while_it_waits_for_ranks),
         cmocka_unit_test(an_idle_gang_stays),
