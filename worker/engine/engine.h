@@ -61,7 +61,7 @@ struct engine_estimate {
     uint64_t kv_page_bytes;  /* for KV_PAGE_TOKENS positions of one sequence */
     uint64_t kv_bytes;       /* the pool: kv_page_bytes * pages for the asked context and slots */
     uint64_t scratch_bytes;  /* activations, logits, rope tables, tokenizer */
-    uint64_t exchange_bytes; /* what ranks hand each other; a whole model has none */
+    uint64_t exchange_bytes; /* what ranks hand each other (gang_memory); a whole model has none */
     uint32_t context_tokens; /* per job, after the file's own maximum */
     uint32_t kv_pages;
 };
@@ -219,8 +219,9 @@ struct engine_event {
                                   float32 little endian, in order; those of resume ids too (they
                                   are computed again), so that a resumed job has the digest of an
                                   undisturbed one */
-    /* MODEL_READY: measured */
-    uint64_t weights_bytes, kv_bytes, scratch_bytes, load_ms;
+    /* MODEL_READY: measured, in the classes of engine_estimate; their sum is what is held */
+    uint64_t weights_bytes, kv_bytes, scratch_bytes, exchange_bytes;
+    uint64_t load_ms;
     uint32_t context_tokens;
 };
 

@@ -201,6 +201,7 @@ static bool poll_model(struct engine *e, struct engine_model_state *model, struc
         ev->weights_bytes = model->ready.weights_bytes;
         ev->kv_bytes = model->ready.kv_bytes;
         ev->scratch_bytes = model->ready.scratch_bytes;
+        ev->exchange_bytes = model->ready.exchange_bytes;
         ev->context_tokens = model->ready.context_tokens;
         ev->load_ms = model->load_ms;
         model->has_ready = false;

@@ -129,7 +129,7 @@ struct engine_model_state {
 
     bool has_ready, has_failed, has_gone; /* [lock] */
     struct {
-        uint64_t weights_bytes, kv_bytes, scratch_bytes;
+        uint64_t weights_bytes, kv_bytes, scratch_bytes, exchange_bytes;
         uint32_t context_tokens;
     } ready; /* [lock] the runtime may be gone before its event is polled */
     uint64_t load_ms;

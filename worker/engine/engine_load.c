@@ -53,6 +53,7 @@ static void load_done(struct engine *e, struct engine_model_state *model)
     model->ready.weights_bytes = r->weights_bytes;
     model->ready.kv_bytes = r->kv_bytes;
     model->ready.scratch_bytes = r->scratch_bytes;
+    model->ready.exchange_bytes = r->exchange_bytes;
     model->ready.context_tokens = r->context_tokens;
     model->load.kv_pages = model->load.kv_pages_free = r->kv_pages;
     while ((job = job_list_pop(&model->held)) != NULL)

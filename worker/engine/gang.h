@@ -57,6 +57,13 @@ struct gang_limits {
 /* A matrix whose columns the ranks share out. */
 enum gang_matrix { GANG_MATRIX_ATTENTION = 0, GANG_MATRIX_FFN = 1 };
 
+/* Bytes that gang_open takes: for what ranks hand each other, twice, and to keep track of steps.
+ * Over shm the ranks of a host share most of it, and it is counted for each. */
+uint64_t gang_memory(const struct gang_limits *limits, uint32_t n_layers,
+                     enum coll_transport transport);
+/* Bytes taken; of no gang (NULL) none. */
+uint64_t gang_held(const struct gang *g);
+
 /* ERR_INVALID: times that cannot be. */
 enum err gang_config_check(const struct gang_config *config, struct errbuf *eb);
 

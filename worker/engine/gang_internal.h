@@ -1,4 +1,4 @@
-/* gang_internal.h - what gang.c and gang_step.c share. */
+/* gang_internal.h - what gang.c, gang_step.c and gang_compute.c share. */
 #ifndef CLOISTER_WORKER_ENGINE_GANG_INTERNAL_H
 #define CLOISTER_WORKER_ENGINE_GANG_INTERNAL_H
 
@@ -19,6 +19,7 @@ struct gang {
     uint32_t rank, n_ranks;
     uint64_t load_ns, wait_ns;
     uint64_t told_ns, looked_ns;
+    uint64_t held_bytes;
     struct gang_limits limits;
     uint32_t n_embd, n_layers;
     uint32_t vocab;
@@ -34,6 +35,12 @@ struct gang {
 
 /* Bytes of the largest step in words (gang_tell). */
 size_t gang_told_bytes(const struct gang_limits *limits);
+
+static inline struct gang_cut *gang_cut_of(const struct gang *g, uint32_t layer,
+                                           enum gang_matrix which)
+{
+    return &g->cuts[2 * (size_t)layer + which];
+}
 
 /* A rank that lives and does not come is waited for until then. */
 static inline uint64_t gang_deadline(uint64_t wait_ns)

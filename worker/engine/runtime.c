@@ -162,17 +162,7 @@ static enum err meet_gang(struct loading *l, const struct engine_config *config,
                           const struct engine_model_config *model)
 {
     struct runtime *r = l->r;
-    struct gang_limits limits = {
-        .context_tokens = r->context_tokens,
-        .kv_type = (uint32_t)model->kv_type,
-        .rows = r->step_rows,
-        .logits_rows = r->logits_rows,
-        .sequences = config->sequences,
-        .sequence_pages = (r->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
-        .kv_pages = r->kv_pages,
-        .exchange_bytes = runtime_exchange_bytes(l->shape, r->step_rows),
-    };
-
+    struct gang_limits limits = runtime_gang_limits(l->shape, config);
     enum err e = model_fingerprint(l, model, limits.model);
     l->has_called = e == ERR_OK;
     return e != ERR_OK ? e
@@ -308,6 +298,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
         goto out;
     r->backend->ops->memory(r->backend, &r->weights_bytes, &r->kv_bytes, &r->scratch_bytes);
     r->scratch_bytes += runtime_shape_host_bytes(&shape, g);
+    r->exchange_bytes = gang_held(r->gang);
     r->plan = shape.plan;
     r->shard = shape.shard;
     shape.plan = NULL;

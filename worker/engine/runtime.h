@@ -60,7 +60,8 @@ struct runtime {
     enum err chat_err;
     char chat_error[ERRBUF_BYTES];
 
-    uint64_t weights_bytes, kv_bytes, scratch_bytes; /* measured when loading was done */
+    /* Measured when loading was done. */
+    uint64_t weights_bytes, kv_bytes, scratch_bytes, exchange_bytes;
 };
 
 /* Loads. ERR_CANCELLED: *stop (NULL: never) became true, which is looked at ten times a second

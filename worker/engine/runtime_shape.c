@@ -138,6 +138,7 @@ enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine
     enum err e = model_hparams_read(&s.hparams, g, eb);
 
     s.drawers = threads < RUNTIME_DRAWERS_MAX ? threads : RUNTIME_DRAWERS_MAX;
+    s.transport = model->gang == NULL ? COLL_TRANSPORT_SHM : model->gang->coll.transport;
     request.shards = request.shards == 0 ? 1 : request.shards;
     if (e != ERR_OK)
         return e;
@@ -370,16 +371,34 @@ static uint64_t backend_scratch_bytes(const struct runtime_shape *s,
     return bytes;
 }
 
-uint64_t runtime_exchange_bytes(const struct runtime_shape *shape, uint32_t step_rows)
+struct gang_limits runtime_gang_limits(const struct runtime_shape *shape,
+                                       const struct engine_config *config)
 {
     const uint64_t row = shape->hparams.n_embd * sizeof(float);
-    const uint64_t sums = shard_nodes(shape->plan, shape->shard).all * row * step_rows;
+    const uint64_t sums = shard_nodes(shape->plan, shape->shard).all * row * config->step_tokens;
     const uint64_t logits =
         (uint64_t)shape->hparams.vocab_size * sizeof(float) * shape->logits_rows;
 
-    if (runtime_is_whole(shape))
-        return 0;
-    return sums > logits ? sums : logits;
+    return (struct gang_limits){
+        .context_tokens = shape->context_tokens,
+        .kv_type = (uint32_t)shape->kv_type,
+        .rows = config->step_tokens,
+        .logits_rows = shape->logits_rows,
+        .sequences = config->sequences,
+        .sequence_pages = (shape->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
+        .kv_pages = shape->n_pages,
+        .exchange_bytes = sums > logits ? sums : logits,
+    };
+}
+
+static uint64_t exchange_bytes(const struct runtime_shape *shape,
+                               const struct engine_config *config)
+{
+    const struct gang_limits limits = runtime_gang_limits(shape, config);
+
+    return runtime_is_whole(shape)
+               ? 0
+               : gang_memory(&limits, shape->hparams.n_layers, shape->transport);
 }
 
 struct engine_estimate runtime_shape_estimate(const struct runtime_shape *shape,
@@ -393,7 +412,7 @@ struct engine_estimate runtime_shape_estimate(const struct runtime_shape *shape,
         .kv_page_bytes = page,
         .kv_bytes = page * shape->n_pages,
         .scratch_bytes = backend_scratch_bytes(shape, config) + runtime_shape_host_bytes(shape, g),
-        .exchange_bytes = 2 * runtime_exchange_bytes(shape, config->step_tokens),
+        .exchange_bytes = exchange_bytes(shape, config),
         .context_tokens = shape->context_tokens,
         .kv_pages = shape->n_pages,
     };

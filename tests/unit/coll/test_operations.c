@@ -379,6 +379,35 @@ static void test_more_memory_than_there_is_is_refused(void **state)
     assert_null(c);
 }
 
+/* What is reckoned with is what is mapped. */
+static void test_a_gang_holds_what_is_said(void **state)
+{
+    static const size_t sizes[] = {0, 1, 4096, 100000, 3u << 20};
+    (void)state;
+    if (transport != COLL_TRANSPORT_SHM)
+        skip(); /* there it is the very number that is mapped */
+    for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        const struct coll_config config = {
+            .transport = transport, .n_ranks = 1, .build = "", .bytes_max = sizes[i]};
+        struct coll *c = NULL;
+        struct errbuf eb = {{0}};
+        char line[512];
+        uint64_t mapped = 0;
+        assert_int_equal(coll_open(&c, &config, gang_soon(1000), &eb), ERR_OK);
+        FILE *f = fopen("/proc/self/maps", "re");
+        assert_non_null(f);
+        while (fgets(line, sizeof line, f) != NULL) {
+            unsigned long long begin, end;
+            if (strstr(line, "cloister-coll") != NULL &&
+                sscanf(line, "%llx-%llx", &begin, &end) == 2)
+                mapped += end - begin;
+        }
+        fclose(f);
+        assert_int_equal(mapped, coll_memory(transport, sizes[i]));
+        coll_close(c);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -389,6 +418,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_results_live_until_the_next_operation_ends),
         cmocka_unit_test(test_too_large_is_refused_and_the_gang_lives),
         cmocka_unit_test(test_impossible_gangs_are_refused),
+        cmocka_unit_test(test_a_gang_holds_what_is_said),
         cmocka_unit_test(test_more_memory_than_there_is_is_refused),
     };
     transport = gang_transport(argc, argv);

@@ -179,6 +179,8 @@ static void ranks_hold_what_was_estimated(const struct ranks *r)
         assert_int_equal(ready->weights_bytes, estimate.weights_bytes);
         assert_int_equal(ready->kv_bytes, estimate.kv_bytes);
         assert_int_equal(ready->scratch_bytes, estimate.scratch_bytes);
+        assert_int_equal(ready->exchange_bytes, estimate.exchange_bytes);
+        assert_true(estimate.exchange_bytes > 0);
     }
 }
 
