@@ -287,6 +287,13 @@ uint64_t coll_memory(enum coll_transport transport, size_t bytes_max)
                                            : 2 * coll_round(bytes_max > 0 ? bytes_max : 1);
 }
 
+size_t coll_halves(const struct coll *c, void *ret_halves[2])
+{
+    ret_halves[0] = c->half[0];
+    ret_halves[1] = c->half[1];
+    return c->bytes_max;
+}
+
 uint32_t coll_rank(const struct coll *c)
 {
     return c->rank;

@@ -123,6 +123,10 @@ enum err coll_check(struct coll *c, struct errbuf *eb);
 /* Bytes that open takes: shm, for all ranks together; ucx, for each, beside what libucx holds. */
 uint64_t coll_memory(enum coll_transport transport, size_t bytes_max);
 
+/* Where the operations' bytes lie until coll_close: two halves, for whoever has to prepare a device
+ * to reach them. Returns the bytes of each. */
+size_t coll_halves(const struct coll *c, void *ret_halves[2]);
+
 uint32_t coll_rank(const struct coll *c);
 uint32_t coll_n_ranks(const struct coll *c);
 

@@ -74,6 +74,18 @@ static enum err gang_meet(struct gang *g, const struct gang_config *config,
     return coll_open(&g->coll, &coll, gang_deadline((uint64_t)config->meet_ms * 1000000u), eb);
 }
 
+static enum err open_exchange(struct gang *g, struct errbuf *eb)
+{
+    void *halves[2];
+    const size_t bytes = coll_halves(g->coll, halves);
+    enum err e = g->backend->ops->exchange_open(g->backend, halves, bytes, eb);
+
+    g->has_exchange = e == ERR_OK;
+    if (e != ERR_OK)
+        gang_abort(g, eb->text);
+    return e;
+}
+
 /* NULL when memory is refused. */
 static void *take(struct gang *g, size_t count, size_t size)
 {
@@ -135,6 +147,8 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
             cut_set(gang_cut_of(g, i, GANG_MATRIX_FFN), plan, i, GANG_MATRIX_FFN);
         }
         e = gang_meet(g, config, plan, stop, eb);
+        if (e == ERR_OK)
+            e = open_exchange(g, eb);
     }
     g->held_bytes += coll_memory(config->coll.transport, bytes_max(limits));
     if (e != ERR_OK) {
@@ -158,6 +172,8 @@ void gang_close(struct gang *g)
 {
     if (g == NULL)
         return;
+    if (g->has_exchange)
+        g->backend->ops->exchange_close(g->backend);
     coll_close(g->coll);
     free(g->cuts);
     free(g->ids);

@@ -5,6 +5,13 @@
 
 #include <string.h>
 
+/* Ends what was begun, once this rank's part is written. */
+static enum err hand_over(struct gang *g, const void *ret_parts[], struct errbuf *eb)
+{
+    g->backend->ops->exchange_done(g->backend);
+    return coll_end(g->coll, gang_deadline(g->wait_ns), ret_parts, eb);
+}
+
 /* The rank that embeds a token. */
 static uint32_t embed_rank(const struct gang *g, uint32_t id)
 {
@@ -43,7 +50,7 @@ enum err gang_embed(struct gang *g, const struct weight *weight, const int32_t *
         return e;
     if (bytes[g->rank] > 0)
         ops->embed(g->backend, weight, g->ids, first[g->rank + 1] - first[g->rank], scale, mine);
-    e = coll_end(g->coll, gang_deadline(g->wait_ns), parts, eb);
+    e = hand_over(g, parts, eb);
     for (uint32_t k = 0; e == ERR_OK && k < g->n_ranks; k++)
         if (bytes[k] > 0)
             ops->place(g->backend, parts[k], g->at + first[k], first[k + 1] - first[k], g->n_embd,
@@ -73,7 +80,7 @@ enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, con
             .weight = job->weight, .out = mine, .out_stride = g->n_embd, .node_stride = node};
         ops->matmul(g->backend, in, n, &own, 1);
     }
-    e = coll_end(g->coll, gang_deadline(g->wait_ns), parts, eb);
+    e = hand_over(g, parts, eb);
     if (e != ERR_OK)
         return e;
     for (uint32_t k = 0; k < g->n_ranks; k++)
@@ -95,27 +102,7 @@ enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, con
     return ERR_OK;
 }
 
-struct logits_copy {
-    const struct gang *g;
-    const void *const *parts;
-    float *logits;
-};
-
-static void logits_copy_row(void *ctx, uint32_t task, uint32_t thread)
-{
-    const struct logits_copy *copy = ctx;
-    const struct gang *g = copy->g;
-    float *row = copy->logits + (size_t)task * g->vocab;
-
-    (void)thread;
-    for (uint32_t k = 1; k < g->n_ranks; k++) {
-        const size_t cols = shard_run_count(g->head[k]);
-        memcpy(row + g->head[k].first, (const float *)copy->parts[k] + task * cols,
-               cols * sizeof *row);
-    }
-}
-
-/* Rank 0 computes its own where they belong and has only the others' copied. */
+/* Rank 0 computes its own where they belong and has only the others' put beside them. */
 enum err gang_logits(struct gang *g, const struct weight *weight, const float *bias,
                      const struct act *in, uint32_t n, float *logits, struct errbuf *eb)
 {
@@ -136,10 +123,18 @@ enum err gang_logits(struct gang *g, const struct weight *weight, const float *b
                                        .bias = bias};
         g->backend->ops->matmul(g->backend, in, n, &job, 1);
     }
-    e = coll_end(g->coll, gang_deadline(g->wait_ns), parts, eb);
-    if (e == ERR_OK && g->rank == 0) {
-        struct logits_copy copy = {g, parts, logits};
-        g->backend->ops->share(g->backend, logits_copy_row, &copy, n);
+    e = hand_over(g, parts, eb);
+    for (uint32_t k = 1; e == ERR_OK && g->rank == 0 && k < g->n_ranks; k++) {
+        const float *part = parts[k];
+        const uint32_t count = shard_run_count(g->head[k]);
+        const struct join_job put = {.part = &part,
+                                     .n_parts = 1,
+                                     .part_stride = count,
+                                     .cols = count,
+                                     .out = logits + g->head[k].first,
+                                     .out_stride = g->vocab};
+        if (count > 0)
+            g->backend->ops->join(g->backend, n, &put);
     }
     return e;
 }

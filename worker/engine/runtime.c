@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* What loading needs besides the runtime it fills. */
-struct loading {
+struct opening {
     struct runtime *r;
     const struct gguf *g;
     const struct runtime_shape *shape;
@@ -20,7 +20,7 @@ struct loading {
     struct errbuf *eb;
 };
 
-static enum err load_rope(struct loading *l, uint32_t index)
+static enum err load_rope(struct opening *l, uint32_t index)
 {
     const struct model_hparams *h = &l->r->hparams;
     const struct model_rope *rope = &h->rope[index];
@@ -46,7 +46,7 @@ static enum err load_rope(struct loading *l, uint32_t index)
 }
 
 /* A rank that has no columns of an input needs no room for it. */
-static bool new_act(struct loading *l, uint32_t cols, bool keep_float, struct act **ret_act)
+static bool new_act(struct opening *l, uint32_t cols, bool keep_float, struct act **ret_act)
 {
     struct backend *b = l->r->backend;
 
@@ -55,7 +55,7 @@ static bool new_act(struct loading *l, uint32_t cols, bool keep_float, struct ac
     return cols == 0 || *ret_act != NULL;
 }
 
-static enum err new_acts(struct loading *l, const struct runtime_widths *w)
+static enum err new_acts(struct opening *l, const struct runtime_widths *w)
 {
     struct runtime *r = l->r;
 
@@ -67,7 +67,7 @@ static enum err new_acts(struct loading *l, const struct runtime_widths *w)
     return ERR_OK;
 }
 
-static enum err new_buffers(struct loading *l)
+static enum err new_buffers(struct opening *l)
 {
     struct runtime *r = l->r;
     struct backend *b = r->backend;
@@ -96,7 +96,7 @@ static enum err new_buffers(struct loading *l)
     return new_acts(l, &w);
 }
 
-static enum err new_caches(struct loading *l)
+static enum err new_caches(struct opening *l)
 {
     struct runtime *r = l->r;
     enum err e = ERR_OK;
@@ -106,7 +106,7 @@ static enum err new_caches(struct loading *l)
     return e;
 }
 
-static void open_chat(struct loading *l)
+static void open_chat(struct opening *l)
 {
     struct errbuf eb = {{0}};
 
@@ -118,7 +118,7 @@ static void open_chat(struct loading *l)
 }
 
 /* So that no step of a job fails for want of memory. */
-static enum err reserve_room(struct loading *l)
+static enum err reserve_room(struct opening *l)
 {
     struct backend *b = l->r->backend;
     const struct backend_room room = runtime_room(l->shape, l->r->step_rows);
@@ -130,7 +130,7 @@ static enum err reserve_room(struct loading *l)
 
 /* By which ranks know that they load the same model: the file's digest where it is known, else how
  * it begins in each layer. */
-static enum err model_fingerprint(struct loading *l, const struct engine_model_config *model,
+static enum err model_fingerprint(struct opening *l, const struct engine_model_config *model,
                                   uint8_t ret_digest[SHA256_BYTES])
 {
     struct sha256_stream *s;
@@ -158,11 +158,14 @@ static enum err model_fingerprint(struct loading *l, const struct engine_model_c
 }
 
 /* The other ranks are met before much is loaded: whoever disagrees is found out at once. */
-static enum err meet_gang(struct loading *l, const struct engine_config *config,
+static enum err meet_gang(struct opening *l, const struct engine_config *config,
                           const struct engine_model_config *model)
 {
     struct runtime *r = l->r;
     struct gang_limits limits = runtime_gang_limits(l->shape, config);
+    if (r->backend->ops->exchange_open == NULL)
+        return err_set(l->eb, ERR_UNSUPPORTED, "the %s backend computes no shards",
+                       r->backend->ops->name);
     enum err e = model_fingerprint(l, model, limits.model);
     l->has_called = e == ERR_OK;
     return e != ERR_OK ? e
@@ -170,7 +173,7 @@ static enum err meet_gang(struct loading *l, const struct engine_config *config,
                                    r->backend, l->stop, l->eb);
 }
 
-static enum err load_all(struct loading *l, const struct engine_config *config,
+static enum err load_all(struct opening *l, const struct engine_config *config,
                          const struct engine_model_config *model)
 {
     struct runtime *r = l->r;
@@ -232,8 +235,7 @@ static enum err check_bound(const struct engine_model_config *model, const struc
     return ERR_OK;
 }
 
-static enum err check_gang(const struct engine_config *config,
-                           const struct engine_model_config *model,
+static enum err check_gang(const struct engine_model_config *model,
                            const struct runtime_shape *shape, struct errbuf *eb)
 {
     const struct gang_config *gang = model->gang;
@@ -241,8 +243,6 @@ static enum err check_gang(const struct engine_config *config,
     if (shape->plan->n_stages > 1)
         return err_set(eb, ERR_UNSUPPORTED, "a model in %u stages cannot be run yet, only planned",
                        shape->plan->n_stages);
-    if (gang != NULL && config->backend != ENGINE_BACKEND_CPU)
-        return err_set(eb, ERR_UNSUPPORTED, "shards are computed by the CPU backend only so far");
     if ((gang == NULL) != (shape->plan->n_ranks == 1))
         return gang == NULL
                    ? err_set(eb, ERR_INVALID, "%u shards need a gang", shape->plan->n_ranks)
@@ -260,7 +260,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
                       struct errbuf *eb)
 {
     struct engine_config config;
-    struct loading l = {.stop = stop, .eb = eb};
+    struct opening l = {.stop = stop, .eb = eb};
     struct gguf *g = NULL;
     struct runtime_shape shape = {.plan = NULL};
     struct runtime *r = NULL;
@@ -283,7 +283,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     if (e != ERR_OK)
         goto out;
     l.shape = &shape;
-    e = check_gang(&config, model, &shape, eb);
+    e = check_gang(model, &shape, eb);
     if (e != ERR_OK)
         goto out;
     r->hparams = shape.hparams;

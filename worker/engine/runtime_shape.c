@@ -191,11 +191,6 @@ static bool any_float(const struct model_parts *parts, const enum model_part *wh
     return false;
 }
 
-static uint32_t max_u32(uint32_t a, uint32_t b)
-{
-    return a > b ? a : b;
-}
-
 static uint32_t logits_width(const struct runtime_shape *shape)
 {
     return shape->rank == 0 ? shape->hparams.vocab_size : 0;
@@ -222,9 +217,9 @@ struct runtime_widths runtime_widths(const struct runtime_shape *shape)
     for (uint32_t i = s->layers.first; i < s->layers.end; i++) {
         const struct model_parts *l = &shape->tensors.layers[i];
         const struct shard_layer *has = &s->layer[i];
-        w.heads = max_u32(w.heads, shard_run_count(has->heads) * h->head_dim);
-        w.kv_heads = max_u32(w.kv_heads, shard_run_count(has->kv_heads) * h->head_dim);
-        w.ff = max_u32(w.ff, shard_run_count(has->ff));
+        w.heads = shard_larger(w.heads, shard_run_count(has->heads) * h->head_dim);
+        w.kv_heads = shard_larger(w.kv_heads, shard_run_count(has->kv_heads) * h->head_dim);
+        w.ff = shard_larger(w.ff, shard_run_count(has->ff));
         w.embd_float = w.embd_float || any_float(l, embd, sizeof embd / sizeof embd[0]);
         w.heads_float = w.heads_float || any_float(l, heads, 1);
         w.ff_float = w.ff_float || any_float(l, ff, 1);
@@ -285,7 +280,7 @@ struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t ste
     const struct shard *s = shape->shard;
     struct backend_room room = {
         .rows_max = step_rows,
-        .cols_max = max_u32(max_u32(w.embd, w.heads), w.ff),
+        .cols_max = shard_larger(shard_larger(w.embd, w.heads), w.ff),
         .groups_max = 1,
         .pages_max = (shape->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
         .sequences_max = shape->logits_rows,
@@ -297,16 +292,16 @@ struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t ste
         room.n_ropes += runtime_rope_used(shape, i) ? 1 : 0;
     for (uint32_t i = s->layers.first; i < s->layers.end; i++) {
         const struct shard_layer *l = &s->layer[i];
-        room.groups_max = max_u32(room.groups_max, l->attention.end - l->attention.first);
-        room.groups_max = max_u32(room.groups_max, l->ffn.end - l->ffn.first);
+        room.groups_max = shard_larger(room.groups_max, l->attention.end - l->attention.first);
+        room.groups_max = shard_larger(room.groups_max, l->ffn.end - l->ffn.first);
         if (shape->kv.cache_of[i] == RUNTIME_KV_NONE)
             continue;
         struct backend_room_cache *cache = &room.cache[shape->kv.cache_of[i]];
         const struct kv_shape *kv = &shape->kv.cache[shape->kv.cache_of[i]];
         *cache = (struct backend_room_cache){
-            .n_heads = max_u32(cache->n_heads, shard_run_count(l->heads)),
-            .group = max_u32(cache->group,
-                             shape->hparams.layer[i].n_heads / shape->hparams.layer[i].n_kv_heads),
+            .n_heads = shard_larger(cache->n_heads, shard_run_count(l->heads)),
+            .group = shard_larger(cache->group, shape->hparams.layer[i].n_heads /
+                                                    shape->hparams.layer[i].n_kv_heads),
             .n_kv_heads = kv->n_kv_heads,
             .head_dim_k = kv->head_dim_k,
             .head_dim_v = kv->head_dim_v,
