@@ -21,6 +21,7 @@ cloister_unit_test(engine_gang
   SOURCES unit/engine/test_gang.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
 target_link_options(test_engine_gang PRIVATE -Wl,--wrap=gang_ready -Wl,--wrap=gang_hear)
+cloister_unit_test(engine_gang_told SOURCES unit/engine/test_gang_told.c LIBS cloister_engine)
 cloister_unit_test(engine_events
   SOURCES unit/engine/test_events.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)

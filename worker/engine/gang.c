@@ -135,13 +135,17 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
     g->cuts = take(g, 2 * (size_t)g->n_layers, sizeof *g->cuts);
     g->ids = take(g, limits->rows, sizeof *g->ids);
     g->at = take(g, limits->rows, sizeof *g->at);
-    g->pages = take(g, (size_t)limits->sequences * limits->sequence_pages, sizeof *g->pages);
-    g->told = take(g, gang_told_bytes(limits), 1);
-    if (g->cuts == NULL || g->ids == NULL || g->at == NULL || g->pages == NULL || g->told == NULL) {
+    g->told.limits = &g->limits;
+    g->told.vocab = g->vocab;
+    g->told.pages =
+        take(g, (size_t)limits->sequences * limits->sequence_pages, sizeof *g->told.pages);
+    g->told.words = take(g, gang_told_bytes(limits), 1);
+    if (g->cuts == NULL || g->ids == NULL || g->at == NULL || g->told.pages == NULL ||
+        g->told.words == NULL) {
         e = err_set(eb, ERR_NO_MEMORY, "no memory for a gang of %u ranks", g->n_ranks);
     } else {
-        memset(g->pages, 0xff,
-               (size_t)limits->sequences * limits->sequence_pages * sizeof *g->pages);
+        memset(g->told.pages, 0xff,
+               (size_t)limits->sequences * limits->sequence_pages * sizeof *g->told.pages);
         for (uint32_t i = 0; i < g->n_layers; i++) {
             cut_set(gang_cut_of(g, i, GANG_MATRIX_ATTENTION), plan, i, GANG_MATRIX_ATTENTION);
             cut_set(gang_cut_of(g, i, GANG_MATRIX_FFN), plan, i, GANG_MATRIX_FFN);
@@ -178,8 +182,8 @@ void gang_close(struct gang *g)
     free(g->cuts);
     free(g->ids);
     free(g->at);
-    free(g->pages);
-    free(g->told);
+    free(g->told.pages);
+    free(g->told.words);
     free(g);
 }
 

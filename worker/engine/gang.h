@@ -82,7 +82,7 @@ void gang_abort(struct gang *g, const char *why);
 /* Once this rank has loaded: until all have. */
 enum err gang_ready(struct gang *g, struct errbuf *eb);
 
-/* Rank 0: the step that follows. */
+/* Rank 0: the step that follows; NULL: there is none yet. */
 enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb);
 /* Rank 0, for as long as there is none: whether the others are there, ten times a second, and that
  * it is, four times in wait_ms. To be called as often as one likes. */

@@ -3,7 +3,7 @@
 #define CLOISTER_WORKER_ENGINE_GANG_INTERNAL_H
 
 #include "common/clock.h"
-#include "worker/engine/gang.h"
+#include "worker/engine/gang_told.h"
 
 /* What becomes of the parts of one matrix. */
 struct gang_cut {
@@ -28,14 +28,10 @@ struct gang {
     struct shard_run head[COLL_RANKS_MAX];  /* rows of the head */
     struct gang_cut *cuts;                  /* [layer][enum gang_matrix] */
 
-    int32_t *ids;    /* [rows] of those that are embedded here */
-    uint32_t *at;    /* [rows] where they belong, by rank */
-    uint32_t *pages; /* [sequences][sequence_pages] as told so far */
-    uint32_t *told;  /* a step in words: gang_tell, gang_hear */
+    int32_t *ids; /* [rows] of those that are embedded here */
+    uint32_t *at; /* [rows] where they belong, by rank */
+    struct gang_told told;
 };
-
-/* Bytes of the largest step in words (gang_tell). */
-size_t gang_told_bytes(const struct gang_limits *limits);
 
 static inline struct gang_cut *gang_cut_of(const struct gang *g, uint32_t layer,
                                            enum gang_matrix which)

@@ -126,8 +126,9 @@ static struct engine_job job_of(uint64_t job_id)
     return job;
 }
 
-/* One job with two beside it, so that steps have rows of several sequences. */
-static struct answer *run_jobs(struct rig *rig)
+/* One job with two beside it, so that steps have rows of several sequences: answers 1 to JOBS. */
+#define JOBS 3u
+static void run_jobs(struct rig *rig)
 {
     struct errbuf eb;
 
@@ -139,19 +140,21 @@ static struct answer *run_jobs(struct rig *rig)
             fail_msg("%s", eb.text);
     }
     const struct engine_job job = job_of(1);
-    struct answer *a = rig_run(rig, &job);
-    (void)rig_wait(rig, 2);
-    (void)rig_wait(rig, 3);
-    if (a->finish == ENGINE_FINISH_ERROR)
-        fail_msg("%s", a->error_text);
-    return a;
+    (void)rig_run(rig, &job);
+    for (uint64_t id = 1; id <= JOBS; id++) {
+        const struct answer *a = rig_wait(rig, id);
+        if (a->finish == ENGINE_FINISH_ERROR)
+            fail_msg("job %u: %s", (unsigned)id, a->error_text);
+        assert_int_equal(a->ids.count, 24);
+    }
 }
 
 static const struct engine_config config = {.threads = 1, .step_tokens = 24, .sequences = 4};
 
+/* What one engine answers to each of the jobs. */
 struct whole {
-    int32_t ids[24];
-    uint8_t sha256[32];
+    int32_t ids[JOBS][24];
+    uint8_t sha256[JOBS][32];
 };
 
 static void whole_run(const struct engine_model_config *model, struct whole *ret)
@@ -160,10 +163,11 @@ static void whole_run(const struct engine_model_config *model, struct whole *ret
 
     rig_open(&rig, &config);
     rig_load(&rig, MODEL, model);
-    const struct answer *a = run_jobs(&rig);
-    assert_int_equal(a->ids.count, 24);
-    memcpy(ret->ids, a->ids.ids, sizeof ret->ids);
-    memcpy(ret->sha256, a->sha256, sizeof ret->sha256);
+    run_jobs(&rig);
+    for (uint32_t i = 0; i < JOBS; i++) {
+        memcpy(ret->ids[i], rig.answers[1 + i].ids.ids, sizeof ret->ids[i]);
+        memcpy(ret->sha256[i], rig.answers[1 + i].sha256, sizeof ret->sha256[i]);
+    }
     rig_close(&rig);
 }
 
@@ -192,10 +196,13 @@ static void compare(const char *what, const struct engine_model_config *model,
     ranks_open(&r, &config, model);
     ranks_ready(&r);
     ranks_hold_what_was_estimated(&r);
-    const struct answer *a = run_jobs(&r.rig[0]);
-    if (a->ids.count != 24 || memcmp(a->ids.ids, whole->ids, sizeof whole->ids) != 0 ||
-        memcmp(a->sha256, whole->sha256, sizeof whole->sha256) != 0)
-        fail_msg("%s on %u ranks: other logits than on one", what, r.n);
+    run_jobs(&r.rig[0]);
+    for (uint32_t i = 0; i < JOBS; i++) {
+        const struct answer *a = &r.rig[0].answers[1 + i];
+        if (memcmp(a->ids.ids, whole->ids[i], sizeof whole->ids[i]) != 0 ||
+            memcmp(a->sha256, whole->sha256[i], sizeof whole->sha256[i]) != 0)
+            fail_msg("%s on %u ranks, job %u: other logits than on one", what, r.n, 1 + i);
+    }
     ranks_close(&r);
 }
 
@@ -297,7 +304,7 @@ static void a_rank_that_goes_ends_the_gang(void **state)
         const struct engine_model_config alone = {.path = path};
         for (uint32_t k = 0; k < 3; k++) {
             rig_load(&r.rig[k], MODEL, &alone);
-            (void)run_jobs(&r.rig[k]);
+            run_jobs(&r.rig[k]);
         }
         ranks_close(&r);
     }
@@ -640,7 +647,7 @@ static void an_idle_gang_stays(void **state)
     for (uint32_t k = 0; k < 2; k++)
         if (engine_poll(r.rig[k].engine, &ev))
             fail_msg("rank %u: %s", k, ev.error_text);
-    (void)run_jobs(&r.rig[0]);
+    run_jobs(&r.rig[0]);
     ranks_close(&r);
     assert_int_equal(unlink(path), 0);
 }
