@@ -287,6 +287,12 @@ uint64_t coll_memory(enum coll_transport transport, size_t bytes_max)
                                            : 2 * coll_round(bytes_max > 0 ? bytes_max : 1);
 }
 
+bool coll_is_clear(struct coll *c)
+{
+    CHECK(c->op.kind == COLL_KIND_NONE);
+    return c->broken == ERR_OK && c->ops->is_clear(c);
+}
+
 size_t coll_halves(const struct coll *c, void *ret_halves[2])
 {
     ret_halves[0] = c->half[0];

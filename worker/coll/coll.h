@@ -119,6 +119,9 @@ void coll_abort(struct coll *c, const char *why);
  * ended or left meanwhile breaks it, as it would the next operation. What idles looks now and then,
  * so that a loss is known before there is work. Thread: the owner. */
 enum err coll_check(struct coll *c, struct errbuf *eb);
+/* Between operations: whether every rank has come to the one before, so that the next would begin
+ * without waiting. Thread: the owner. */
+bool coll_is_clear(struct coll *c);
 
 /* Bytes that open takes: shm, for all ranks together; ucx, for each, beside what libucx holds. */
 uint64_t coll_memory(enum coll_transport transport, size_t bytes_max);

@@ -52,6 +52,7 @@ struct coll_ops {
     enum err (*end)(struct coll *c, uint64_t deadline_ns, struct errbuf *eb);
     /* What coll_check says: nothing is waited for. */
     enum err (*check)(struct coll *c, struct errbuf *eb);
+    bool (*is_clear)(struct coll *c);               /* what coll_is_clear says */
     void (*abort)(struct coll *c, const char *why); /* any thread */
     void (*close)(struct coll *c);
 };

@@ -106,6 +106,14 @@ static enum err shm_check(struct coll *c, struct errbuf *eb)
     return e == ERR_OK ? ERR_OK : shm_break(s, e, eb);
 }
 
+static bool shm_is_clear(struct coll *c)
+{
+    bool is_clear = true;
+    for (uint32_t r = 0; r < c->n_ranks; r++)
+        is_clear = is_clear && shm_has_come(&shm_of(c)->segment.header->rank[r], c->op.seq);
+    return is_clear;
+}
+
 static void shm_abort(struct coll *c, const char *why)
 {
     struct errbuf eb = {{0}};
@@ -131,6 +139,7 @@ static const struct coll_ops shm_ops = {
     .begin = shm_begin,
     .end = shm_end,
     .check = shm_check,
+    .is_clear = shm_is_clear,
     .abort = shm_abort,
     .close = shm_close,
 };

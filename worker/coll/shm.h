@@ -21,6 +21,13 @@ struct shm {
 enum err shm_wait(struct shm *s, uint32_t peer, uint32_t seq, uint64_t deadline_ns,
                   struct errbuf *eb);
 
+/* Whether a rank has come to operation `seq`, with what it wrote. */
+static inline bool shm_has_come(const struct shm_rank *line, uint32_t seq)
+{
+    const uint32_t arrived = atomic_load_explicit(&line->arrived, memory_order_acquire);
+    return (int32_t)(arrived - seq) >= 0;
+}
+
 /* Tells all that this rank has come to operation `seq`, with everything written before the call. */
 void shm_arrive(struct shm *s, uint32_t seq);
 

@@ -84,12 +84,6 @@ enum err shm_go_on(struct shm *s, struct errbuf *eb)
 
 /* ---- who is still there ---- */
 
-static bool shm_has_come(const struct shm_rank *line, uint32_t seq)
-{
-    const uint32_t arrived = atomic_load_explicit(&line->arrived, memory_order_acquire);
-    return (int32_t)(arrived - seq) >= 0;
-}
-
 uint32_t shm_dead(const struct shm *s)
 {
     struct pollfd p[COLL_RANKS_MAX];

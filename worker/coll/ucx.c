@@ -296,6 +296,20 @@ static enum err ucx_check(struct coll *c, struct errbuf *eb)
     return e;
 }
 
+static bool ucx_is_clear(struct coll *c)
+{
+    struct ucx *u = ucx_of(c);
+    bool is_clear = true;
+    pthread_mutex_lock(&u->lock);
+    (void)u->lib->ucp_worker_progress(u->worker);
+    (void)ucx_all_done(u);
+    for (uint32_t r = 0; r < c->n_ranks; r++)
+        is_clear =
+            is_clear && u->peer[r].send.request == NULL && u->peer[r].receipt.request == NULL;
+    pthread_mutex_unlock(&u->lock);
+    return is_clear;
+}
+
 /* Whoever holds the lock next, or now, does what is asked. */
 static void ucx_abort(struct coll *c, const char *why)
 {
@@ -315,6 +329,7 @@ const struct coll_ops ucx_ops = {
     .begin = ucx_begin,
     .end = ucx_end,
     .check = ucx_check,
+    .is_clear = ucx_is_clear,
     .abort = ucx_abort,
     .close = ucx_close,
 };

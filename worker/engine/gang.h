@@ -82,10 +82,11 @@ void gang_abort(struct gang *g, const char *why);
 /* Once this rank has loaded: until all have. */
 enum err gang_ready(struct gang *g, struct errbuf *eb);
 
-/* Rank 0: the step that follows; NULL: there is none yet. */
+/* Rank 0: the step that follows. */
 enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb);
 /* Rank 0, for as long as there is none: whether the others are there, ten times a second, and that
- * it is, four times in wait_ms. To be called as often as one likes. */
+ * it is, four times in wait_ms. To be called as often as one likes: it waits for nobody, and one
+ * that hangs breaks the gang after wait_ms. */
 enum err gang_idle(struct gang *g, uint64_t now_ns, struct errbuf *eb);
 /* The others: rows and page tables of the next step, until the next call; n_rows is 0 where there
  * is none yet. */

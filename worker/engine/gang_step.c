@@ -4,27 +4,44 @@
 #include "common/check.h"
 
 #define LOOK_NS 100000000u /* how often an idle rank 0 looks whether the others are there */
+#define LATE_NS 50000000u  /* for a rank that has had its time */
 
-enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb)
+static enum err tell(struct gang *g, const struct batch_plan *plan, uint64_t wait_ns,
+                     struct errbuf *eb)
 {
     size_t size = gang_told_put(&g->told, plan);
     const void *bytes;
 
     CHECK(g->rank == 0);
     g->told_ns = clock_mono_ns();
-    return coll_broadcast(g->coll, 0, g->told.words, size, gang_deadline(g->wait_ns), &bytes, &size,
+    return coll_broadcast(g->coll, 0, g->told.words, size, gang_deadline(wait_ns), &bytes, &size,
                           eb);
+}
+
+enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb)
+{
+    return tell(g, plan, g->wait_ns, eb);
+}
+
+/* A rank that has not heard the last word is not waited for: others of this engine's models may
+ * have work. It has its time all the same, and only then is told to its face. */
+static bool is_due(struct gang *g, uint64_t now_ns)
+{
+    const uint64_t silent_ns = now_ns - g->told_ns;
+    return silent_ns >= g->wait_ns || (silent_ns >= g->wait_ns / 4 && coll_is_clear(g->coll));
 }
 
 enum err gang_idle(struct gang *g, uint64_t now_ns, struct errbuf *eb)
 {
     enum err e = ERR_OK;
 
-    if (now_ns - g->looked_ns >= LOOK_NS) {
-        g->looked_ns = now_ns;
-        e = coll_check(g->coll, eb);
-    }
-    return e == ERR_OK && now_ns - g->told_ns >= g->wait_ns / 4 ? gang_tell(g, NULL, eb) : e;
+    if (now_ns - g->looked_ns < LOOK_NS)
+        return ERR_OK;
+    g->looked_ns = now_ns;
+    e = coll_check(g->coll, eb);
+    if (e == ERR_OK && is_due(g, now_ns))
+        e = tell(g, NULL, now_ns - g->told_ns >= g->wait_ns ? LATE_NS : g->wait_ns, eb);
+    return e;
 }
 
 enum err gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *eb)

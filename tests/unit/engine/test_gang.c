@@ -38,8 +38,9 @@ static struct gang_config gang_of(uint32_t n_ranks)
 
 /* ---- a rank that hangs ---------------------------------------------------------------------- */
 
-/* Rank 1 stays where it is while this is set: when it has loaded, or before it computes a step. */
-static atomic_bool hangs_loading, hangs_stepping;
+/* Rank 1 stays where it is while this is set: when it has loaded, before it computes a step, or
+ * when it has heard that there is none. */
+static atomic_bool hangs_loading, hangs_stepping, hangs_idling;
 
 enum err __real_gang_ready(struct gang *g, struct errbuf *eb);
 enum err __wrap_gang_ready(struct gang *g, struct errbuf *eb);
@@ -56,7 +57,8 @@ enum err __wrap_gang_hear(struct gang *g, struct batch_plan *ret_plan, struct er
 {
     enum err e = __real_gang_hear(g, ret_plan, eb);
 
-    while (g->rank == 1 && e == ERR_OK && ret_plan->n_rows > 0 && atomic_load(&hangs_stepping))
+    while (g->rank == 1 && e == ERR_OK &&
+           atomic_load(ret_plan->n_rows > 0 ? &hangs_stepping : &hangs_idling))
         (void)usleep(1000);
     return e;
 }
@@ -557,6 +559,56 @@ static void a_rank_that_fails_tells_why(void **state)
     assert_int_equal(unlink(holed_path), 0);
 }
 
+/* Other models of rank 0's engine go on as if nothing was, and the gang ends when the rank has had
+ * its time. */
+static void a_hung_rank_of_an_idle_gang_holds_up_nobody(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    const struct engine_model_config model = {.path = path, .shard.shards = 2};
+    const struct engine_model_config alone = {.path = path};
+    struct gang_config gang = gang_of(2);
+    gang.wait_ms = 2000;
+    r.n = 2;
+    for (uint32_t k = 0; k < 2; k++) {
+        r.gang[k] = gang;
+        r.gang[k].coll.rank = k;
+        r.model[k] = model;
+        r.model[k].rank = k;
+        r.model[k].gang = &r.gang[k];
+        rig_open(&r.rig[k], &config);
+        assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
+    }
+    ranks_ready(&r);
+    atomic_store(&hangs_idling, true);
+    rig_load(&r.rig[0], MODEL + 1, &alone);
+    const uint32_t events = r.rig[0].n_model_events;
+    const uint64_t since = clock_mono_ms();
+    uint64_t longest = 0;
+    while (r.rig[0].n_model_events == events && clock_mono_ms() - since < 20000) {
+        struct engine_job job = job_of(1);
+        const uint64_t before = clock_mono_ms();
+        job.model_id = MODEL + 1;
+        job.max_tokens = 2;
+        (void)rig_run(&r.rig[0], &job);
+        longest = clock_mono_ms() - before > longest ? clock_mono_ms() - before : longest;
+    }
+    assert_int_equal(r.rig[0].n_model_events, events + 1);
+    assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
+    assert_int_equal(r.rig[0].model_event.error, ERR_TIMEOUT);
+    assert_non_null(strstr(r.rig[0].model_event.error_text, "rank 1 kept rank 0 waiting"));
+    assert_true(clock_mono_ms() - since > gang.wait_ms);
+    if (longest > gang.wait_ms / 2)
+        fail_msg("another model waited for %llu ms", (unsigned long long)longest);
+    atomic_store(&hangs_idling, false);
+    ranks_close(&r);
+    assert_int_equal(unlink(path), 0);
+}
+
 static void times_that_cannot_be_are_refused(void **state)
 {
     static const struct {
@@ -663,6 +715,7 @@ int main(void)
         cmocka_unit_test(an_idle_gang_ends_with_its_rank),
         cmocka_unit_test(a_gang_is_unloaded_while_ranks_wait),
         cmocka_unit_test(a_hung_rank_holds_up_no_end),
+        cmocka_unit_test(a_hung_rank_of_an_idle_gang_holds_up_nobody),
         cmocka_unit_test(a_rank_that_fails_tells_why),
         cmocka_unit_test(times_that_cannot_be_are_refused),
         cmocka_unit_test(an_engine_closes_while_it_waits_for_ranks),
