@@ -1,12 +1,12 @@
 # Collectives. Each test runs once for a transport; that of libucx is skipped, saying why, where the
 # build or the machine lacks it.
-add_library(cloister_coll_gang STATIC unit/coll/gang.c)
-target_link_libraries(cloister_coll_gang PUBLIC cloister_coll)
-cloister_target(cloister_coll_gang)
+add_library(cloister_coll_crew STATIC unit/coll/crew.c unit/coll/netns.c)
+target_link_libraries(cloister_coll_crew PUBLIC cloister_coll)
+cloister_target(cloister_coll_crew)
 
 function(cloister_coll_test name)
   add_executable(test_coll_${name} unit/coll/test_${name}.c)
-  target_link_libraries(test_coll_${name} PRIVATE cloister_coll_gang cloister_common PkgConfig::CMOCKA)
+  target_link_libraries(test_coll_${name} PRIVATE cloister_coll_crew cloister_common PkgConfig::CMOCKA)
   cloister_target(test_coll_${name})
   foreach(transport ${ARGN})
     add_test(NAME coll_${transport}_${name} COMMAND test_coll_${name} ${transport}
@@ -24,5 +24,5 @@ cloister_coll_test(port ucx)
 
 # Not a test: `bench_coll` prints microseconds an operation beside those of a memcpy.
 add_executable(bench_coll bench/bench_coll.c)
-target_link_libraries(bench_coll PRIVATE cloister_coll_gang cloister_common)
+target_link_libraries(bench_coll PRIVATE cloister_coll_crew cloister_common)
 cloister_target(bench_coll)

@@ -20,6 +20,16 @@ cloister_unit_test(engine_draws
 cloister_unit_test(engine_gang
   SOURCES unit/engine/test_gang.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
+target_link_options(test_engine_gang PRIVATE -Wl,--wrap=gang_ready -Wl,--wrap=gang_hear)
+add_executable(test_engine_gang_hosts unit/engine/test_gang_hosts.c unit/engine/tiny_model.c)
+target_link_libraries(test_engine_gang_hosts PRIVATE cloister_coll_crew cloister_engine
+                      PkgConfig::CMOCKA m)
+cloister_target(test_engine_gang_hosts)
+foreach(where loopback netns)
+  add_test(NAME engine_gang_hosts_${where} COMMAND test_engine_gang_hosts ${where})
+  set_tests_properties(engine_gang_hosts_${where} PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77)
+endforeach()
+cloister_unit_test(engine_gang_told SOURCES unit/engine/test_gang_told.c LIBS cloister_engine)
 cloister_unit_test(engine_events
   SOURCES unit/engine/test_events.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)

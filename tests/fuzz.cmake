@@ -35,6 +35,7 @@ endfunction()
 
 cloister_fuzz_target(wire cloister_proto)
 cloister_fuzz_target(gguf cloister_engine)
+cloister_fuzz_target(gang cloister_engine)
 cloister_fuzz_target(tokenizer cloister_gguf_build cloister_model)
 cloister_fuzz_target(chat cloister_gguf_build cloister_model)
 cloister_fuzz_target(config cloister_config)

@@ -43,7 +43,7 @@ endfunction()
 foreach(part rows norms attention matmul shards backend source)
   cuda_kernels_test(${part} kernels/test_${part}.c)
 endforeach()
-foreach(part steps errors)
+foreach(part products steps errors)
   cuda_kernels_test(${part} kernels/cuda/test_cuda_${part}.c)
 endforeach()
 

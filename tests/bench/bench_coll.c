@@ -13,7 +13,7 @@
  * Medians over the operations of rank 0. With more ranks than processors an operation waits for
  * ranks that are not running: what that costs is the scheduler's.
  */
-#include "tests/unit/coll/gang.h"
+#include "tests/unit/coll/crew.h"
 
 #include "common/check.h"
 #include "common/clock.h"
@@ -67,11 +67,11 @@ static void all_gather(struct room *r, bool with_bytes)
     struct errbuf eb = {{0}};
     void *to;
     const void *parts[COLL_RANKS_MAX];
-    enum err e = coll_all_gather_begin(r->c, r->bytes, gang_soon(60000), &to, &eb);
+    enum err e = coll_all_gather_begin(r->c, r->bytes, crew_soon(60000), &to, &eb);
     if (e == ERR_OK) {
         if (with_bytes)
             memcpy(to, r->mine, r->part);
-        e = coll_end(r->c, gang_soon(60000), parts, &eb);
+        e = coll_end(r->c, crew_soon(60000), parts, &eb);
     }
     if (e != ERR_OK) {
         fprintf(stderr, "%s\n", eb.text);
@@ -95,7 +95,7 @@ static void bench_size(struct room *r, uint32_t rounds, struct figures *ret_figu
     struct errbuf eb;
     for (uint32_t what = 0; what < 3; what++) {
         /* All begin together, the first operations warm memory up. */
-        CHECK(coll_barrier(r->c, gang_soon(60000), &eb) == ERR_OK);
+        CHECK(coll_barrier(r->c, crew_soon(60000), &eb) == ERR_OK);
         for (uint32_t i = 0; i < rounds + rounds / 8; i++) {
             const uint64_t before = clock_mono_ns();
             if (what == 2)
@@ -136,12 +136,12 @@ static uint32_t rounds_of(uint32_t rounds, size_t part)
     return (uint32_t)(rounds / less) + 8;
 }
 
-static enum err bench_rank(struct gang_rank *g, void *arg, struct errbuf *eb)
+static enum err bench_rank(struct crew_rank *g, void *arg, struct errbuf *eb)
 {
     const struct bench *bench = arg;
     struct room r = {.n_ranks = g->config.n_ranks};
     pin(g->rank, r.n_ranks);
-    enum err e = gang_open(g, &r.c, eb);
+    enum err e = crew_open(g, &r.c, eb);
     if (e != ERR_OK)
         return e;
     r.mine = malloc(BENCH_PART_MAX);
@@ -170,14 +170,14 @@ static enum err bench_rank(struct gang_rank *g, void *arg, struct errbuf *eb)
 static void bench_gang(enum coll_transport transport, const char *name, uint32_t n_ranks,
                        struct bench *bench)
 {
-    struct gang gang;
-    gang_init(&gang, transport, n_ranks, bench_rank, bench);
+    struct crew gang;
+    crew_init(&gang, transport, n_ranks, bench_rank, bench);
     gang.bytes_max = BENCH_PART_MAX * n_ranks;
-    gang_start(&gang);
-    CHECK(gang_carry(&gang) && gang_wait(&gang, 3600 * 1000));
+    crew_start(&gang);
+    CHECK(crew_carry(&gang) && crew_wait(&gang, 3600 * 1000));
     for (uint32_t r = 0; r < n_ranks; r++)
         CHECK(atomic_load(&gang.report[r].is_done) && gang.report[r].e == ERR_OK);
-    gang_fini(&gang);
+    crew_fini(&gang);
     for (uint32_t i = 0; i < BENCH_SIZES; i++) {
         const struct figures *f = &bench->figures[i];
         printf("%s  %u ranks  %8zu bytes  %9.1f us hand over  %9.1f us whole  %9.1f us memcpy  "
@@ -201,7 +201,7 @@ int main(int argc, char **argv)
     for (unsigned t = 0; t < 2; t++) {
         enum coll_transport transport;
         CHECK(coll_transport_parse(names[t], &transport));
-        if (!gang_has_transport(transport)) {
+        if (!crew_has_transport(transport)) {
             printf("%s  not in this build, or not on this machine\n", names[t]);
             continue;
         }

@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "worker/coll/coll_ops.h"
+#include "worker/coll/hello.h"
 #include "worker/coll/shm_segment.h"
 
 #include <stdio.h>
@@ -21,6 +22,12 @@ const char *coll_subject(const struct coll *c, uint32_t peer, char ret_text[COLL
     return ret_text;
 }
 
+enum err coll_lost(uint32_t peer, const char *fate, uint64_t count, struct errbuf *eb)
+{
+    return err_set(eb, ERR_UNAVAILABLE, "rank %u %s after operation %llu", peer, fate,
+                   (unsigned long long)count);
+}
+
 const char *coll_wanted(struct coll *c, uint32_t peer, uint32_t seq,
                         char ret_text[COLL_SUBJECT_BYTES])
 {
@@ -37,6 +44,13 @@ const char *coll_wanted(struct coll *c, uint32_t peer, uint32_t seq,
 }
 
 /* ---- a gang that broke ---- */
+
+enum err coll_stopped(const atomic_bool *stop, uint32_t rank, struct errbuf *eb)
+{
+    if (stop == NULL || !atomic_load_explicit(stop, memory_order_relaxed))
+        return ERR_OK;
+    return err_set(eb, ERR_CANCELLED, "rank %u was told to stop", rank);
+}
 
 static enum err coll_failed(struct coll *c, enum err e, const struct errbuf *why, struct errbuf *eb)
 {
@@ -229,6 +243,22 @@ enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uin
     return ERR_OK;
 }
 
+void coll_decline(const struct coll_config *config, enum err code, const char *why,
+                  uint64_t deadline_ns)
+{
+    struct coll_hello hello;
+    CHECK(code != ERR_OK);
+    if (config->n_ranks < 2 || coll_config_check(config, NULL) != ERR_OK ||
+        coll_hello_of(config, &hello, NULL) != ERR_OK)
+        return;
+    hello.declined = code;
+    (void)snprintf(hello.why, sizeof hello.why, "%s", why);
+    if (config->transport == COLL_TRANSPORT_SHM)
+        coll_shm_decline(config, &hello, deadline_ns);
+    else
+        coll_ucx_decline(config, &hello, deadline_ns);
+}
+
 void coll_close(struct coll *c)
 {
     if (c != NULL)
@@ -240,11 +270,34 @@ void coll_abort(struct coll *c, const char *why)
     c->ops->abort(c, why);
 }
 
+enum err coll_check(struct coll *c, struct errbuf *eb)
+{
+    struct errbuf why = {{0}};
+    CHECK(c->op.kind == COLL_KIND_NONE);
+    if (c->broken != ERR_OK)
+        return coll_still_broken(c, eb);
+    enum err e = c->ops->check(c, &why);
+    return e == ERR_OK ? ERR_OK : coll_failed(c, e, &why, eb);
+}
+
 uint64_t coll_memory(enum coll_transport transport, size_t bytes_max)
 {
     /* Without operations' bytes there is still something to map. */
     return transport == COLL_TRANSPORT_SHM ? shm_segment_bytes(bytes_max)
                                            : 2 * coll_round(bytes_max > 0 ? bytes_max : 1);
+}
+
+bool coll_is_clear(struct coll *c)
+{
+    CHECK(c->op.kind == COLL_KIND_NONE);
+    return c->broken == ERR_OK && c->ops->is_clear(c);
+}
+
+size_t coll_halves(const struct coll *c, void *ret_halves[2])
+{
+    ret_halves[0] = c->half[0];
+    ret_halves[1] = c->half[1];
+    return c->bytes_max;
 }
 
 uint32_t coll_rank(const struct coll *c)

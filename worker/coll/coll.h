@@ -26,17 +26,20 @@
  * deadline breaks the gang: the call ends on every rank, naming rank and what was waited for, and
  * every later call fails at once with the same reason. A broken gang is never mended: close it and
  * open another one with the next epoch. ERR_UNAVAILABLE: a rank is gone. ERR_TIMEOUT: the deadline
- * passed. ERR_CANCELLED: coll_abort was called. ERR_INTERNAL: ranks differ in what they do.
+ * passed. ERR_CANCELLED: coll_abort was called, or a rank told to stop. ERR_INTERNAL: ranks differ
+ * in what they do.
  *
  * Not here: what the bytes mean, which rank has what, and who starts a gang.
  *
- * Thread: one owner thread opens, operates and closes; coll_abort from any thread, until close.
+ * Thread: one owner thread opens, operates and closes; coll_abort and the stop flag from any, until
+ * close.
  */
 #ifndef CLOISTER_WORKER_COLL_COLL_H
 #define CLOISTER_WORKER_COLL_COLL_H
 
 #include "common/err.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,14 +58,15 @@ enum coll_transport { COLL_TRANSPORT_SHM = 0, COLL_TRANSPORT_UCX = 1 };
 
 /* How the ranks of several hosts learn each other's addresses: one exchange of a few hundred bytes
  * each, carried by whoever started the ranks. Puts this rank's bytes up and brings every rank's,
- * ret[rank] with its own among them. What it brings need not be trusted: it is checked. */
+ * ret[rank] with its own among them. What it brings need not be trusted: it is checked. It returns
+ * soon after the deadline, or after *stop (which may be NULL) became true. */
 struct coll_bytes {
     const uint8_t *data; /* valid until the call to coll_open returns */
     size_t size;
 };
 struct coll_rendezvous {
     enum err (*exchange)(void *ctx, const void *mine, size_t size, uint64_t deadline_ns,
-                         struct coll_bytes ret[], struct errbuf *eb);
+                         const atomic_bool *stop, struct coll_bytes ret[], struct errbuf *eb);
     void *ctx;
 };
 
@@ -82,15 +86,27 @@ struct coll_config {
      * moves counts as time on top, at 10 MB/s: beats queue behind it. */
     uint32_t silence_ms;
     struct coll_rendezvous rendezvous; /* ucx only */
+    /* Whoever opens can be told to give up, by any thread: when this becomes true, opening and
+     * every operation end within a tenth of a second with ERR_CANCELLED, and the other ranks learn
+     * that this one was told to stop. Read until coll_close; NULL: nobody tells. */
+    const atomic_bool *stop;
 };
 
 /* Joins the gang and returns when every rank has. Refuses ranks that differ, by name and value:
  * ERR_STALE where this rank's epoch is over, ERR_CONFLICT (ranks, size, plan, build, a rank that is
  * there twice), ERR_REFUSED (another group), ERR_UNAVAILABLE (a rank ended meanwhile), ERR_TIMEOUT
- * naming the ranks that did not come, ERR_UNSUPPORTED (no libucx), ERR_NO_MEMORY.
+ * naming the ranks that did not come, ERR_CANCELLED (*stop), ERR_UNSUPPORTED (no libucx),
+ * ERR_NO_MEMORY.
  * shm finds its ranks by the group id: same host, same network namespace, same user. */
 enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uint64_t deadline_ns,
                    struct errbuf *eb);
+
+/* In the place of coll_open, for a rank that knows already that it cannot join (its file is bad, it
+ * has no memory): who waits for it is told, and reports `code` and `why` at once instead of a rank
+ * that did not come. `plan` and `bytes_max` of the configuration need not be known. Ends when
+ * everybody concerned has heard it, or at the deadline; who comes later hears nothing. */
+void coll_decline(const struct coll_config *config, enum err code, const char *why,
+                  uint64_t deadline_ns);
 
 /* Frees everything, broken or not; NULL is allowed. Waits for nobody for more than a quarter of a
  * second. What this rank handed over stays readable to the others. */
@@ -99,8 +115,20 @@ void coll_close(struct coll *c);
 /* Breaks the gang and wakes every rank. `why` is what all of them report. */
 void coll_abort(struct coll *c, const char *why);
 
+/* Between operations: whether the gang stands still, without waiting for anything. A rank that
+ * ended or left meanwhile breaks it, as it would the next operation. What idles looks now and then,
+ * so that a loss is known before there is work. Thread: the owner. */
+enum err coll_check(struct coll *c, struct errbuf *eb);
+/* Between operations: whether every rank has come to the one before, so that the next would begin
+ * without waiting. Thread: the owner. */
+bool coll_is_clear(struct coll *c);
+
 /* Bytes that open takes: shm, for all ranks together; ucx, for each, beside what libucx holds. */
 uint64_t coll_memory(enum coll_transport transport, size_t bytes_max);
+
+/* Where the operations' bytes lie until coll_close: two halves, for whoever has to prepare a device
+ * to reach them. Returns the bytes of each. */
+size_t coll_halves(const struct coll *c, void *ret_halves[2]);
 
 uint32_t coll_rank(const struct coll *c);
 uint32_t coll_n_ranks(const struct coll *c);

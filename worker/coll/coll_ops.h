@@ -50,6 +50,9 @@ struct coll_ops {
     /* Hands this rank's pieces over and waits for those it is to have; for a broadcast fills in the
      * root's size. */
     enum err (*end)(struct coll *c, uint64_t deadline_ns, struct errbuf *eb);
+    /* What coll_check says: nothing is waited for. */
+    enum err (*check)(struct coll *c, struct errbuf *eb);
+    bool (*is_clear)(struct coll *c);               /* what coll_is_clear says */
     void (*abort)(struct coll *c, const char *why); /* any thread */
     void (*close)(struct coll *c);
 };
@@ -59,6 +62,7 @@ struct coll {
     uint32_t rank;
     uint32_t n_ranks;
     size_t bytes_max;
+    const atomic_bool *stop;
     uint8_t *half[2]; /* bytes_max each */
     struct coll_op op;
     uint64_t count;  /* operations begun, for people */
@@ -83,11 +87,19 @@ static inline bool coll_awaits(const struct coll_op *op, uint32_t to, uint32_t f
     return op->kind != COLL_KIND_GATHER || to == op->root;
 }
 
+/* ERR_CANCELLED where the rank was told to stop. Looked at when an operation begins or ends, and in
+ * every wait; `stop` may be NULL. */
+enum err coll_stopped(const atomic_bool *stop, uint32_t rank, struct errbuf *eb);
+
 const char *coll_kind_name(enum coll_kind kind);
 
 /* "all_gather 17: rank 2 ", the beginning of what is said of a rank that is at fault. */
 #define COLL_SUBJECT_BYTES 64
 const char *coll_subject(const struct coll *c, uint32_t peer, char ret_text[COLL_SUBJECT_BYTES]);
+
+/* ERR_UNAVAILABLE: "rank 2 left the gang after operation 17", of what is seen between operations.
+ */
+enum err coll_lost(uint32_t peer, const char *fate, uint64_t count, struct errbuf *eb);
 
 /* What this rank waits for `peer` to do for operation `seq`, the present one or the one before:
  * "its 4096 bytes". */
@@ -98,5 +110,12 @@ enum err coll_shm_open(const struct coll_config *config, uint64_t deadline_ns,
                        struct coll **ret_coll, struct errbuf *eb);
 enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
                        struct coll **ret_coll, struct errbuf *eb);
+
+/* coll_decline; `hello` has the reason. */
+struct coll_hello;
+void coll_shm_decline(const struct coll_config *config, const struct coll_hello *hello,
+                      uint64_t deadline_ns);
+void coll_ucx_decline(const struct coll_config *config, const struct coll_hello *hello,
+                      uint64_t deadline_ns);
 
 #endif

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const uint8_t hello_magic[8] = {'c', 'l', 's', 't', 'c', 'o', 'l', '1'};
+static const uint8_t hello_magic[8] = {'c', 'l', 's', 't', 'c', 'o', 'l', '2'};
 
 void coll_put_u32(uint8_t *to, uint32_t value)
 {
@@ -28,6 +28,11 @@ uint32_t coll_get_u32(const uint8_t *from)
 uint64_t coll_get_u64(const uint8_t *from)
 {
     return coll_get_u32(from) | (uint64_t)coll_get_u32(from + 4) << 32;
+}
+
+enum err coll_code(uint32_t code)
+{
+    return code > ERR_OK && code <= ERR_LOST ? (enum err)code : ERR_CORRUPT;
 }
 
 enum err coll_hello_of(const struct coll_config *config, struct coll_hello *ret_hello,
@@ -66,6 +71,18 @@ void coll_hello_encode(const struct coll_hello *hello, uint8_t ret_bytes[COLL_HE
     memcpy(to, hello->plan, COLL_PLAN_BYTES);
     to += COLL_PLAN_BYTES;
     memcpy(to, hello->build, COLL_BUILD_BYTES);
+    to += COLL_BUILD_BYTES;
+    coll_put_u32(to, hello->declined);
+    memcpy(to + 4, hello->why, COLL_WHY_BYTES);
+}
+
+/* It is told to people: nothing in it moves their cursor. */
+static void hello_clean(char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text < ' ' || *text > '~')
+            *text = '?';
+    }
 }
 
 enum err coll_hello_decode(const uint8_t *bytes, size_t size, struct coll_hello *ret_hello,
@@ -87,15 +104,22 @@ enum err coll_hello_decode(const uint8_t *bytes, size_t size, struct coll_hello 
     memcpy(hello.plan, from, COLL_PLAN_BYTES);
     from += COLL_PLAN_BYTES;
     memcpy(hello.build, from, COLL_BUILD_BYTES);
-    if (hello.build[COLL_BUILD_BYTES - 1] != '\0')
-        return err_set(eb, ERR_CORRUPT, "a hello whose build has no end");
-    /* It is told to people: nothing in it moves their cursor. */
-    for (unsigned i = 0; hello.build[i] != '\0'; i++) {
-        if (hello.build[i] < ' ' || hello.build[i] > '~')
-            hello.build[i] = '?';
-    }
+    from += COLL_BUILD_BYTES;
+    const uint32_t declined = coll_get_u32(from);
+    memcpy(hello.why, from + 4, COLL_WHY_BYTES);
+    if (hello.build[COLL_BUILD_BYTES - 1] != '\0' || hello.why[COLL_WHY_BYTES - 1] != '\0')
+        return err_set(eb, ERR_CORRUPT, "a hello whose text has no end");
+    hello.declined = declined == ERR_OK ? ERR_OK : coll_code(declined);
+    hello_clean(hello.build);
+    hello_clean(hello.why);
     *ret_hello = hello;
     return ERR_OK;
+}
+
+bool coll_hello_is_peer(const struct coll_hello *mine, const struct coll_hello *theirs)
+{
+    return memcmp(mine->group, theirs->group, COLL_GROUP_BYTES) == 0 &&
+           mine->epoch == theirs->epoch;
 }
 
 enum err coll_hello_check(const struct coll_hello *mine, const struct coll_hello *theirs,
@@ -117,6 +141,10 @@ enum err coll_hello_check(const struct coll_hello *mine, const struct coll_hello
         return err_set(eb, ERR_CONFLICT, "rank %u in a gang of %u", theirs->rank, mine->n_ranks);
     if (theirs->rank == mine->rank)
         return err_set(eb, ERR_CONFLICT, "rank %u is there twice", mine->rank);
+    if (theirs->declined != ERR_OK || mine->declined != ERR_OK) {
+        const struct coll_hello *who = theirs->declined != ERR_OK ? theirs : mine;
+        return err_set(eb, who->declined, "rank %u does not come: %s", who->rank, who->why);
+    }
     if (memcmp(mine->plan, theirs->plan, COLL_PLAN_BYTES) != 0)
         return err_set(eb, ERR_CONFLICT, "rank %u has another plan than rank %u", theirs->rank,
                        mine->rank);

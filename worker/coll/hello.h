@@ -9,8 +9,10 @@
 #include "worker/coll/coll.h"
 
 #define COLL_BUILD_BYTES 64u
+#define COLL_WHY_BYTES   240u
 #define COLL_HELLO_BYTES                                                                           \
-    (8u + 4u * 3u + 8u * 2u + COLL_GROUP_BYTES + COLL_PLAN_BYTES + COLL_BUILD_BYTES)
+    (8u + 4u * 3u + 8u * 2u + COLL_GROUP_BYTES + COLL_PLAN_BYTES + COLL_BUILD_BYTES + 4u +         \
+     COLL_WHY_BYTES)
 
 struct coll_hello {
     uint32_t transport;
@@ -21,6 +23,8 @@ struct coll_hello {
     uint8_t group[COLL_GROUP_BYTES];
     uint8_t plan[COLL_PLAN_BYTES];
     char build[COLL_BUILD_BYTES]; /* NUL-padded, NUL at its end */
+    enum err declined;            /* ERR_OK, or: it does not come, and plan and size mean nothing */
+    char why[COLL_WHY_BYTES];     /* as build */
 };
 
 /* ERR_INVALID where the build's name is too long. */
@@ -31,10 +35,17 @@ void coll_hello_encode(const struct coll_hello *hello, uint8_t ret_bytes[COLL_HE
 enum err coll_hello_decode(const uint8_t *bytes, size_t size, struct coll_hello *ret_hello,
                            struct errbuf *eb);
 
+/* Of the same gang, in the same life of it. */
+bool coll_hello_is_peer(const struct coll_hello *mine, const struct coll_hello *theirs);
+
 /* ERR_REFUSED: another gang; ERR_STALE: one of the two epochs is over, the lower; ERR_CONFLICT:
- * of this gang, but with another plan, size or build, or a rank that cannot be. */
+ * of this gang, but with another plan, size or build, or a rank that cannot be. Where one of the
+ * two does not come: its reason. */
 enum err coll_hello_check(const struct coll_hello *mine, const struct coll_hello *theirs,
                           struct errbuf *eb);
+
+/* An error's code that came from elsewhere; ERR_CORRUPT where it is none. */
+enum err coll_code(uint32_t code);
 
 /* Little-endian numbers, for what goes beside a hello. */
 void coll_put_u32(uint8_t *to, uint32_t value);

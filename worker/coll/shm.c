@@ -21,7 +21,7 @@ static struct shm *shm_of(struct coll *c)
 static enum err shm_begin(struct coll *c, uint64_t deadline_ns, struct errbuf *eb)
 {
     struct shm *s = shm_of(c);
-    enum err e = shm_broken(s, eb);
+    enum err e = shm_go_on(s, eb);
     for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
         if (r != c->rank)
             e = shm_wait(s, r, c->op.seq - 1, deadline_ns, eb);
@@ -76,7 +76,7 @@ static enum err shm_compare(struct shm *s, uint32_t from, struct errbuf *eb)
 static enum err shm_end(struct coll *c, uint64_t deadline_ns, struct errbuf *eb)
 {
     struct shm *s = shm_of(c);
-    enum err e = shm_broken(s, eb);
+    enum err e = shm_go_on(s, eb);
     if (e != ERR_OK)
         return e;
     shm_put_up(s);
@@ -88,6 +88,30 @@ static enum err shm_end(struct coll *c, uint64_t deadline_ns, struct errbuf *eb)
             e = shm_compare(s, from, eb);
     }
     return e;
+}
+
+static enum err shm_check(struct coll *c, struct errbuf *eb)
+{
+    struct shm *s = shm_of(c);
+    enum err e = shm_go_on(s, eb);
+    if (e != ERR_OK)
+        return e;
+    const uint32_t dead = shm_dead(s);
+    if (dead < c->n_ranks)
+        e = coll_lost(dead, "ended", c->count, eb);
+    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
+        if (atomic_load(&s->segment.header->rank[r].left) != 0)
+            e = coll_lost(r, "left the gang", c->count, eb);
+    }
+    return e == ERR_OK ? ERR_OK : shm_break(s, e, eb);
+}
+
+static bool shm_is_clear(struct coll *c)
+{
+    bool is_clear = true;
+    for (uint32_t r = 0; r < c->n_ranks; r++)
+        is_clear = is_clear && shm_has_come(&shm_of(c)->segment.header->rank[r], c->op.seq);
+    return is_clear;
 }
 
 static void shm_abort(struct coll *c, const char *why)
@@ -114,9 +138,20 @@ static const struct coll_ops shm_ops = {
     .name = "shm",
     .begin = shm_begin,
     .end = shm_end,
+    .check = shm_check,
+    .is_clear = shm_is_clear,
     .abort = shm_abort,
     .close = shm_close,
 };
+
+void coll_shm_decline(const struct coll_config *config, const struct coll_hello *hello,
+                      uint64_t deadline_ns)
+{
+    struct shm_meeting meeting;
+    struct errbuf eb;
+    /* Who declines meets nobody: every way out is an error, and nothing is held. */
+    (void)shm_meet(hello, config->stop, deadline_ns, &meeting, &eb);
+}
 
 enum err coll_shm_open(const struct coll_config *config, uint64_t deadline_ns,
                        struct coll **ret_coll, struct errbuf *eb)
@@ -129,13 +164,14 @@ enum err coll_shm_open(const struct coll_config *config, uint64_t deadline_ns,
                             .rank = config->rank,
                             .n_ranks = config->n_ranks,
                             .bytes_max = config->bytes_max,
+                            .stop = config->stop,
                             .op = {.seq = COLL_SEQ_FIRST}};
     s->meeting.memory = -1;
     memset(s->meeting.pidfd, -1, sizeof s->meeting.pidfd);
     s->is_crowded = config->n_ranks > sysconf(_SC_NPROCESSORS_ONLN);
     enum err e = coll_hello_of(config, &hello, eb);
     if (e == ERR_OK)
-        e = shm_meet(&hello, deadline_ns, &s->meeting, eb);
+        e = shm_meet(&hello, config->stop, deadline_ns, &s->meeting, eb);
     if (e == ERR_OK)
         e = shm_segment_map(s->meeting.memory, config->bytes_max, &s->segment, eb);
     if (e != ERR_OK) {

@@ -21,6 +21,13 @@ struct shm {
 enum err shm_wait(struct shm *s, uint32_t peer, uint32_t seq, uint64_t deadline_ns,
                   struct errbuf *eb);
 
+/* Whether a rank has come to operation `seq`, with what it wrote. */
+static inline bool shm_has_come(const struct shm_rank *line, uint32_t seq)
+{
+    const uint32_t arrived = atomic_load_explicit(&line->arrived, memory_order_acquire);
+    return (int32_t)(arrived - seq) >= 0;
+}
+
 /* Tells all that this rank has come to operation `seq`, with everything written before the call. */
 void shm_arrive(struct shm *s, uint32_t seq);
 
@@ -28,8 +35,11 @@ void shm_arrive(struct shm *s, uint32_t seq);
  * first, `eb` and the result become that rank's reason. Thread: any. */
 enum err shm_break(struct shm *s, enum err code, struct errbuf *eb);
 
-/* ERR_OK, or why the gang is broken. */
-enum err shm_broken(struct shm *s, struct errbuf *eb);
+/* ERR_OK, or why the gang is broken: which it is from now on where this rank was told to stop. */
+enum err shm_go_on(struct shm *s, struct errbuf *eb);
+
+/* The first rank whose process ended without a word; n_ranks where there is none. */
+uint32_t shm_dead(const struct shm *s);
 
 /* Wakes those who sleep on this rank's line. */
 void shm_wake(struct shm_rank *line);

@@ -1,6 +1,7 @@
 #include "worker/coll/shm_meet.h"
 
 #include "common/clock.h"
+#include "worker/coll/coll_ops.h"
 #include "worker/coll/shm_meet_host.h"
 #include "worker/coll/shm_segment.h"
 #include "worker/coll/shm_socket.h"
@@ -31,7 +32,7 @@ static enum err shm_refusal(const struct shm_packet *packet, struct errbuf *eb)
 {
     char text[SHM_PACKET_BYTES] = {0};
     const uint32_t code = packet->size >= 8 ? coll_get_u32(packet->bytes + 4) : 0;
-    if (code == ERR_OK || code > ERR_FORKED)
+    if (code == ERR_OK || coll_code(code) != code)
         return err_set(eb, ERR_CORRUPT, "rank 0 refuses this rank with an unknown code %u", code);
     memcpy(text, packet->bytes + 8, packet->size - 8);
     text[sizeof text - 1] = '\0';
@@ -68,14 +69,17 @@ static enum err shm_go(const struct coll_hello *mine, struct shm_packet *packet,
 }
 
 /* What rank 0 answers to the hello that was sent on `fd`. */
-static enum shm_answer shm_listen(int fd, const struct coll_hello *mine, uint64_t deadline_ns,
-                                  struct shm_meeting *ret_meeting, enum err *ret_e,
-                                  struct errbuf *eb)
+static enum shm_answer shm_listen(int fd, const struct coll_hello *mine, const atomic_bool *stop,
+                                  uint64_t deadline_ns, struct shm_meeting *ret_meeting,
+                                  enum err *ret_e, struct errbuf *eb)
 {
     struct shm_packet packet;
     bool is_welcome = false;
     for (;;) {
         if (!shm_socket_receive(fd, &packet)) {
+            *ret_e = coll_stopped(stop, mine->rank, eb);
+            if (*ret_e != ERR_OK)
+                return SHM_ANSWER_FAILED;
             if (clock_mono_ns() >= deadline_ns) {
                 *ret_e = err_set(eb, ERR_TIMEOUT, "rank 0 %s until the deadline",
                                  is_welcome ? "waited for other ranks" : "did not answer");
@@ -111,8 +115,8 @@ static enum shm_answer shm_listen(int fd, const struct coll_hello *mine, uint64_
     }
 }
 
-static enum err shm_call(const struct coll_hello *mine, int self, uint64_t deadline_ns,
-                         struct shm_meeting *ret_meeting, struct errbuf *eb)
+static enum err shm_call(const struct coll_hello *mine, int self, const atomic_bool *stop,
+                         uint64_t deadline_ns, struct shm_meeting *ret_meeting, struct errbuf *eb)
 {
     struct sockaddr_un name;
     const socklen_t name_bytes = shm_socket_name(mine->group, &name);
@@ -120,7 +124,9 @@ static enum err shm_call(const struct coll_hello *mine, int self, uint64_t deadl
     coll_hello_encode(mine, hello);
     for (;;) {
         enum shm_answer answer = SHM_ANSWER_AGAIN;
-        enum err e = ERR_OK;
+        enum err e = coll_stopped(stop, mine->rank, eb);
+        if (e != ERR_OK)
+            return e;
         int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
             return err_set_errno(eb, errno, "a socket to rank 0");
@@ -130,7 +136,7 @@ static enum err shm_call(const struct coll_hello *mine, int self, uint64_t deadl
                 return err_set(eb, ERR_REFUSED, "who listens for this gang is of another user");
             }
             if (shm_socket_send(fd, hello, sizeof hello, &self, 1))
-                answer = shm_listen(fd, mine, deadline_ns, ret_meeting, &e, eb);
+                answer = shm_listen(fd, mine, stop, deadline_ns, ret_meeting, &e, eb);
         } else if (errno != ECONNREFUSED && errno != EAGAIN && errno != EINTR) {
             e = err_set_errno(eb, errno, "calling rank 0");
             answer = SHM_ANSWER_FAILED;
@@ -146,7 +152,7 @@ static enum err shm_call(const struct coll_hello *mine, int self, uint64_t deadl
 
 /* ---- both ---- */
 
-enum err shm_meet(const struct coll_hello *mine, uint64_t deadline_ns,
+enum err shm_meet(const struct coll_hello *mine, const atomic_bool *stop, uint64_t deadline_ns,
                   struct shm_meeting *ret_meeting, struct errbuf *eb)
 {
     int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
@@ -154,8 +160,8 @@ enum err shm_meet(const struct coll_hello *mine, uint64_t deadline_ns,
         return err_set_errno(eb, errno, "pidfd_open (Linux 5.3 or newer)");
     struct shm_meeting meeting = {.memory = -1};
     memset(meeting.pidfd, -1, sizeof meeting.pidfd);
-    enum err e = mine->rank == 0 ? shm_meet_host(mine, self, deadline_ns, &meeting, eb)
-                                 : shm_call(mine, self, deadline_ns, &meeting, eb);
+    enum err e = mine->rank == 0 ? shm_meet_host(mine, self, stop, deadline_ns, &meeting, eb)
+                                 : shm_call(mine, self, stop, deadline_ns, &meeting, eb);
     close(self);
     if (e != ERR_OK) {
         shm_meeting_fini(&meeting, COLL_RANKS_MAX);

@@ -20,8 +20,8 @@ struct shm_meeting {
     int pidfd[COLL_RANKS_MAX]; /* readable when the rank's process has ended; of all ranks */
 };
 
-/* Ownership: the caller closes the files. */
-enum err shm_meet(const struct coll_hello *mine, uint64_t deadline_ns,
+/* `stop` as coll_config has it. Ownership: the caller closes the files. */
+enum err shm_meet(const struct coll_hello *mine, const atomic_bool *stop, uint64_t deadline_ns,
                   struct shm_meeting *ret_meeting, struct errbuf *eb);
 void shm_meeting_fini(struct shm_meeting *meeting, uint32_t n_ranks);
 

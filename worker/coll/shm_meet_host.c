@@ -1,6 +1,7 @@
 #include "worker/coll/shm_meet_host.h"
 
 #include "common/clock.h"
+#include "worker/coll/coll_ops.h"
 #include "worker/coll/shm_segment.h"
 #include "worker/coll/shm_socket.h"
 
@@ -14,6 +15,10 @@
 #define SHM_CALLERS_MAX  48u
 #define SHM_SILENT_NS    1000000000u /* a caller's time for its hello */
 #define SHM_REASON_BYTES (SHM_PACKET_BYTES - 8u)
+/* How long a meeting that came to nothing tells so to ranks that call late. */
+#define SHM_AWAY_NS 400000000u
+
+_Static_assert(4 + COLL_HELLO_BYTES <= SHM_PACKET_BYTES, "a welcome is a packet");
 
 struct shm_caller {
     int fd;
@@ -24,9 +29,14 @@ struct shm_caller {
 
 struct shm_host {
     const struct coll_hello *mine;
+    const atomic_bool *stop;
     int listener;
     uint32_t n_callers;
     uint32_t n_in; /* of them */
+    enum err away; /* ERR_OK, or: the meeting came to nothing, and whoever calls is told */
+    const char *away_why;
+    uint32_t told; /* ranks that know, or are gone: a bit each */
+    bool is_over;  /* a newer epoch has come: this one makes way */
     struct shm_caller caller[SHM_CALLERS_MAX];
 };
 
@@ -63,6 +73,9 @@ static enum err shm_host_listen(struct shm_host *host, uint64_t deadline_ns, str
     while (bind(host->listener, (const struct sockaddr *)&name, name_bytes) != 0) {
         if (errno != EADDRINUSE)
             return err_set_errno(eb, errno, "a name for the gang's ranks");
+        enum err e = coll_stopped(host->stop, 0, eb);
+        if (e != ERR_OK)
+            return e;
         /* The rank 0 of an older epoch may be about to end. */
         if (clock_mono_ns() >= deadline_ns)
             return err_set(eb, ERR_TIMEOUT, "another rank 0 of this gang listens already");
@@ -111,7 +124,7 @@ static bool shm_host_has(const struct shm_host *host, uint32_t rank)
 
 /* ERR_OK: let in, *ret_rank being who it is. Else a refusal; *ret_is_fatal where the gang can come
  * to nothing. */
-static enum err shm_host_judge(const struct shm_host *host, const struct shm_packet *packet,
+static enum err shm_host_judge(struct shm_host *host, const struct shm_packet *packet,
                                uint32_t *ret_rank, bool *ret_is_fatal, struct errbuf *eb)
 {
     const struct coll_hello *mine = host->mine;
@@ -120,11 +133,14 @@ static enum err shm_host_judge(const struct shm_host *host, const struct shm_pac
     enum err e = coll_hello_decode(packet->bytes, packet->size, &theirs, eb);
     if (e != ERR_OK)
         return e;
+    const bool is_peer = coll_hello_is_peer(mine, &theirs);
     e = coll_hello_check(mine, &theirs, eb);
-    if (e == ERR_STALE)
-        *ret_is_fatal = theirs.epoch > mine->epoch;
-    if (e == ERR_CONFLICT)
-        *ret_is_fatal = true;
+    host->is_over = e == ERR_STALE && !is_peer && theirs.epoch > mine->epoch;
+    *ret_is_fatal = host->is_over || (is_peer && e != ERR_OK);
+    if (is_peer && theirs.rank < mine->n_ranks && (e != ERR_OK || host->away != ERR_OK))
+        host->told |= 1u << theirs.rank;
+    if (is_peer && e == ERR_OK && host->away != ERR_OK)
+        e = err_set(eb, host->away, "%s", host->away_why);
     if (e != ERR_OK)
         return e;
     if (shm_host_has(host, theirs.rank))
@@ -150,6 +166,7 @@ static enum err shm_host_hear(struct shm_host *host, uint32_t i, struct errbuf *
         const uint32_t rank = caller->rank;
         shm_packet_fini(&packet);
         if (packet.size == 0) {
+            host->told |= 1u << rank;
             shm_caller_drop(host, i);
             return err_set(eb, ERR_UNAVAILABLE, "rank %u went away before the gang was complete",
                            rank);
@@ -169,7 +186,7 @@ static enum err shm_host_hear(struct shm_host *host, uint32_t i, struct errbuf *
         }
     }
     shm_packet_fini(&packet);
-    if (is_fatal && e == ERR_STALE) {
+    if (is_fatal && host->is_over) {
         /* It is this rank whose epoch is over; the caller waits for its own rank 0. */
         coll_put_u32(welcome, SHM_PACKET_LATER);
         (void)shm_socket_send(caller->fd, welcome, 4, NULL, 0);
@@ -199,6 +216,9 @@ static enum err shm_host_turn(struct shm_host *host, uint64_t deadline_ns, struc
     struct pollfd p[1 + SHM_CALLERS_MAX];
     const uint32_t n = host->n_callers;
     const uint64_t now = clock_mono_ns();
+    enum err stopped = coll_stopped(host->stop, 0, eb);
+    if (stopped != ERR_OK)
+        return stopped;
     if (now >= deadline_ns)
         return shm_host_missing(host, eb);
     for (uint32_t i = 0; i < n; i++)
@@ -255,21 +275,48 @@ static enum err shm_host_go(struct shm_host *host, int self, struct shm_meeting 
     return ERR_OK;
 }
 
-enum err shm_meet_host(const struct coll_hello *mine, int self, uint64_t deadline_ns,
-                       struct shm_meeting *ret_meeting, struct errbuf *eb)
+/* The meeting came to nothing, for `e` and `why`: every rank is told, those that call late too,
+ * until the deadline or until a newer epoch comes. */
+static void shm_host_turn_away(struct shm_host *host, enum err e, const char *why,
+                               uint64_t deadline_ns)
 {
-    struct shm_host host = {.mine = mine, .listener = -1};
+    const uint32_t all = (1u << host->mine->n_ranks) - 1;
+    struct errbuf eb = {{0}};
+    host->away = e;
+    host->away_why = why;
+    for (uint32_t i = host->n_callers; i-- > 0;) {
+        if (host->caller[i].pidfd < 0)
+            continue;
+        host->told |= 1u << host->caller[i].rank;
+        shm_refuse(host->caller[i].fd, e, why);
+        shm_caller_drop(host, i);
+    }
+    host->told |= 1u;
+    /* What else goes wrong with a rank is no news any more. */
+    while (host->told != all && !host->is_over && clock_mono_ns() < deadline_ns &&
+           coll_stopped(host->stop, 0, &eb) == ERR_OK)
+        (void)shm_host_turn(host, deadline_ns, &eb);
+}
+
+enum err shm_meet_host(const struct coll_hello *mine, int self, const atomic_bool *stop,
+                       uint64_t deadline_ns, struct shm_meeting *ret_meeting, struct errbuf *eb)
+{
+    struct shm_host host = {.mine = mine, .stop = stop, .listener = -1};
     struct errbuf why = {{0}};
     enum err e = mine->n_ranks > 1 ? shm_host_listen(&host, deadline_ns, &why) : ERR_OK;
+    const bool is_listening = host.listener >= 0 && e == ERR_OK;
+    if (e == ERR_OK && mine->declined != ERR_OK)
+        e = err_set(&why, mine->declined, "rank 0 does not come: %s", mine->why);
     while (e == ERR_OK && host.n_in + 1 < mine->n_ranks)
         e = shm_host_turn(&host, deadline_ns, &why);
     if (e == ERR_OK)
         e = shm_host_go(&host, self, ret_meeting, &why);
-    while (host.n_callers > 0) {
-        if (e != ERR_OK)
-            shm_refuse(host.caller[0].fd, e, why.text);
-        shm_caller_drop(&host, 0);
+    if (e != ERR_OK && is_listening) {
+        const uint64_t until = clock_mono_ns() + SHM_AWAY_NS;
+        shm_host_turn_away(&host, e, why.text, until < deadline_ns ? until : deadline_ns);
     }
+    while (host.n_callers > 0)
+        shm_caller_drop(&host, 0);
     if (host.listener >= 0)
         close(host.listener);
     return e == ERR_OK ? ERR_OK : err_set(eb, e, "%s", why.text);

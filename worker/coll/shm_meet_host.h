@@ -9,8 +9,9 @@
 
 /* `self`: a pidfd of this process, the caller's. Strangers, garbage and ranks of older epochs are
  * shown out and change nothing. A rank of this epoch that differs or ends, or one of a newer epoch,
- * ends the meeting for everybody, with the reason. */
-enum err shm_meet_host(const struct coll_hello *mine, int self, uint64_t deadline_ns,
-                       struct shm_meeting *ret_meeting, struct errbuf *eb);
+ * ends the meeting for everybody, with the reason; ranks that call soon after still hear
+ * it. Where `mine` declines, all that is done is to tell. */
+enum err shm_meet_host(const struct coll_hello *mine, int self, const atomic_bool *stop,
+                       uint64_t deadline_ns, struct shm_meeting *ret_meeting, struct errbuf *eb);
 
 #endif

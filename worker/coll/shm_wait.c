@@ -40,7 +40,7 @@ void shm_wake(struct shm_rank *line)
 
 /* ---- a gang that broke ---- */
 
-enum err shm_broken(struct shm *s, struct errbuf *eb)
+static enum err shm_broken(struct shm *s, struct errbuf *eb)
 {
     struct shm_header *h = s->segment.header;
     uint32_t state = atomic_load_explicit(&h->broken, memory_order_acquire);
@@ -53,9 +53,8 @@ enum err shm_broken(struct shm *s, struct errbuf *eb)
     }
     if (state != SHM_BROKEN_SET)
         return err_set(eb, ERR_UNAVAILABLE, "a rank broke the gang and could not say why");
-    const uint32_t code = h->code;
-    return err_set(eb, code > ERR_OK && code <= ERR_FORKED ? (enum err)code : ERR_CORRUPT, "%.*s",
-                   (int)strnlen(h->reason, sizeof h->reason), h->reason);
+    return err_set(eb, coll_code(h->code), "%.*s", (int)strnlen(h->reason, sizeof h->reason),
+                   h->reason);
 }
 
 enum err shm_break(struct shm *s, enum err code, struct errbuf *eb)
@@ -74,16 +73,18 @@ enum err shm_break(struct shm *s, enum err code, struct errbuf *eb)
     return code;
 }
 
-/* ---- who is still there ---- */
-
-static bool shm_has_come(const struct shm_rank *line, uint32_t seq)
+enum err shm_go_on(struct shm *s, struct errbuf *eb)
 {
-    const uint32_t arrived = atomic_load_explicit(&line->arrived, memory_order_acquire);
-    return (int32_t)(arrived - seq) >= 0;
+    enum err e = shm_broken(s, eb);
+    if (e != ERR_OK)
+        return e;
+    e = coll_stopped(s->base.stop, s->base.rank, eb);
+    return e == ERR_OK ? ERR_OK : shm_break(s, e, eb);
 }
 
-/* The first rank whose process ended without a word; n_ranks where there is none. */
-static uint32_t shm_dead(const struct shm *s)
+/* ---- who is still there ---- */
+
+uint32_t shm_dead(const struct shm *s)
 {
     struct pollfd p[COLL_RANKS_MAX];
     const uint32_t n = s->base.n_ranks;
@@ -105,7 +106,7 @@ static enum err shm_look_around(struct shm *s, uint32_t peer, uint32_t seq, uint
 {
     const struct shm_rank *line = &s->segment.header->rank[peer];
     char subject[COLL_SUBJECT_BYTES], wanted[COLL_SUBJECT_BYTES];
-    enum err e = shm_broken(s, eb);
+    enum err e = shm_go_on(s, eb);
     if (e != ERR_OK)
         return e;
     const bool has_left = atomic_load(&line->left) != 0;

@@ -281,6 +281,35 @@ static enum err ucx_end(struct coll *c, uint64_t deadline_ns, struct errbuf *eb)
     return e;
 }
 
+static enum err ucx_check(struct coll *c, struct errbuf *eb)
+{
+    struct ucx *u = ucx_of(c);
+    pthread_mutex_lock(&u->lock);
+    enum err e = ucx_look(u, eb);
+    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
+        if (u->peer[r].has_left) {
+            (void)coll_lost(r, "left the gang", u->n_ended, eb);
+            e = ucx_break(u, ERR_UNAVAILABLE, eb);
+        }
+    }
+    pthread_mutex_unlock(&u->lock);
+    return e;
+}
+
+static bool ucx_is_clear(struct coll *c)
+{
+    struct ucx *u = ucx_of(c);
+    bool is_clear = true;
+    pthread_mutex_lock(&u->lock);
+    (void)u->lib->ucp_worker_progress(u->worker);
+    (void)ucx_all_done(u);
+    for (uint32_t r = 0; r < c->n_ranks; r++)
+        is_clear =
+            is_clear && u->peer[r].send.request == NULL && u->peer[r].receipt.request == NULL;
+    pthread_mutex_unlock(&u->lock);
+    return is_clear;
+}
+
 /* Whoever holds the lock next, or now, does what is asked. */
 static void ucx_abort(struct coll *c, const char *why)
 {
@@ -299,6 +328,8 @@ const struct coll_ops ucx_ops = {
     .name = "ucx",
     .begin = ucx_begin,
     .end = ucx_end,
+    .check = ucx_check,
+    .is_clear = ucx_is_clear,
     .abort = ucx_abort,
     .close = ucx_close,
 };

@@ -112,6 +112,9 @@ void ucx_peer_failed(void *arg, ucp_ep_h ep, ucs_status_t status);
  * operation, which only the owner may look at. Not ERR_OK: the gang is broken. */
 enum err ucx_turn(struct ucx *u, bool is_owner, uint64_t now_ns, struct errbuf *eb);
 
+/* Between operations: takes in what has come, and a turn. */
+enum err ucx_look(struct ucx *u, struct errbuf *eb);
+
 /* Breaks the gang and tells the others; the reason of whoever was first stands. */
 enum err ucx_break(struct ucx *u, enum err code, struct errbuf *eb);
 

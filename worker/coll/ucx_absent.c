@@ -10,3 +10,12 @@ enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
     return err_set(eb, ERR_UNSUPPORTED,
                    "this program was built without libucx (libucx-dev): gangs are of one host");
 }
+
+/* Nobody else of this gang could come either. */
+void coll_ucx_decline(const struct coll_config *config, const struct coll_hello *hello,
+                      uint64_t deadline_ns)
+{
+    (void)config;
+    (void)hello;
+    (void)deadline_ns;
+}

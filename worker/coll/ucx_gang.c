@@ -87,8 +87,25 @@ enum err ucx_break(struct ucx *u, enum err code, struct errbuf *eb)
     return err_set(eb, u->broken, "%s", u->reason.text);
 }
 
+/* What this rank was told from outside: to break the gang, or to stop. */
+static enum err ucx_told(struct ucx *u, struct errbuf *eb)
+{
+    enum err e = ERR_OK;
+    if (atomic_load(&u->is_abort_asked)) {
+        pthread_mutex_lock(&u->abort_lock);
+        e = err_set(eb, ERR_CANCELLED, "rank %u ended the gang: %s", u->base.rank, u->abort_why);
+        pthread_mutex_unlock(&u->abort_lock);
+    } else {
+        e = coll_stopped(u->base.stop, u->base.rank, eb);
+    }
+    return e == ERR_OK ? ERR_OK : ucx_break(u, e, eb);
+}
+
 void ucx_leave(struct ucx *u)
 {
+    struct errbuf eb;
+    if (u->broken == ERR_OK)
+        (void)ucx_told(u, &eb); /* perhaps nobody looked since */
     if (u->broken == ERR_OK && u->worker != NULL)
         ucx_note_all(u, UCX_NOTE_LEAVE, ERR_OK, "");
 }
@@ -129,9 +146,7 @@ ucs_status_t ucx_note_come(void *arg, const void *header, size_t header_size, vo
         break;
     case UCX_NOTE_ABORT:
         if (u->broken == ERR_OK)
-            u->broken = err_set(&u->reason,
-                                code > ERR_OK && code <= ERR_FORKED ? (enum err)code : ERR_CORRUPT,
-                                "%s", note.text);
+            u->broken = err_set(&u->reason, coll_code(code), "%s", note.text);
         break;
     }
     return UCS_OK;
@@ -179,8 +194,7 @@ static enum err ucx_look_around(struct ucx *u, bool is_owner, uint64_t now_ns, s
         if (!ucx_is_lost(u, peer, is_awaited, now_ns, fate))
             continue;
         if (!is_owner) {
-            err_set(eb, ERR_UNAVAILABLE, "rank %u %s after operation %llu", r, fate,
-                    (unsigned long long)u->n_ended);
+            (void)coll_lost(r, fate, u->n_ended, eb);
             return ucx_break(u, ERR_UNAVAILABLE, eb);
         }
         const uint32_t seq = c->op.seq - (peer->receipt.is_wanted ? 1 : 0);
@@ -209,12 +223,9 @@ enum err ucx_turn(struct ucx *u, bool is_owner, uint64_t now_ns, struct errbuf *
 {
     if (u->broken != ERR_OK)
         return err_set(eb, u->broken, "%s", u->reason.text);
-    if (atomic_load(&u->is_abort_asked)) {
-        pthread_mutex_lock(&u->abort_lock);
-        err_set(eb, ERR_CANCELLED, "rank %u ended the gang: %s", u->base.rank, u->abort_why);
-        pthread_mutex_unlock(&u->abort_lock);
-        return ucx_break(u, ERR_CANCELLED, eb);
-    }
+    enum err e = ucx_told(u, eb);
+    if (e != ERR_OK)
+        return e;
     if (now_ns >= u->beat_at_ns)
         ucx_beat(u, now_ns);
     return ucx_look_around(u, is_owner, now_ns, eb);
@@ -233,6 +244,13 @@ void ucx_sleep(struct ucx *u, int ms)
         (void)!read(u->wake_owner, &count, sizeof count);
 }
 
+enum err ucx_look(struct ucx *u, struct errbuf *eb)
+{
+    for (unsigned i = 0; i < 1000 && u->lib->ucp_worker_progress(u->worker) != 0; i++)
+        ;
+    return ucx_turn(u, false, clock_mono_ns(), eb);
+}
+
 void *ucx_beater_main(void *arg)
 {
     struct ucx *u = arg;
@@ -248,9 +266,7 @@ void *ucx_beater_main(void *arg)
             (void)!read(u->wake_beater, &count, sizeof count);
         if (pthread_mutex_trylock(&u->lock) != 0)
             continue; /* the owner is at it */
-        for (unsigned i = 0; i < 1000 && u->lib->ucp_worker_progress(u->worker) != 0; i++)
-            ;
-        (void)ucx_turn(u, false, clock_mono_ns(), &eb);
+        (void)ucx_look(u, &eb);
         pthread_mutex_unlock(&u->lock);
     }
     return NULL;

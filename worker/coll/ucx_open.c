@@ -37,19 +37,22 @@ static enum err ucx_card_check(const struct coll_hello *mine, uint32_t rank,
 {
     struct coll_hello theirs;
     uint8_t digest[SHA256_BYTES];
-    if (card->data == NULL || card->size <= UCX_HEAD_BYTES ||
+    if (card->data == NULL || card->size < UCX_HEAD_BYTES ||
         card->size > UCX_HEAD_BYTES + UCX_ADDRESS_MAX)
         return err_set(eb, ERR_CORRUPT, "what came for rank %u, %zu bytes, is no rank's address",
                        rank, card->size);
     enum err e =
         coll_hello_decode(card->data + SHA256_BYTES, card->size - SHA256_BYTES, &theirs, eb);
+    ucx_card_digest(mine->group, card->data + SHA256_BYTES, card->size - SHA256_BYTES, digest);
+    if (e == ERR_OK && memcmp(mine->group, theirs.group, COLL_GROUP_BYTES) == 0 &&
+        memcmp(digest, card->data, sizeof digest) != 0)
+        return err_set(eb, ERR_CORRUPT, "what came for rank %u was changed on the way", rank);
     if (e == ERR_OK)
         e = coll_hello_check(mine, &theirs, eb);
     if (e != ERR_OK)
         return err_prefix(eb, e, "what came for rank %u", rank);
-    ucx_card_digest(mine->group, card->data + SHA256_BYTES, card->size - SHA256_BYTES, digest);
-    if (memcmp(digest, card->data, sizeof digest) != 0)
-        return err_set(eb, ERR_CORRUPT, "what came for rank %u was changed on the way", rank);
+    if (card->size == UCX_HEAD_BYTES)
+        return err_set(eb, ERR_CORRUPT, "what came for rank %u has no address", rank);
     if (theirs.rank != rank)
         return err_set(eb, ERR_CONFLICT, "rank %u stands in the place of rank %u", theirs.rank,
                        rank);
@@ -141,6 +144,24 @@ static enum err ucx_peer_open(struct ucx *u, uint32_t rank, const struct coll_by
 
 /* ---- opening ---- */
 
+static void ucx_card_head(const struct coll_hello *mine, size_t address_bytes, uint8_t *card)
+{
+    coll_hello_encode(mine, card + SHA256_BYTES);
+    ucx_card_digest(mine->group, card + SHA256_BYTES, COLL_HELLO_BYTES + address_bytes, card);
+}
+
+/* A card without an address: the others find the reason on it. Needs no libucx. */
+void coll_ucx_decline(const struct coll_config *config, const struct coll_hello *hello,
+                      uint64_t deadline_ns)
+{
+    struct coll_bytes cards[COLL_RANKS_MAX] = {{0}};
+    uint8_t card[UCX_HEAD_BYTES];
+    struct errbuf eb;
+    ucx_card_head(hello, 0, card);
+    (void)config->rendezvous.exchange(config->rendezvous.ctx, card, sizeof card, deadline_ns,
+                                      config->stop, cards, &eb);
+}
+
 static enum err ucx_exchange(struct ucx *u, const struct coll_config *config,
                              const struct coll_hello *mine, size_t address_bytes,
                              uint64_t deadline_ns, struct errbuf *eb)
@@ -154,11 +175,11 @@ static enum err ucx_exchange(struct ucx *u, const struct coll_config *config,
                        "libucx's address has %zu bytes, at most %u are carried: name fewer devices "
                        "in UCX_NET_DEVICES",
                        address_bytes, UCX_ADDRESS_MAX);
-    coll_hello_encode(mine, card + SHA256_BYTES);
     memcpy(card + UCX_HEAD_BYTES, u->address, address_bytes);
-    ucx_card_digest(mine->group, card + SHA256_BYTES, COLL_HELLO_BYTES + address_bytes, card);
-    enum err e = config->rendezvous.exchange(
-        config->rendezvous.ctx, card, UCX_HEAD_BYTES + address_bytes, deadline_ns, cards, eb);
+    ucx_card_head(mine, address_bytes, card);
+    enum err e =
+        config->rendezvous.exchange(config->rendezvous.ctx, card, UCX_HEAD_BYTES + address_bytes,
+                                    deadline_ns, config->stop, cards, eb);
     for (uint32_t r = 0; r < u->base.n_ranks && e == ERR_OK; r++) {
         if (r != u->base.rank)
             e = ucx_card_check(mine, r, &cards[r], eb);
@@ -223,6 +244,7 @@ enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
                             .rank = config->rank,
                             .n_ranks = config->n_ranks,
                             .bytes_max = config->bytes_max,
+                            .stop = config->stop,
                             .op = {.seq = COLL_SEQ_FIRST}};
     u->wake_owner = u->wake_beater = -1;
     u->silence_ns =

@@ -87,6 +87,7 @@ void model_free(struct engine_model_state *model)
         CHECK(pthread_join(model->gang_thread, NULL) == 0);
     CHECK(model->runtime == NULL);
     free(model->path);
+    free(model->build);
     free(model);
 }
 
@@ -160,10 +161,8 @@ void engine_close(struct engine *e)
         return;
     engine_lock(e);
     atomic_store(&e->stop, true);
-    for (uint32_t i = 0; i < e->n_models; i++) {
+    for (uint32_t i = 0; i < e->n_models; i++)
         atomic_store(&e->models[i]->unload, true);
-        model_leave_gang(e->models[i]);
-    }
     pthread_cond_signal(&e->load_wake);
     pthread_cond_signal(&e->prepare_wake);
     pthread_cond_signal(&e->step_wake);
@@ -203,34 +202,35 @@ const char *engine_isa_name(const struct engine *e)
 
 /* ---- models ----------------------------------------------------------------------------- */
 
-static void model_config_copy(struct engine_model_state *model,
+/* False when memory is refused. */
+static bool model_config_copy(struct engine_model_state *model,
                               const struct engine_model_config *config)
 {
+    model->path = strdup(config->path);
     model->config = *config;
     model->config.path = model->path;
-    if (config->gang != NULL) {
-        model->gang = *config->gang;
-        model->config.gang = &model->gang;
-    }
+    if (config->gang == NULL)
+        return model->path != NULL;
+    model->build = strdup(config->gang->coll.build);
+    model->gang = *config->gang;
+    model->gang.coll.build = model->build;
+    model->config.gang = &model->gang;
+    return model->path != NULL && model->build != NULL;
 }
 
 enum err engine_load(struct engine *e, uint32_t model_id, const struct engine_model_config *config,
                      struct errbuf *eb)
 {
     struct engine_model_state *model = calloc(1, sizeof *model);
-    char *path = strdup(config->path);
     enum err err = ERR_OK;
 
-    if (model == NULL || path == NULL) {
-        free(model);
-        free(path);
+    if (model == NULL || !model_config_copy(model, config)) {
+        model_free(model);
         return err_set(eb, ERR_NO_MEMORY, "no memory for model %u", model_id);
     }
     model->engine = e;
     model->source.kind = SOURCE_KIND_MODEL;
     model->model_id = model_id;
-    model->path = path;
-    model_config_copy(model, config);
     job_list_init(&model->held);
     engine_lock(e);
     if (engine_model_find(e, model_id) != NULL) {
@@ -269,7 +269,6 @@ enum err engine_unload(struct engine *e, uint32_t model_id, struct errbuf *eb)
         err = err_set(eb, ERR_NOT_FOUND, "model %u is not loaded", model_id);
     } else {
         atomic_store(&model->unload, true);
-        model_leave_gang(model);
         e->changed = true;
         pthread_cond_signal(&e->step_wake);
     }
@@ -421,7 +420,8 @@ enum err engine_submit(struct engine *e, const struct engine_job *request, struc
     else if (model->stage == MODEL_STAGE_GONE || atomic_load(&model->unload))
         err = err_set(eb, ERR_UNAVAILABLE, "model %u is being unloaded", request->model_id);
     else if (model_follows(model))
-        err = err_set(eb, ERR_INVALID, "model %u is rank %u of a gang here: rank 0 takes its jobs",
+        err = err_set(eb, ERR_UNAVAILABLE,
+                      "model %u is rank %u of a gang here: rank 0 takes its jobs",
                       request->model_id, model->gang.coll.rank);
     else if (job_find(e, request->job_id) != NULL)
         err = err_set(eb, ERR_CONFLICT, "job %llu is running already",

@@ -3,7 +3,8 @@
  * over a paged KV cache) and says what happened in events.
  *
  * Three threads: a loader (files to models, each with a backend of its own), a preparer (prompts to
- * token ids), and a stepper (one step of each model in turn). Neither a long load nor a long prompt
+ * token ids), and a stepper (one step of each model in turn); and one more for each model that is
+ * shared with other engines (docs/engine.md, "A gang"). Neither a long load nor a long prompt
  * delays a step. Callers put commands in and take events out; both go through bounded queues, and
  * `notify` is called (from one of these threads; it must only wake the caller, e.g. write an
  * eventfd) whenever there is a new event.
@@ -60,7 +61,7 @@ struct engine_estimate {
     uint64_t kv_page_bytes;  /* for KV_PAGE_TOKENS positions of one sequence */
     uint64_t kv_bytes;       /* the pool: kv_page_bytes * pages for the asked context and slots */
     uint64_t scratch_bytes;  /* activations, logits, rope tables, tokenizer */
-    uint64_t exchange_bytes; /* what ranks hand each other; a whole model has none */
+    uint64_t exchange_bytes; /* what ranks hand each other (gang_memory); a whole model has none */
     uint32_t context_tokens; /* per job, after the file's own maximum */
     uint32_t kv_pages;
 };
@@ -78,7 +79,8 @@ struct engine_model_config {
     struct shard_request shard; /* shards of 0: the whole model */
     uint32_t rank;              /* whose share is loaded */
     /* How the ranks meet, where there are several; `rank` and their number must be the same there.
-     * Copied, but for what its rendezvous points to, which is used until the model is ready. */
+     * Copied, but for what its rendezvous points to, which is used until the model is ready. Its
+     * `stop` is the engine's: engine_unload and engine_close end whatever waits. */
     const struct gang_config *gang;
     /* The file that is meant: its gguf_identity when it was described, and model_file_digest of it.
      * Where the identity is another by now and the digest, too, loading fails with ERR_CONFLICT. */
@@ -111,7 +113,8 @@ const char *engine_isa_name(const struct engine *e);
 enum err engine_load(struct engine *e, uint32_t model_id, const struct engine_model_config *model,
                      struct errbuf *eb);
 /* Jobs of the model end with ENGINE_FINISH_ERROR (ERR_UNAVAILABLE); ENGINE_EVENT_MODEL_GONE
- * follows once its memory is free. */
+ * follows once its memory is free. A model that waits for other ranks, to meet them, to load or in
+ * a step, waits no longer. */
 enum err engine_unload(struct engine *e, uint32_t model_id, struct errbuf *eb);
 
 enum engine_prompt_kind {
@@ -148,7 +151,9 @@ struct engine_job {
 };
 
 /* Everything wrong with a job that needs the tokenizer comes as its FINISHED event; what can be
- * seen at once (unknown model id, job id in use, queue full: ERR_BUSY) is returned. */
+ * seen at once (unknown model id, job id in use, queue full: ERR_BUSY) is returned.
+ * ERR_UNAVAILABLE: the model is being unloaded, or is another rank than 0 of a gang here. Nothing
+ * is wrong with the job then: elsewhere it can run. */
 enum err engine_submit(struct engine *e, const struct engine_job *job, struct errbuf *eb);
 /* FINISHED (cancelled) follows unless the job has finished already. */
 void engine_cancel(struct engine *e, uint64_t job_id);
@@ -214,8 +219,9 @@ struct engine_event {
                                   float32 little endian, in order; those of resume ids too (they
                                   are computed again), so that a resumed job has the digest of an
                                   undisturbed one */
-    /* MODEL_READY: measured */
-    uint64_t weights_bytes, kv_bytes, scratch_bytes, load_ms;
+    /* MODEL_READY: measured, in the classes of engine_estimate; their sum is what is held */
+    uint64_t weights_bytes, kv_bytes, scratch_bytes, exchange_bytes;
+    uint64_t load_ms;
     uint32_t context_tokens;
 };
 

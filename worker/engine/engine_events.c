@@ -187,13 +187,13 @@ static void forget_model(struct engine *e, struct engine_model_state *model)
     for (uint32_t i = 0; i < e->n_models; i++)
         if (e->models[i] == model) {
             e->models[i] = e->models[--e->n_models];
-            model_free(model);
             return;
         }
     CHECK(false);
 }
 
-static void poll_model(struct engine *e, struct engine_model_state *model, struct engine_event *ev)
+/* True: it was the model's last event, and the caller's to free without the lock. */
+static bool poll_model(struct engine *e, struct engine_model_state *model, struct engine_event *ev)
 {
     *ev = (struct engine_event){.model_id = model->model_id, .text = ""};
     if (model->has_ready) {
@@ -201,13 +201,14 @@ static void poll_model(struct engine *e, struct engine_model_state *model, struc
         ev->weights_bytes = model->ready.weights_bytes;
         ev->kv_bytes = model->ready.kv_bytes;
         ev->scratch_bytes = model->ready.scratch_bytes;
+        ev->exchange_bytes = model->ready.exchange_bytes;
         ev->context_tokens = model->ready.context_tokens;
         ev->load_ms = model->load_ms;
         model->has_ready = false;
         /* Behind its jobs, all of which stand in line by now. */
         if (model->has_gone || model->has_failed)
             source_push(e, &model->source);
-        return;
+        return false;
     }
     ev->kind = ENGINE_EVENT_MODEL_GONE;
     if (model->has_failed) {
@@ -216,20 +217,23 @@ static void poll_model(struct engine *e, struct engine_model_state *model, struc
         memcpy(ev->error_text, model->error_text.text, sizeof ev->error_text);
     }
     forget_model(e, model);
+    return true;
 }
 
 bool engine_poll(struct engine *e, struct engine_event *ret_event)
 {
+    struct engine_model_state *over = NULL;
     struct source *source;
 
     engine_lock(e);
     source = source_pop(e);
     if (source != NULL && source->kind == SOURCE_KIND_JOB)
         poll_job(e, (struct engine_job_state *)source, ret_event);
-    else if (source != NULL)
-        poll_model(e, (struct engine_model_state *)source, ret_event);
+    else if (source != NULL && poll_model(e, (struct engine_model_state *)source, ret_event))
+        over = (struct engine_model_state *)source;
     /* Pushing back what has more to say is no news for the caller, who is here. */
     e->notify_due = false;
     engine_unlock(e);
+    model_free(over);
     return source != NULL;
 }

@@ -43,20 +43,11 @@ void *engine_gang_main(void *arg)
      * that it is gone waits for this thread, and may hold the lock. */
     if (!load_model(e, model) || !model_follows(model))
         return NULL;
-    engine_lock(e);
-    if (atomic_load(&model->unload))
-        model_leave_gang(model);
-    engine_unlock(e);
+    /* Told to unload, it ends by the flag that its gang looks at (coll_config.stop). */
     while (err == ERR_OK)
         err = forward_follow(model->runtime, &eb);
     follow_end(e, model, err, &eb);
     return NULL;
-}
-
-void model_leave_gang(struct engine_model_state *model)
-{
-    if (model->stage == MODEL_STAGE_READY && model_follows(model) && model->runtime != NULL)
-        gang_abort(model->runtime->gang, "it was told to unload the model");
 }
 
 void model_gang_idle(struct engine *e, struct engine_model_state *model, uint64_t now_ns)
@@ -64,9 +55,9 @@ void model_gang_idle(struct engine *e, struct engine_model_state *model, uint64_
     struct gang *gang = model->runtime->gang;
     struct errbuf eb;
 
-    if (gang == NULL || !gang_is_due(gang, now_ns))
+    if (gang == NULL)
         return;
-    enum err err = gang_tell(gang, NULL, &eb);
+    enum err err = gang_idle(gang, now_ns, &eb);
     if (err != ERR_OK)
         model_break(e, model, err, &eb);
 }
@@ -75,10 +66,13 @@ void model_break(struct engine *e, struct engine_model_state *model, enum err er
                  const struct errbuf *eb)
 {
     engine_lock(e);
-    model->broken = true;
-    model->error = error;
-    model->error_text = *eb;
-    atomic_store(&model->unload, true);
+    /* Of a model that is told to go, this is how a step ends: it is gone then, and did not fail. */
+    if (!atomic_load(&model->unload)) {
+        model->broken = true;
+        model->error = error;
+        model->error_text = *eb;
+        atomic_store(&model->unload, true);
+    }
     e->changed = true;
     engine_unlock(e);
 }

@@ -110,7 +110,8 @@ struct engine_model_state {
     uint32_t model_id;
     char *path;
     struct engine_model_config config; /* path points to `path`, gang to `gang` */
-    struct gang_config gang;
+    struct gang_config gang;           /* coll.build points to `build` */
+    char *build;
     pthread_t gang_thread;
     bool has_thread;
     atomic_bool unload;        /* set once, by engine_unload, engine_close, model_break */
@@ -128,7 +129,7 @@ struct engine_model_state {
 
     bool has_ready, has_failed, has_gone; /* [lock] */
     struct {
-        uint64_t weights_bytes, kv_bytes, scratch_bytes;
+        uint64_t weights_bytes, kv_bytes, scratch_bytes, exchange_bytes;
         uint32_t context_tokens;
     } ready; /* [lock] the runtime may be gone before its event is polled */
     uint64_t load_ms;
@@ -185,6 +186,7 @@ void events_job_finished(struct engine *e, struct engine_job_state *job);
 void events_model(struct engine *e, struct engine_model_state *model, bool *has_event);
 
 void job_free(struct engine_job_state *job);
+/* Not under the lock: waits for its thread, which is ending. */
 void model_free(struct engine_model_state *model);
 
 /* engine_prepare.c: the answer ends with this token. */
@@ -204,8 +206,8 @@ bool load_model(struct engine *e, struct engine_model_state *model);
 void *engine_gang_main(void *model);
 /* Another rank plans its steps: it takes no jobs. */
 bool model_follows(const struct engine_model_state *model);
-void model_leave_gang(struct engine_model_state *model); /* [lock] */
-/* The stepper: rank 0 has nothing to do just now, and says so where it is time to. */
+/* The stepper: rank 0 has nothing to do just now, which the others are to hear now and then, and
+ * looks whether they are there. */
 void model_gang_idle(struct engine *e, struct engine_model_state *model, uint64_t now_ns);
 /* The stepper: the model cannot go on; its jobs end, then it. */
 void model_break(struct engine *e, struct engine_model_state *model, enum err error,

@@ -53,6 +53,7 @@ static void load_done(struct engine *e, struct engine_model_state *model)
     model->ready.weights_bytes = r->weights_bytes;
     model->ready.kv_bytes = r->kv_bytes;
     model->ready.scratch_bytes = r->scratch_bytes;
+    model->ready.exchange_bytes = r->exchange_bytes;
     model->ready.context_tokens = r->context_tokens;
     model->load.kv_pages = model->load.kv_pages_free = r->kv_pages;
     while ((job = job_list_pop(&model->held)) != NULL)
@@ -82,6 +83,8 @@ bool load_model(struct engine *e, struct engine_model_state *model)
 
     if (err == ERR_OK && !model_follows(model))
         err = open_stepping(e, model, &model->error_text);
+    if (err != ERR_OK && model->runtime != NULL && model->runtime->gang != NULL)
+        gang_abort(model->runtime->gang, model->error_text.text);
     if (err != ERR_OK || atomic_load(&model->unload))
         model_close_stepping(model);
     engine_lock(e);

@@ -11,7 +11,7 @@
 
 /* Rates forget: when more than this much work is in one, half of it goes. */
 #define RATE_WINDOW_NS 4000000000ull
-/* How often an idle stepper looks whether ranks are to hear of it. */
+/* How often an idle stepper looks after the ranks it leads. */
 #define GANG_LOOK_NS 100000000
 
 void job_end_locked(struct engine *e, struct engine_job_state *job, enum engine_finish finish,
@@ -402,7 +402,7 @@ void *engine_stepper_main(void *arg)
         }
         engine_lock(e);
         for (uint32_t i = 0; i < e->n_models; i++)
-            if (e->models[i]->stage == MODEL_STAGE_READY && !e->models[i]->broken &&
+            if (e->models[i]->stage == MODEL_STAGE_READY && !atomic_load(&e->models[i]->unload) &&
                 !model_follows(e->models[i]))
                 models[n_models++] = e->models[i];
         engine_unlock(e);

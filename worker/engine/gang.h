@@ -6,7 +6,8 @@
  * its groups, and all finish the same tree over all of them: the residual stream is whole, and the
  * same, on every rank. Rows of the embedding come from whoever has them, logits go to rank 0.
  *
- * A rank that is lost ends the gang: whatever is called then fails with the reason, at once.
+ * A rank that is lost, or told to stop (coll_config.stop), ends the gang: whatever is called then
+ * fails with the reason, at once, and what waits does within a tenth of a second.
  *
  * Ownership: gang_close frees it, before its backend. Thread: the runtime's owner; gang_abort from
  * any.
@@ -26,11 +27,19 @@
 struct gang;
 
 struct gang_config {
-    struct coll_config coll; /* `plan` and `bytes_max` are filled in */
-    uint32_t meet_ms;        /* until all ranks are there */
-    uint32_t load_ms;        /* until all of them have loaded */
-    uint32_t wait_ms;        /* within a step, for a rank that lives and does not come */
+    struct coll_config coll; /* `plan`, `bytes_max` and `stop` are filled in */
+    uint32_t meet_ms;        /* until all ranks are there; above 0 */
+    /* Until all of them have loaded; and while others wait for rank 0's next step, which may be
+     * busy with other models. At least wait_ms. */
+    uint32_t load_ms;
+    /* Within a step, for a rank that lives and does not come, which is how long such a rank can
+     * hold up whatever else rank 0's engine computes; GANG_WAIT_MS_MIN at least. Told to stop,
+     * nobody waits that long. */
+    uint32_t wait_ms;
 };
+
+/* Less, and a busy machine's ranks would be taken for hung. */
+#define GANG_WAIT_MS_MIN 1000u
 
 /* The most of a step, and what else all ranks must have alike. */
 struct gang_limits {
@@ -48,22 +57,37 @@ struct gang_limits {
 /* A matrix whose columns the ranks share out. */
 enum gang_matrix { GANG_MATRIX_ATTENTION = 0, GANG_MATRIX_FFN = 1 };
 
+/* Bytes that gang_open takes: for what ranks hand each other, twice, and to keep track of steps.
+ * Over shm the ranks of a host share most of it, and it is counted for each. */
+uint64_t gang_memory(const struct gang_limits *limits, uint32_t n_layers,
+                     enum coll_transport transport);
+/* Bytes taken; of no gang (NULL) none. */
+uint64_t gang_held(const struct gang *g);
+
+/* ERR_INVALID: times that cannot be. */
+enum err gang_config_check(const struct gang_config *config, struct errbuf *eb);
+
 /* Meets the other ranks; errors are coll_open's. Nothing is kept of `plan` and `h`, the
- * whole model's. */
+ * whole model's; *stop (NULL: never) is read until gang_close. */
 enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
                    const struct shard_plan *plan, const struct model_hparams *h,
-                   const struct gang_limits *limits, struct backend *backend, struct errbuf *eb);
+                   const struct gang_limits *limits, struct backend *backend,
+                   const atomic_bool *stop, struct errbuf *eb);
+/* In the place of gang_open: this rank cannot, and the others are to know why. Takes a second where
+ * they are not there. */
+void gang_decline(const struct gang_config *config, const atomic_bool *stop, enum err error,
+                  const char *why);
 void gang_close(struct gang *g);
 void gang_abort(struct gang *g, const char *why);
 /* Once this rank has loaded: until all have. */
 enum err gang_ready(struct gang *g, struct errbuf *eb);
 
-uint32_t gang_rank(const struct gang *g);
-
-/* Rank 0: the step that follows; NULL: there is none yet, which it says now and then (gang_is_due)
- * while it has nothing to do. */
+/* Rank 0: the step that follows. */
 enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb);
-bool gang_is_due(const struct gang *g, uint64_t now_ns);
+/* Rank 0, for as long as there is none: whether the others are there, ten times a second, and that
+ * it is, four times in wait_ms. To be called as often as one likes: it waits for nobody, and one
+ * that hangs breaks the gang after wait_ms. */
+enum err gang_idle(struct gang *g, uint64_t now_ns, struct errbuf *eb);
 /* The others: rows and page tables of the next step, until the next call; n_rows is 0 where there
  * is none yet. */
 enum err gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *eb);

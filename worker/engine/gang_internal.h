@@ -1,9 +1,9 @@
-/* gang_internal.h - what gang.c and gang_step.c share. */
+/* gang_internal.h - what gang.c, gang_step.c and gang_compute.c share. */
 #ifndef CLOISTER_WORKER_ENGINE_GANG_INTERNAL_H
 #define CLOISTER_WORKER_ENGINE_GANG_INTERNAL_H
 
 #include "common/clock.h"
-#include "worker/engine/gang.h"
+#include "worker/engine/gang_told.h"
 
 /* What becomes of the parts of one matrix. */
 struct gang_cut {
@@ -16,9 +16,11 @@ struct gang_cut {
 struct gang {
     struct backend *backend;
     struct coll *coll;
+    bool has_exchange; /* the backend knows of its memory */
     uint32_t rank, n_ranks;
     uint64_t load_ns, wait_ns;
-    uint64_t told_ns;
+    uint64_t told_ns, looked_ns;
+    uint64_t held_bytes;
     struct gang_limits limits;
     uint32_t n_embd, n_layers;
     uint32_t vocab;
@@ -26,14 +28,16 @@ struct gang {
     struct shard_run head[COLL_RANKS_MAX];  /* rows of the head */
     struct gang_cut *cuts;                  /* [layer][enum gang_matrix] */
 
-    int32_t *ids;    /* [rows] of those that are embedded here */
-    uint32_t *at;    /* [rows] where they belong, by rank */
-    uint32_t *pages; /* [sequences][sequence_pages] as told so far */
-    uint32_t *told;  /* a step in words: gang_tell, gang_hear */
+    int32_t *ids; /* [rows] of those that are embedded here */
+    uint32_t *at; /* [rows] where they belong, by rank */
+    struct gang_told told;
 };
 
-/* Bytes of the largest step in words (gang_tell). */
-size_t gang_told_bytes(const struct gang_limits *limits);
+static inline struct gang_cut *gang_cut_of(const struct gang *g, uint32_t layer,
+                                           enum gang_matrix which)
+{
+    return &g->cuts[2 * (size_t)layer + which];
+}
 
 /* A rank that lives and does not come is waited for until then. */
 static inline uint64_t gang_deadline(uint64_t wait_ns)

@@ -1,155 +1,60 @@
-/* What rank 0 tells the others before each step, and how they take it. */
+/* What rank 0 says before each step, and while there is none; and how the others hear it. */
 #include "worker/engine/gang_internal.h"
 
 #include "common/check.h"
 
-#include <string.h>
+#define LOOK_NS 100000000u /* how often an idle rank 0 looks whether the others are there */
+#define LATE_NS 50000000u  /* for a rank that has had its time */
 
-/* A step on its way: this, then ids, positions and sequences of its rows, then what is new in page
- * tables. */
-struct gang_head {
-    uint32_t n_rows;
-    uint32_t n_logits;
-    uint32_t n_pages;
-};
-
-struct gang_page {
-    uint32_t sequence, index, page;
-};
-
-_Static_assert(sizeof(struct gang_head) == 12 && sizeof(struct gang_page) == 12, "words");
-
-size_t gang_told_bytes(const struct gang_limits *l)
+static enum err tell(struct gang *g, const struct batch_plan *plan, uint64_t wait_ns,
+                     struct errbuf *eb)
 {
-    return sizeof(struct gang_head) + (size_t)l->rows * 3 * sizeof(uint32_t) +
-           (size_t)l->sequences * l->sequence_pages * sizeof(struct gang_page);
-}
+    size_t size = gang_told_put(&g->told, plan);
+    const void *bytes;
 
-bool gang_is_due(const struct gang *g, uint64_t now_ns)
-{
-    return now_ns - g->told_ns >= g->wait_ns / 4;
-}
-
-/* What the plan's rows read of page tables and was not told yet. */
-static uint32_t pages_new(struct gang *g, const struct batch_plan *plan, struct gang_page *ret)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < plan->n_rows; i++) {
-        /* Only the last row of a run on one sequence sees further than the others. */
-        if (i + 1 < plan->n_rows && plan->slot[i + 1] == plan->slot[i] &&
-            plan->position[i + 1] > plan->position[i])
-            continue;
-        const uint32_t slot = plan->slot[i];
-        const uint32_t *pages = plan->pages + (size_t)slot * plan->pages_stride;
-        uint32_t *told = g->pages + (size_t)slot * g->limits.sequence_pages;
-        const uint32_t count = plan->position[i] / KV_PAGE_TOKENS + 1;
-        CHECK(slot < g->limits.sequences && count <= g->limits.sequence_pages);
-        for (uint32_t k = 0; k < count; k++) {
-            if (told[k] == pages[k])
-                continue;
-            told[k] = pages[k];
-            ret[n++] = (struct gang_page){slot, k, pages[k]};
-        }
-    }
-    return n;
+    CHECK(g->rank == 0);
+    g->told_ns = clock_mono_ns();
+    return coll_broadcast(g->coll, 0, g->told.words, size, gang_deadline(wait_ns), &bytes, &size,
+                          eb);
 }
 
 enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb)
 {
-    struct gang_head head = {0};
-    const void *bytes;
-    size_t size = sizeof head;
-
-    CHECK(g->rank == 0);
-    if (plan != NULL) {
-        const size_t n = plan->n_rows;
-        uint32_t *words = g->told + sizeof head / sizeof *words;
-        CHECK(n <= g->limits.rows && plan->n_logits <= g->limits.logits_rows);
-        memcpy(words, plan->ids, n * sizeof *words);
-        memcpy(words + n, plan->position, n * sizeof *words);
-        memcpy(words + 2 * n, plan->slot, n * sizeof *words);
-        head.n_rows = plan->n_rows;
-        head.n_logits = plan->n_logits;
-        head.n_pages = pages_new(g, plan, (struct gang_page *)(void *)(words + 3 * n));
-        size += 3 * n * sizeof *words + head.n_pages * sizeof(struct gang_page);
-    }
-    memcpy(g->told, &head, sizeof head);
-    g->told_ns = clock_mono_ns();
-    return coll_broadcast(g->coll, 0, g->told, size, gang_deadline(g->wait_ns), &bytes, &size, eb);
+    return tell(g, plan, g->wait_ns, eb);
 }
 
-static enum err heard_wrong(struct gang *g, const char *what, uint32_t value, struct errbuf *eb)
+/* A rank that has not heard the last word is not waited for: others of this engine's models may
+ * have work. It has its time all the same, and only then is told to its face. */
+static bool is_due(struct gang *g, uint64_t now_ns)
 {
-    struct errbuf why;
-    (void)err_set(&why, ERR_INTERNAL, "rank 0 told of a step with %s %u", what, value);
-    gang_abort(g, why.text);
-    *eb = why;
-    return ERR_INTERNAL;
+    const uint64_t silent_ns = now_ns - g->told_ns;
+    return silent_ns >= g->wait_ns || (silent_ns >= g->wait_ns / 4 && coll_is_clear(g->coll));
 }
 
-/* Rank 0 is of our own build, but what it says decides what is read and written here. */
-static enum err heard_check(struct gang *g, const struct gang_head *head, size_t size,
-                            struct errbuf *eb)
+enum err gang_idle(struct gang *g, uint64_t now_ns, struct errbuf *eb)
 {
-    const struct gang_limits *l = &g->limits;
-    const uint32_t *words = g->told + sizeof *head / sizeof *words;
-    const uint32_t *position = words + head->n_rows, *slot = position + head->n_rows;
-    const struct gang_page *page = (const void *)(slot + head->n_rows);
+    enum err e = ERR_OK;
 
-    if (head->n_rows > l->rows || head->n_logits > l->logits_rows ||
-        head->n_logits > head->n_rows || head->n_pages > (uint64_t)l->sequences * l->sequence_pages)
-        return heard_wrong(g, "rows", head->n_rows, eb);
-    if (size !=
-        sizeof *head + (size_t)head->n_rows * 3 * sizeof *words + head->n_pages * sizeof *page)
-        return heard_wrong(g, "another size than its rows, of which there are", head->n_rows, eb);
-    for (uint32_t i = 0; i < head->n_rows; i++) {
-        if (words[i] >= g->vocab)
-            return heard_wrong(g, "token", words[i], eb);
-        if (slot[i] >= l->sequences || position[i] >= l->context_tokens)
-            return heard_wrong(g, "position", position[i], eb);
-    }
-    for (uint32_t i = 0; i < head->n_pages; i++) {
-        if (page[i].sequence >= l->sequences || page[i].index >= l->sequence_pages ||
-            page[i].page >= l->kv_pages)
-            return heard_wrong(g, "page", page[i].page, eb);
-        g->pages[(size_t)page[i].sequence * l->sequence_pages + page[i].index] = page[i].page;
-    }
-    for (uint32_t i = 0; i < head->n_rows; i++) {
-        const uint32_t *pages = g->pages + (size_t)slot[i] * l->sequence_pages;
-        for (uint32_t k = 0; k <= position[i] / KV_PAGE_TOKENS; k++)
-            if (pages[k] >= l->kv_pages)
-                return heard_wrong(g, "no page for position", position[i], eb);
-    }
-    return ERR_OK;
+    if (now_ns - g->looked_ns < LOOK_NS)
+        return ERR_OK;
+    g->looked_ns = now_ns;
+    e = coll_check(g->coll, eb);
+    if (e == ERR_OK && is_due(g, now_ns))
+        e = tell(g, NULL, now_ns - g->told_ns >= g->wait_ns ? LATE_NS : g->wait_ns, eb);
+    return e;
 }
 
 enum err gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *eb)
 {
     const void *bytes;
     size_t size;
-    struct gang_head head;
     /* Rank 0 may be computing something else, for long; that it is gone is seen at once. */
     enum err e = coll_broadcast(g->coll, 0, NULL, 0, gang_deadline(g->load_ns), &bytes, &size, eb);
 
     if (e != ERR_OK)
         return e;
-    if (size < sizeof head || size > gang_told_bytes(&g->limits))
-        return heard_wrong(g, "bytes", (uint32_t)size, eb);
-    memcpy(g->told, bytes, size);
-    memcpy(&head, g->told, sizeof head);
-    e = heard_check(g, &head, size, eb);
+    e = gang_told_take(&g->told, bytes, size, ret_plan, eb);
     if (e != ERR_OK)
-        return e;
-    const uint32_t *words = g->told + sizeof head / sizeof *words;
-    *ret_plan = (struct batch_plan){
-        .n_rows = head.n_rows,
-        .ids = (const int32_t *)words,
-        .position = words + head.n_rows,
-        .slot = words + 2 * (size_t)head.n_rows,
-        .n_logits = head.n_logits,
-        .pages = g->pages,
-        .pages_stride = g->limits.sequence_pages,
-    };
-    return ERR_OK;
+        gang_abort(g, eb->text);
+    return e;
 }

@@ -11,15 +11,16 @@
 #include <string.h>
 
 /* What loading needs besides the runtime it fills. */
-struct loading {
+struct opening {
     struct runtime *r;
     const struct gguf *g;
     const struct runtime_shape *shape;
     const atomic_bool *stop;
+    bool has_called; /* the other ranks know of this one */
     struct errbuf *eb;
 };
 
-static enum err load_rope(struct loading *l, uint32_t index)
+static enum err load_rope(struct opening *l, uint32_t index)
 {
     const struct model_hparams *h = &l->r->hparams;
     const struct model_rope *rope = &h->rope[index];
@@ -45,7 +46,7 @@ static enum err load_rope(struct loading *l, uint32_t index)
 }
 
 /* A rank that has no columns of an input needs no room for it. */
-static bool new_act(struct loading *l, uint32_t cols, bool keep_float, struct act **ret_act)
+static bool new_act(struct opening *l, uint32_t cols, bool keep_float, struct act **ret_act)
 {
     struct backend *b = l->r->backend;
 
@@ -54,7 +55,7 @@ static bool new_act(struct loading *l, uint32_t cols, bool keep_float, struct ac
     return cols == 0 || *ret_act != NULL;
 }
 
-static enum err new_acts(struct loading *l, const struct runtime_widths *w)
+static enum err new_acts(struct opening *l, const struct runtime_widths *w)
 {
     struct runtime *r = l->r;
 
@@ -66,7 +67,7 @@ static enum err new_acts(struct loading *l, const struct runtime_widths *w)
     return ERR_OK;
 }
 
-static enum err new_buffers(struct loading *l)
+static enum err new_buffers(struct opening *l)
 {
     struct runtime *r = l->r;
     struct backend *b = r->backend;
@@ -95,7 +96,7 @@ static enum err new_buffers(struct loading *l)
     return new_acts(l, &w);
 }
 
-static enum err new_caches(struct loading *l)
+static enum err new_caches(struct opening *l)
 {
     struct runtime *r = l->r;
     enum err e = ERR_OK;
@@ -105,7 +106,7 @@ static enum err new_caches(struct loading *l)
     return e;
 }
 
-static void open_chat(struct loading *l)
+static void open_chat(struct opening *l)
 {
     struct errbuf eb = {{0}};
 
@@ -117,7 +118,7 @@ static void open_chat(struct loading *l)
 }
 
 /* So that no step of a job fails for want of memory. */
-static enum err reserve_room(struct loading *l)
+static enum err reserve_room(struct opening *l)
 {
     struct backend *b = l->r->backend;
     const struct backend_room room = runtime_room(l->shape, l->r->step_rows);
@@ -129,7 +130,7 @@ static enum err reserve_room(struct loading *l)
 
 /* By which ranks know that they load the same model: the file's digest where it is known, else how
  * it begins in each layer. */
-static enum err model_fingerprint(struct loading *l, const struct engine_model_config *model,
+static enum err model_fingerprint(struct opening *l, const struct engine_model_config *model,
                                   uint8_t ret_digest[SHA256_BYTES])
 {
     struct sha256_stream *s;
@@ -157,28 +158,22 @@ static enum err model_fingerprint(struct loading *l, const struct engine_model_c
 }
 
 /* The other ranks are met before much is loaded: whoever disagrees is found out at once. */
-static enum err meet_gang(struct loading *l, const struct engine_config *config,
+static enum err meet_gang(struct opening *l, const struct engine_config *config,
                           const struct engine_model_config *model)
 {
     struct runtime *r = l->r;
-    struct gang_limits limits = {
-        .context_tokens = r->context_tokens,
-        .kv_type = (uint32_t)model->kv_type,
-        .rows = r->step_rows,
-        .logits_rows = r->logits_rows,
-        .sequences = config->sequences,
-        .sequence_pages = (r->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
-        .kv_pages = r->kv_pages,
-        .exchange_bytes = runtime_exchange_bytes(l->shape, r->step_rows),
-    };
-
+    struct gang_limits limits = runtime_gang_limits(l->shape, config);
+    if (r->backend->ops->exchange_open == NULL)
+        return err_set(l->eb, ERR_UNSUPPORTED, "the %s backend computes no shards",
+                       r->backend->ops->name);
     enum err e = model_fingerprint(l, model, limits.model);
+    l->has_called = e == ERR_OK;
     return e != ERR_OK ? e
                        : gang_open(&r->gang, model->gang, l->shape->plan, &r->hparams, &limits,
-                                   r->backend, l->eb);
+                                   r->backend, l->stop, l->eb);
 }
 
-static enum err load_all(struct loading *l, const struct engine_config *config,
+static enum err load_all(struct opening *l, const struct engine_config *config,
                          const struct engine_model_config *model)
 {
     struct runtime *r = l->r;
@@ -240,8 +235,7 @@ static enum err check_bound(const struct engine_model_config *model, const struc
     return ERR_OK;
 }
 
-static enum err check_gang(const struct engine_config *config,
-                           const struct engine_model_config *model,
+static enum err check_gang(const struct engine_model_config *model,
                            const struct runtime_shape *shape, struct errbuf *eb)
 {
     const struct gang_config *gang = model->gang;
@@ -249,16 +243,16 @@ static enum err check_gang(const struct engine_config *config,
     if (shape->plan->n_stages > 1)
         return err_set(eb, ERR_UNSUPPORTED, "a model in %u stages cannot be run yet, only planned",
                        shape->plan->n_stages);
-    if (gang != NULL && config->backend != ENGINE_BACKEND_CPU)
-        return err_set(eb, ERR_UNSUPPORTED, "shards are computed by the CPU backend only so far");
     if ((gang == NULL) != (shape->plan->n_ranks == 1))
-        return err_set(eb, ERR_INVALID, "%u shards %s a gang", shape->plan->n_ranks,
-                       gang == NULL ? "need" : "are no");
+        return gang == NULL
+                   ? err_set(eb, ERR_INVALID, "%u shards need a gang", shape->plan->n_ranks)
+                   : err_set(eb, ERR_INVALID, "a gang of %u has no use for a model that is not cut",
+                             gang->coll.n_ranks);
     if (gang != NULL &&
         (gang->coll.n_ranks != shape->plan->n_ranks || gang->coll.rank != shape->rank))
         return err_set(eb, ERR_INVALID, "rank %u of %u shards in a gang of %u, as its rank %u",
                        shape->rank, shape->plan->n_ranks, gang->coll.n_ranks, gang->coll.rank);
-    return ERR_OK;
+    return gang == NULL ? ERR_OK : gang_config_check(gang, eb);
 }
 
 enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *given,
@@ -266,7 +260,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
                       struct errbuf *eb)
 {
     struct engine_config config;
-    struct loading l = {.stop = stop, .eb = eb};
+    struct opening l = {.stop = stop, .eb = eb};
     struct gguf *g = NULL;
     struct runtime_shape shape = {.plan = NULL};
     struct runtime *r = NULL;
@@ -274,9 +268,8 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
 
     if (e == ERR_OK)
         e = gguf_open_file(&g, model->path, false, eb);
-    if (e != ERR_OK)
-        return e;
-    e = check_bound(model, g, eb);
+    if (e == ERR_OK)
+        e = check_bound(model, g, eb);
     if (e != ERR_OK)
         goto out;
     r = calloc(1, sizeof *r);
@@ -290,7 +283,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     if (e != ERR_OK)
         goto out;
     l.shape = &shape;
-    e = check_gang(&config, model, &shape, eb);
+    e = check_gang(model, &shape, eb);
     if (e != ERR_OK)
         goto out;
     r->hparams = shape.hparams;
@@ -305,6 +298,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
         goto out;
     r->backend->ops->memory(r->backend, &r->weights_bytes, &r->kv_bytes, &r->scratch_bytes);
     r->scratch_bytes += runtime_shape_host_bytes(&shape, g);
+    r->exchange_bytes = gang_held(r->gang);
     r->plan = shape.plan;
     r->shard = shape.shard;
     shape.plan = NULL;
@@ -314,6 +308,8 @@ out:
     runtime_shape_fini(&shape);
     runtime_close(r);
     gguf_close(g);
+    if (e != ERR_OK && model->gang != NULL && !l.has_called && (stop == NULL || !atomic_load(stop)))
+        gang_decline(model->gang, stop, e, eb->text);
     return e;
 }
 

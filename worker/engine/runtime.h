@@ -60,11 +60,14 @@ struct runtime {
     enum err chat_err;
     char chat_error[ERRBUF_BYTES];
 
-    uint64_t weights_bytes, kv_bytes, scratch_bytes; /* measured when loading was done */
+    /* Measured when loading was done. */
+    uint64_t weights_bytes, kv_bytes, scratch_bytes, exchange_bytes;
 };
 
-/* Loads; returns ERR_CANCELLED soon after *stop (which may be NULL) becomes true, and ERR_CORRUPT,
- * saying where, when the file was cut short or written to meanwhile. */
+/* Loads. ERR_CANCELLED: *stop (NULL: never) became true, which is looked at ten times a second
+ * while ranks are waited for, and for each piece of a matrix; not while the tokenizer is read or
+ * memory is taken. Of a gang it is read until runtime_close: forward_step and forward_follow end by
+ * it, too. ERR_CORRUPT, saying where, when the file was cut short or written to meanwhile. */
 enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *config,
                       const struct engine_model_config *model, const atomic_bool *stop,
                       struct errbuf *eb);

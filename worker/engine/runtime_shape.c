@@ -138,6 +138,7 @@ enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine
     enum err e = model_hparams_read(&s.hparams, g, eb);
 
     s.drawers = threads < RUNTIME_DRAWERS_MAX ? threads : RUNTIME_DRAWERS_MAX;
+    s.transport = model->gang == NULL ? COLL_TRANSPORT_SHM : model->gang->coll.transport;
     request.shards = request.shards == 0 ? 1 : request.shards;
     if (e != ERR_OK)
         return e;
@@ -190,11 +191,6 @@ static bool any_float(const struct model_parts *parts, const enum model_part *wh
     return false;
 }
 
-static uint32_t max_u32(uint32_t a, uint32_t b)
-{
-    return a > b ? a : b;
-}
-
 static uint32_t logits_width(const struct runtime_shape *shape)
 {
     return shape->rank == 0 ? shape->hparams.vocab_size : 0;
@@ -221,9 +217,9 @@ struct runtime_widths runtime_widths(const struct runtime_shape *shape)
     for (uint32_t i = s->layers.first; i < s->layers.end; i++) {
         const struct model_parts *l = &shape->tensors.layers[i];
         const struct shard_layer *has = &s->layer[i];
-        w.heads = max_u32(w.heads, shard_run_count(has->heads) * h->head_dim);
-        w.kv_heads = max_u32(w.kv_heads, shard_run_count(has->kv_heads) * h->head_dim);
-        w.ff = max_u32(w.ff, shard_run_count(has->ff));
+        w.heads = shard_larger(w.heads, shard_run_count(has->heads) * h->head_dim);
+        w.kv_heads = shard_larger(w.kv_heads, shard_run_count(has->kv_heads) * h->head_dim);
+        w.ff = shard_larger(w.ff, shard_run_count(has->ff));
         w.embd_float = w.embd_float || any_float(l, embd, sizeof embd / sizeof embd[0]);
         w.heads_float = w.heads_float || any_float(l, heads, 1);
         w.ff_float = w.ff_float || any_float(l, ff, 1);
@@ -284,7 +280,7 @@ struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t ste
     const struct shard *s = shape->shard;
     struct backend_room room = {
         .rows_max = step_rows,
-        .cols_max = max_u32(max_u32(w.embd, w.heads), w.ff),
+        .cols_max = shard_larger(shard_larger(w.embd, w.heads), w.ff),
         .groups_max = 1,
         .pages_max = (shape->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
         .sequences_max = shape->logits_rows,
@@ -296,16 +292,16 @@ struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t ste
         room.n_ropes += runtime_rope_used(shape, i) ? 1 : 0;
     for (uint32_t i = s->layers.first; i < s->layers.end; i++) {
         const struct shard_layer *l = &s->layer[i];
-        room.groups_max = max_u32(room.groups_max, l->attention.end - l->attention.first);
-        room.groups_max = max_u32(room.groups_max, l->ffn.end - l->ffn.first);
+        room.groups_max = shard_larger(room.groups_max, l->attention.end - l->attention.first);
+        room.groups_max = shard_larger(room.groups_max, l->ffn.end - l->ffn.first);
         if (shape->kv.cache_of[i] == RUNTIME_KV_NONE)
             continue;
         struct backend_room_cache *cache = &room.cache[shape->kv.cache_of[i]];
         const struct kv_shape *kv = &shape->kv.cache[shape->kv.cache_of[i]];
         *cache = (struct backend_room_cache){
-            .n_heads = max_u32(cache->n_heads, shard_run_count(l->heads)),
-            .group = max_u32(cache->group,
-                             shape->hparams.layer[i].n_heads / shape->hparams.layer[i].n_kv_heads),
+            .n_heads = shard_larger(cache->n_heads, shard_run_count(l->heads)),
+            .group = shard_larger(cache->group, shape->hparams.layer[i].n_heads /
+                                                    shape->hparams.layer[i].n_kv_heads),
             .n_kv_heads = kv->n_kv_heads,
             .head_dim_k = kv->head_dim_k,
             .head_dim_v = kv->head_dim_v,
@@ -370,16 +366,34 @@ static uint64_t backend_scratch_bytes(const struct runtime_shape *s,
     return bytes;
 }
 
-uint64_t runtime_exchange_bytes(const struct runtime_shape *shape, uint32_t step_rows)
+struct gang_limits runtime_gang_limits(const struct runtime_shape *shape,
+                                       const struct engine_config *config)
 {
     const uint64_t row = shape->hparams.n_embd * sizeof(float);
-    const uint64_t sums = shard_nodes(shape->plan, shape->shard).all * row * step_rows;
+    const uint64_t sums = shard_nodes(shape->plan, shape->shard).all * row * config->step_tokens;
     const uint64_t logits =
         (uint64_t)shape->hparams.vocab_size * sizeof(float) * shape->logits_rows;
 
-    if (runtime_is_whole(shape))
-        return 0;
-    return sums > logits ? sums : logits;
+    return (struct gang_limits){
+        .context_tokens = shape->context_tokens,
+        .kv_type = (uint32_t)shape->kv_type,
+        .rows = config->step_tokens,
+        .logits_rows = shape->logits_rows,
+        .sequences = config->sequences,
+        .sequence_pages = (shape->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
+        .kv_pages = shape->n_pages,
+        .exchange_bytes = sums > logits ? sums : logits,
+    };
+}
+
+static uint64_t exchange_bytes(const struct runtime_shape *shape,
+                               const struct engine_config *config)
+{
+    const struct gang_limits limits = runtime_gang_limits(shape, config);
+
+    return runtime_is_whole(shape)
+               ? 0
+               : gang_memory(&limits, shape->hparams.n_layers, shape->transport);
 }
 
 struct engine_estimate runtime_shape_estimate(const struct runtime_shape *shape,
@@ -393,7 +407,7 @@ struct engine_estimate runtime_shape_estimate(const struct runtime_shape *shape,
         .kv_page_bytes = page,
         .kv_bytes = page * shape->n_pages,
         .scratch_bytes = backend_scratch_bytes(shape, config) + runtime_shape_host_bytes(shape, g),
-        .exchange_bytes = 2 * runtime_exchange_bytes(shape, config->step_tokens),
+        .exchange_bytes = exchange_bytes(shape, config),
         .context_tokens = shape->context_tokens,
         .kv_pages = shape->n_pages,
     };

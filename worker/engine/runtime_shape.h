@@ -11,6 +11,7 @@
 
 #include "common/err.h"
 #include "worker/engine/engine.h"
+#include "worker/engine/gang.h"
 #include "worker/engine/shard_plan.h"
 #include "worker/model/hparams.h"
 
@@ -43,6 +44,7 @@ struct runtime_shape {
     uint32_t logits_rows;
     uint32_t n_pages;
     enum kv_type kv_type;
+    enum coll_transport transport; /* of a gang */
     struct runtime_shape_kv kv;
 };
 
@@ -77,10 +79,11 @@ struct runtime_widths runtime_widths(const struct runtime_shape *shape);
 /* What the operations of its steps take room for. */
 struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t step_rows);
 
-/* Bytes that all ranks of a stage together put into their largest exchange in a step: the sums of
- * all nodes of a part, the rows of the embedding that others have, or the logits that rank 0
- * draws from. 0: there is only one rank. */
-uint64_t runtime_exchange_bytes(const struct runtime_shape *shape, uint32_t step_rows);
+/* The most of a step, as all ranks of a gang have it; `model` is not filled in. Its exchange_bytes
+ * are what all ranks of a stage together put into their largest exchange: the sums of all nodes of
+ * a part, the rows of the embedding that others have, or the logits that rank 0 draws from. */
+struct gang_limits runtime_gang_limits(const struct runtime_shape *shape,
+                                       const struct engine_config *config);
 
 /* Whether any of the rank's layers turns by this table. */
 bool runtime_rope_used(const struct runtime_shape *shape, uint32_t rope);

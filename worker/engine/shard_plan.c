@@ -253,11 +253,6 @@ static uint32_t nodes_of(const struct sum_cut *cut)
     return cut->end == cut->first ? 0 : sum_nodes(cut, nodes);
 }
 
-static uint32_t max_u32(uint32_t a, uint32_t b)
-{
-    return a > b ? a : b;
-}
-
 struct shard_nodes shard_nodes(const struct shard_plan *plan, const struct shard *s)
 {
     const struct shard *stage = &plan->rank[s->stage * plan->n_shards];
@@ -269,9 +264,9 @@ struct shard_nodes shard_nodes(const struct shard_plan *plan, const struct shard
             attention += nodes_of(&stage[k].layer[i].attention);
             ffn += nodes_of(&stage[k].layer[i].ffn);
         }
-        most.own = max_u32(most.own,
-                           max_u32(nodes_of(&s->layer[i].attention), nodes_of(&s->layer[i].ffn)));
-        most.all = max_u32(most.all, max_u32(attention, ffn));
+        most.own = shard_larger(
+            most.own, shard_larger(nodes_of(&s->layer[i].attention), nodes_of(&s->layer[i].ffn)));
+        most.all = shard_larger(most.all, shard_larger(attention, ffn));
     }
     return most;
 }

@@ -94,6 +94,11 @@ struct shard_slice shard_slice(const struct shard_plan *plan, const struct shard
                                const struct model_hparams *h, uint32_t layer, enum model_part part,
                                const struct gguf_tensor *t);
 
+static inline uint32_t shard_larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Sums that the nodes of a part make (sum_nodes): of this rank, and of all ranks of its stage, the
  * most of any layer. As floats, rows * n_embd of each. */
 struct shard_nodes {

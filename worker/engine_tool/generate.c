@@ -40,13 +40,18 @@ static void wake(void *arg)
     (void)n;
 }
 
-static void next_event(struct generating *g, struct engine_event *ret_event)
+static void sleep_until_woken(const struct generating *g)
 {
     uint64_t count;
 
+    while (read(g->wake_fd, &count, sizeof count) < 0 && errno == EINTR)
+        continue;
+}
+
+static void next_event(struct generating *g, struct engine_event *ret_event)
+{
     while (!engine_poll(g->engine, ret_event))
-        while (read(g->wake_fd, &count, sizeof count) < 0 && errno == EINTR)
-            continue;
+        sleep_until_woken(g);
 }
 
 /* Settles --raw or --chat from the file where the command line did not. */
@@ -101,12 +106,17 @@ static enum err size_model(struct generating *g, struct errbuf *eb)
 static enum err wait_for_model(struct generating *g, struct errbuf *eb)
 {
     struct engine_event ev;
+    enum err err = ERR_OK;
 
-    next_event(g, &ev);
+    while (!engine_poll(g->engine, &ev)) {
+        if (atomic_load(&g->ranks.lost))
+            return ranks_watched(&g->ranks, ERR_CANCELLED, eb);
+        sleep_until_woken(g);
+    }
     if (ev.kind == ENGINE_EVENT_MODEL_FAILED)
-        return err_set(eb, ev.error, "%s", ev.error_text);
+        err = err_set(eb, ev.error, "%s", ev.error_text);
     g->load_ms = ev.load_ms;
-    return ERR_OK;
+    return ranks_watched(&g->ranks, err, eb);
 }
 
 /* Other work of other lengths, drawn with other seeds, that goes on until the answer is there. */
@@ -309,7 +319,9 @@ static int answer(struct generating *g)
         return tool_fail_file(g->options.path, &eb);
     if (engine_open(&g->engine, config, &eb) != ERR_OK)
         return tool_fail("%s", eb.text);
-    err = engine_load(g->engine, MODEL_ID, &g->options.model, &eb);
+    err = ranks_watch(&g->ranks, wake, g, &eb);
+    if (err == ERR_OK)
+        err = engine_load(g->engine, MODEL_ID, &g->options.model, &eb);
     if (err == ERR_OK)
         err = wait_for_model(g, &eb);
     if (err != ERR_OK)

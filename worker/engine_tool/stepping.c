@@ -14,7 +14,10 @@ enum err stepping_open(struct stepping *ret_stepping, const struct engine_config
     if (err == ERR_OK)
         err = ranks_start(&s->ranks, &config, &own, eb);
     if (err == ERR_OK)
-        err = runtime_open(&s->runtime, &config, &own, NULL, eb);
+        err = ranks_watch(&s->ranks, NULL, NULL, eb);
+    if (err == ERR_OK)
+        err = runtime_open(&s->runtime, &config, &own, &s->ranks.lost, eb);
+    err = ranks_watched(&s->ranks, err, eb);
     if (err != ERR_OK) {
         stepping_close(s);
         return err;

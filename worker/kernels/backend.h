@@ -8,7 +8,8 @@
  *
  * Pointers named `float *` or `struct act *` are the backend's own memory (device memory on a
  * GPU): made by buffer_new / act_new, read and written by other code only through buffer_read and
- * buffer_write. Row-major, contiguous, 64-byte aligned.
+ * buffer_write. Row-major, contiguous, 64-byte aligned. What ranks of a gang hand each other is the
+ * one exception: it lies in host memory, see exchange_open.
  *
  * Matrix product, for a weight of `rows` x `cols` and quantized type: activations are quantized
  * per (token, block of 32) as d = amax / 127, q = rint(x * (127 / amax)) half to even, all 0 where
@@ -287,6 +288,20 @@ struct backend_ops {
     /* out = act(gate) * up, quantized. */
     void (*gate)(struct backend *b, const float *gate, const float *up, uint32_t n, uint32_t cols,
                  enum activation activation, struct act *out);
+
+    /* What ranks of a gang hand each other lies in two halves of host memory that other processes,
+     * or a network, read and write (worker/coll). `embed` and `matmul` may write there, `place` and
+     * `join` read there: they take pointers into it where they take buffers. exchange_open says
+     * where it lies, before the first of them; exchange_close that no more will come, before it is
+     * gone. exchange_done returns when everything that operations write there has been written, and
+     * what they read there was read: it is called before this rank's part is handed over, and
+     * others may write then where parts were read before. A backend in host memory has nothing to
+     * do for any of them; a device registers the halves, so that its kernels reach them, or stages
+     * copies. NULL where a backend does neither: it computes no shards. */
+    enum err (*exchange_open)(struct backend *b, void *const halves[2], size_t bytes,
+                              struct errbuf *eb);
+    void (*exchange_done)(struct backend *b);
+    void (*exchange_close)(struct backend *b);
 
     /* Bytes now held for weights, KV, and everything else (buffers, activations, scratch). */
     void (*memory)(const struct backend *b, uint64_t *ret_weights, uint64_t *ret_kv,

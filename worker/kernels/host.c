@@ -57,6 +57,35 @@ bool host_source_read(void *ctx, uint64_t at, void *to, size_t size)
     return true;
 }
 
+/* Shared or not, it is memory like any other to the host. */
+enum err host_exchange_open(struct backend *b, void *const halves[2], size_t bytes,
+                            struct errbuf *eb)
+{
+    (void)b;
+    (void)halves;
+    (void)bytes;
+    (void)eb;
+    return ERR_OK;
+}
+
+void host_exchange_done(struct backend *b)
+{
+    (void)b;
+}
+
+void host_exchange_close(struct backend *b)
+{
+    (void)b;
+}
+
+void host_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
+                float *out)
+{
+    (void)b;
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(out + (size_t)at[i] * cols, rows + (size_t)i * cols, cols * sizeof *out);
+}
+
 /* Operations in ordinary memory are done when they return, and read their arrays where they are. */
 bool host_step_begin(struct backend *b, const struct backend_step *step)
 {

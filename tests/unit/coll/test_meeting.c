@@ -4,7 +4,7 @@
  *
  *   test_coll_meeting shm|ucx
  */
-#include "tests/unit/coll/gang.h"
+#include "tests/unit/coll/crew.h"
 
 #include "common/check.h"
 #include "common/clock.h"
@@ -67,14 +67,14 @@ struct meeting {
     uint32_t deadline_ms;
 };
 
-static enum err meet(struct gang_rank *g, void *arg, struct errbuf *eb)
+static enum err meet(struct crew_rank *g, void *arg, struct errbuf *eb)
 {
     const struct meeting *m = arg;
     struct coll *c = NULL;
     if (m->difference != NULL && g->rank == m->who)
         m->difference->apply(&g->config);
     atomic_store(&g->gang->report[g->rank].steps, 1);
-    enum err e = coll_open(&c, &g->config, gang_soon(m->deadline_ms), eb);
+    enum err e = coll_open(&c, &g->config, crew_soon(m->deadline_ms), eb);
     CHECK((e == ERR_OK) == (c != NULL));
     coll_close(c);
     return e;
@@ -86,17 +86,17 @@ static void test_ranks_that_differ_make_no_gang(void **state)
     for (unsigned i = 0; i < sizeof differences / sizeof differences[0]; i++) {
         for (uint32_t who = 0; who < 3; who++) {
             struct meeting m = {&differences[i], who, 1500};
-            struct gang gang;
+            struct crew gang;
             unsigned n_told = 0;
-            gang_init(&gang, transport, 3, meet, &m);
-            gang_start(&gang);
-            (void)gang_carry(&gang);
+            crew_init(&gang, transport, 3, meet, &m);
+            crew_start(&gang);
+            (void)crew_carry(&gang);
             /* A rank that expects more cards than there are is told that the gang ended. */
             if (transport == COLL_TRANSPORT_UCX && differences[i].apply == other_count)
                 (void)shutdown(gang.card_fd[who], SHUT_RDWR);
-            assert_true(gang_wait(&gang, 20000));
+            assert_true(crew_wait(&gang, 20000));
             for (uint32_t r = 0; r < 3; r++) {
-                const struct gang_report *report = &gang.report[r];
+                const struct crew_report *report = &gang.report[r];
                 const bool is_told = report->e == ERR_CONFLICT &&
                                      strstr(report->eb.text, differences[i].says) != NULL;
                 n_told += is_told;
@@ -106,14 +106,14 @@ static void test_ranks_that_differ_make_no_gang(void **state)
                              err_name(report->e), report->eb.text);
             }
             assert_true(n_told >= 2);
-            gang_fini(&gang);
+            crew_fini(&gang);
         }
     }
 }
 
 /* ---- a rank that never comes, one that dies on the way in ---- */
 
-static enum err one_stays_away(struct gang_rank *g, void *arg, struct errbuf *eb)
+static enum err one_stays_away(struct crew_rank *g, void *arg, struct errbuf *eb)
 {
     const struct meeting *m = arg;
     if (g->rank == m->who)
@@ -128,24 +128,135 @@ static void test_a_rank_that_never_comes_is_named(void **state)
         skip(); /* there it is the coordinator that waits */
     for (uint32_t who = 0; who < 3; who++) {
         struct meeting m = {NULL, who, 400};
-        struct gang gang;
-        gang_init(&gang, transport, 3, one_stays_away, &m);
-        gang_start(&gang);
-        assert_true(gang_wait(&gang, 20000));
+        struct crew gang;
+        crew_init(&gang, transport, 3, one_stays_away, &m);
+        crew_start(&gang);
+        assert_true(crew_wait(&gang, 20000));
         for (uint32_t r = 0; r < 3; r++) {
-            const struct gang_report *report = &gang.report[r];
+            const struct crew_report *report = &gang.report[r];
             if (r == who)
                 continue;
             /* Whose deadline came first tells the others, or leaves them. */
             assert_true(report->e == ERR_TIMEOUT || report->e == ERR_UNAVAILABLE);
             assert_non_null(strstr(report->eb.text, "rank "));
         }
-        gang_fini(&gang);
+        crew_fini(&gang);
+    }
+}
+
+/* ---- a rank that is told to stop ---- */
+
+struct halt {
+    struct meeting meeting; /* whose `who` never comes */
+    uint32_t told;
+};
+
+static void *halt_soon(void *arg)
+{
+    (void)poll(NULL, 0, 200);
+    atomic_store((atomic_bool *)arg, true);
+    return NULL;
+}
+
+static enum err one_is_told_to_stop(struct crew_rank *g, void *arg, struct errbuf *eb)
+{
+    const struct halt *halt = arg;
+    atomic_bool stop = false;
+    pthread_t teller;
+    if (g->rank != halt->told)
+        return one_stays_away(g, arg, eb);
+    g->config.stop = &stop;
+    CHECK(pthread_create(&teller, NULL, halt_soon, &stop) == 0);
+    enum err e = one_stays_away(g, arg, eb);
+    CHECK(pthread_join(teller, NULL) == 0);
+    return e;
+}
+
+static void test_a_rank_that_is_told_to_stop_waits_no_longer(void **state)
+{
+    (void)state;
+    for (uint32_t told = 0; told < 2; told++) {
+        struct halt halt = {.meeting = {NULL, 2, 60000}, .told = told};
+        struct crew gang;
+        const uint64_t since = clock_mono_ns();
+        crew_init(&gang, transport, 3, one_is_told_to_stop, &halt);
+        crew_start(&gang);
+        const uint64_t until = crew_soon(20000);
+        while (!atomic_load(&gang.report[told].is_done) && clock_mono_ns() < until)
+            (void)poll(NULL, 0, 2);
+        assert_int_equal(gang.report[told].e, ERR_CANCELLED);
+        assert_non_null(strstr(gang.report[told].eb.text, "told to stop"));
+        assert_true(gang.report[told].ended_ns < since + 800000000u);
+        /* Over shm the others see it; the cards of ucx are the coordinator's, who knows. */
+        if (transport == COLL_TRANSPORT_UCX)
+            (void)shutdown(gang.card_fd[1 - told], SHUT_RDWR);
+        assert_true(crew_wait(&gang, 20000));
+        assert_true(gang.report[1 - told].e == ERR_CANCELLED ||
+                    gang.report[1 - told].e == ERR_UNAVAILABLE);
+        crew_fini(&gang);
+    }
+}
+
+/* ---- a rank that cannot come ---- */
+
+struct refuser {
+    struct meeting meeting; /* whose `who` declines */
+    uint32_t late;          /* a rank that comes when the others know already */
+};
+
+static enum err one_declines(struct crew_rank *g, void *arg, struct errbuf *eb)
+{
+    const struct refuser *refuser = arg;
+    struct crew_report *report = g->gang->report;
+    if (g->rank == refuser->late) /* one that is done: told, or rank 0 told */
+        crew_reach(g->gang, refuser->meeting.who > 0 ? refuser->meeting.who : 3 - g->rank, 1);
+    if (g->rank != refuser->meeting.who) {
+        struct coll *c = NULL;
+        const enum err e = coll_open(&c, &g->config, crew_soon(60000), eb);
+        atomic_store(&report[g->rank].steps, 1);
+        coll_close(c);
+        return e;
+    }
+    memset(g->config.plan, 0x55, sizeof g->config.plan); /* not known yet */
+    g->config.bytes_max = 0;
+    coll_decline(&g->config, ERR_CORRUPT, "its file is\x1b torn", crew_soon(1500));
+    atomic_store(&report[g->rank].steps, 1);
+    return ERR_OK;
+}
+
+static void test_a_rank_that_cannot_come_says_why(void **state)
+{
+    (void)state;
+    for (uint32_t who = 0; who < 3; who++) {
+        for (uint32_t late = 0; late < 4; late++) {
+            if (late < 3 && (transport != COLL_TRANSPORT_SHM || late == who || late == 0))
+                continue;
+            struct refuser refuser = {.meeting = {NULL, who, 60000}, .late = late};
+            const uint64_t since = clock_mono_ns();
+            char name[32];
+            struct crew gang;
+            crew_init(&gang, transport, 3, one_declines, &refuser);
+            crew_start(&gang);
+            assert_true(crew_carry(&gang));
+            assert_true(crew_wait(&gang, 20000));
+            (void)snprintf(name, sizeof name, "rank %u does not come", who);
+            for (uint32_t r = 0; r < 3; r++) {
+                const struct crew_report *report = &gang.report[r];
+                if (r == who)
+                    continue;
+                if (report->e != ERR_CORRUPT || strstr(report->eb.text, name) == NULL ||
+                    strstr(report->eb.text, "its file is? torn") == NULL)
+                    fail_msg("rank %u, %u declines, %u late: %s: %s", r, who, late,
+                             err_name(report->e), report->eb.text);
+                assert_true(report->ended_ns < since + TOLD_NS);
+            }
+            crew_fini(&gang);
+        }
     }
 }
 
 /* The first 3 of 4 are there when one of them is killed. */
-static enum err the_last_is_late(struct gang_rank *g, void *arg, struct errbuf *eb)
+static enum err the_last_is_late(struct crew_rank *g, void *arg, struct errbuf *eb)
 {
     if (g->rank == 3) {
         struct pollfd p = {.fd = -1};
@@ -156,10 +267,10 @@ static enum err the_last_is_late(struct gang_rank *g, void *arg, struct errbuf *
 }
 
 /* The listener and each connection to it have the gang's name. */
-static void wait_for_callers(struct gang *gang, unsigned n)
+static void wait_for_callers(struct crew *gang, unsigned n)
 {
     struct sockaddr_un name;
-    const uint64_t until = gang_soon(20000);
+    const uint64_t until = crew_soon(20000);
     unsigned found = 0;
     (void)shm_socket_name(gang->group, &name);
     while (found < n + 1) {
@@ -179,23 +290,23 @@ static void test_kill_of_each_rank_at_the_meeting(void **state)
     (void)state;
     for (uint32_t who = 0; who < 3; who++) {
         struct meeting m = {NULL, who, 60000};
-        struct gang gang;
-        gang_init(&gang, transport, 4, the_last_is_late, &m);
-        gang_start(&gang);
-        gang_reach(&gang, COLL_RANKS_MAX, 1);
+        struct crew gang;
+        crew_init(&gang, transport, 4, the_last_is_late, &m);
+        crew_start(&gang);
+        crew_reach(&gang, COLL_RANKS_MAX, 1);
         if (transport == COLL_TRANSPORT_SHM)
             wait_for_callers(&gang, 2);
         (void)poll(NULL, 0, 200);
         const uint64_t since = clock_mono_ns();
-        gang_kill(&gang, who);
+        crew_kill(&gang, who);
         if (transport == COLL_TRANSPORT_UCX) {
             /* The coordinator sees it as it sees any worker's end, and ends the gang. */
             for (uint32_t r = 0; r < 4; r++)
                 (void)shutdown(gang.card_fd[r], SHUT_RDWR);
         }
         for (uint32_t r = 0; r < 3; r++) {
-            const struct gang_report *report = &gang.report[r];
-            const uint64_t until = gang_soon(20000);
+            const struct crew_report *report = &gang.report[r];
+            const uint64_t until = crew_soon(20000);
             while (r != who && !atomic_load(&report->is_done) && clock_mono_ns() < until)
                 (void)poll(NULL, 0, 2);
             if (r == who)
@@ -209,8 +320,8 @@ static void test_kill_of_each_rank_at_the_meeting(void **state)
                 assert_non_null(strstr(report->eb.text, name));
             }
         }
-        gang_kill(&gang, 3);
-        gang_fini(&gang);
+        crew_kill(&gang, 3);
+        crew_fini(&gang);
     }
 }
 
@@ -222,20 +333,20 @@ static void test_kill_of_each_rank_behind_the_meeting(void **state)
         skip(); /* there the meeting ends for all at once */
     for (uint32_t who = 0; who < 3; who++) {
         struct meeting m = {NULL, who, 60000};
-        struct gang gang;
-        gang_init(&gang, transport, 3, meet, &m);
-        gang_start(&gang);
-        gang_reach(&gang, COLL_RANKS_MAX, 1);
+        struct crew gang;
+        crew_init(&gang, transport, 3, meet, &m);
+        crew_start(&gang);
+        crew_reach(&gang, COLL_RANKS_MAX, 1);
         struct pollfd p = {.fd = gang.card_fd[who], .events = POLLIN};
         assert_int_equal(poll(&p, 1, 20000), 1); /* its card is up */
         assert_int_equal(kill(gang.pid[who], SIGSTOP), 0);
-        assert_true(gang_carry(&gang));
+        assert_true(crew_carry(&gang));
         (void)poll(NULL, 0, 300);
         const uint64_t since = clock_mono_ns();
-        gang_kill(&gang, who);
-        assert_true(gang_wait(&gang, 20000));
+        crew_kill(&gang, who);
+        assert_true(crew_wait(&gang, 20000));
         for (uint32_t r = 0; r < 3; r++) {
-            const struct gang_report *report = &gang.report[r];
+            const struct crew_report *report = &gang.report[r];
             char name[32];
             (void)snprintf(name, sizeof name, "rank %u", who);
             if (r == who)
@@ -244,13 +355,13 @@ static void test_kill_of_each_rank_behind_the_meeting(void **state)
             assert_non_null(strstr(report->eb.text, name));
             assert_true(report->ended_ns < since + TOLD_NS);
         }
-        gang_fini(&gang);
+        crew_fini(&gang);
     }
 }
 
 /* libucx 1.13 has assertions that fail where a peer ends in the very moment in which it is
  * connected to (docs/collectives.md): its matter, and said. */
-static bool is_crash_of_libucx(const struct gang *gang, uint32_t r)
+static bool is_crash_of_libucx(const struct crew *gang, uint32_t r)
 {
     const int status = gang->status[r];
     const bool is_one = transport == COLL_TRANSPORT_UCX && WIFSIGNALED(status) &&
@@ -268,18 +379,18 @@ static void test_kill_of_a_rank_while_ranks_connect(void **state)
     for (uint32_t round = 0; round < 24; round++) {
         const uint32_t who = round % 3;
         struct meeting m = {NULL, who, transport == COLL_TRANSPORT_SHM ? 600 : 20000};
-        struct gang gang;
-        gang_init(&gang, transport, 3, meet, &m);
-        gang_start(&gang);
+        struct crew gang;
+        crew_init(&gang, transport, 3, meet, &m);
+        crew_start(&gang);
         if (transport == COLL_TRANSPORT_SHM)
-            gang_reach(&gang, COLL_RANKS_MAX, 1);
-        assert_true(gang_carry(&gang));
-        const struct timespec t = {0, (long)(gang_random(&seed) % 20000000)};
+            crew_reach(&gang, COLL_RANKS_MAX, 1);
+        assert_true(crew_carry(&gang));
+        const struct timespec t = {0, (long)(crew_random(&seed) % 20000000)};
         nanosleep(&t, NULL);
-        gang_kill(&gang, who);
-        assert_true(gang_wait(&gang, 20000));
+        crew_kill(&gang, who);
+        assert_true(crew_wait(&gang, 20000));
         for (uint32_t r = 0; r < 3; r++) {
-            const struct gang_report *report = &gang.report[r];
+            const struct crew_report *report = &gang.report[r];
             if (r == who || is_crash_of_libucx(&gang, r))
                 continue;
             assert_true(atomic_load(&report->is_done));
@@ -288,14 +399,14 @@ static void test_kill_of_a_rank_while_ranks_connect(void **state)
                 !(report->e == ERR_TIMEOUT && transport == COLL_TRANSPORT_SHM))
                 fail_msg("rank %u: %s: %s", r, err_name(report->e), report->eb.text);
         }
-        gang_fini(&gang);
+        crew_fini(&gang);
     }
 }
 
 /* ---- epochs ---- */
 
 /* Rank 2 of epoch 6 calls while epoch 7 meets; rank 0 of epoch 6 listens while epoch 7 comes. */
-static enum err by_epoch(struct gang_rank *g, void *arg, struct errbuf *eb)
+static enum err by_epoch(struct crew_rank *g, void *arg, struct errbuf *eb)
 {
     const uint32_t *stale = arg;
     struct coll *c = NULL;
@@ -306,10 +417,10 @@ static enum err by_epoch(struct gang_rank *g, void *arg, struct errbuf *eb)
     g->config.n_ranks = *stale == 3 ? 3 : g->config.n_ranks;
     atomic_store(&g->gang->report[g->rank].steps, 1);
     if (*stale == 3 && g->rank < 3) {
-        gang_reach(g->gang, 4, 1);
+        crew_reach(g->gang, 4, 1);
         (void)poll(NULL, 0, 200);
     }
-    enum err e = coll_open(&c, &g->config, gang_soon(*stale == 3 ? 30000 : 4000), eb);
+    enum err e = coll_open(&c, &g->config, crew_soon(*stale == 3 ? 30000 : 4000), eb);
     coll_close(c);
     return e;
 }
@@ -318,11 +429,11 @@ static void test_a_rank_of_an_older_epoch_is_refused(void **state)
 {
     (void)state;
     uint32_t stale = 2;
-    struct gang gang;
-    gang_init(&gang, transport, 3, by_epoch, &stale);
-    gang_start(&gang);
-    (void)gang_carry(&gang);
-    assert_true(gang_wait(&gang, 20000));
+    struct crew gang;
+    crew_init(&gang, transport, 3, by_epoch, &stale);
+    crew_start(&gang);
+    (void)crew_carry(&gang);
+    assert_true(crew_wait(&gang, 20000));
     assert_int_equal(gang.report[2].e, ERR_STALE);
     assert_non_null(strstr(gang.report[2].eb.text, "epoch 6"));
     assert_non_null(strstr(gang.report[2].eb.text, "epoch 7"));
@@ -333,7 +444,7 @@ static void test_a_rank_of_an_older_epoch_is_refused(void **state)
         assert_true(transport == COLL_TRANSPORT_SHM ? e == ERR_TIMEOUT || e == ERR_UNAVAILABLE
                                                     : e == ERR_STALE);
     }
-    gang_fini(&gang);
+    crew_fini(&gang);
 }
 
 static void test_an_older_gang_makes_way_for_a_newer_one(void **state)
@@ -343,10 +454,10 @@ static void test_an_older_gang_makes_way_for_a_newer_one(void **state)
         skip(); /* there the coordinator carries the cards of one epoch */
     /* Ranks 0 and 1 of epoch 6 wait for a rank 2 that is gone; then all three of epoch 7 come. */
     uint32_t stale = 3;
-    struct gang gang;
-    gang_init(&gang, transport, 5, by_epoch, &stale);
-    gang_start(&gang);
-    assert_true(gang_wait(&gang, 60000));
+    struct crew gang;
+    crew_init(&gang, transport, 5, by_epoch, &stale);
+    crew_start(&gang);
+    assert_true(crew_wait(&gang, 60000));
     for (uint32_t r = 0; r < 3; r++) {
         if (gang.report[r].e != ERR_OK)
             fail_msg("rank %u: %s", r, gang.report[r].eb.text);
@@ -355,7 +466,7 @@ static void test_an_older_gang_makes_way_for_a_newer_one(void **state)
     for (uint32_t r = 3; r < 5; r++)
         assert_true(gang.report[r].e == ERR_STALE || gang.report[r].e == ERR_UNAVAILABLE ||
                     gang.report[r].e == ERR_TIMEOUT);
-    gang_fini(&gang);
+    crew_fini(&gang);
 }
 
 /* ---- strangers (shm: at the socket) ---- */
@@ -365,7 +476,7 @@ static int call(const uint8_t group[COLL_GROUP_BYTES])
     struct sockaddr_un name;
     const socklen_t size = shm_socket_name(group, &name);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    const uint64_t until = gang_soon(20000);
+    const uint64_t until = crew_soon(20000);
     while (connect(fd, (const struct sockaddr *)&name, size) != 0) {
         assert_true(errno == ECONNREFUSED || errno == EAGAIN);
         assert_true(clock_mono_ns() < until);
@@ -388,7 +499,7 @@ static enum err refused_with(int fd)
     return (enum err)coll_get_u32(packet + 4);
 }
 
-static void hello_of(struct gang *gang, struct coll_hello *ret_hello, uint32_t rank)
+static void hello_of(struct crew *gang, struct coll_hello *ret_hello, uint32_t rank)
 {
     struct coll_config config = {.transport = transport,
                                  .epoch = gang->epoch,
@@ -400,7 +511,7 @@ static void hello_of(struct gang *gang, struct coll_hello *ret_hello, uint32_t r
     assert_int_equal(coll_hello_of(&config, ret_hello, NULL), ERR_OK);
 }
 
-static void strangers_call(struct gang *gang)
+static void strangers_call(struct crew *gang)
 {
     uint8_t bytes[2 * SHM_PACKET_BYTES];
     struct coll_hello hello;
@@ -412,15 +523,17 @@ static void strangers_call(struct gang *gang)
     /* Garbage of every length. */
     for (size_t size = 1; size < sizeof bytes; size = size * 2 + 1) {
         int fd = call(gang->group);
-        gang_fill(bytes, size, seed++, 0, 0, 0);
+        crew_fill(bytes, size, seed++, 0, 0, 0);
         assert_int_equal(send(fd, bytes, size, MSG_NOSIGNAL), size);
         assert_int_equal(refused_with(fd), ERR_CORRUPT);
         close(fd);
     }
-    /* A right hello but for one byte: of the magic, of the group id, of the build's end. */
+    /* A right hello but for one byte: of the magic, of the group id, of its texts' ends. */
     for (uint32_t at = 0; at < COLL_HELLO_BYTES; at++) {
         const bool is_group = at >= 36 && at < 36 + COLL_GROUP_BYTES;
-        if (at >= 8 && !is_group && at != COLL_HELLO_BYTES - 1)
+        const bool is_end =
+            at == COLL_HELLO_BYTES - 1 || at == COLL_HELLO_BYTES - COLL_WHY_BYTES - 4 - 1;
+        if (at >= 8 && !is_group && !is_end)
             continue; /* a rank of this gang that differs ends the meeting: another test's */
         hello_of(gang, &hello, 1);
         coll_hello_encode(&hello, bytes);
@@ -467,18 +580,18 @@ static void strangers_call(struct gang *gang)
 }
 
 /* Rank 0 first; the others when the strangers were there. */
-static enum err rank_0_first(struct gang_rank *g, void *arg, struct errbuf *eb)
+static enum err rank_0_first(struct crew_rank *g, void *arg, struct errbuf *eb)
 {
     struct coll *c = NULL;
-    const unsigned files = gang_count_files();
+    const unsigned files = crew_count_files();
     (void)arg;
     while (g->rank > 0 && atomic_load(&g->gang->report[0].steps) == 0)
         (void)poll(NULL, 0, 5);
-    enum err e = gang_open(g, &c, eb);
+    enum err e = crew_open(g, &c, eb);
     if (e == ERR_OK)
-        e = coll_barrier(c, gang_soon(60000), eb);
+        e = coll_barrier(c, crew_soon(60000), eb);
     coll_close(c);
-    CHECK(gang_count_files() == files);
+    CHECK(crew_count_files() == files);
     return e;
 }
 
@@ -487,17 +600,17 @@ static void test_strangers_change_nothing(void **state)
     (void)state;
     if (transport != COLL_TRANSPORT_SHM)
         skip();
-    struct gang gang;
-    gang_init(&gang, transport, 3, rank_0_first, NULL);
-    gang_start(&gang);
+    struct crew gang;
+    crew_init(&gang, transport, 3, rank_0_first, NULL);
+    crew_start(&gang);
     strangers_call(&gang);
     atomic_store(&gang.report[0].steps, 1);
-    assert_true(gang_wait(&gang, 60000));
+    assert_true(crew_wait(&gang, 60000));
     for (uint32_t r = 0; r < 3; r++) {
         if (gang.report[r].e != ERR_OK)
             fail_msg("rank %u: %s", r, gang.report[r].eb.text);
     }
-    gang_fini(&gang);
+    crew_fini(&gang);
 }
 
 /* ---- who answers in rank 0's place (shm) ---- */
@@ -507,14 +620,14 @@ static void false_host(const void *const packets[], const size_t sizes[], unsign
                        bool with_files, enum err e, const char *says)
 {
     struct meeting m = {NULL, 0, 20000};
-    struct gang gang;
+    struct crew gang;
     struct sockaddr_un name;
-    gang_init(&gang, transport, 2, one_stays_away, &m);
+    crew_init(&gang, transport, 2, one_stays_away, &m);
     const socklen_t size = shm_socket_name(gang.group, &name);
     int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(listener, (const struct sockaddr *)&name, size), 0);
     assert_int_equal(listen(listener, 4), 0);
-    gang_start(&gang);
+    crew_start(&gang);
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     assert_true(fd >= 0);
     for (unsigned i = 0; i < n; i++) {
@@ -531,12 +644,12 @@ static void false_host(const void *const packets[], const size_t sizes[], unsign
             (void)shm_socket_send(fd, packets[i], sizes[i], files, is_last ? 3 : 0);
         }
     }
-    assert_true(gang_wait(&gang, 20000));
+    assert_true(crew_wait(&gang, 20000));
     if (gang.report[1].e != e || strstr(gang.report[1].eb.text, says) == NULL)
         fail_msg("%s: %s", err_name(gang.report[1].e), gang.report[1].eb.text);
     close(fd);
     close(listener);
-    gang_fini(&gang);
+    crew_fini(&gang);
 }
 
 static void test_a_false_rank_0_crashes_nobody(void **state)
@@ -588,7 +701,7 @@ static void change_length(uint8_t *card, size_t *size)
 }
 static void change_all(uint8_t *card, size_t *size)
 {
-    gang_fill(card, *size, 99, 0, 0, 0);
+    crew_fill(card, *size, 99, 0, 0, 0);
 }
 static void change_to_nothing(uint8_t *card, size_t *size)
 {
@@ -610,14 +723,14 @@ static const struct carrier carriers[] = {
 };
 
 static enum err (*carry_right)(void *ctx, const void *mine, size_t size, uint64_t deadline_ns,
-                               struct coll_bytes ret[], struct errbuf *eb);
+                               const atomic_bool *stop, struct coll_bytes ret[], struct errbuf *eb);
 static const struct carrier *carrier_now;
 
 static enum err carry_wrong(void *ctx, const void *mine, size_t size, uint64_t deadline_ns,
-                            struct coll_bytes ret[], struct errbuf *eb)
+                            const atomic_bool *stop, struct coll_bytes ret[], struct errbuf *eb)
 {
-    static _Thread_local uint8_t card[GANG_CARD_MAX];
-    enum err e = carry_right(ctx, mine, size, deadline_ns, ret, eb);
+    static _Thread_local uint8_t card[CREW_CARD_MAX];
+    enum err e = carry_right(ctx, mine, size, deadline_ns, stop, ret, eb);
     if (e == ERR_OK) {
         memcpy(card, ret[1].data, ret[1].size);
         carrier_now->change(card, &ret[1].size);
@@ -626,14 +739,14 @@ static enum err carry_wrong(void *ctx, const void *mine, size_t size, uint64_t d
     return e;
 }
 
-static enum err with_changed_card(struct gang_rank *g, void *arg, struct errbuf *eb)
+static enum err with_changed_card(struct crew_rank *g, void *arg, struct errbuf *eb)
 {
     struct coll *c = NULL;
     carrier_now = arg;
     carry_right = g->config.rendezvous.exchange;
     if (g->rank == 0)
         g->config.rendezvous.exchange = carry_wrong;
-    enum err e = coll_open(&c, &g->config, gang_soon(1500), eb);
+    enum err e = coll_open(&c, &g->config, crew_soon(1500), eb);
     coll_close(c);
     return e;
 }
@@ -644,16 +757,16 @@ static void test_cards_that_were_changed_are_refused(void **state)
     if (transport != COLL_TRANSPORT_UCX)
         skip();
     for (unsigned i = 0; i < sizeof carriers / sizeof carriers[0]; i++) {
-        struct gang gang;
-        gang_init(&gang, transport, 2, with_changed_card, (void *)(uintptr_t)&carriers[i]);
-        gang_start(&gang);
-        assert_true(gang_carry(&gang));
-        assert_true(gang_wait(&gang, 20000));
+        struct crew gang;
+        crew_init(&gang, transport, 2, with_changed_card, (void *)(uintptr_t)&carriers[i]);
+        crew_start(&gang);
+        assert_true(crew_carry(&gang));
+        assert_true(crew_wait(&gang, 20000));
         if (gang.report[0].e != carriers[i].e ||
             strstr(gang.report[0].eb.text, carriers[i].says) == NULL)
             fail_msg("case %u: %s: %s", i, err_name(gang.report[0].e), gang.report[0].eb.text);
         assert_true(gang.report[1].e != ERR_OK);
-        gang_fini(&gang);
+        crew_fini(&gang);
     }
 }
 
@@ -662,6 +775,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ranks_that_differ_make_no_gang),
         cmocka_unit_test(test_a_rank_that_never_comes_is_named),
+        cmocka_unit_test(test_a_rank_that_is_told_to_stop_waits_no_longer),
+        cmocka_unit_test(test_a_rank_that_cannot_come_says_why),
         cmocka_unit_test(test_kill_of_each_rank_at_the_meeting),
         cmocka_unit_test(test_kill_of_each_rank_behind_the_meeting),
         cmocka_unit_test(test_kill_of_a_rank_while_ranks_connect),
@@ -671,6 +786,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_false_rank_0_crashes_nobody),
         cmocka_unit_test(test_cards_that_were_changed_are_refused),
     };
-    transport = gang_transport(argc, argv);
+    transport = crew_transport(argc, argv);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

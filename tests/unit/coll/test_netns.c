@@ -4,22 +4,17 @@
  *
  * Skipped, saying why, where namespaces or cables are not to be had (needs root and iproute2).
  */
-#include "tests/unit/coll/gang.h"
+#include "tests/unit/coll/crew.h"
+#include "tests/unit/coll/netns.h"
 
 #include "common/check.h"
 #include "common/clock.h"
 
-#include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -29,17 +24,9 @@
 
 enum step { STEP_APART = 1, STEP_CABLED = 2, STEP_PLAYED = 3, STEP_PULLED = 4 };
 
-static int run(const char *format, unsigned a, unsigned b)
+static void wait_for_step(struct crew_report *report, uint32_t step)
 {
-    char command[256];
-    (void)snprintf(command, sizeof command, format, a, b);
-    const int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void wait_for_step(struct gang_report *report, uint32_t step)
-{
-    const uint64_t until = gang_soon(30000);
+    const uint64_t until = crew_soon(30000);
     while (atomic_load(&report->steps) < step) {
         CHECK(clock_mono_ns() < until);
         (void)poll(NULL, 0, 5);
@@ -48,57 +35,48 @@ static void wait_for_step(struct gang_report *report, uint32_t step)
 
 /* ---- what a rank does in its namespace ---- */
 
-static enum err play(struct gang_rank *g, struct coll *c, uint64_t op, size_t size,
+static enum err play(struct crew_rank *g, struct coll *c, uint64_t op, size_t size,
                      struct errbuf *eb)
 {
     const size_t bytes[2] = {size, size / 2 + 1};
     const void *parts[2], *plan;
     void *mine;
     size_t got;
-    enum err e = coll_all_gather_begin(c, bytes, gang_soon(DEADLINE_MS), &mine, eb);
+    enum err e = coll_all_gather_begin(c, bytes, crew_soon(DEADLINE_MS), &mine, eb);
     if (e != ERR_OK)
         return e;
-    gang_fill(mine, bytes[g->rank], 1, op, g->rank, 0);
-    e = coll_end(c, gang_soon(DEADLINE_MS), parts, eb);
+    crew_fill(mine, bytes[g->rank], 1, op, g->rank, 0);
+    e = coll_end(c, crew_soon(DEADLINE_MS), parts, eb);
     for (uint32_t from = 0; from < 2 && e == ERR_OK; from++)
-        CHECK(gang_is_filled(parts[from], bytes[from], 1, op, from, 0));
+        CHECK(crew_is_filled(parts[from], bytes[from], 1, op, from, 0));
     if (e == ERR_OK)
-        e = coll_broadcast(c, 1, "the plan", 8, gang_soon(DEADLINE_MS), &plan, &got, eb);
+        e = coll_broadcast(c, 1, "the plan", 8, crew_soon(DEADLINE_MS), &plan, &got, eb);
     if (e == ERR_OK)
         CHECK(got == 8 && memcmp(plan, "the plan", 8) == 0);
     return e;
 }
 
-/* libucx finds its devices in /sys, which is to show those of the new namespace. */
-static int move_out(void)
-{
-    return unshare(CLONE_NEWNET | CLONE_NEWNS) == 0 &&
-                   mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-                   mount("sysfs", "/sys", "sysfs", 0, NULL) == 0
-               ? 0
-               : -1;
-}
-
-static enum err far_apart(struct gang_rank *g, void *arg, struct errbuf *eb)
+static enum err far_apart(struct crew_rank *g, void *arg, struct errbuf *eb)
 {
     static const size_t sizes[] = {0, 1, 333, 4096, 70000, 400000};
-    struct gang_report *report = &g->gang->report[g->rank];
+    struct crew_report *report = &g->gang->report[g->rank];
     struct coll *c = NULL;
     (void)arg;
-    CHECK(move_out() == 0);
+    CHECK(netns_move_out() == 0);
     atomic_store(&report->steps, STEP_APART);
     wait_for_step(report, STEP_CABLED);
-    CHECK(run("ip addr add 10.77.0.%u/24 dev cable%u", g->rank + 1, g->rank) == 0);
-    CHECK(run("ip link set cable%u up", g->rank, 0) == 0);
+    CHECK(netns_run("ip addr add 10.77.0.%u/24 dev cable%u", g->rank + 1, g->rank) == 0);
+    CHECK(netns_run("ip link set cable%u up", g->rank, 0) == 0);
     /* A cable carries when both its ends are up. */
-    while (run("ip link show cable%u | grep -q LOWER_UP", g->rank, 0) != 0)
+    while (netns_run("ip link show cable%u | grep -q LOWER_UP", g->rank, 0) != 0)
         (void)poll(NULL, 0, 10);
     /* 100 Mbit/s, if the kernel can do that: the large parts take longer than a rank may be silent.
      */
     const bool is_slow =
-        run("tc qdisc add dev cable%u root tbf rate 100mbit burst 64kb latency 50ms 2>/dev/null",
+        netns_run(
+            "tc qdisc add dev cable%u root tbf rate 100mbit burst 64kb latency 50ms 2>/dev/null",
             g->rank, 0) == 0;
-    enum err e = gang_open(g, &c, eb);
+    enum err e = crew_open(g, &c, eb);
     if (e == ERR_OK && is_slow)
         e = play(g, c, 1000, SLOW_BYTES, eb);
     for (uint64_t op = 0; op < 60 && e == ERR_OK; op++)
@@ -107,13 +85,13 @@ static enum err far_apart(struct gang_rank *g, void *arg, struct errbuf *eb)
         atomic_store(&report->steps, STEP_PLAYED);
         if (g->rank == 1) {
             wait_for_step(&g->gang->report[0], STEP_PLAYED);
-            CHECK(run("ip link set cable1 down", 0, 0) == 0);
+            CHECK(netns_run("ip link set cable1 down", 0, 0) == 0);
             atomic_store(&report->steps, STEP_PULLED);
         } else {
             wait_for_step(&g->gang->report[1], STEP_PULLED);
         }
         const uint64_t since = clock_mono_ns();
-        e = coll_barrier(c, gang_soon(DEADLINE_MS), eb);
+        e = coll_barrier(c, crew_soon(DEADLINE_MS), eb);
         CHECK(clock_mono_ns() - since < TOLD_NS);
     }
     coll_close(c);
@@ -122,41 +100,24 @@ static enum err far_apart(struct gang_rank *g, void *arg, struct errbuf *eb)
 
 /* ---- cables ---- */
 
-static bool can_unshare(void)
-{
-    pid_t pid = fork();
-    int status;
-    CHECK(pid >= 0);
-    if (pid == 0)
-        _exit(move_out() == 0 ? 0 : 1);
-    CHECK(waitpid(pid, &status, 0) == pid);
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-static void skip_all(const char *why)
-{
-    fprintf(stderr, "skipped: %s\n", why);
-    exit(77);
-}
-
 static void test_two_hosts_and_a_cable(void **state)
 {
     (void)state;
-    struct gang gang;
-    gang_init(&gang, COLL_TRANSPORT_UCX, 2, far_apart, NULL);
+    struct crew gang;
+    crew_init(&gang, COLL_TRANSPORT_UCX, 2, far_apart, NULL);
     gang.silence_ms = 0; /* the default */
     gang.bytes_max = 2 * SLOW_BYTES;
-    gang_start(&gang);
-    gang_reach(&gang, COLL_RANKS_MAX, STEP_APART);
-    if (run("ip link add cable0 netns %u type veth peer name cable1 netns %u",
-            (unsigned)gang.pid[0], (unsigned)gang.pid[1]) != 0) {
-        gang_fini(&gang);
-        skip_all("no cable (veth) is to be had here");
+    crew_start(&gang);
+    crew_reach(&gang, COLL_RANKS_MAX, STEP_APART);
+    if (netns_run("ip link add cable0 netns %u type veth peer name cable1 netns %u",
+                  (unsigned)gang.pid[0], (unsigned)gang.pid[1]) != 0) {
+        crew_fini(&gang);
+        netns_skip("no cable (veth) is to be had here");
     }
     for (uint32_t r = 0; r < 2; r++)
         atomic_store(&gang.report[r].steps, STEP_CABLED);
-    assert_true(gang_carry(&gang));
-    assert_true(gang_wait(&gang, 120000));
+    assert_true(crew_carry(&gang));
+    assert_true(crew_wait(&gang, 120000));
     for (uint32_t r = 0; r < 2; r++) {
         char other[32];
         (void)snprintf(other, sizeof other, "rank %u", 1 - r);
@@ -164,7 +125,7 @@ static void test_two_hosts_and_a_cable(void **state)
             atomic_load(&gang.report[r].steps) < STEP_PLAYED)
             fail_msg("rank %u: %s: %s", r, err_name(gang.report[r].e), gang.report[r].eb.text);
     }
-    gang_fini(&gang);
+    crew_fini(&gang);
 }
 
 int main(void)
@@ -172,11 +133,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_two_hosts_and_a_cable),
     };
-    if (!gang_has_transport(COLL_TRANSPORT_UCX))
+    if (!crew_has_transport(COLL_TRANSPORT_UCX))
         return 77;
-    if (!can_unshare())
-        skip_all("this user may not make network namespaces");
-    if (run("ip -V >/dev/null 2>&1", 0, 0) != 0)
-        skip_all("no `ip` here (iproute2)");
+    netns_require();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,7 @@
  * What listens for the ranks of other hosts is libucx, on ports of its choosing. Programs that
  * connect there and speak nonsense, or nothing, change nothing in the gang.
  */
-#include "tests/unit/coll/gang.h"
+#include "tests/unit/coll/crew.h"
 
 #include "common/check.h"
 #include "common/clock.h"
@@ -28,29 +28,29 @@
 
 /* ---- the gang: all-gathers until the test has done its worst ---- */
 
-static enum err play(struct gang_rank *g, void *arg, struct errbuf *eb)
+static enum err play(struct crew_rank *g, void *arg, struct errbuf *eb)
 {
-    struct gang_report *report = &g->gang->report[g->rank];
+    struct crew_report *report = &g->gang->report[g->rank];
     const size_t bytes[3] = {100, 5000, 70000};
     struct coll *c = NULL;
     bool is_over = false;
     (void)arg;
-    enum err e = gang_open(g, &c, eb);
+    enum err e = crew_open(g, &c, eb);
     for (uint64_t op = 0; e == ERR_OK && !is_over; op++) {
         const void *parts[3], *over;
         void *mine;
         size_t size;
         atomic_fetch_or(&report->steps, 1);
-        e = coll_all_gather_begin(c, bytes, gang_soon(DEADLINE_MS), &mine, eb);
+        e = coll_all_gather_begin(c, bytes, crew_soon(DEADLINE_MS), &mine, eb);
         if (e != ERR_OK)
             break;
-        gang_fill(mine, bytes[g->rank], 1, op, g->rank, 0);
-        e = coll_end(c, gang_soon(DEADLINE_MS), parts, eb);
+        crew_fill(mine, bytes[g->rank], 1, op, g->rank, 0);
+        e = coll_end(c, crew_soon(DEADLINE_MS), parts, eb);
         for (uint32_t from = 0; from < 3 && e == ERR_OK; from++)
-            CHECK(gang_is_filled(parts[from], bytes[from], 1, op, from, 0));
+            CHECK(crew_is_filled(parts[from], bytes[from], 1, op, from, 0));
         const uint8_t now = atomic_load(&g->gang->report[0].steps) > 1;
         if (e == ERR_OK)
-            e = coll_broadcast(c, 0, &now, 1, gang_soon(DEADLINE_MS), &over, &size, eb);
+            e = coll_broadcast(c, 0, &now, 1, crew_soon(DEADLINE_MS), &over, &size, eb);
         if (e == ERR_OK)
             is_over = *(const uint8_t *)over != 0;
     }
@@ -79,7 +79,7 @@ static bool is_socket_of(pid_t pid, unsigned long inode)
 }
 
 /* Where ranks listen. */
-static unsigned find_ports(const struct gang *gang, struct sockaddr_in ret_ports[PORTS_MAX])
+static unsigned find_ports(const struct crew *gang, struct sockaddr_in ret_ports[PORTS_MAX])
 {
     char line[256];
     unsigned n = 0;
@@ -121,13 +121,13 @@ static void test_nonsense_at_the_port_changes_nothing(void **state)
     struct sockaddr_in ports[PORTS_MAX];
     int held[HELD_MAX];
     unsigned n_connected = 0;
-    struct gang gang;
+    struct crew gang;
     (void)state;
     memset(held, -1, sizeof held);
-    gang_init(&gang, COLL_TRANSPORT_UCX, 3, play, NULL);
-    gang_start(&gang);
-    assert_true(gang_carry(&gang));
-    gang_reach(&gang, COLL_RANKS_MAX, 1);
+    crew_init(&gang, COLL_TRANSPORT_UCX, 3, play, NULL);
+    crew_start(&gang);
+    assert_true(crew_carry(&gang));
+    crew_reach(&gang, COLL_RANKS_MAX, 1);
     const unsigned n_ports = find_ports(&gang, ports);
     assert_true(n_ports >= 3);
     for (uint32_t i = 0; i < CONNECTIONS; i++) {
@@ -135,7 +135,7 @@ static void test_nonsense_at_the_port_changes_nothing(void **state)
         if (fd < 0)
             continue;
         n_connected++;
-        gang_fill(nonsense, sizeof nonsense, i, 0, 0, 0);
+        crew_fill(nonsense, sizeof nonsense, i, 0, 0, 0);
         (void)send(fd, nonsense, sizes[i % 8], MSG_NOSIGNAL);
         /* Some stay for a while. */
         if (held[i % HELD_MAX] >= 0)
@@ -147,7 +147,7 @@ static void test_nonsense_at_the_port_changes_nothing(void **state)
     }
     assert_true(n_connected > CONNECTIONS / 2);
     atomic_store(&gang.report[0].steps, 2);
-    assert_true(gang_wait(&gang, 120000));
+    assert_true(crew_wait(&gang, 120000));
     for (uint32_t r = 0; r < 3; r++) {
         if (!atomic_load(&gang.report[r].is_done) || gang.report[r].e != ERR_OK)
             fail_msg("rank %u: %s: %s", r, err_name(gang.report[r].e), gang.report[r].eb.text);
@@ -156,7 +156,7 @@ static void test_nonsense_at_the_port_changes_nothing(void **state)
         if (held[i] >= 0)
             close(held[i]);
     }
-    gang_fini(&gang);
+    crew_fini(&gang);
 }
 
 int main(void)
@@ -164,7 +164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nonsense_at_the_port_changes_nothing),
     };
-    if (!gang_has_transport(COLL_TRANSPORT_UCX))
+    if (!crew_has_transport(COLL_TRANSPORT_UCX))
         return 77;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,8 +2,10 @@
  * gang ends. The ranks are engines of this process, over shared memory. */
 #include "tests/unit/engine/rig.h"
 #include "tests/unit/engine/tiny_model.h"
-#include "worker/engine/gang.h"
+#include "common/clock.h"
+#include "worker/engine/gang_internal.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,6 +16,9 @@
 
 #define MODEL     7u
 #define RANKS_MAX 8u
+
+/* What the agent counts on where a gang is dissolved; most of it is a busy machine's. */
+#define AT_ONCE_MS 1000u
 
 static struct gang_config gang_of(uint32_t n_ranks)
 {
@@ -30,6 +35,35 @@ static struct gang_config gang_of(uint32_t n_ranks)
     gang.coll.group[15] = ++next;
     return gang;
 }
+
+/* ---- a rank that hangs ---------------------------------------------------------------------- */
+
+/* Rank 1 stays where it is while this is set: when it has loaded, before it computes a step, or
+ * when it has heard that there is none. */
+static atomic_bool hangs_loading, hangs_stepping, hangs_idling;
+
+enum err __real_gang_ready(struct gang *g, struct errbuf *eb);
+enum err __wrap_gang_ready(struct gang *g, struct errbuf *eb);
+enum err __wrap_gang_ready(struct gang *g, struct errbuf *eb)
+{
+    while (g->rank == 1 && atomic_load(&hangs_loading))
+        (void)usleep(1000);
+    return __real_gang_ready(g, eb);
+}
+
+enum err __real_gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *eb);
+enum err __wrap_gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *eb);
+enum err __wrap_gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *eb)
+{
+    enum err e = __real_gang_hear(g, ret_plan, eb);
+
+    while (g->rank == 1 && e == ERR_OK &&
+           atomic_load(ret_plan->n_rows > 0 ? &hangs_stepping : &hangs_idling))
+        (void)usleep(1000);
+    return e;
+}
+
+/* ---- ranks ---------------------------------------------------------------------------------- */
 
 struct ranks {
     uint32_t n;
@@ -94,8 +128,9 @@ static struct engine_job job_of(uint64_t job_id)
     return job;
 }
 
-/* One job with two beside it, so that steps have rows of several sequences. */
-static struct answer *run_jobs(struct rig *rig)
+/* One job with two beside it, so that steps have rows of several sequences: answers 1 to JOBS. */
+#define JOBS 3u
+static void run_jobs(struct rig *rig)
 {
     struct errbuf eb;
 
@@ -107,19 +142,21 @@ static struct answer *run_jobs(struct rig *rig)
             fail_msg("%s", eb.text);
     }
     const struct engine_job job = job_of(1);
-    struct answer *a = rig_run(rig, &job);
-    (void)rig_wait(rig, 2);
-    (void)rig_wait(rig, 3);
-    if (a->finish == ENGINE_FINISH_ERROR)
-        fail_msg("%s", a->error_text);
-    return a;
+    (void)rig_run(rig, &job);
+    for (uint64_t id = 1; id <= JOBS; id++) {
+        const struct answer *a = rig_wait(rig, id);
+        if (a->finish == ENGINE_FINISH_ERROR)
+            fail_msg("job %u: %s", (unsigned)id, a->error_text);
+        assert_int_equal(a->ids.count, 24);
+    }
 }
 
 static const struct engine_config config = {.threads = 1, .step_tokens = 24, .sequences = 4};
 
+/* What one engine answers to each of the jobs. */
 struct whole {
-    int32_t ids[24];
-    uint8_t sha256[32];
+    int32_t ids[JOBS][24];
+    uint8_t sha256[JOBS][32];
 };
 
 static void whole_run(const struct engine_model_config *model, struct whole *ret)
@@ -128,10 +165,11 @@ static void whole_run(const struct engine_model_config *model, struct whole *ret
 
     rig_open(&rig, &config);
     rig_load(&rig, MODEL, model);
-    const struct answer *a = run_jobs(&rig);
-    assert_int_equal(a->ids.count, 24);
-    memcpy(ret->ids, a->ids.ids, sizeof ret->ids);
-    memcpy(ret->sha256, a->sha256, sizeof ret->sha256);
+    run_jobs(&rig);
+    for (uint32_t i = 0; i < JOBS; i++) {
+        memcpy(ret->ids[i], rig.answers[1 + i].ids.ids, sizeof ret->ids[i]);
+        memcpy(ret->sha256[i], rig.answers[1 + i].sha256, sizeof ret->sha256[i]);
+    }
     rig_close(&rig);
 }
 
@@ -147,6 +185,8 @@ static void ranks_hold_what_was_estimated(const struct ranks *r)
         assert_int_equal(ready->weights_bytes, estimate.weights_bytes);
         assert_int_equal(ready->kv_bytes, estimate.kv_bytes);
         assert_int_equal(ready->scratch_bytes, estimate.scratch_bytes);
+        assert_int_equal(ready->exchange_bytes, estimate.exchange_bytes);
+        assert_true(estimate.exchange_bytes > 0);
     }
 }
 
@@ -158,10 +198,13 @@ static void compare(const char *what, const struct engine_model_config *model,
     ranks_open(&r, &config, model);
     ranks_ready(&r);
     ranks_hold_what_was_estimated(&r);
-    const struct answer *a = run_jobs(&r.rig[0]);
-    if (a->ids.count != 24 || memcmp(a->ids.ids, whole->ids, sizeof whole->ids) != 0 ||
-        memcmp(a->sha256, whole->sha256, sizeof whole->sha256) != 0)
-        fail_msg("%s on %u ranks: other logits than on one", what, r.n);
+    run_jobs(&r.rig[0]);
+    for (uint32_t i = 0; i < JOBS; i++) {
+        const struct answer *a = &r.rig[0].answers[1 + i];
+        if (memcmp(a->ids.ids, whole->ids[i], sizeof whole->ids[i]) != 0 ||
+            memcmp(a->sha256, whole->sha256[i], sizeof whole->sha256[i]) != 0)
+            fail_msg("%s on %u ranks, job %u: other logits than on one", what, r.n, 1 + i);
+    }
     ranks_close(&r);
 }
 
@@ -221,7 +264,10 @@ static void only_rank_0_takes_jobs(void **state)
     const struct engine_model_config model = {.path = path, .shard.shards = 2};
     ranks_open(&r, &config, &model);
     ranks_ready(&r);
-    assert_int_equal(rig_submit(&r.rig[1], &job, &eb), ERR_INVALID);
+    /* Not the job's fault: it is to run elsewhere. */
+    const enum err refused = rig_submit(&r.rig[1], &job, &eb);
+    assert_int_equal(refused, ERR_UNAVAILABLE);
+    assert_true(err_retryable(refused));
     assert_non_null(strstr(eb.text, "rank 1 of a gang"));
     ranks_close(&r);
     assert_int_equal(unlink(path), 0);
@@ -260,7 +306,7 @@ static void a_rank_that_goes_ends_the_gang(void **state)
         const struct engine_model_config alone = {.path = path};
         for (uint32_t k = 0; k < 3; k++) {
             rig_load(&r.rig[k], MODEL, &alone);
-            (void)run_jobs(&r.rig[k]);
+            run_jobs(&r.rig[k]);
         }
         ranks_close(&r);
     }
@@ -328,21 +374,267 @@ static void an_end_is_told_behind_the_beginning(void **state)
     assert_int_equal(engine_unload(r.rig[1].engine, MODEL, &eb), ERR_OK);
     rig_until_model_event(&r.rig[1]);
     assert_int_equal(r.rig[1].model_event.kind, ENGINE_EVENT_MODEL_GONE);
-    /* Rank 0 finds out when it next has something to say. */
+    /* Rank 0, with nothing to do, finds out meanwhile. */
     assert_int_equal(usleep(300000), 0);
     rig_until_model_event(&r.rig[0]);
     assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_READY);
-    const struct engine_job job = job_of(1);
-    const enum err submitted = rig_submit(&r.rig[0], &job, &eb);
-    if (submitted == ERR_OK)
-        assert_int_equal(rig_wait(&r.rig[0], 1)->error, ERR_UNAVAILABLE);
-    else
-        assert_int_equal(submitted, ERR_UNAVAILABLE);
     rig_until_model_event(&r.rig[0]);
     assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
     const struct engine_model_config alone = {.path = path};
     rig_load(&r.rig[0], MODEL, &alone);
     ranks_close(&r);
+    assert_int_equal(unlink(path), 0);
+}
+
+static void assert_at_once(uint64_t since_ms, const char *what)
+{
+    const uint64_t took = clock_mono_ms() - since_ms;
+    if (took > AT_ONCE_MS)
+        fail_msg("%s: after %llu ms", what, (unsigned long long)took);
+}
+
+/* Nobody asks anything of the gang, and the end of a rank is known all the same. */
+static void an_idle_gang_ends_with_its_rank(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    for (uint32_t gone = 0; gone < 3; gone++) {
+        const struct engine_model_config model = {.path = path, .shard.shards = 3};
+        ranks_open(&r, &config, &model);
+        ranks_ready(&r);
+        const uint64_t since = clock_mono_ms();
+        assert_int_equal(engine_unload(r.rig[gone].engine, MODEL, &eb), ERR_OK);
+        for (uint32_t k = 0; k < 3; k++) {
+            rig_until_model_event(&r.rig[k]);
+            assert_int_equal(r.rig[k].model_event.kind,
+                             k == gone ? ENGINE_EVENT_MODEL_GONE : ENGINE_EVENT_MODEL_FAILED);
+            assert_at_once(since, "an idle gang's end");
+        }
+        ranks_close(&r);
+    }
+    assert_int_equal(unlink(path), 0);
+}
+
+/* Whoever waits for others, to meet them or for the end of their loading, is unloaded at once, and
+ * those who wait for it learn why. */
+static void a_gang_is_unloaded_while_ranks_wait(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    for (uint32_t loading = 0; loading < 2; loading++) {
+        for (uint32_t gone = 0; gone < 3; gone += 2) {
+            const struct engine_model_config model = {.path = path, .shard.shards = 3};
+            struct gang_config gang = gang_of(3);
+            gang.meet_ms = gang.load_ms = 60000;
+            atomic_store(&hangs_loading, true);
+            r.n = 3;
+            for (uint32_t k = 0; k < 3; k++) {
+                r.gang[k] = gang;
+                r.gang[k].coll.rank = k;
+                r.model[k] = model;
+                r.model[k].rank = k;
+                r.model[k].gang = &r.gang[k];
+                rig_open(&r.rig[k], &config);
+                if (loading == 1 || k != 1)
+                    assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
+            }
+            assert_int_equal(usleep(300000), 0);
+            const uint64_t since = clock_mono_ms();
+            assert_int_equal(engine_unload(r.rig[gone].engine, MODEL, &eb), ERR_OK);
+            rig_until_model_event(&r.rig[gone]);
+            assert_int_equal(r.rig[gone].model_event.kind, ENGINE_EVENT_MODEL_GONE);
+            assert_at_once(since, "unloading");
+            rig_until_model_event(&r.rig[2 - gone]);
+            assert_int_equal(r.rig[2 - gone].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
+            assert_at_once(since, "its end elsewhere");
+            atomic_store(&hangs_loading, false);
+            ranks_close(&r);
+        }
+    }
+    assert_int_equal(unlink(path), 0);
+}
+
+/* A rank that lives and does not come holds rank 0's step, but neither its unloading nor the end of
+ * its engine. */
+static void a_hung_rank_holds_up_no_end(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    for (uint32_t closes = 0; closes < 2; closes++) {
+        const struct engine_model_config model = {.path = path, .shard.shards = 3};
+        const struct engine_job job = job_of(1);
+        ranks_open(&r, &config, &model);
+        ranks_ready(&r);
+        atomic_store(&hangs_stepping, true);
+        assert_int_equal(rig_submit(&r.rig[0], &job, &eb), ERR_OK);
+        while (!r.rig[0].answers[1].started)
+            rig_next(&r.rig[0]);
+        assert_int_equal(usleep(100000), 0);
+        const uint64_t since = clock_mono_ms();
+        if (closes == 1) {
+            rig_close(&r.rig[0]);
+        } else {
+            assert_int_equal(engine_unload(r.rig[0].engine, MODEL, &eb), ERR_OK);
+            const struct answer *a = rig_wait(&r.rig[0], 1);
+            assert_int_equal(a->error, ERR_UNAVAILABLE);
+            assert_string_equal(a->error_text, "the model was unloaded");
+            rig_until_model_event(&r.rig[0]);
+            assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_GONE);
+        }
+        assert_at_once(since, closes == 1 ? "closing" : "unloading");
+        atomic_store(&hangs_stepping, false);
+        for (uint32_t k = closes; k < 3; k++)
+            rig_close(&r.rig[k]);
+    }
+    assert_int_equal(unlink(path), 0);
+}
+
+/* A rank that cannot load says why to all, before they meet or behind that, and nobody waits for it
+ * until its time is up. */
+static void a_rank_that_fails_tells_why(void **state)
+{
+    static struct ranks r;
+    struct tiny_model tiny = tiny_model_default();
+    char path[64], torn_path[64], holed_path[64];
+    struct errbuf eb;
+
+    (void)state;
+    tiny_model_write(&tiny, path);
+    tiny_model_write(&tiny, torn_path); /* its header says more than there is */
+    assert_int_equal(truncate(torn_path, 1000), 0);
+    tiny_model_write(&tiny, holed_path); /* a scale in its last tensor is no number */
+    const int fd = open(holed_path, O_WRONLY | O_CLOEXEC);
+    const uint8_t nan[512] = {[0 ... 511] = 0xff};
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, nan, sizeof nan, lseek(fd, 0, SEEK_END) - 512), sizeof nan);
+    assert_int_equal(close(fd), 0);
+    const struct {
+        const char *path;
+        uint32_t rank;
+        const char *says;
+    } rows[] = {{torn_path, 0, "rank 0 does not come: "},
+                {torn_path, 2, "rank 2 does not come: "},
+                {holed_path, 0, "no finite number"},
+                {holed_path, 2, "no finite number"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const uint64_t since = clock_mono_ms();
+        const struct gang_config gang = gang_of(3);
+        r.n = 3;
+        for (uint32_t k = 0; k < 3; k++) {
+            r.gang[k] = gang;
+            r.gang[k].coll.rank = k;
+            r.model[k] =
+                (struct engine_model_config){.path = k == rows[i].rank ? rows[i].path : path,
+                                             .shard.shards = 3,
+                                             .rank = k,
+                                             .gang = &r.gang[k]};
+            rig_open(&r.rig[k], &config);
+            assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
+        }
+        for (uint32_t k = 0; k < 3; k++) {
+            rig_until_model_event(&r.rig[k]);
+            const struct engine_event *ev = &r.rig[k].model_event;
+            assert_int_equal(ev->kind, ENGINE_EVENT_MODEL_FAILED);
+            if (k != rows[i].rank && strstr(ev->error_text, rows[i].says) == NULL)
+                fail_msg("row %zu, rank %u: %s", i, k, ev->error_text);
+        }
+        if (clock_mono_ms() - since > 2 * AT_ONCE_MS)
+            fail_msg("row %zu: after %llu ms", i, (unsigned long long)(clock_mono_ms() - since));
+        ranks_close(&r);
+    }
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(unlink(torn_path), 0);
+    assert_int_equal(unlink(holed_path), 0);
+}
+
+/* Other models of rank 0's engine go on as if nothing was, and the gang ends when the rank has had
+ * its time. */
+static void a_hung_rank_of_an_idle_gang_holds_up_nobody(void **state)
+{
+    static struct ranks r;
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    const struct engine_model_config model = {.path = path, .shard.shards = 2};
+    const struct engine_model_config alone = {.path = path};
+    struct gang_config gang = gang_of(2);
+    gang.wait_ms = 2000;
+    r.n = 2;
+    for (uint32_t k = 0; k < 2; k++) {
+        r.gang[k] = gang;
+        r.gang[k].coll.rank = k;
+        r.model[k] = model;
+        r.model[k].rank = k;
+        r.model[k].gang = &r.gang[k];
+        rig_open(&r.rig[k], &config);
+        assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
+    }
+    ranks_ready(&r);
+    atomic_store(&hangs_idling, true);
+    rig_load(&r.rig[0], MODEL + 1, &alone);
+    const uint32_t events = r.rig[0].n_model_events;
+    const uint64_t since = clock_mono_ms();
+    uint64_t longest = 0;
+    while (r.rig[0].n_model_events == events && clock_mono_ms() - since < 20000) {
+        struct engine_job job = job_of(1);
+        const uint64_t before = clock_mono_ms();
+        job.model_id = MODEL + 1;
+        job.max_tokens = 2;
+        (void)rig_run(&r.rig[0], &job);
+        longest = clock_mono_ms() - before > longest ? clock_mono_ms() - before : longest;
+    }
+    assert_int_equal(r.rig[0].n_model_events, events + 1);
+    assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
+    assert_int_equal(r.rig[0].model_event.error, ERR_TIMEOUT);
+    assert_non_null(strstr(r.rig[0].model_event.error_text, "rank 1 kept rank 0 waiting"));
+    assert_true(clock_mono_ms() - since > gang.wait_ms);
+    if (longest > gang.wait_ms / 2)
+        fail_msg("another model waited for %llu ms", (unsigned long long)longest);
+    atomic_store(&hangs_idling, false);
+    ranks_close(&r);
+    assert_int_equal(unlink(path), 0);
+}
+
+static void times_that_cannot_be_are_refused(void **state)
+{
+    static const struct {
+        uint32_t meet_ms, load_ms, wait_ms;
+    } rows[] = {
+        {5000, 5000, 0}, {5000, 5000, GANG_WAIT_MS_MIN - 1}, {5000, 1999, 2000}, {0, 5000, 5000}};
+    char path[64];
+    struct errbuf eb;
+    struct rig rig;
+
+    (void)state;
+    model_at(path);
+    rig_open(&rig, &config);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct gang_config gang = gang_of(2);
+        const struct engine_model_config model = {.path = path, .shard.shards = 2, .gang = &gang};
+        gang.meet_ms = rows[i].meet_ms;
+        gang.load_ms = rows[i].load_ms;
+        gang.wait_ms = rows[i].wait_ms;
+        assert_int_equal(engine_load(rig.engine, MODEL, &model, &eb), ERR_OK);
+        rig_until_model_event(&rig);
+        assert_int_equal(rig.model_event.kind, ENGINE_EVENT_MODEL_FAILED);
+        assert_int_equal(rig.model_event.error, ERR_INVALID);
+        assert_non_null(strstr(rig.model_event.error_text, " ms"));
+    }
+    rig_close(&rig);
     assert_int_equal(unlink(path), 0);
 }
 
@@ -364,13 +656,16 @@ static void an_engine_closes_while_it_waits_for_ranks(void **state)
         struct engine_model_config other = {
             .path = path, .shard.shards = 3, .rank = k, .gang = &gang};
         gang.coll.rank = k;
-        gang.meet_ms = 1500;
+        gang.meet_ms = 60000;
         assert_int_equal(engine_load(r.rig[k].engine, MODEL + 1, &other, &eb), ERR_OK);
     }
     struct engine_job job = job_of(1);
     job.model_id = MODEL + 1;
     assert_int_equal(rig_submit(&r.rig[0], &job, &eb), ERR_OK);
+    assert_int_equal(usleep(200000), 0);
+    const uint64_t since = clock_mono_ms();
     ranks_close(&r);
+    assert_at_once(since, "closing two engines");
     assert_int_equal(unlink(path), 0);
 }
 
@@ -404,7 +699,7 @@ static void an_idle_gang_stays(void **state)
     for (uint32_t k = 0; k < 2; k++)
         if (engine_poll(r.rig[k].engine, &ev))
             fail_msg("rank %u: %s", k, ev.error_text);
-    (void)run_jobs(&r.rig[0]);
+    run_jobs(&r.rig[0]);
     ranks_close(&r);
     assert_int_equal(unlink(path), 0);
 }
@@ -417,6 +712,12 @@ int main(void)
         cmocka_unit_test(a_rank_that_goes_ends_the_gang),
         cmocka_unit_test(ranks_that_differ_do_not_meet),
         cmocka_unit_test(an_end_is_told_behind_the_beginning),
+        cmocka_unit_test(an_idle_gang_ends_with_its_rank),
+        cmocka_unit_test(a_gang_is_unloaded_while_ranks_wait),
+        cmocka_unit_test(a_hung_rank_holds_up_no_end),
+        cmocka_unit_test(a_hung_rank_of_an_idle_gang_holds_up_nobody),
+        cmocka_unit_test(a_rank_that_fails_tells_why),
+        cmocka_unit_test(times_that_cannot_be_are_refused),
         cmocka_unit_test(an_engine_closes_while_it_waits_for_ranks),
         cmocka_unit_test(an_idle_gang_stays),
     };

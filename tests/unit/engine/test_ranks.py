@@ -1,4 +1,5 @@
-"""A model on several processes: any of them killed ends the others at once, and says who.
+"""A model on several processes: any of them that is killed, before they meet or later, or cannot load
+ends the others at once, and it is said who and why.
 
     test_ranks.py DIRECTORY_OF_PROGRAMS
 """
@@ -88,14 +89,76 @@ def refused(file):
             sys.exit("%s: exit code %d, %s" % (options, p.returncode, p.stderr))
 
 
+def lost_on_the_way_in(file):
+    """A rank that ends before the gang stands ends all at once, and is named with what it died of."""
+    told_of_signal = 0
+    for turn in range(10):
+        command = ["bench", file, "--threads", "1", "--shards", "3"] if turn % 2 == 0 else \
+            generate(file, "--max-tokens", "8000", "--shards", "3")[1:]
+        p = subprocess.Popen([ENGINE, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        until = time.monotonic() + 30
+        others = []
+        while len(others) < 2 and time.monotonic() < until:
+            others = children(p.pid)
+        os.kill(others[1], signal.SIGKILL)
+        killed = time.monotonic()
+        text = p.communicate(timeout=60)[1].decode()
+        seconds = time.monotonic() - killed
+        if p.returncode != 1 or seconds > END_S or "rank 2" not in text:
+            sys.exit("%s, a rank killed on its way in: status %d after %.1f s: %s"
+                     % (command[0], p.returncode, seconds, text))
+        if any(is_there(pid) for pid in others):
+            sys.exit("ranks outlive rank 0")
+        told_of_signal += "rank 2 was ended by signal 9" in text
+    if told_of_signal == 0:
+        sys.exit("nobody watched the ranks before they met")
+    print("a rank killed on its way in: the others gone at once")
+
+
+def cannot_load(file, says):
+    """A rank that cannot load ends all, and why is the program's message: one line, status 1."""
+    for command in (["bench", file, "--threads", "1", "--shards", "3"],
+                    generate(file, "--max-tokens", "2", "--shards", "3")[1:]):
+        began = time.monotonic()
+        p = subprocess.run([ENGINE, *command], capture_output=True, text=True, timeout=60)
+        seconds = time.monotonic() - began
+        if p.returncode != 1 or seconds > 2 * END_S or p.stderr.count("\n") != 1 or \
+                not all(text in p.stderr for text in says):
+            sys.exit("%s of a file that cannot be loaded: status %d after %.1f s: %s"
+                     % (command[0], p.returncode, seconds, p.stderr))
+
+
+def damaged(file, to, change):
+    with open(file, "rb") as f:
+        data = bytearray(f.read())
+    change(data)
+    with open(to, "wb") as f:
+        f.write(data)
+    return to
+
+
+def without_tokenizer(data):
+    at = data.index(b"tokenizer.ggml.model")
+    data[at:at + 20] = b"tokenizer.ggml.mod__"
+
+
+def with_a_hole(data):
+    data[-210:] = b"\xff" * 210  # the scales of the last block of the last matrix
+
+
 with tempfile.TemporaryDirectory() as folder:
     model = os.path.join(folder, "model.gguf")
     subprocess.run([os.path.join(BIN, "synthetic_model"), model, *SHAPE], check=True)
     same_answer(model)
     refused(model)
+    lost_on_the_way_in(model)
+    # Only rank 0 reads the tokenizer; only others read the end of each row.
+    cannot_load(damaged(model, os.path.join(folder, "a.gguf"), without_tokenizer), ["tokenizer"])
+    cannot_load(damaged(model, os.path.join(folder, "b.gguf"), with_a_hole),
+                ["rank ", "ended the gang", "no finite number"])
     for ranks in (2, 3):
         for victim in range(ranks):
-            seconds = min(kill_one(model, ranks, victim) for _ in range(3))
+            seconds = max(kill_one(model, ranks, victim) for _ in range(3))
             print("rank %d of %d killed: the others gone after %.3f s" % (victim, ranks, seconds))
             if seconds > END_S:
                 sys.exit("that is more than %.0f s" % END_S)

@@ -88,8 +88,6 @@ void cpu_weight_free(struct backend *b, struct weight *w);
 void cpu_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
                float scale, float *out);
 void cpu_join(struct backend *b, uint32_t n, const struct join_job *job);
-void cpu_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
-               float *out);
 void cpu_matmul(struct backend *b, const struct act *x, uint32_t n, const struct matmul_job *jobs,
                 uint32_t n_jobs);
 

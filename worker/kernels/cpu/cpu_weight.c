@@ -260,14 +260,6 @@ static void cpu_embed_row(void *ctx, uint32_t task, uint32_t thread)
         out[k] = out[k] * embed->scale;
 }
 
-void cpu_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
-               float *out)
-{
-    (void)b;
-    for (uint32_t i = 0; i < n; i++)
-        memcpy(out + (size_t)at[i] * cols, rows + (size_t)i * cols, cols * sizeof *out);
-}
-
 void cpu_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
                float scale, float *out)
 {

@@ -14,8 +14,9 @@
  * types with a minimum. That is what bounds the kernel, not the mma: 128 results of an mma over
  * 4,096 products cost 384 operations of plain floats.
  *
- * acc is a leaf's, then a group's; sums of groups wait in local memory, which only matrices with
- * several groups touch, once a group.
+ * acc is a leaf's. The sum of its group, and of groups that wait for their turn in the tree, are in
+ * local memory, which is touched once a leaf, and spares 32 registers: two blocks of the large tile
+ * have room on a multiprocessor.
  */
 #ifndef CLOISTER_WORKER_KERNELS_CUDA_GEMM_H
 #define CLOISTER_WORKER_KERNELS_CUDA_GEMM_H
@@ -48,12 +49,15 @@ template <enum quant_type T, typename Tile> struct gemm_shared {
     static constexpr uint32_t quad = weight_quad_bytes(type::layout);
     /* Per 32 rows of the matrix: numbers, then the quad. */
     static constexpr uint32_t weights = numbers + quad;
-    /* [block][half][column][16] bytes of x: 8 columns are 128 bytes, as ldmatrix wants them. */
+    /* [block][half][column][16] bytes of x: 8 columns are 128 bytes, as ldmatrix wants them. Planes
+     * are 16 bytes longer, so that what 8 threads bring of a column goes to different banks. */
     static constexpr uint32_t x_at = Tile::rows / WEIGHT_TILE_ROWS * weights;
-    static constexpr uint32_t x_plane = Tile::cols * 16;
-    /* [block][column] dx, then, where the type has a minimum, what goes with it. */
+    static constexpr uint32_t x_plane = Tile::cols * 16 + 16;
+    /* [block][column] dx, then, where the type has a minimum, what goes with it; planes longer by 8
+     * for the same reason. */
     static constexpr uint32_t scales_at = x_at + 2 * WEIGHT_QUAD_BLOCKS * x_plane;
-    static constexpr uint32_t scales = WEIGHT_QUAD_BLOCKS * Tile::cols * 4;
+    static constexpr uint32_t scale_plane = Tile::cols + 8;
+    static constexpr uint32_t scales = WEIGHT_QUAD_BLOCKS * scale_plane * 4;
     static constexpr uint32_t stage = scales_at + (type::has_min ? 2 : 1) * scales;
     /* A warp's [field][block][row] numbers of the step. */
     static constexpr uint32_t fields =
@@ -190,7 +194,8 @@ DEVICE_INLINE void gemm_fetch_end(const struct gemm_fetch<T, Tile> &f, uint8_t *
         const uint32_t i = threadIdx.x + k * Tile::threads;
         if (i >= Tile::cols * WEIGHT_QUAD_BLOCKS)
             break;
-        const uint32_t place = i % WEIGHT_QUAD_BLOCKS * Tile::cols + i / WEIGHT_QUAD_BLOCKS;
+        const uint32_t place =
+            i % WEIGHT_QUAD_BLOCKS * shared::scale_plane + i / WEIGHT_QUAD_BLOCKS;
         to[place] = f.scales[k];
         if constexpr (weight_type<T>::has_min)
             to[shared::scales / 4 + place] = f.sums[k];
@@ -412,7 +417,7 @@ __global__ void __launch_bounds__(Tile::threads, Tile::resident)
             }
 #pragma unroll
             for (uint32_t c = 0; c < across; c++) {
-                const float *const at = scales + i * Tile::cols + c * 8;
+                const float *const at = scales + i * shared::scale_plane + c * 8;
                 const float2 dx = *reinterpret_cast<const float2 *>(at);
                 uint2 with_min = {0, 0};
                 if constexpr (type::has_min)

@@ -49,8 +49,6 @@ void ref_embed(struct backend *b, const struct weight *w, const int32_t *ids, ui
 void ref_matmul(struct backend *b, const struct act *x, uint32_t n, const struct matmul_job *jobs,
                 uint32_t n_jobs);
 void ref_join(struct backend *b, uint32_t n, const struct join_job *job);
-void ref_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
-               float *out);
 
 struct act *ref_act_new(struct backend *b, uint32_t rows_max, uint32_t cols_max, bool keep_float);
 void ref_act_free(struct backend *b, struct act *a);

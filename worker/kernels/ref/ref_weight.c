@@ -153,14 +153,6 @@ static void ref_weight_values(const struct weight *w, const uint8_t *row, uint32
     }
 }
 
-void ref_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
-               float *out)
-{
-    (void)b;
-    for (uint32_t i = 0; i < n; i++)
-        memcpy(out + (size_t)at[i] * cols, rows + (size_t)i * cols, cols * sizeof *out);
-}
-
 void ref_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
                float scale, float *out)
 {

@@ -1,10 +1,10 @@
 /*
- * gang.h - runs the ranks of a gang for a test, as processes or as threads, and plays the
+ * crew.h - runs the ranks of a gang for a test, as processes or as threads, and plays the
  * coordinator that carries their cards. What each rank came to is in its report; ranks that hang
  * are ended, by their own process id, and fail the test.
  */
-#ifndef CLOISTER_TESTS_UNIT_COLL_GANG_H
-#define CLOISTER_TESTS_UNIT_COLL_GANG_H
+#ifndef CLOISTER_TESTS_UNIT_COLL_CREW_H
+#define CLOISTER_TESTS_UNIT_COLL_CREW_H
 
 #include "worker/coll/coll.h"
 
@@ -12,12 +12,12 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
-#define GANG_CARD_MAX 16384u
+#define CREW_CARD_MAX 16384u
 
-struct gang;
+struct crew;
 
-struct gang_rank {
-    struct gang *gang;
+struct crew_rank {
+    struct crew *gang;
     uint32_t rank;
     int card_fd; /* to the coordinator */
     struct coll_config config;
@@ -25,10 +25,10 @@ struct gang_rank {
 };
 
 /* What a rank does; its result and errbuf are its report. */
-typedef enum err gang_body(struct gang_rank *g, void *arg, struct errbuf *eb);
+typedef enum err crew_body(struct crew_rank *g, void *arg, struct errbuf *eb);
 
 /* In memory that the ranks share with the test. */
-struct gang_report {
+struct crew_report {
     _Atomic uint32_t steps; /* counted by the body */
     _Atomic bool is_done;
     enum err e;
@@ -36,18 +36,18 @@ struct gang_report {
     struct errbuf eb;
 };
 
-struct gang {
+struct crew {
     enum coll_transport transport;
     uint32_t n_ranks;
     bool is_threads;
     uint64_t epoch;
     uint32_t silence_ms;
     size_t bytes_max;
-    gang_body *body;
+    crew_body *body;
     void *arg;
 
-    struct gang_rank rank[COLL_RANKS_MAX];
-    struct gang_report *report; /* [n_ranks] */
+    struct crew_rank rank[COLL_RANKS_MAX];
+    struct crew_report *report; /* [n_ranks] */
     pid_t pid[COLL_RANKS_MAX];
     int status[COLL_RANKS_MAX]; /* how it ended, as wait(2) has it */
     pthread_t thread[COLL_RANKS_MAX];
@@ -56,45 +56,45 @@ struct gang {
 };
 
 /* A gang of `n_ranks` with a group id of its own; set what else is wanted, then start. */
-void gang_init(struct gang *gang, enum coll_transport transport, uint32_t n_ranks, gang_body *body,
+void crew_init(struct crew *gang, enum coll_transport transport, uint32_t n_ranks, crew_body *body,
                void *arg);
 /* Starts the ranks, without waiting for them. */
-void gang_start(struct gang *gang);
+void crew_start(struct crew *gang);
 /* Carries the cards of all to all (ucx). False: a rank's never came, and all others are told. */
-bool gang_carry(struct gang *gang);
+bool crew_carry(struct crew *gang);
 /* Waits until each rank that still lives has ended; what does not within `ms` is killed, and false
  * returned. */
-bool gang_wait(struct gang *gang, uint32_t ms);
-void gang_fini(struct gang *gang);
+bool crew_wait(struct crew *gang, uint32_t ms);
+void crew_fini(struct crew *gang);
 
 /* Waits until `rank`, or every rank (COLL_RANKS_MAX), has counted to `steps`. */
-void gang_reach(struct gang *gang, uint32_t rank, uint32_t steps);
+void crew_reach(struct crew *gang, uint32_t rank, uint32_t steps);
 /* kill -9, and waited for. */
-void gang_kill(struct gang *gang, uint32_t rank);
+void crew_kill(struct crew *gang, uint32_t rank);
 
 /* All of it: start, carry, wait; every rank must report ERR_OK. */
-void gang_run(struct gang *gang);
+void crew_run(struct crew *gang);
 
 /* coll_open with the rank's configuration and a long deadline. */
-enum err gang_open(struct gang_rank *g, struct coll **ret_coll, struct errbuf *eb);
+enum err crew_open(struct crew_rank *g, struct coll **ret_coll, struct errbuf *eb);
 
-uint64_t gang_soon(uint32_t ms); /* a deadline */
+uint64_t crew_soon(uint32_t ms); /* a deadline */
 
 /* Bytes that `from` has for `to` in operation `op`, the oracle of what must arrive. */
-void gang_fill(uint8_t *to_bytes, size_t size, uint64_t seed, uint64_t op, uint32_t from,
+void crew_fill(uint8_t *to_bytes, size_t size, uint64_t seed, uint64_t op, uint32_t from,
                uint32_t to);
-bool gang_is_filled(const uint8_t *bytes, size_t size, uint64_t seed, uint64_t op, uint32_t from,
+bool crew_is_filled(const uint8_t *bytes, size_t size, uint64_t seed, uint64_t op, uint32_t from,
                     uint32_t to);
 
 /* A number from a seed that it moves on. */
-uint64_t gang_random(uint64_t *seed);
+uint64_t crew_random(uint64_t *seed);
 
-unsigned gang_count_files(void);  /* open files of this process */
-unsigned gang_count_shared(void); /* names in /dev/shm that are ours or libucx's */
+unsigned crew_count_files(void);  /* open files of this process */
+unsigned crew_count_shared(void); /* names in /dev/shm that are ours or libucx's */
 
 /* False, and said why, where this build or machine lacks it. */
-bool gang_has_transport(enum coll_transport transport);
+bool crew_has_transport(enum coll_transport transport);
 /* From "shm" or "ucx"; ends the test program with 77 where this build or machine lacks it. */
-enum coll_transport gang_transport(int argc, char **argv);
+enum coll_transport crew_transport(int argc, char **argv);
 
 #endif

@@ -1,4 +1,4 @@
-#include "tests/unit/coll/gang.h"
+#include "tests/unit/coll/crew.h"
 
 #include "common/check.h"
 #include "common/clock.h"
@@ -17,12 +17,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-uint64_t gang_soon(uint32_t ms)
+uint64_t crew_soon(uint32_t ms)
 {
     return clock_mono_ns() + (uint64_t)ms * 1000000u;
 }
 
-uint64_t gang_random(uint64_t *seed)
+uint64_t crew_random(uint64_t *seed)
 {
     /* splitmix64, Steele et al. 2014 */
     uint64_t z = (*seed += 0x9e3779b97f4a7c15u);
@@ -33,28 +33,28 @@ uint64_t gang_random(uint64_t *seed)
 
 /* ---- the oracle ---- */
 
-static uint64_t gang_start_of(uint64_t seed, uint64_t op, uint32_t from, uint32_t to)
+static uint64_t crew_start_of(uint64_t seed, uint64_t op, uint32_t from, uint32_t to)
 {
     uint64_t state = seed * 0x100000001b3u + op * 0x10001u + from * 257u + to;
-    return gang_random(&state);
+    return crew_random(&state);
 }
 
-void gang_fill(uint8_t *to_bytes, size_t size, uint64_t seed, uint64_t op, uint32_t from,
+void crew_fill(uint8_t *to_bytes, size_t size, uint64_t seed, uint64_t op, uint32_t from,
                uint32_t to)
 {
-    uint64_t state = gang_start_of(seed, op, from, to);
+    uint64_t state = crew_start_of(seed, op, from, to);
     for (size_t i = 0; i < size; i += 8) {
-        const uint64_t word = gang_random(&state);
+        const uint64_t word = crew_random(&state);
         memcpy(to_bytes + i, &word, size - i < 8 ? size - i : 8);
     }
 }
 
-bool gang_is_filled(const uint8_t *bytes, size_t size, uint64_t seed, uint64_t op, uint32_t from,
+bool crew_is_filled(const uint8_t *bytes, size_t size, uint64_t seed, uint64_t op, uint32_t from,
                     uint32_t to)
 {
-    uint64_t state = gang_start_of(seed, op, from, to);
+    uint64_t state = crew_start_of(seed, op, from, to);
     for (size_t i = 0; i < size; i += 8) {
-        const uint64_t word = gang_random(&state);
+        const uint64_t word = crew_random(&state);
         if (memcmp(bytes + i, &word, size - i < 8 ? size - i : 8) != 0)
             return false;
     }
@@ -63,39 +63,43 @@ bool gang_is_filled(const uint8_t *bytes, size_t size, uint64_t seed, uint64_t o
 
 /* ---- a rank ---- */
 
-static enum err gang_exchange(void *ctx, const void *mine, size_t size, uint64_t deadline_ns,
-                              struct coll_bytes ret[], struct errbuf *eb)
+static enum err crew_exchange(void *ctx, const void *mine, size_t size, uint64_t deadline_ns,
+                              const atomic_bool *stop, struct coll_bytes ret[], struct errbuf *eb)
 {
-    struct gang_rank *g = ctx;
+    struct crew_rank *g = ctx;
     const uint32_t n = g->gang->n_ranks;
     size_t at = 0;
-    CHECK(size <= GANG_CARD_MAX);
+    CHECK(size <= CREW_CARD_MAX);
     if (send(g->card_fd, mine, size, MSG_NOSIGNAL) != (ssize_t)size)
         return err_set(eb, ERR_UNAVAILABLE, "the coordinator went away");
     for (uint32_t r = 0; r < n; r++) {
         struct pollfd p = {.fd = g->card_fd, .events = POLLIN};
-        const uint64_t now = clock_mono_ns();
-        const int left_ms = deadline_ns > now ? (int)((deadline_ns - now) / 1000000u) + 1 : 0;
-        if (poll(&p, 1, left_ms) <= 0)
+        int came = 0;
+        while (came == 0 && clock_mono_ns() < deadline_ns) {
+            if (stop != NULL && atomic_load(stop))
+                return err_set(eb, ERR_CANCELLED, "told to stop while cards were carried");
+            came = poll(&p, 1, 20);
+        }
+        if (came <= 0)
             return err_set(eb, ERR_TIMEOUT, "the coordinator brought %u cards of %u", r, n);
-        const ssize_t got = recv(g->card_fd, g->cards + at, GANG_CARD_MAX, 0);
+        const ssize_t got = recv(g->card_fd, g->cards + at, CREW_CARD_MAX, 0);
         if (got <= 0)
             return err_set(eb, ERR_UNAVAILABLE, "the coordinator ended the gang");
         ret[r] = (struct coll_bytes){g->cards + at, (size_t)got};
-        at += GANG_CARD_MAX;
+        at += CREW_CARD_MAX;
     }
     return ERR_OK;
 }
 
-enum err gang_open(struct gang_rank *g, struct coll **ret_coll, struct errbuf *eb)
+enum err crew_open(struct crew_rank *g, struct coll **ret_coll, struct errbuf *eb)
 {
-    return coll_open(ret_coll, &g->config, gang_soon(60000), eb);
+    return coll_open(ret_coll, &g->config, crew_soon(60000), eb);
 }
 
-static void *gang_rank_main(void *arg)
+static void *crew_rank_main(void *arg)
 {
-    struct gang_rank *g = arg;
-    struct gang_report *report = &g->gang->report[g->rank];
+    struct crew_rank *g = arg;
+    struct crew_report *report = &g->gang->report[g->rank];
     struct errbuf eb = {{0}};
     report->e = g->gang->body(g, g->gang->arg, &eb);
     report->ended_ns = clock_mono_ns();
@@ -106,7 +110,7 @@ static void *gang_rank_main(void *arg)
 
 /* ---- the gang ---- */
 
-void gang_init(struct gang *gang, enum coll_transport transport, uint32_t n_ranks, gang_body *body,
+void crew_init(struct crew *gang, enum coll_transport transport, uint32_t n_ranks, crew_body *body,
                void *arg)
 {
     memset(gang, 0, sizeof *gang);
@@ -124,10 +128,10 @@ void gang_init(struct gang *gang, enum coll_transport transport, uint32_t n_rank
     CHECK(gang->report != MAP_FAILED);
 }
 
-static void gang_rank_init(struct gang *gang, uint32_t r, int card_fd)
+static void crew_rank_init(struct crew *gang, uint32_t r, int card_fd)
 {
-    struct gang_rank *g = &gang->rank[r];
-    *g = (struct gang_rank){.gang = gang, .rank = r, .card_fd = card_fd};
+    struct crew_rank *g = &gang->rank[r];
+    *g = (struct crew_rank){.gang = gang, .rank = r, .card_fd = card_fd};
     g->config = (struct coll_config){
         .transport = gang->transport,
         .epoch = gang->epoch,
@@ -136,23 +140,23 @@ static void gang_rank_init(struct gang *gang, uint32_t r, int card_fd)
         .build = "1.0 test",
         .bytes_max = gang->bytes_max,
         .silence_ms = gang->silence_ms,
-        .rendezvous = {gang_exchange, g},
+        .rendezvous = {crew_exchange, g},
     };
     memcpy(g->config.group, gang->group, sizeof gang->group);
-    g->cards = malloc((size_t)COLL_RANKS_MAX * GANG_CARD_MAX);
+    g->cards = malloc((size_t)COLL_RANKS_MAX * CREW_CARD_MAX);
     CHECK(g->cards != NULL);
 }
 
-void gang_start(struct gang *gang)
+void crew_start(struct crew *gang)
 {
     fflush(NULL);
     for (uint32_t r = 0; r < gang->n_ranks; r++) {
         int pair[2];
         CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
         gang->card_fd[r] = pair[0];
-        gang_rank_init(gang, r, pair[1]);
+        crew_rank_init(gang, r, pair[1]);
         if (gang->is_threads) {
-            CHECK(pthread_create(&gang->thread[r], NULL, gang_rank_main, &gang->rank[r]) == 0);
+            CHECK(pthread_create(&gang->thread[r], NULL, crew_rank_main, &gang->rank[r]) == 0);
             continue;
         }
         gang->pid[r] = fork();
@@ -165,7 +169,7 @@ void gang_start(struct gang *gang)
                 if (q < r)
                     free(gang->rank[q].cards);
             }
-            gang_rank_main(&gang->rank[r]);
+            crew_rank_main(&gang->rank[r]);
             free(gang->rank[r].cards);
             close(pair[1]);
             exit(0);
@@ -174,9 +178,9 @@ void gang_start(struct gang *gang)
     }
 }
 
-bool gang_carry(struct gang *gang)
+bool crew_carry(struct crew *gang)
 {
-    static uint8_t cards[COLL_RANKS_MAX][GANG_CARD_MAX];
+    static uint8_t cards[COLL_RANKS_MAX][CREW_CARD_MAX];
     size_t sizes[COLL_RANKS_MAX];
     bool is_complete = true;
     if (gang->transport != COLL_TRANSPORT_UCX || gang->n_ranks == 1)
@@ -185,7 +189,7 @@ bool gang_carry(struct gang *gang)
         struct pollfd p = {.fd = gang->card_fd[r], .events = POLLIN};
         while (poll(&p, 1, 10) == 0 && !atomic_load(&gang->report[r].is_done))
             ;
-        const ssize_t got = recv(gang->card_fd[r], cards[r], GANG_CARD_MAX, MSG_DONTWAIT);
+        const ssize_t got = recv(gang->card_fd[r], cards[r], CREW_CARD_MAX, MSG_DONTWAIT);
         is_complete = got > 0;
         sizes[r] = got > 0 ? (size_t)got : 0;
     }
@@ -198,7 +202,7 @@ bool gang_carry(struct gang *gang)
     return is_complete;
 }
 
-static bool gang_has_ended(struct gang *gang, uint32_t r)
+static bool crew_has_ended(struct crew *gang, uint32_t r)
 {
     int status;
     if (gang->is_threads)
@@ -216,40 +220,40 @@ static bool gang_has_ended(struct gang *gang, uint32_t r)
     return true;
 }
 
-bool gang_wait(struct gang *gang, uint32_t ms)
+bool crew_wait(struct crew *gang, uint32_t ms)
 {
-    const uint64_t deadline = gang_soon(ms);
+    const uint64_t deadline = crew_soon(ms);
     bool is_good = true;
     for (uint32_t r = 0; r < gang->n_ranks; r++) {
-        while (!gang_has_ended(gang, r) && clock_mono_ns() < deadline)
+        while (!crew_has_ended(gang, r) && clock_mono_ns() < deadline)
             (void)poll(NULL, 0, 2);
         if (gang->is_threads) {
             CHECK(pthread_join(gang->thread[r], NULL) == 0);
             close(gang->rank[r].card_fd);
         } else if (gang->pid[r] != 0) {
             fprintf(stderr, "rank %u hangs\n", r);
-            gang_kill(gang, r);
+            crew_kill(gang, r);
             is_good = false;
         }
     }
     return is_good;
 }
 
-void gang_fini(struct gang *gang)
+void crew_fini(struct crew *gang)
 {
     for (uint32_t r = 0; r < gang->n_ranks; r++) {
         if (gang->pid[r] != 0)
-            gang_kill(gang, r);
+            crew_kill(gang, r);
         free(gang->rank[r].cards);
         close(gang->card_fd[r]);
     }
     munmap(gang->report, gang->n_ranks * sizeof *gang->report);
 }
 
-void gang_reach(struct gang *gang, uint32_t rank, uint32_t steps)
+void crew_reach(struct crew *gang, uint32_t rank, uint32_t steps)
 {
     for (uint32_t r = 0; r < gang->n_ranks; r++) {
-        const uint64_t deadline = gang_soon(60000);
+        const uint64_t deadline = crew_soon(60000);
         while ((rank == r || rank == COLL_RANKS_MAX) &&
                atomic_load(&gang->report[r].steps) < steps) {
             CHECK(clock_mono_ns() < deadline);
@@ -258,7 +262,7 @@ void gang_reach(struct gang *gang, uint32_t rank, uint32_t steps)
     }
 }
 
-void gang_kill(struct gang *gang, uint32_t rank)
+void crew_kill(struct crew *gang, uint32_t rank)
 {
     CHECK(gang->pid[rank] > 0);
     (void)kill(gang->pid[rank], SIGKILL);
@@ -268,14 +272,14 @@ void gang_kill(struct gang *gang, uint32_t rank)
     gang->pid[rank] = 0;
 }
 
-void gang_run(struct gang *gang)
+void crew_run(struct crew *gang)
 {
     bool is_good = true;
-    gang_start(gang);
-    (void)gang_carry(gang);
-    is_good = gang_wait(gang, 240000);
+    crew_start(gang);
+    (void)crew_carry(gang);
+    is_good = crew_wait(gang, 240000);
     for (uint32_t r = 0; r < gang->n_ranks; r++) {
-        const struct gang_report *report = &gang->report[r];
+        const struct crew_report *report = &gang->report[r];
         if (!atomic_load(&report->is_done) || report->e != ERR_OK) {
             fprintf(stderr, "rank %u of %u: %s: %s\n", r, gang->n_ranks, err_name(report->e),
                     report->eb.text);
@@ -283,12 +287,12 @@ void gang_run(struct gang *gang)
         }
     }
     CHECK(is_good);
-    gang_fini(gang);
+    crew_fini(gang);
 }
 
 /* ---- what may be left behind ---- */
 
-static unsigned gang_count_names(const char *folder, const char *a, const char *b)
+static unsigned crew_count_names(const char *folder, const char *a, const char *b)
 {
     unsigned n = 0;
     DIR *dir = opendir(folder);
@@ -299,19 +303,19 @@ static unsigned gang_count_names(const char *folder, const char *a, const char *
     return n;
 }
 
-unsigned gang_count_files(void)
+unsigned crew_count_files(void)
 {
-    return gang_count_names("/proc/self/fd", "", "");
+    return crew_count_names("/proc/self/fd", "", "");
 }
 
-unsigned gang_count_shared(void)
+unsigned crew_count_shared(void)
 {
-    return gang_count_names("/dev/shm", "cloister", "ucx");
+    return crew_count_names("/dev/shm", "cloister", "ucx");
 }
 
 /* Alone a rank needs libucx and nothing else. In a process of its own: what the ranks load is their
  * own business. */
-bool gang_has_transport(enum coll_transport transport)
+bool crew_has_transport(enum coll_transport transport)
 {
     int status;
     fflush(NULL);
@@ -321,7 +325,7 @@ bool gang_has_transport(enum coll_transport transport)
         struct coll_config config = {.transport = transport, .n_ranks = 1, .build = ""};
         struct errbuf eb = {{0}};
         struct coll *c = NULL;
-        enum err e = coll_open(&c, &config, gang_soon(10000), &eb);
+        enum err e = coll_open(&c, &config, crew_soon(10000), &eb);
         if (e != ERR_OK)
             fprintf(stderr, "%s: %s\n", err_name(e), eb.text);
         coll_close(c);
@@ -332,14 +336,14 @@ bool gang_has_transport(enum coll_transport transport)
     return WEXITSTATUS(status) == 0;
 }
 
-enum coll_transport gang_transport(int argc, char **argv)
+enum coll_transport crew_transport(int argc, char **argv)
 {
     enum coll_transport transport;
     if (argc != 2 || !coll_transport_parse(argv[1], &transport)) {
         fprintf(stderr, "usage: %s shm|ucx\n", argv[0]);
         exit(2);
     }
-    if (!gang_has_transport(transport))
+    if (!crew_has_transport(transport))
         exit(77);
     return transport;
 }

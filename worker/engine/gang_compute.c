@@ -1,0 +1,140 @@
+/* What ranks compute in parts: rows of the embedding, products cut by columns, logits. */
+#include "worker/engine/gang_internal.h"
+
+#include "common/check.h"
+
+#include <string.h>
+
+/* Ends what was begun, once this rank's part is written. */
+static enum err hand_over(struct gang *g, const void *ret_parts[], struct errbuf *eb)
+{
+    g->backend->ops->exchange_done(g->backend);
+    return coll_end(g->coll, gang_deadline(g->wait_ns), ret_parts, eb);
+}
+
+/* The rank that embeds a token. */
+static uint32_t embed_rank(const struct gang *g, uint32_t id)
+{
+    uint32_t k = 0;
+    while (g->embed[k].end <= id)
+        k++;
+    return k;
+}
+
+enum err gang_embed(struct gang *g, const struct weight *weight, const int32_t *ids, uint32_t n,
+                    float scale, float *out, struct errbuf *eb)
+{
+    const struct backend_ops *ops = g->backend->ops;
+    const uint32_t own_first = g->embed[g->rank].first;
+    uint32_t first[COLL_RANKS_MAX + 1] = {0}, next[COLL_RANKS_MAX];
+    size_t bytes[COLL_RANKS_MAX];
+    const void *parts[COLL_RANKS_MAX];
+    void *mine;
+
+    CHECK(n <= g->limits.rows);
+    for (uint32_t i = 0; i < n; i++)
+        first[embed_rank(g, (uint32_t)ids[i]) + 1]++;
+    for (uint32_t k = 0; k < g->n_ranks; k++) {
+        bytes[k] = (size_t)first[k + 1] * g->n_embd * sizeof *out;
+        first[k + 1] += first[k];
+        next[k] = first[k];
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t rank = embed_rank(g, (uint32_t)ids[i]);
+        if (rank == g->rank)
+            g->ids[next[rank] - first[rank]] = (int32_t)((uint32_t)ids[i] - own_first);
+        g->at[next[rank]++] = i;
+    }
+    enum err e = coll_all_gather_begin(g->coll, bytes, gang_deadline(g->wait_ns), &mine, eb);
+    if (e != ERR_OK)
+        return e;
+    if (bytes[g->rank] > 0)
+        ops->embed(g->backend, weight, g->ids, first[g->rank + 1] - first[g->rank], scale, mine);
+    e = hand_over(g, parts, eb);
+    for (uint32_t k = 0; e == ERR_OK && k < g->n_ranks; k++)
+        if (bytes[k] > 0)
+            ops->place(g->backend, parts[k], g->at + first[k], first[k + 1] - first[k], g->n_embd,
+                       out);
+    return e;
+}
+
+enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, const struct act *in,
+                     uint32_t n, const struct matmul_job *job, struct errbuf *eb)
+{
+    const struct backend_ops *ops = g->backend->ops;
+    const struct gang_cut *cut = gang_cut_of(g, layer, which);
+    const size_t node = (size_t)n * g->n_embd;
+    size_t bytes[COLL_RANKS_MAX];
+    const void *parts[COLL_RANKS_MAX];
+    const float *part[SUM_GROUPS_MAX];
+    uint32_t n_parts = 0;
+    void *mine;
+
+    for (uint32_t k = 0; k < g->n_ranks; k++)
+        bytes[k] = cut->nodes[k] * node * sizeof *part[0];
+    enum err e = coll_all_gather_begin(g->coll, bytes, gang_deadline(g->wait_ns), &mine, eb);
+    if (e != ERR_OK)
+        return e;
+    if (job->weight != NULL) {
+        const struct matmul_job own = {
+            .weight = job->weight, .out = mine, .out_stride = g->n_embd, .node_stride = node};
+        ops->matmul(g->backend, in, n, &own, 1);
+    }
+    e = hand_over(g, parts, eb);
+    if (e != ERR_OK)
+        return e;
+    for (uint32_t k = 0; k < g->n_ranks; k++)
+        for (uint32_t i = 0; i < cut->nodes[k]; i++)
+            part[n_parts++] = (const float *)parts[k] + i * node;
+    const struct join_job join = {
+        .part = part,
+        .n_parts = n_parts,
+        .part_stride = g->n_embd,
+        .joins = cut->joins,
+        .n_joins = cut->n_joins,
+        .cols = g->n_embd,
+        .out = job->out,
+        .out_stride = job->out_stride,
+        .bias = job->bias,
+        .accumulate = job->accumulate,
+    };
+    ops->join(g->backend, n, &join);
+    return ERR_OK;
+}
+
+/* Rank 0 computes its own where they belong and has only the others' put beside them. */
+enum err gang_logits(struct gang *g, const struct weight *weight, const float *bias,
+                     const struct act *in, uint32_t n, float *logits, struct errbuf *eb)
+{
+    const uint32_t cols = shard_run_count(g->head[g->rank]);
+    size_t bytes[COLL_RANKS_MAX];
+    const void *parts[COLL_RANKS_MAX];
+    void *mine;
+
+    for (uint32_t k = 0; k < g->n_ranks; k++)
+        bytes[k] = k == 0 ? 0 : (size_t)n * shard_run_count(g->head[k]) * sizeof *logits;
+    enum err e = coll_gather_begin(g->coll, 0, bytes, gang_deadline(g->wait_ns), &mine, eb);
+    if (e != ERR_OK)
+        return e;
+    if (cols > 0) {
+        const struct matmul_job job = {.weight = weight,
+                                       .out = g->rank == 0 ? logits + g->head[0].first : mine,
+                                       .out_stride = g->rank == 0 ? g->vocab : cols,
+                                       .bias = bias};
+        g->backend->ops->matmul(g->backend, in, n, &job, 1);
+    }
+    e = hand_over(g, parts, eb);
+    for (uint32_t k = 1; e == ERR_OK && g->rank == 0 && k < g->n_ranks; k++) {
+        const float *part = parts[k];
+        const uint32_t count = shard_run_count(g->head[k]);
+        const struct join_job put = {.part = &part,
+                                     .n_parts = 1,
+                                     .part_stride = count,
+                                     .cols = count,
+                                     .out = logits + g->head[k].first,
+                                     .out_stride = g->vocab};
+        if (count > 0)
+            g->backend->ops->join(g->backend, n, &put);
+    }
+    return e;
+}
