@@ -6,10 +6,15 @@
 #include <stdio.h>
 #include <string.h>
 
+void hello_build(char ret_build[HELLO_BUILD_BYTES])
+{
+    (void)snprintf(ret_build, HELLO_BUILD_BYTES, "%s+%s", cloister_version, cloister_revision);
+}
+
 void hello_init(struct wire_hello *ret_hello, enum wire_role role, const char *node,
                 const struct crypto_key *key, char build[HELLO_BUILD_BYTES])
 {
-    (void)snprintf(build, HELLO_BUILD_BYTES, "%s+%s", cloister_version, cloister_revision);
+    hello_build(build);
     *ret_hello = (struct wire_hello){
         .role = role, .node = node, .features = WIRE_FEATURES, .build = build, .tenant = ""};
     ret_hello->worker.device = ret_hello->worker.isa = "";

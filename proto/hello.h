@@ -14,6 +14,9 @@
 
 #define HELLO_BUILD_BYTES 128u
 
+/* The program's version and revision, by which builds are told apart. */
+void hello_build(char ret_build[HELLO_BUILD_BYTES]);
+
 /* Fills all but tenant, signature and what a worker has. Ownership: `node` is borrowed; `build`,
  * for which there must be room, is written and pointed to. */
 void hello_init(struct wire_hello *ret_hello, enum wire_role role, const char *node,

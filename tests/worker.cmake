@@ -3,7 +3,12 @@ cloister_unit_test(worker_spaces SOURCES unit/worker/test_spaces.c LIBS cloister
 cloister_unit_test(worker_memory SOURCES unit/worker/test_memory.c LIBS cloister_agent)
 cloister_unit_test(worker_settings SOURCES unit/worker/test_settings.c LIBS cloister_agent)
 cloister_unit_test(worker_residency
-  SOURCES unit/worker/test_residency.c unit/engine/tiny_model.c LIBS cloister_agent)
+  SOURCES unit/worker/test_residency.c unit/worker/resident.c unit/engine/tiny_model.c
+  LIBS cloister_agent)
+cloister_unit_test(worker_gangs
+  SOURCES unit/worker/test_gangs.c unit/worker/resident.c unit/engine/tiny_model.c
+  LIBS cloister_agent)
+cloister_unit_test(worker_rendezvous SOURCES unit/worker/test_rendezvous.c LIBS cloister_agent)
 # Files that are to be refused, by the worker's path and by the program's.
 cloister_unit_test(worker_bad_files
   SOURCES unit/worker/test_bad_files.c unit/worker/bad_files.c

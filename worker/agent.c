@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
@@ -30,6 +31,7 @@ _Static_assert(AGENT_REPORT_BYTES_MAX >= 2 * LEASE_CHUNK_BYTES_MAX, "any chunk g
 struct agent {
     const struct agent_config *config;
     struct engine *engine;
+    struct residency residency;
     struct session *session;
     struct lease_table leases;
     struct spaces spaces;
@@ -64,7 +66,14 @@ static void lease_start(struct agent *a, struct lease *l)
         return;
     }
     if (m->state == WIRE_MODEL_STATE_AVAILABLE) {
-        (void)err_set(&eb, ERR_UNAVAILABLE, "model %s was unloaded", m->name);
+        (void)err_set(&eb, ERR_UNAVAILABLE, "model %s: %s", m->name,
+                      m->error[0] != '\0' ? m->error : "it was unloaded");
+        lease_end(l, WIRE_FINISH_ERROR, ERR_UNAVAILABLE, eb.text);
+        return;
+    }
+    if (m->place.rank > 0 && !m->unloading) {
+        (void)err_set(&eb, ERR_UNAVAILABLE, "model %s: %s is rank %u of its gang; jobs go to %s",
+                      m->name, a->config->node, m->place.rank, m->place.leader);
         lease_end(l, WIRE_FINISH_ERROR, ERR_UNAVAILABLE, eb.text);
         return;
     }
@@ -105,18 +114,28 @@ static struct catalogue_model *model_of_command(struct agent *a, const char *nam
     return m;
 }
 
-static void model_load(struct agent *a, const char *name)
+static void model_load(struct agent *a, const struct wire_command_load *load)
 {
-    struct catalogue_model *m = model_of_command(a, name, "load");
-    if (m != NULL)
-        residency_load(a->engine, a->config->catalogue, m);
+    struct catalogue_model *m = model_of_command(a, load->model, "load");
+    struct gang_place place;
+    if (m == NULL)
+        return;
+    gang_place_of(&load->place, &place);
+    residency_load(&a->residency, m, &place);
 }
 
 static void model_unload(struct agent *a, const char *name)
 {
     struct catalogue_model *m = model_of_command(a, name, "unload");
     if (m != NULL)
-        residency_unload(a->engine, a->config->catalogue, m);
+        residency_unload(&a->residency, m);
+}
+
+static void model_meet(struct agent *a, const struct wire_command_meet *meet)
+{
+    struct catalogue_model *m = model_of_command(a, meet->model, "meet the others of");
+    if (m != NULL)
+        residency_meet(m, meet);
 }
 
 static void job_run(struct agent *a, const struct wire_command_run *run)
@@ -143,8 +162,9 @@ static void job_run(struct agent *a, const struct wire_command_run *run)
         lease_end(l, WIRE_FINISH_ERROR, ERR_NOT_FOUND, eb.text);
         return;
     }
-    if (m->state == WIRE_MODEL_STATE_AVAILABLE)
-        model_load(a, m->name);
+    /* Of a gang that has ended, the whole is not what was wanted, and might not fit. */
+    if (m->state == WIRE_MODEL_STATE_AVAILABLE && m->gang_asked == 0)
+        model_load(a, &(struct wire_command_load){.model = m->name});
     lease_start(a, l);
 }
 
@@ -155,7 +175,7 @@ static void agent_command(void *arg, const struct wire_command *command)
 
     switch (command->kind) {
     case WIRE_COMMAND_LOAD:
-        model_load(a, command->load.model);
+        model_load(a, &command->load);
         break;
     case WIRE_COMMAND_UNLOAD:
         model_unload(a, command->unload.model);
@@ -167,6 +187,9 @@ static void agent_command(void *arg, const struct wire_command *command)
         l = lease_find(&a->leases, &command->cancel.job_id);
         if (l != NULL && l->epoch == command->cancel.epoch)
             lease_drop(a, l);
+        break;
+    case WIRE_COMMAND_MEET:
+        model_meet(a, &command->meet);
         break;
     }
 }
@@ -224,7 +247,7 @@ static void engine_events_take(struct agent *a)
             continue;
         }
         a->models_changed = true;
-        residency_event(a->engine, a->config->catalogue, &ev);
+        residency_event(&a->residency, &ev);
     }
 }
 
@@ -234,7 +257,8 @@ static uint64_t models_bytes(const struct catalogue *c)
 {
     uint64_t sum = 0;
     for (size_t i = 0; i < c->count; i++)
-        sum += c->models[i].weights_bytes + c->models[i].kv_bytes + c->models[i].scratch_bytes;
+        sum += c->models[i].weights_bytes + c->models[i].kv_bytes + c->models[i].scratch_bytes +
+               c->models[i].exchange_bytes;
     return sum;
 }
 
@@ -307,7 +331,7 @@ static enum err models_fill(const struct agent *a, struct arena *arena,
         status[i] = (struct wire_model_status){
             .name = m->name,
             .state = m->state,
-            .error = m->state == WIRE_MODEL_STATE_FAILED ? m->error : "",
+            .error = m->error,
             .weights_bytes = m->weights_bytes,
             .kv_bytes = m->kv_bytes,
             .scratch_bytes = m->scratch_bytes,
@@ -320,6 +344,10 @@ static enum err models_fill(const struct agent *a, struct arena *arena,
             .kv_pages_free = load.kv_pages_free,
             .kv_pages = load.kv_pages,
             .failures = m->failures,
+            .gang = m->place.gang,
+            .rank = m->place.rank,
+            .ranks = m->place.n_ranks,
+            .exchange_bytes = m->exchange_bytes,
         };
     }
     *ret_status = status;
@@ -333,7 +361,8 @@ static enum err agent_hello(void *arg, struct arena *arena, struct wire_worker_h
     const struct catalogue *c = a->config->catalogue;
     struct wire_worker_hello h = {.device = device_name(a->config->device),
                                   .isa = engine_isa_name(a->engine),
-                                  .threads = a->config->engine.threads};
+                                  .threads = a->config->engine.threads,
+                                  .transports = a->config->gangs.transports};
 
     struct wire_model_offer *offers = arena_alloc_array(arena, c->count, sizeof *offers);
     struct wire_lease_held *held = arena_alloc_array(arena, a->leases.count, sizeof *held);
@@ -350,11 +379,24 @@ static enum err agent_hello(void *arg, struct arena *arena, struct wire_worker_h
     h.n_models = c->count;
     h.leases = held;
     h.n_leases = a->leases.count;
+    _Static_assert(sizeof h.host == GANG_HOST_BYTES, "one host");
+    memcpy(h.host, a->config->gangs.host, sizeof h.host);
     device_fill(a, &h.memory, &h.gpus, &h.n_gpus);
     enum err e = models_fill(a, arena, &h.status, &h.n_status);
     if (e == ERR_OK)
         *ret_hello = h;
     return e;
+}
+
+static enum err addresses_fill(struct agent *a, struct arena *arena, struct wire_report *report)
+{
+    struct wire_gang_address *all =
+        arena_alloc_array(arena, a->config->catalogue->count, sizeof *all);
+    if (all == NULL)
+        return ERR_NO_MEMORY;
+    report->addresses = all;
+    report->n_addresses = residency_addresses(&a->residency, all);
+    return ERR_OK;
 }
 
 static void agent_up(void *arg)
@@ -374,7 +416,8 @@ static bool agent_report(void *arg, bool heartbeat, struct arena *arena,
         return false;
     if (lease_report_fill(&a->leases, heartbeat, AGENT_REPORT_BYTES_MAX, arena, ret_report) !=
             ERR_OK ||
-        models_fill(a, arena, &ret_report->models, &ret_report->n_models) != ERR_OK) {
+        models_fill(a, arena, &ret_report->models, &ret_report->n_models) != ERR_OK ||
+        addresses_fill(a, arena, ret_report) != ERR_OK) {
         log_error("no memory for a report");
         lease_report_failed(&a->leases);
         return false;
@@ -512,6 +555,8 @@ static void agent_turn(struct agent *a, struct errbuf *eb)
     uint64_t now_ms = clock_mono_ms();
     device_check(a, eb);
     engine_events_take(a);
+    if (residency_has_news(&a->residency))
+        a->models_changed = true;
     session_run(a->session, now_ms);
     leases_start(a);
     leases_fence(a, now_ms);
@@ -533,6 +578,11 @@ enum err agent_run(const struct agent_config *config, struct errbuf *eb)
     e = engine_open(&a.engine, &engine_config, eb);
     if (e != ERR_OK)
         goto out;
+    a.residency = (struct residency){.engine = a.engine,
+                                     .catalogue = config->catalogue,
+                                     .build = config->build,
+                                     .notify = agent_wake,
+                                     .notify_arg = &a};
     struct session_config session_config = {.endpoint = config->coordinator,
                                             .node = config->node,
                                             .key = config->key,
@@ -555,8 +605,11 @@ enum err agent_run(const struct agent_config *config, struct errbuf *eb)
 out:
     device_wake(config->device, -1);
     session_close(a.session);
-    if (e != ERR_LOST)
+    if (e != ERR_LOST) {
         engine_close(a.engine);
+        if (a.engine != NULL)
+            residency_fini(&a.residency);
+    }
     lease_table_fini(&a.leases);
     spaces_fini(&a.spaces);
     const int fds[] = {a.epoll_fd, a.wake_fd, a.signal_fd, a.timer_fd};

@@ -3,10 +3,13 @@ add_library(cloister_agent STATIC
   agent.c
   catalogue.c
   device.c
+  gang_offer.c
+  gang_place.c
   gpu/gpu_watch.c
   gpu/nvml.c
   lease.c
   memory.c
+  rendezvous.c
   residency.c
   run_job.c
   session.c

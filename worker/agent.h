@@ -14,6 +14,7 @@
 #include "worker/catalogue.h"
 #include "worker/device.h"
 #include "worker/engine/engine.h"
+#include "worker/gang_offer.h"
 #include "worker/spaces.h"
 
 #include <stdint.h>
@@ -26,6 +27,8 @@ struct agent_config {
     struct engine_config engine;    /* notify is the agent's own */
     struct catalogue *catalogue;
     struct device *device;
+    struct gang_offer gangs; /* all zero: it joins none */
+    const char *build;
     enum prefix_cache prefix_cache;
     uint64_t memory_budget_bytes; /* 0: all of the device, or of its cgroup where that is less */
 };

@@ -210,6 +210,8 @@ static enum err model_open(struct catalogue_model *m, const struct catalogue_sou
     m->offer.weights_bytes = estimate.weights_bytes;
     m->offer.kv_bytes = estimate.kv_bytes;
     m->offer.scratch_bytes = estimate.scratch_bytes;
+    m->offer.gang_settings = "";
+    m->kv_pages = estimate.kv_pages;
     m->state = WIRE_MODEL_STATE_AVAILABLE;
     return ERR_OK;
 }
@@ -251,6 +253,7 @@ void catalogue_close(struct catalogue *c)
         free(m->quantization);
         free(m->chat_template);
         free(m->shape);
+        free(m->gang_settings);
     }
     free(c->models);
     *c = (struct catalogue){0};

@@ -15,6 +15,8 @@
 #include "common/err.h"
 #include "proto/wire.h"
 #include "worker/engine/engine.h"
+#include "worker/gang_place.h"
+#include "worker/rendezvous.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -37,15 +39,24 @@ struct catalogue_digests {
 struct catalogue_model {
     char *name, *path;
     char *architecture, *quantization, *chat_template;
-    uint8_t *shape; /* the offer's */
+    char *gang_settings; /* the offer's; NULL: it has none */
+    uint8_t *shape;      /* the offer's */
     struct engine_model_config config;
     struct wire_model_offer offer;
+    uint32_t kv_pages; /* of the pool, as the whole model has it */
+
+    /* residency.h */
     enum wire_model_state state;
-    char error[ERRBUF_BYTES];
-    bool unloading;    /* LOADING or READY, but to go: residency.h */
-    bool load_again;   /* asked for meanwhile */
-    uint32_t failures; /* loads that failed since it was last READY */
-    uint64_t weights_bytes, kv_bytes, scratch_bytes, load_ms; /* measured, once READY */
+    char error[ERRBUF_BYTES];      /* why it is FAILED; or, AVAILABLE, what ended its gang */
+    struct gang_place place;       /* LOADING, READY, FAILED: as what */
+    bool unloading;                /* LOADING or READY, but to go */
+    bool load_again;               /* asked for meanwhile, */
+    struct gang_place next;        /* as this */
+    uint64_t gang_asked;           /* of the last LOAD; 0: the whole model */
+    struct rendezvous *rendezvous; /* of a gang over ucx; NULL: none */
+    uint32_t failures;             /* loads that failed since it was last READY */
+    /* measured, once READY */
+    uint64_t weights_bytes, kv_bytes, scratch_bytes, exchange_bytes, load_ms;
 };
 
 struct catalogue {

@@ -6,6 +6,7 @@
 #include "common/folder.h"
 #include "common/limits.h"
 #include "common/program.h"
+#include "proto/hello.h"
 #include "worker/agent.h"
 #include "worker/device.h"
 #include "worker/settings.h"
@@ -197,6 +198,20 @@ static int status_of_device(enum err e)
                                   : PROGRAM_STATUS_FAILED;
 }
 
+/* What it says so that the coordinator can join it with others. */
+static enum err gangs_offer(const struct settings *c, struct catalogue *catalogue,
+                            struct agent_config *agent, struct errbuf *eb)
+{
+    if (!c->engine.gangs || agent->engine.backend != ENGINE_BACKEND_CPU)
+        return ERR_OK;
+    enum err e = gang_offer_read((enum gang_choice)c->engine.gang_transport, &agent->gangs, eb);
+    if (e != ERR_OK)
+        return err_prefix(eb, e, "engine.gang_transport");
+    return agent->gangs.transports != 0
+               ? gang_offer_models(catalogue, &agent->engine, agent->build, eb)
+               : ERR_OK;
+}
+
 static int worker_run(struct settings *c, const struct sources *sources,
                       const struct program_options *options)
 {
@@ -206,6 +221,7 @@ static int worker_run(struct settings *c, const struct sources *sources,
     struct device_id device_id;
     struct device *device = NULL;
     uint8_t coordinator_key[ED25519_PUBLIC_BYTES];
+    char build[HELLO_BUILD_BYTES];
     int status = PROGRAM_STATUS_USAGE;
 
     struct agent_config agent = {
@@ -217,9 +233,11 @@ static int worker_run(struct settings *c, const struct sources *sources,
                    .sequences = (uint32_t)c->engine.sequences},
         .catalogue = &catalogue,
         .prefix_cache = (enum prefix_cache)c->engine.prefix_cache,
+        .build = build,
         .memory_budget_bytes = c->engine.memory_bytes,
     };
 
+    hello_build(build);
     enum err e = transport_endpoint_check(&agent.coordinator, &eb);
     if (e != ERR_OK) {
         struct errbuf why = eb;
@@ -260,6 +278,8 @@ static int worker_run(struct settings *c, const struct sources *sources,
     const struct catalogue_digests digests = {.folder = c->state_dir,
                                               .read_only = options->check_config};
     e = catalogue_open(&catalogue, sources->items, sources->count, &agent.engine, &digests, &eb);
+    if (e == ERR_OK)
+        e = gangs_offer(c, &catalogue, &agent, &eb);
     if (e != ERR_OK)
         goto out;
     if (options->check_config) {

@@ -14,6 +14,8 @@
 static const char *const kv_names[] = {"f16", "q8_0", NULL};
 /* By enum prefix_cache. */
 static const char *const prefix_cache_names[] = {"tenant", "shared", "off", NULL};
+/* By enum gang_choice. */
+static const char *const gang_transport_names[] = {"auto", "shm", "ucx", NULL};
 const char *const settings_isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
 
 #define MODEL(field)  offsetof(struct settings_model, field)
@@ -110,6 +112,22 @@ static const struct config_key engine_keys[] = {
      .help = "Whose jobs share what they begin with, so that it is computed once: those of one "
              "tenant, all jobs (shared: a tenant can then tell by the time an answer takes what "
              "others have asked), or none (off)."},
+    {.name = "gangs",
+     .type = CONFIG_BOOL,
+     .offset = ENGINE(gangs),
+     .fallback = "true",
+     .help =
+         "Whether this worker computes a part of a model together with others, where one worker "
+         "cannot hold all of it. Workers on GPUs do not."},
+    {.name = "gang_transport",
+     .type = CONFIG_ENUM,
+     .offset = ENGINE(gang_transport),
+     .fallback = "auto",
+     .names = gang_transport_names,
+     .help =
+         "Over what it does: shm, the memory of this host, with workers of the same host, network "
+         "namespace and user only; ucx, the network, through libucx, which opens ports that do "
+         "not authenticate; or auto, shm where that will do and ucx where it is installed."},
     {.name = "memory",
      .type = CONFIG_SIZE,
      .offset = ENGINE(memory_bytes),

@@ -45,6 +45,8 @@ struct settings {
         int64_t step_tokens;
         int64_t sequences;
         int prefix_cache;
+        bool gangs;
+        int gang_transport;
         uint64_t memory_bytes;
     } engine;
     int log_level;

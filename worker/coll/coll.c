@@ -310,6 +310,11 @@ uint32_t coll_n_ranks(const struct coll *c)
     return c->n_ranks;
 }
 
+enum err coll_transport_available(enum coll_transport transport, struct errbuf *eb)
+{
+    return transport == COLL_TRANSPORT_SHM ? ERR_OK : coll_ucx_available(eb);
+}
+
 bool coll_transport_parse(const char *text, enum coll_transport *ret_transport)
 {
     static const char *const names[] = {"shm", "ucx"};

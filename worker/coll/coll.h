@@ -163,6 +163,9 @@ enum err coll_exchange_begin(struct coll *c, const size_t bytes[], uint64_t dead
  * NULL elsewhere), or each rank's piece for this one (exchange). */
 enum err coll_end(struct coll *c, uint64_t deadline_ns, const void *ret_parts[], struct errbuf *eb);
 
+/* ERR_UNSUPPORTED, with the reason, where this program or machine lacks what it needs. */
+enum err coll_transport_available(enum coll_transport transport, struct errbuf *eb);
+
 /* "shm", "ucx". */
 bool coll_transport_parse(const char *text, enum coll_transport *ret_transport);
 

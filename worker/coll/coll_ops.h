@@ -108,6 +108,8 @@ const char *coll_wanted(struct coll *c, uint32_t peer, uint32_t seq,
 
 enum err coll_shm_open(const struct coll_config *config, uint64_t deadline_ns,
                        struct coll **ret_coll, struct errbuf *eb);
+/* ERR_UNSUPPORTED where there is no libucx. */
+enum err coll_ucx_available(struct errbuf *eb);
 enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
                        struct coll **ret_coll, struct errbuf *eb);
 

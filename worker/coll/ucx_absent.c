@@ -7,6 +7,11 @@ enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
     (void)config;
     (void)deadline_ns;
     (void)ret_coll;
+    return coll_ucx_available(eb);
+}
+
+enum err coll_ucx_available(struct errbuf *eb)
+{
     return err_set(eb, ERR_UNSUPPORTED,
                    "this program was built without libucx (libucx-dev): gangs are of one host");
 }

@@ -225,6 +225,12 @@ static enum err ucx_resources(struct ucx *u, struct errbuf *eb)
     return u->has_lock ? ERR_OK : err_set(eb, ERR_NO_MEMORY, "no locks for a gang");
 }
 
+enum err coll_ucx_available(struct errbuf *eb)
+{
+    const struct ucx_library *lib;
+    return ucx_library_open(&lib, eb);
+}
+
 enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
                        struct coll **ret_coll, struct errbuf *eb)
 {

@@ -308,8 +308,9 @@ out:
     runtime_shape_fini(&shape);
     runtime_close(r);
     gguf_close(g);
+    /* Whatever is wrong here, nothing is wrong with the others: they miss a rank. */
     if (e != ERR_OK && model->gang != NULL && !l.has_called && (stop == NULL || !atomic_load(stop)))
-        gang_decline(model->gang, stop, e, eb->text);
+        gang_decline(model->gang, stop, ERR_UNAVAILABLE, eb->text);
     return e;
 }
 

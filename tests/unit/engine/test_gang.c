@@ -549,6 +549,9 @@ static void a_rank_that_fails_tells_why(void **state)
             assert_int_equal(ev->kind, ENGINE_EVENT_MODEL_FAILED);
             if (k != rows[i].rank && strstr(ev->error_text, rows[i].says) == NULL)
                 fail_msg("row %zu, rank %u: %s", i, k, ev->error_text);
+            /* Who is not at fault can tell. */
+            const bool is_lost = ev->error == ERR_UNAVAILABLE || ev->error == ERR_CANCELLED;
+            assert_int_equal(is_lost, k != rows[i].rank);
         }
         if (clock_mono_ms() - since > 2 * AT_ONCE_MS)
             fail_msg("row %zu: after %llu ms", i, (unsigned long long)(clock_mono_ms() - since));

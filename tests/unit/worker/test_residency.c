@@ -1,88 +1,17 @@
 /* LOAD and UNLOAD in any order end as the last one said; what is loaded is what was offered. */
 #include "common/check.h"
 #include "tests/unit/engine/tiny_model.h"
-#include "worker/model/hparams.h"
+#include "tests/unit/worker/resident.h"
 #include "worker/residency.h"
 
-#include <fcntl.h>
-#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
-
-struct rig {
-    char path[64], folder[64];
-    struct engine *engine;
-    struct catalogue catalogue;
-    struct catalogue_model *m;
-    sem_t news;
-};
-
-static void rig_notify(void *arg)
-{
-    struct rig *r = arg;
-    CHECK(sem_post(&r->news) == 0);
-}
-
-static void catalogue_read(struct rig *r, bool check)
-{
-    const struct engine_config config = {.threads = 1, .step_tokens = 32};
-    const struct catalogue_source source = {.name = "tiny", .path = r->path};
-    const struct catalogue_digests digests = {.folder = r->folder, .read_only = check};
-    struct errbuf eb = {{0}};
-    if (catalogue_open(&r->catalogue, &source, 1, &config, &digests, &eb) != ERR_OK)
-        fail_msg("%s", eb.text);
-    r->m = &r->catalogue.models[0];
-}
-
-static void rig_open(struct rig *r)
-{
-    struct engine_config config = {
-        .threads = 1, .step_tokens = 32, .notify = rig_notify, .notify_arg = r};
-    struct tiny_model tiny = tiny_model_default();
-    struct errbuf eb = {{0}};
-
-    memset(r, 0, sizeof *r);
-    CHECK(sem_init(&r->news, 0, 0) == 0);
-    tiny_model_write(&tiny, r->path);
-    strcpy(r->folder, "/tmp/cloister-test-residency-XXXXXX");
-    assert_non_null(mkdtemp(r->folder));
-    catalogue_read(r, false);
-    assert_int_equal(engine_open(&r->engine, &config, &eb), ERR_OK);
-}
-
-static void rig_close(struct rig *r)
-{
-    char command[128];
-    engine_close(r->engine);
-    catalogue_close(&r->catalogue);
-    assert_int_equal(unlink(r->path), 0);
-    (void)snprintf(command, sizeof command, "rm -r %s", r->folder);
-    assert_int_equal(system(command), 0);
-    CHECK(sem_destroy(&r->news) == 0);
-}
-
-/* Events are taken until the model stands in `state` and nothing is under way. */
-static void until(struct rig *r, enum wire_model_state state)
-{
-    struct engine_event ev;
-    struct timespec limit;
-    CHECK(clock_gettime(CLOCK_REALTIME, &limit) == 0);
-    limit.tv_sec += 60;
-    while (r->m->state != state || r->m->unloading) {
-        while (engine_poll(r->engine, &ev))
-            residency_event(r->engine, &r->catalogue, &ev);
-        if ((r->m->state != state || r->m->unloading) && sem_timedwait(&r->news, &limit) != 0)
-            fail_msg("the model is %d after a minute, not %d", r->m->state, state);
-    }
-}
 
 static void the_last_word_counts(void **state)
 {
@@ -97,28 +26,28 @@ static void the_last_word_counts(void **state)
         {"leu", WIRE_MODEL_STATE_AVAILABLE},   {"leul", WIRE_MODEL_STATE_READY},
         {"leulu", WIRE_MODEL_STATE_AVAILABLE}, {"leueul", WIRE_MODEL_STATE_READY},
     };
-    struct rig r;
+    struct resident r;
     (void)state;
 
-    rig_open(&r);
+    resident_open(&r);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         bool asked = false;
         for (const char *w = rows[i].words; *w != '\0'; w++) {
             if (*w == 'l')
-                residency_load(r.engine, &r.catalogue, r.m);
+                residency_load(&r.residency, r.m, &resident_whole);
             else if (*w == 'u')
-                residency_unload(r.engine, &r.catalogue, r.m);
+                residency_unload(&r.residency, r.m);
             else
-                until(&r, asked ? WIRE_MODEL_STATE_READY : WIRE_MODEL_STATE_AVAILABLE);
+                resident_until(&r, asked ? WIRE_MODEL_STATE_READY : WIRE_MODEL_STATE_AVAILABLE);
             asked = *w == 'e' ? asked : *w == 'l';
         }
-        until(&r, rows[i].want);
+        resident_until(&r, rows[i].want);
         assert_int_equal(engine_unload(r.engine, 0, NULL),
                          rows[i].want == WIRE_MODEL_STATE_READY ? ERR_OK : ERR_NOT_FOUND);
         r.m->unloading = rows[i].want == WIRE_MODEL_STATE_READY;
-        until(&r, WIRE_MODEL_STATE_AVAILABLE);
+        resident_until(&r, WIRE_MODEL_STATE_AVAILABLE);
     }
-    rig_close(&r);
+    resident_close(&r);
 }
 
 /* A file system may know the time to a few milliseconds only. */
@@ -144,68 +73,68 @@ static void copy(const char *from, const char *to)
 /* The digest under which a worker offers a model is that of what it then loads. */
 static void a_file_that_changed_since_it_was_offered_is_refused(void **state)
 {
-    struct rig r;
+    struct resident r;
     char other[80];
     (void)state;
 
-    rig_open(&r);
+    resident_open(&r);
     (void)snprintf(other, sizeof other, "%s/other.gguf", r.folder);
     copy(r.path, other);
     patch(r.path, -5, 1);
     for (uint32_t n = 1; n <= 3; n++) {
-        residency_load(r.engine, &r.catalogue, r.m);
-        until(&r, WIRE_MODEL_STATE_FAILED);
+        residency_load(&r.residency, r.m, &resident_whole);
+        resident_until(&r, WIRE_MODEL_STATE_FAILED);
         assert_int_equal(r.m->failures, n);
         assert_non_null(strstr(r.m->error, r.path));
         assert_non_null(strstr(r.m->error, "restart"));
     }
     /* The same bytes in another file are the same model. */
     assert_int_equal(rename(other, r.path), 0);
-    residency_load(r.engine, &r.catalogue, r.m);
-    until(&r, WIRE_MODEL_STATE_READY);
+    residency_load(&r.residency, r.m, &resident_whole);
+    resident_until(&r, WIRE_MODEL_STATE_READY);
     assert_int_equal(r.m->failures, 0);
-    residency_unload(r.engine, &r.catalogue, r.m);
-    until(&r, WIRE_MODEL_STATE_AVAILABLE);
+    residency_unload(&r.residency, r.m);
+    resident_until(&r, WIRE_MODEL_STATE_AVAILABLE);
     /* Another model in its place is not. */
     copy(r.path, other);
     patch(other, -5, 2);
     assert_int_equal(rename(other, r.path), 0);
-    residency_load(r.engine, &r.catalogue, r.m);
-    until(&r, WIRE_MODEL_STATE_FAILED);
+    residency_load(&r.residency, r.m, &resident_whole);
+    resident_until(&r, WIRE_MODEL_STATE_FAILED);
     assert_int_equal(unlink(r.path), 0);
-    residency_load(r.engine, &r.catalogue, r.m);
-    until(&r, WIRE_MODEL_STATE_LOADING);
-    until(&r, WIRE_MODEL_STATE_FAILED);
+    residency_load(&r.residency, r.m, &resident_whole);
+    resident_until(&r, WIRE_MODEL_STATE_LOADING);
+    resident_until(&r, WIRE_MODEL_STATE_FAILED);
     assert_int_equal(r.m->failures, 2);
     struct tiny_model tiny = tiny_model_default();
     tiny_model_write(&tiny, r.path);
-    rig_close(&r);
+    resident_close(&r);
 }
 
 /* What is remembered of a file goes with what the file was then. */
 static void a_digest_is_remembered_until_the_file_changes(void **state)
 {
-    struct rig r;
+    struct resident r;
     uint8_t first[32], second[32];
     (void)state;
 
-    rig_open(&r);
+    resident_open(&r);
     memcpy(first, r.m->offer.weights_digest, sizeof first);
     for (int changed = 0; changed < 2; changed++) {
         if (changed)
             patch(r.path, -5, 1);
         catalogue_close(&r.catalogue);
-        catalogue_read(&r, false);
+        resident_read(&r, false);
         memcpy(second, r.m->offer.weights_digest, sizeof second);
         assert_int_equal(memcmp(first, second, sizeof first) != 0, changed);
         uint8_t want[32];
         assert_int_equal(model_file_digest(r.path, want, NULL), ERR_OK);
         assert_memory_equal(second, want, sizeof want);
     }
-    rig_close(&r);
+    resident_close(&r);
 }
 
-static void remembered(const struct rig *r, char ret_text[256])
+static void remembered(const struct resident *r, char ret_text[256])
 {
     char command[128];
     (void)snprintf(command, sizeof command, "cat %s/*", r->folder);
@@ -217,20 +146,20 @@ static void remembered(const struct rig *r, char ret_text[256])
 
 static void a_check_remembers_nothing(void **state)
 {
-    struct rig r;
+    struct resident r;
     char before[256], after[256];
     (void)state;
 
-    rig_open(&r);
+    resident_open(&r);
     remembered(&r, before);
     patch(r.path, -5, 1);
     for (int check = 1; check >= 0; check--) {
         catalogue_close(&r.catalogue);
-        catalogue_read(&r, check);
+        resident_read(&r, check);
         remembered(&r, after);
         assert_int_equal(strcmp(before, after) == 0, check);
     }
-    rig_close(&r);
+    resident_close(&r);
 }
 
 int main(void)

@@ -1,0 +1,42 @@
+/*
+ * gang_offer.h - what a worker says of itself so that the coordinator can join it with others: with
+ * whom it can share memory, over what else it can talk, and with which settings it computes a part
+ * of a model.
+ *
+ * Ownership: the texts of settings belong to the catalogue. Thread: any.
+ */
+#ifndef CLOISTER_WORKER_GANG_OFFER_H
+#define CLOISTER_WORKER_GANG_OFFER_H
+
+#include "common/err.h"
+#include "worker/catalogue.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define GANG_HOST_BYTES 16u
+
+/* What the configuration allows. */
+enum gang_choice {
+    GANG_CHOICE_AUTO = 0, /* whatever works here */
+    GANG_CHOICE_SHM = 1,
+    GANG_CHOICE_UCX = 2,
+};
+
+struct gang_offer {
+    uint8_t host[GANG_HOST_BYTES]; /* the same for workers that shm can join; or all zero */
+    uint32_t transports;           /* bit set, 1 << wire_gang_transport */
+};
+
+/* Looks at this process and machine. ERR_UNSUPPORTED, with the reason, where what is chosen by name
+ * does not work here. */
+enum err gang_offer_read(enum gang_choice choice, struct gang_offer *ret_offer, struct errbuf *eb);
+
+/* Has the catalogue's models say what they would be in a gang. With which settings: everything in
+ * which ranks must agree (struct gang_limits), but for the file, whose digest is offered already.
+ * And what a rank holds beside its part of matrices and pool, at most, in a gang of any size.
+ * Nothing is said of models that cannot be cut, or by an engine that computes no parts. */
+enum err gang_offer_models(struct catalogue *c, const struct engine_config *engine,
+                           const char *build, struct errbuf *eb);
+
+#endif

@@ -1,0 +1,74 @@
+#include "worker/gang_place.h"
+
+#include "common/check.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* They only bound what hangs: a rank that is gone is known at once. */
+#define MEET_MS 30000u
+#define LOAD_MS 3600000u
+#define WAIT_MS 10000u
+
+static const enum coll_transport transport_of[] = {
+    [WIRE_GANG_TRANSPORT_SHM] = COLL_TRANSPORT_SHM,
+    [WIRE_GANG_TRANSPORT_UCX] = COLL_TRANSPORT_UCX,
+};
+
+void gang_place_of(const struct wire_gang_place *from, struct gang_place *ret_place)
+{
+    struct gang_place p = {.gang = from->gang};
+
+    if (from->gang != 0) {
+        CHECK(from->n_members <= SHARD_RANKS_MAX);
+        p.rank = from->rank;
+        p.n_ranks = (uint32_t)from->n_members;
+        p.stages = from->stages;
+        p.transport = transport_of[from->transport];
+        memcpy(p.group, from->group, sizeof p.group);
+        (void)snprintf(p.leader, sizeof p.leader, "%s", from->members[0].worker);
+        size_t at = 0;
+        for (uint32_t k = 0; k < p.n_ranks; k++) {
+            p.weights[k] = from->members[k].weight;
+            if (at < sizeof p.with)
+                at += (size_t)snprintf(p.with + at, sizeof p.with - at, "%s%s", k > 0 ? ", " : "",
+                                       from->members[k].worker);
+        }
+    }
+    *ret_place = p;
+}
+
+void gang_place_apply(const struct gang_place *place, const char *build,
+                      struct engine_model_config *model, struct gang_config *ret_gang)
+{
+    *ret_gang = (struct gang_config){
+        .coll = {.transport = place->transport,
+                 .epoch = place->gang,
+                 .rank = place->rank,
+                 .n_ranks = place->n_ranks,
+                 .build = build},
+        .meet_ms = MEET_MS,
+        .load_ms = LOAD_MS,
+        .wait_ms = WAIT_MS,
+    };
+    memcpy(ret_gang->coll.group, place->group, sizeof ret_gang->coll.group);
+    model->shard = (struct shard_request){.shards = place->n_ranks / place->stages,
+                                          .stages = place->stages,
+                                          .n_weights = place->n_ranks};
+    memcpy(model->shard.weights, place->weights, sizeof model->shard.weights);
+    model->rank = place->rank;
+    model->gang = ret_gang;
+}
+
+bool gang_ended_elsewhere(enum err e)
+{
+    return e == ERR_UNAVAILABLE || e == ERR_TIMEOUT || e == ERR_CANCELLED || e == ERR_STALE;
+}
+
+const char *gang_text(uint64_t gang, char ret_text[GANG_TEXT_BYTES])
+{
+    (void)snprintf(ret_text, GANG_TEXT_BYTES, "%" PRIu32 ".%" PRIu32, (uint32_t)(gang >> 32),
+                   (uint32_t)gang);
+    return ret_text;
+}

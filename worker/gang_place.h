@@ -1,0 +1,46 @@
+/*
+ * gang_place.h - a worker's place in a gang: what a CommandLoad says of it, kept as plain values,
+ * and as the engine takes it. A place of gang 0 is the whole model.
+ *
+ * Thread: plain values, any.
+ */
+#ifndef CLOISTER_WORKER_GANG_PLACE_H
+#define CLOISTER_WORKER_GANG_PLACE_H
+
+#include "common/shard_cut.h"
+#include "proto/wire.h"
+#include "worker/coll/coll.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/gang.h"
+
+#include <stdint.h>
+
+#define GANG_WITH_BYTES 256u
+#define GANG_TEXT_BYTES 24u
+
+struct gang_place {
+    uint64_t gang;
+    uint8_t group[COLL_GROUP_BYTES];
+    uint32_t rank, n_ranks, stages;
+    enum coll_transport transport;
+    uint64_t weights[SHARD_RANKS_MAX];
+    char leader[GANG_WITH_BYTES]; /* the worker that is rank 0 */
+    char with[GANG_WITH_BYTES];   /* all of them by rank, for people: "w1, w2, w3" */
+};
+
+/* `from` has passed proto/wire.c. */
+void gang_place_of(const struct wire_gang_place *from, struct gang_place *ret_place);
+
+/* The rank's share instead of the whole model. `model->gang` points to `ret_gang`, `build` is
+ * borrowed; a rendezvous is the caller's to fill in. */
+void gang_place_apply(const struct gang_place *place, const char *build,
+                      struct engine_model_config *model, struct gang_config *ret_gang);
+
+/* True where a gang that failed with `e` was ended by another rank, or did not come about for want
+ * of one: nothing is wrong here. */
+bool gang_ended_elsewhere(enum err e);
+
+/* As people say a gang's number: "3.17", the coordinator's 3rd life and its 17th gang. */
+const char *gang_text(uint64_t gang, char ret_text[GANG_TEXT_BYTES]);
+
+#endif
