@@ -412,6 +412,7 @@ struct cloister_explanation {
     uint64_t decided_wall_ns; /* 0: not yet */
     const struct cloister_candidate *candidates;
     size_t n_candidates;
+    const char *gang; /* which workers compute it together, and why; or empty */
 };
 
 /* NOT_FOUND: no such job, or not one that this key may see. */
@@ -458,6 +459,10 @@ struct cloister_worker_model {
     uint64_t queued_tokens;
     uint32_t prefill_tokens_per_s, decode_tokens_per_s;
     uint32_t kv_pages_free, kv_pages;
+    /* Its place among workers that compute it together; ranks 0: it is not with others. */
+    uint64_t gang;
+    uint32_t rank, ranks;
+    uint64_t exchange_bytes; /* what they hand each other */
 };
 
 struct cloister_worker {

@@ -348,7 +348,8 @@ enum cloister_error cloister_explain(struct cloister *c, const char *id,
                                        .queued_ahead = w->queued_ahead,
                                        .decided_wall_ns = w->decided_wall_ns,
                                        .candidates = rows,
-                                       .n_candidates = w->n_candidates};
+                                       .n_candidates = w->n_candidates,
+                                       .gang = w->gang};
     *ret_result = result;
     *ret_explanation = e;
     return CLOISTER_OK;
@@ -372,7 +373,11 @@ static void worker_model_from_wire(const struct wire_model_status *from,
                                                 .prefill_tokens_per_s = from->prefill_tokens_per_s,
                                                 .decode_tokens_per_s = from->decode_tokens_per_s,
                                                 .kv_pages_free = from->kv_pages_free,
-                                                .kv_pages = from->kv_pages};
+                                                .kv_pages = from->kv_pages,
+                                                .gang = from->gang,
+                                                .rank = from->rank,
+                                                .ranks = from->ranks,
+                                                .exchange_bytes = from->exchange_bytes};
 }
 
 static enum err worker_from_wire(struct cloister_result *result,

@@ -27,13 +27,14 @@ static json_t *explain_document(const char *id, const struct cloister_explanatio
                             "load_ms", output_count(c->load_ms),                       //
                             "cost_ms", output_count(c->cost_ms)));
     }
-    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}",              //
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o}",         //
                      "id", id,                                      //
                      "state", cloister_state_name(e->state),        //
                      "summary", output_string(e->summary),          //
                      "queued_ahead", output_count(e->queued_ahead), //
                      "decided", output_time(e->decided_wall_ns),    //
-                     "candidates", list);
+                     "candidates", list,                            //
+                     "gang", e->gang[0] != '\0' ? output_string(e->gang) : json_null());
 }
 
 static void explain_table(const struct cloister_explanation *e, struct buf *out)
@@ -91,6 +92,10 @@ int command_explain(struct cli *cli, void *values, char **operands, int n_operan
             buf_printf(&text, ", behind %u others", e->queued_ahead);
         buf_append_str(&text, "\n");
         utf8_append_safe(&text, e->summary, strlen(e->summary), false);
+        if (e->gang[0] != '\0') {
+            buf_append_str(&text, "\nits gang: ");
+            utf8_append_safe(&text, e->gang, strlen(e->gang), false);
+        }
         buf_append_str(&text, "\n\n");
         explain_table(e, &text);
         code = output_print_text(&text);

@@ -9,23 +9,37 @@
 
 /* ---- workers ---- */
 
+/* As the coordinator and workers write it: its start, and the how manieth since. */
+#define GANG_FORMAT    "%u.%u"
+#define GANG_OF(model) (unsigned)((model)->gang >> 32), (unsigned)(model)->gang
+
+static json_t *workers_gang(const struct cloister_worker_model *m)
+{
+    return m->ranks == 0 ? json_null() : json_sprintf(GANG_FORMAT, GANG_OF(m));
+}
+
 static json_t *workers_model(const struct cloister_worker_model *m)
 {
-    return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:i, s:i, s:i, s:i}", //
-                     "name", output_string(m->name),                                           //
-                     "state", m->state,                                                        //
-                     "error", output_string(m->error),                                         //
-                     "weights_bytes", output_count(m->weights_bytes),                          //
-                     "kv_bytes", output_count(m->kv_bytes),                                    //
-                     "scratch_bytes", output_count(m->scratch_bytes),                          //
-                     "load_ms", output_count(m->load_ms),                                      //
-                     "running", (int)m->running,                                               //
-                     "waiting", (int)m->waiting,                                               //
-                     "queued_tokens", output_count(m->queued_tokens),                          //
-                     "prefill_tokens_per_s", (int)m->prefill_tokens_per_s,                     //
-                     "decode_tokens_per_s", (int)m->decode_tokens_per_s,                       //
-                     "kv_pages_free", (int)m->kv_pages_free,                                   //
-                     "kv_pages", (int)m->kv_pages);
+    return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:i, s:i, s:i, s:i, s:o, "
+                     "s:i, s:i, s:o}",
+                     "name", output_string(m->name),                       //
+                     "state", m->state,                                    //
+                     "error", output_string(m->error),                     //
+                     "weights_bytes", output_count(m->weights_bytes),      //
+                     "kv_bytes", output_count(m->kv_bytes),                //
+                     "scratch_bytes", output_count(m->scratch_bytes),      //
+                     "load_ms", output_count(m->load_ms),                  //
+                     "running", (int)m->running,                           //
+                     "waiting", (int)m->waiting,                           //
+                     "queued_tokens", output_count(m->queued_tokens),      //
+                     "prefill_tokens_per_s", (int)m->prefill_tokens_per_s, //
+                     "decode_tokens_per_s", (int)m->decode_tokens_per_s,   //
+                     "kv_pages_free", (int)m->kv_pages_free,               //
+                     "kv_pages", (int)m->kv_pages,                         //
+                     "gang", workers_gang(m),                              //
+                     "rank", (int)m->rank,                                 //
+                     "ranks", (int)m->ranks,                               //
+                     "exchange_bytes", output_count(m->exchange_bytes));
 }
 
 /* Numbers that the device does not tell are null, not 0. */
@@ -93,6 +107,8 @@ static void workers_models_text(const struct cloister_worker *w, struct buf *out
     for (size_t i = 0; i < w->n_models; i++) {
         const struct cloister_worker_model *m = &w->models[i];
         buf_printf(out, "%s%s (%s", i ? ", " : "", m->name, m->state);
+        if (m->ranks > 0)
+            buf_printf(out, ", rank %u of %u of gang " GANG_FORMAT, m->rank, m->ranks, GANG_OF(m));
         if (m->running + m->waiting > 0)
             buf_printf(out, ", %u running, %u waiting", m->running, m->waiting);
         if (m->decode_tokens_per_s > 0)

@@ -1,0 +1,261 @@
+"""A model that no worker has room for, computed by several together: the text is one engine's, whatever
+happens to whom while it comes.
+
+Over shared memory, and over libucx where it is installed. Worker programs of this host are the members.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+from cluster import BIN, Cluster, check, check_equal, engine, model_file
+
+MAX_TOKENS = 64
+SETTINGS = "context = 2048; slots = 2;"
+# The model takes 213 MiB so; of two shares each takes up to 162 MiB, of three 125 MiB.
+ROOM = {2: "190MiB", 3: "145MiB"}
+ROOM_BYTES = {2: 190 << 20, 3: 145 << 20}
+JOBS = {"greedy": ["Why is the sky blue?"],
+        "drawn": ["--temperature", "0.8", "--seed", "11", "Tell me about the sea."]}
+KILL, TERM = (signal.SIGKILL, "drawn"), (signal.SIGTERM, "greedy")
+
+
+class Gang(Cluster):
+    """A cluster whose workers have room for a share of the model only."""
+
+    def __init__(self, room, transport="auto"):
+        super().__init__()
+        self.room = room
+        self.transport = transport
+
+    def settings(self, name):
+        path = os.path.join(self.dir, name + ".cfg")
+        with open(path, "w") as f:
+            f.write('models = ({ name = "m"; path = "%s"; %s });\n'
+                    'engine = { threads = 1; memory = "%s"; gang_transport = "%s"; };\n'
+                    % (self.model, SETTINGS, self.room, self.transport))
+        return path
+
+    def member(self, name):
+        self.start(name, "cloister-worker", "--config", self.settings(name), "--coordinator", self.url,
+                   "--name", name, "--state-dir", os.path.join(self.dir, name))
+
+    def model_of(self, name):
+        for w in self.json("workers")["workers"]:
+            if w["name"] == name and w["models"]:
+                return dict(w["models"][0], claimed=w["claimed_bytes"], used=w["memory"]["used_bytes"],
+                            alive=w["state"] == "alive")
+        return {"gang": None, "state": "none", "alive": False}
+
+    def gang(self, n):
+        """(its number, the workers by rank) once n of them are ready; None before."""
+        models = {w["name"]: w["models"][0] for w in self.json("workers")["workers"]
+                  if w["state"] == "alive" and w["models"]}
+        ranks = {}
+        for name, m in models.items():
+            if m["state"] == "ready" and m["gang"] is not None:
+                ranks.setdefault(m["gang"], {})[m["rank"]] = name
+        for number, of in ranks.items():
+            if len(of) == n:
+                return number, [of[r] for r in range(n)]
+        return None
+
+    def ask(self, which):
+        return self.json("submit", "--model", "m", "--detach", "--max-tokens", str(MAX_TOKENS),
+                         *JOBS[which])["id"]
+
+    def answer(self, job):
+        return self.json("watch", job)
+
+    def begun(self, job, tokens):
+        """The stream has begun, and is not over."""
+        self.wait("some tokens of a job", lambda: self.json("job", job)["usage"]["completion_tokens"]
+                  >= tokens)
+
+
+def undisturbed(model):
+    return {name: json.loads(engine("generate", model, "--chat", "--max-tokens", str(MAX_TOKENS),
+                                    "--context", "2048", "--json", "--prompt", flags[-1], *flags[:-1]))
+            for name, flags in JOBS.items()}
+
+
+def check_answer(what, got, want):
+    check_equal("text " + what, got["text"], want["text"])
+    check_equal("ids " + what, got["ids"], want["ids"])
+    check_equal("completion tokens " + what, got["usage"]["completion_tokens"], len(want["ids"]))
+
+
+def check_ledger(c, answers):
+    """Every job was reserved and settled once, and every token billed once."""
+    records = c.ledger()
+    reserves = [r["job_id"] for r in records if r["kind"] == "RESERVE"]
+    settles = [r for r in records if r["kind"] == "SETTLE"]
+    check_equal("each job reserved once", len(set(reserves)), len(reserves))
+    check_equal("each job settled once", sorted(r["job_id"] for r in settles), sorted(reserves))
+    check_equal("sum of the ledger", sum(int(r["completion_billable"]) for r in settles),
+                sum(len(a["ids"]) for a in answers))
+
+
+def several_answer_as_one(n, transport, want):
+    names = ["w%d" % (i + 1) for i in range(n)]
+    with Gang(ROOM[n], transport) as c:
+        c.coordinator()
+        for name in names:
+            c.member(name)
+        c.wait_workers(n)
+        whole = c.json("models")["models"][0]
+        check("no worker has room for all of it", ROOM_BYTES[n] < whole["weights_bytes"] +
+              whole["kv_bytes"] + whole["scratch_bytes"])
+        jobs = {which: c.ask(which) for which in JOBS}
+        c.wait("a gang of %d" % n, lambda: c.gang(n))
+        number, ranks = c.gang(n)
+        check_equal("its members", sorted(ranks), names)
+        explained = c.json("explain", jobs["greedy"])
+        check("explain names it: %s" % explained["gang"], explained["gang"] is not None and
+              explained["gang"].startswith(number + " of " + ", ".join(ranks)))
+        answers = {which: c.answer(job) for which, job in jobs.items()}
+        for which, got in answers.items():
+            check_answer("of %d workers, %s" % (n, which), got, want[which])
+        for rank, name in enumerate(ranks):
+            m = c.model_of(name)
+            check_equal("ranks", (m["rank"], m["ranks"]), (rank, n))
+            held = (m["weights_bytes"] + m["kv_bytes"] + m["scratch_bytes"] + m["exchange_bytes"])
+            check("%s holds %d bytes of its %d" % (name, held, m["claimed"]),
+                  m["exchange_bytes"] > 0 and held <= m["claimed"] <= ROOM_BYTES[n])
+            check("its log says it", "rank %d of %d of gang %s with %s over " % (
+                rank, n, number, ", ".join(ranks)) in c.log(name))
+        check_equal("the job's worker", c.json("job", jobs["greedy"])["worker"], ranks[0])
+        check_ledger(c, answers.values())
+        said = c.log("w1")
+        over = said[said.index(" over ") + 6:].split()[0]
+    print("%d workers over %s: one engine's texts" % (n, over))
+    return over
+
+
+def disturbed(c, n, which, want, disturb, tokens=12):
+    """A stream, and what `disturb(number, ranks)` does in the middle of it."""
+    job = c.ask(which)
+    c.wait("a gang of %d" % n, lambda: c.gang(n))
+    number, ranks = c.gang(n)
+    c.begun(job, tokens)
+    what = disturb(number, ranks)
+    check("the stream was not over before %s" % what, c.json("job", job)["state"] != "done")
+    got = c.answer(job)
+    check_answer("after " + what, got, want[which])
+    return job, got, number
+
+
+def members_leave(n, transport, ways, want):
+    """Each rank in turn, killed or stopped in order, with another worker in reserve."""
+    answers = []
+    with Gang(ROOM[n], transport) as c:
+        c.coordinator()
+        for i in range(n + 1):
+            c.member("w%d" % (i + 1))
+        c.wait_workers(n + 1)
+        for how, which in ways:
+            for rank in range(n):
+                left = []
+
+                def leave(number, ranks):
+                    left.append(ranks[rank])
+                    status = c.kill(ranks[rank], how)
+                    if how == signal.SIGTERM:
+                        check_equal("exit status after SIGTERM", status, 0)
+                    return "%s of rank %d" % (how.name, rank)
+
+                began = time.monotonic()
+                job, got, number = disturbed(c, n, which, want, leave)
+                took = time.monotonic() - began
+                answers.append(got)
+                check_equal("attempts", c.json("job", job)["attempts"], 2)
+                c.wait("another gang", lambda: c.gang(n))
+                after, ranks = c.gang(n)
+                check("gang %s is another one than %s" % (after, number), after != number)
+                check("without the one that left", left[0] not in ranks)
+                print("%s of rank %d of %d over %s: the same text, %.1f s"
+                      % (how.name, rank, n, transport, took))
+                c.member(left[0])
+                c.wait_workers(n + 1)
+        check_ledger(c, answers)
+
+
+def memory_comes_back(want):
+    """With nobody in reserve: who is left holds nothing, until the other is there again."""
+    with Gang(ROOM[2]) as c:
+        c.coordinator()
+        for name in ("w1", "w2"):
+            c.member(name)
+        c.wait_workers(2)
+        before = {name: c.model_of(name)["used"] for name in ("w1", "w2")}
+        answers = []
+        for rank in (0, 1):
+            def leave(number, ranks):
+                victim, other = ranks[rank], ranks[1 - rank]
+                held = c.model_of(other)["used"]
+                c.kill(victim)
+                c.wait("%s to be free" % other, lambda: c.model_of(other)["state"] == "available"
+                       and c.model_of(other)["gang"] is None and c.model_of(other)["claimed"] == 0
+                       and c.model_of(other)["used"] < (held + before[other]) // 2)
+                m = c.model_of(other)
+                check_equal("bytes of its model", m["weights_bytes"] + m["kv_bytes"] +
+                            m["scratch_bytes"] + m["exchange_bytes"], 0)
+                check("what it heard: %s" % m["error"], "rank %d" % rank in m["error"])
+                c.member(victim)
+                return "kill -9 of rank %d with nobody in reserve" % rank
+
+            answers.append(disturbed(c, 2, "greedy", want, leave)[1])
+            c.wait_workers(2)
+        check_ledger(c, answers)
+    print("what the others held comes back, and the stream goes on with a worker that came again")
+
+
+def coordinator_dies(want):
+    """The gang computes on, and is the same one afterwards."""
+    with Gang(ROOM[2]) as c:
+        c.coordinator()
+        for name in ("w1", "w2"):
+            c.member(name)
+        c.wait_workers(2)
+        seen = []
+
+        def die(number, ranks):
+            seen.append((number, ranks))
+            c.kill("coordinator")
+            c.coordinator()
+            return "kill -9 of the coordinator"
+
+        job, got, number = disturbed(c, 2, "drawn", want, die)
+        c.wait("the gang", lambda: c.gang(2))
+        check_equal("the gang afterwards", c.gang(2), seen[0])
+        check_equal("attempts", c.json("job", job)["attempts"], 1)
+        check_ledger(c, [got])
+    print("kill -9 of the coordinator: the same gang, the same text")
+
+
+def has_ucx():
+    with Gang(ROOM[2], "ucx") as c:
+        done = subprocess.run([os.path.join(BIN, "cloister-worker"), "--config", c.settings("w1"),
+                               "--name", "w1", "--state-dir", os.path.join(c.dir, "w1"),
+                               "--check-config"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if done.returncode == 0:
+        return True
+    why = done.stderr.decode(errors="replace").strip()
+    check("a worker without libucx says so: " + why, "libucx" in why)
+    print("skipped, over ucx: " + why)
+    return False
+
+
+WANT = undisturbed(model_file())
+for members in (2, 3):
+    check_equal("what was chosen on one host", several_answer_as_one(members, "auto", WANT), "shm")
+members_leave(2, "shm", [KILL, TERM], WANT)
+members_leave(3, "shm", [KILL], WANT)
+memory_comes_back(WANT)
+coordinator_dies(WANT)
+if has_ucx():
+    check_equal("what was chosen", several_answer_as_one(2, "ucx", WANT), "ucx")
+    members_leave(2, "ucx", [KILL, TERM], WANT)
+print("ok")
