@@ -163,7 +163,7 @@ static void job_run(struct agent *a, const struct wire_command_run *run)
         return;
     }
     /* Of a gang that has ended, the whole is not what was wanted, and might not fit. */
-    if (m->state == WIRE_MODEL_STATE_AVAILABLE && m->gang_asked == 0)
+    if (m->state == WIRE_MODEL_STATE_AVAILABLE && m->asked.gang == 0)
         model_load(a, &(struct wire_command_load){.model = m->name});
     lease_start(a, l);
 }

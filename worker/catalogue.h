@@ -52,7 +52,7 @@ struct catalogue_model {
     bool unloading;                /* LOADING or READY, but to go */
     bool load_again;               /* asked for meanwhile, */
     struct gang_place next;        /* as this */
-    uint64_t gang_asked;           /* of the last LOAD; 0: the whole model */
+    struct gang_place asked;       /* by the last LOAD, whatever became of it */
     struct rendezvous *rendezvous; /* of a gang over ucx; NULL: none */
     uint32_t failures;             /* loads that failed since it was last READY */
     /* measured, once READY */

@@ -16,6 +16,11 @@ static const enum coll_transport transport_of[] = {
     [WIRE_GANG_TRANSPORT_UCX] = COLL_TRANSPORT_UCX,
 };
 
+bool gang_place_same(const struct gang_place *a, const struct gang_place *z)
+{
+    return a->gang == z->gang && memcmp(a->group, z->group, sizeof a->group) == 0;
+}
+
 void gang_place_of(const struct wire_gang_place *from, struct gang_place *ret_place)
 {
     struct gang_place p = {.gang = from->gang};

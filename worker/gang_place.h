@@ -13,6 +13,7 @@
 #include "worker/engine/engine.h"
 #include "worker/engine/gang.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define GANG_WITH_BYTES 256u
@@ -27,6 +28,10 @@ struct gang_place {
     char leader[GANG_WITH_BYTES]; /* the worker that is rank 0 */
     char with[GANG_WITH_BYTES];   /* all of them by rank, for people: "w1, w2, w3" */
 };
+
+/* Numbers are one coordinator's, and one that lost its store begins anew: groups tell them apart.
+ */
+bool gang_place_same(const struct gang_place *a, const struct gang_place *z);
 
 /* `from` has passed proto/wire.c. */
 void gang_place_of(const struct wire_gang_place *from, struct gang_place *ret_place);

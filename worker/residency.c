@@ -113,11 +113,11 @@ static void model_leave(struct residency *r, struct catalogue_model *m)
 
 void residency_load(struct residency *r, struct catalogue_model *m, const struct gang_place *place)
 {
-    const bool is_same = is_there(m) && m->place.gang == place->gang;
+    const bool is_same = is_there(m) && gang_place_same(&m->place, place);
 
-    if (place->gang != 0 && place->gang == m->gang_asked)
+    if (place->gang != 0 && gang_place_same(&m->asked, place))
         return; /* said again; or over, and then it stays so */
-    m->gang_asked = place->gang;
+    m->asked = *place;
     if (is_there(m) && !is_same)
         model_leave(r, m);
     m->load_again = m->unloading;

@@ -5,7 +5,7 @@
  *
  * A gang that another rank ended leaves its model AVAILABLE, with the reason in `error`; what is
  * wrong here leaves it FAILED. A gang that was left, or has ended, is not joined again: its number
- * is never used for another.
+ * and group are never used for another.
  *
  * Changes `state` and what belongs to it in struct catalogue_model, and nothing else does.
  * Thread: the engine's caller.

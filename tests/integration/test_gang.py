@@ -4,13 +4,14 @@ happens to whom while it comes.
 Over shared memory, and over libucx where it is installed. Worker programs of this host are the members.
 """
 
+import argparse
 import json
 import os
 import signal
 import subprocess
 import time
 
-from cluster import BIN, Cluster, check, check_equal, engine, model_file
+from cluster import BIN, Cluster, check, check_equal, engine, model_file, random_from
 
 MAX_TOKENS = 64
 SETTINGS = "context = 2048; slots = 2;"
@@ -235,6 +236,62 @@ def coordinator_dies(want):
     print("kill -9 of the coordinator: the same gang, the same text")
 
 
+def members_stand_still(want):
+    """A member that is not killed but stopped is given up as soon, and finds its way back."""
+    answers = []
+    with Gang(ROOM[2]) as c:
+        c.coordinator()
+        for name in ("w1", "w2", "w3"):
+            c.member(name)
+        c.wait_workers(3)
+        for rank in (0, 1):
+            still = []
+
+            def stop(number, ranks):
+                still.append(ranks[rank])
+                c.processes[ranks[rank]].send_signal(signal.SIGSTOP)
+                return "SIGSTOP of rank %d" % rank
+
+            began = time.monotonic()
+            job, got, number = disturbed(c, 2, "drawn", want, stop)
+            took = time.monotonic() - began
+            answers.append(got)
+            c.processes[still[0]].send_signal(signal.SIGCONT)
+            c.wait_workers(3)
+            c.wait("it to be out of the old gang", lambda: c.model_of(still[0])["alive"] and
+                   c.model_of(still[0])["gang"] != number)
+            c.wait("another gang", lambda: c.gang(2))
+            print("SIGSTOP of rank %d: the same text, %.1f s" % (rank, took))
+        check_ledger(c, answers)
+
+
+def at_any_moment(n, transport, rounds, rng, want):
+    """Before the gang has met, while it loads, in a stream, when it idles: anybody may be killed."""
+    names = ["w%d" % (i + 1) for i in range(n)]
+    answers = []
+    with Gang(ROOM[n], transport) as c:
+        c.coordinator()
+        for name in names:
+            c.member(name)
+        c.wait_workers(n)
+        for _ in range(rounds):
+            which = rng.choice(sorted(JOBS))
+            victims = rng.sample(names + ["coordinator"], rng.choice((1, 1, 2)))
+            delay = rng.uniform(0, 1.2)
+            job = c.ask(which)
+            time.sleep(delay)
+            for victim in victims:
+                c.kill(victim)
+            for victim in victims:
+                c.coordinator() if victim == "coordinator" else c.member(victim)
+            got = c.answer(job)
+            check_answer("after kill -9 of %s at %.2f s" % (" and ".join(victims), delay), got,
+                         want[which])
+            answers.append(got)
+        check_ledger(c, answers)
+    print("%d times somebody killed over %s: the same text each time" % (rounds, transport))
+
+
 def has_ucx():
     with Gang(ROOM[2], "ucx") as c:
         done = subprocess.run([os.path.join(BIN, "cloister-worker"), "--config", c.settings("w1"),
@@ -248,14 +305,22 @@ def has_ucx():
     return False
 
 
+arguments = argparse.ArgumentParser()
+arguments.add_argument("--rounds", type=int, default=6)
+arguments.add_argument("--seed", type=int, default=None)
+options = arguments.parse_args()
+RANDOM = random_from(options.seed if options.seed is not None else int(time.time()))
 WANT = undisturbed(model_file())
 for members in (2, 3):
     check_equal("what was chosen on one host", several_answer_as_one(members, "auto", WANT), "shm")
 members_leave(2, "shm", [KILL, TERM], WANT)
 members_leave(3, "shm", [KILL], WANT)
+members_stand_still(WANT)
 memory_comes_back(WANT)
 coordinator_dies(WANT)
+at_any_moment(2, "shm", options.rounds, RANDOM, WANT)
 if has_ucx():
     check_equal("what was chosen", several_answer_as_one(2, "ucx", WANT), "ucx")
     members_leave(2, "ucx", [KILL, TERM], WANT)
+    at_any_moment(2, "ucx", options.rounds, RANDOM, WANT)
 print("ok")

@@ -46,6 +46,8 @@ static void cluster_close(struct cluster *c)
         resident_close(&c->worker[k]);
 }
 
+static uint8_t coordinator = 1; /* whose gangs they are */
+
 static struct gang_place place_of(uint64_t gang, uint32_t rank, uint32_t n_ranks,
                                   enum wire_gang_transport transport)
 {
@@ -61,6 +63,7 @@ static struct gang_place place_of(uint64_t gang, uint32_t rank, uint32_t n_ranks
     struct gang_place place;
     memcpy(from.group, &pid, sizeof pid);
     memcpy(from.group + 8, &gang, sizeof gang);
+    from.group[7] = coordinator;
     gang_place_of(&from, &place);
     return place;
 }
@@ -239,6 +242,32 @@ static void what_is_wrong_here_is_a_failure_here_only(void **state)
         form(&c, WIRE_GANG_TRANSPORT_SHM);
         all_until(&c, WIRE_MODEL_STATE_READY);
         assert_int_equal(m->failures, 0);
+    }
+    cluster_close(&c);
+}
+
+/* A coordinator that lost its store counts from the beginning: what it says is not what was said.
+ */
+static void the_same_number_of_another_coordinator_is_another_gang(void **state)
+{
+    struct cluster c;
+    (void)state;
+
+    cluster_open(&c, 2);
+    for (int ended = 0; ended < 2; ended++) {
+        const uint64_t gang = form(&c, WIRE_GANG_TRANSPORT_SHM);
+        all_until(&c, WIRE_MODEL_STATE_READY);
+        if (ended) {
+            residency_unload(&c.worker[0].residency, c.worker[0].m);
+            all_until(&c, WIRE_MODEL_STATE_AVAILABLE);
+        }
+        next_gang = gang - 1;
+        coordinator++;
+        assert_int_equal(form(&c, WIRE_GANG_TRANSPORT_SHM), gang);
+        assert_true(ended ? c.worker[0].m->state == WIRE_MODEL_STATE_LOADING
+                          : c.worker[0].m->unloading);
+        all_until(&c, WIRE_MODEL_STATE_READY);
+        assert_int_equal(c.worker[0].m->place.group[7], coordinator);
     }
     cluster_close(&c);
 }
@@ -530,6 +559,7 @@ int main(void)
         cmocka_unit_test(each_rank_says_which_it_is_and_what_it_holds),
         cmocka_unit_test(a_gang_that_another_rank_ended_is_no_failure),
         cmocka_unit_test(what_is_wrong_here_is_a_failure_here_only),
+        cmocka_unit_test(the_same_number_of_another_coordinator_is_another_gang),
         cmocka_unit_test(the_last_word_counts_for_gangs_too),
         cmocka_unit_test(addresses_are_said_until_all_have_met),
         cmocka_unit_test(a_worker_that_joins_no_gangs_says_so),
