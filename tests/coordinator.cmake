@@ -5,6 +5,7 @@ add_executable(test_sim
   sim/sim_check.c
   sim/sim_client.c
   sim/sim_coordinator.c
+  sim/sim_models.c
   sim/sim_worker.c
   sim/test_sim.c)
 target_link_libraries(test_sim PRIVATE cloister_coordinator cloister_ledger cloister_store

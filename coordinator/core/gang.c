@@ -182,11 +182,17 @@ static bool is_heard(const struct core *c, const struct core_worker *w)
     return worker_silent_ms(c, w) <= c->config->heartbeat_ms + c->config->heartbeat_ms / 2;
 }
 
-static bool can_join(const struct core_hosting *h)
+bool gang_can_have(const struct core *c, const struct core_hosting *h)
 {
-    return h->same_file && h->gang == NULL && h->worker->session != NULL && !h->load_asked &&
-           !h->unload_asked && h->offer.gang_settings[0] != '\0' && h->offer.shape.size > 0 &&
-           h->state != WIRE_MODEL_STATE_READY && h->state != WIRE_MODEL_STATE_LOADING;
+    return c->config->gang_workers_max >= 2 && h->same_file && h->offer.gang_settings[0] != '\0' &&
+           h->offer.shape.size > 0;
+}
+
+static bool can_join(const struct core *c, const struct core_hosting *h)
+{
+    return gang_can_have(c, h) && h->gang == NULL && h->worker->session != NULL && !h->load_asked &&
+           !h->unload_asked && h->state != WIRE_MODEL_STATE_READY &&
+           h->state != WIRE_MODEL_STATE_LOADING;
 }
 
 static struct core_hosting **hostings_new(struct core_effects *fx, size_t n)
@@ -194,20 +200,31 @@ static struct core_hosting **hostings_new(struct core_effects *fx, size_t n)
     return effect_alloc(fx, n, sizeof(struct core_hosting *));
 }
 
-static void room_give_up(struct core *c, const struct core_model *m)
+static bool is_chosen(const struct gang_choice *choice, const struct core_hosting *h)
+{
+    for (uint32_t r = 0; choice != NULL && r < choice->n_ranks; r++) {
+        if (choice->rank[r] == h)
+            return true;
+    }
+    return false;
+}
+
+/* Workers that are being emptied for it, but not chosen, go on as before. */
+static void room_give_up(struct core *c, const struct core_model *m,
+                         const struct gang_choice *choice)
 {
     for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
-        struct core_worker *w = tree_entry(n, struct core_hosting, by_model)->worker;
-        if (w->making_room != m)
+        struct core_hosting *h = tree_entry(n, struct core_hosting, by_model);
+        if (h->worker->making_room != m || is_chosen(choice, h))
             continue;
-        w->making_room = NULL;
-        workers_touch_models(c, w);
+        h->worker->making_room = NULL;
+        workers_touch_models(c, h->worker);
     }
 }
 
 static void room_ask(struct core *c, const struct core_model *m, const struct gang_choice *choice)
 {
-    room_give_up(c, m);
+    room_give_up(c, m, choice);
     for (uint32_t r = 0; r < choice->n_ranks; r++) {
         choice->rank[r]->worker->making_room = m;
         choice->rank[r]->worker->room_bytes = choice->need_bytes[r];
@@ -229,8 +246,8 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
         if (rows[i].predicate != NULL && strcmp(rows[i].predicate, "memory") == 0 &&
             rows[i].need_bytes <= worker_emptied_bytes(h->worker))
             return false;
-        if (rows[i].predicate != NULL && strcmp(rows[i].predicate, "memory") == 0 && can_join(h) &&
-            is_heard(c, h->worker))
+        if (rows[i].predicate != NULL && strcmp(rows[i].predicate, "memory") == 0 &&
+            can_join(c, h) && is_heard(c, h->worker))
             from[n_from++] = h;
     }
     if (gang_choose(c, from, n_from, GANG_ROOM_NOW, &choice)) {
@@ -255,7 +272,7 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
         room_ask(c, m, &choice);
         return true;
     }
-    room_give_up(c, m);
+    room_give_up(c, m, NULL);
     return false;
 }
 
@@ -264,15 +281,13 @@ bool gang_is_possible(const struct core *c, const struct core_model *m)
     struct core_hosting *from[LIMIT_CANDIDATES];
     struct gang_choice choice;
     size_t n_from = 0;
-    if (c->config->gang_workers_max < 2)
-        return false;
     for (struct tree_node *n = tree_first(&m->hosts); n != NULL && n_from < LIMIT_CANDIDATES;
          n = tree_above(&m->hosts, n)) {
         struct core_hosting *h = tree_entry(n, struct core_hosting, by_model);
         /* One that was formed already is possible. */
         if (h->gang != NULL)
             return true;
-        if (h->same_file && h->offer.gang_settings[0] != '\0' && h->offer.shape.size > 0)
+        if (gang_can_have(c, h))
             from[n_from++] = h;
     }
     return gang_choose(c, from, n_from, GANG_ROOM_CAPACITY, &choice);

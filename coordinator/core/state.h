@@ -677,6 +677,8 @@ struct core_gang *gang_find(const struct core *c, uint64_t number);
  * made for one. False where there is nothing to wait for. */
 bool gang_try(struct core *c, struct core_job *j, const struct placement_row *rows, size_t n_rows,
               struct core_effects *fx);
+/* Whether the worker would be of a gang for this model. */
+bool gang_can_have(const struct core *c, const struct core_hosting *h);
 /* Whether those that have the model's file could hold it together, if they were empty. */
 bool gang_is_possible(const struct core *c, const struct core_model *m);
 /* Its members unload, its jobs go elsewhere; `died`: a member did, and jobs may be why. */

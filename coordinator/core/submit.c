@@ -69,6 +69,8 @@ static void refuse_unknown_model(struct core *c, const struct core_event *event,
                     known > n ? ", ..." : "");
 }
 
+#define MEMBERS_WAIT_MS 5000u
+
 /* What the workers that have the model could at most do for a job. */
 struct model_reach {
     uint32_t hosts;
@@ -76,7 +78,8 @@ struct model_reach {
     bool has_template;
     uint64_t need_bytes;     /* where it is closest to fitting */
     uint64_t capacity_bytes; /* there */
-    bool fits;               /* an empty worker could hold it */
+    bool fits;               /* an empty worker could hold it, or several together */
+    bool may_fit;            /* they could with others, who are not here now */
 };
 
 static void model_reach(const struct core *c, const struct core_model *m,
@@ -92,6 +95,7 @@ static void model_reach(const struct core *c, const struct core_model *m,
         if (h->offer.context_tokens > r.context_tokens)
             r.context_tokens = h->offer.context_tokens;
         r.has_template = r.has_template || h->offer.chat_template[0] != '\0';
+        r.may_fit = r.may_fit || gang_can_have(c, h);
         r.fits = r.fits || capacity == 0 || hosting_need_bytes(h) <= capacity;
         if (r.need_bytes == 0 || capacity > r.capacity_bytes) {
             r.need_bytes = hosting_need_bytes(h);
@@ -116,7 +120,8 @@ static bool job_is_possible(const struct core_event *event, const struct core_mo
 {
     const struct wire_job *job = &event->request->submit.job;
     if (!reach->fits) {
-        reply_error(fx, event, ERR_TOO_LARGE, 0,
+        reply_error(fx, event, reach->may_fit ? ERR_UNAVAILABLE : ERR_TOO_LARGE,
+                    reach->may_fit ? MEMBERS_WAIT_MS : 0,
                     "model %s needs %llu bytes loaded; the largest of the %u workers that have "
                     "its file can give %llu, and they cannot hold it together",
                     m->name, (unsigned long long)reach->need_bytes, reach->hosts,

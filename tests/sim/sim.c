@@ -258,13 +258,14 @@ static void faults_draw(struct sim *s)
     }
 }
 
-static void jobs_draw(struct sim *s, uint32_t n_clients)
+/* The last one takes two workers at least. */
+static void jobs_draw(struct sim *s, uint32_t n_workers, uint32_t n_clients)
 {
     s->n_jobs = 8 + (uint32_t)sim_below(s, SIM_JOBS_MAX - 8);
     for (uint32_t i = 0; i < s->n_jobs; i++) {
         struct sim_job *j = &s->jobs[i];
         j->client = (uint32_t)sim_below(s, n_clients);
-        j->model = (uint32_t)sim_below(s, SIM_MODELS);
+        j->model = (uint32_t)sim_below(s, n_workers > 1 ? SIM_MODELS : SIM_MODELS - 1);
         j->seed = sim_random(s);
         j->max_tokens = 1 + (uint32_t)sim_below(s, SIM_TOKENS_MAX);
         j->start_ns = sim_below(s, 10000) * SIM_MS;
@@ -303,7 +304,7 @@ bool sim_run(struct sim *s, uint64_t seed)
     s->wall_base_ns = 1800000000000000000u;
     faults_draw(s);
     uint32_t n_workers = 1 + (uint32_t)sim_below(s, 3), n_clients = 1 + (uint32_t)sim_below(s, 3);
-    jobs_draw(s, n_clients);
+    jobs_draw(s, n_workers, n_clients);
     for (uint32_t i = 0; i < s->n_jobs; i++)
         s->jobs[i].start_ns += start_ns;
     coordinator_open(s);
@@ -348,7 +349,17 @@ void sim_fini(struct sim *s)
     coordinator_close(s);
 }
 
-/* ---- the model that everybody agrees on ---- */
+/* ---- the models, and what everybody agrees that they say ---- */
+
+const char *const sim_model_names[SIM_MODELS] = {"alpha", "beta", "gamma"};
+
+uint32_t sim_model_index(const char *name)
+{
+    uint32_t i = 0;
+    while (strcmp(sim_model_names[i], name) != 0)
+        CHECK(++i < SIM_MODELS);
+    return i;
+}
 
 static uint64_t token_hash(uint64_t seed, uint64_t at)
 {

@@ -26,7 +26,7 @@
 #define SIM_JOBS_MAX       64u
 #define SIM_SLOTS          4u
 #define SIM_LEASES         64u
-#define SIM_MODELS         2u
+#define SIM_MODELS         3u
 #define SIM_TOKENS_MAX     40u
 #define SIM_TEXT_PER_TOKEN 16u
 
@@ -205,6 +205,8 @@ void client_open(struct sim *s, struct sim_actor *a);
 void client_close(struct sim_actor *a);
 bool clients_over(const struct sim *s);
 
+extern const char *const sim_model_names[SIM_MODELS];
+uint32_t sim_model_index(const char *name); /* of one of them */
 /* What an undisturbed run gives: id and text of position `at`, and how long it is. */
 int32_t token_id(uint64_t seed, uint32_t at);
 size_t token_text(uint64_t seed, uint32_t at, char ret_text[SIM_TEXT_PER_TOKEN]);

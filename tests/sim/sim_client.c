@@ -18,8 +18,6 @@ struct sim_client {
     uint64_t retry_ns;
 };
 
-static const char *const model_names[SIM_MODELS] = {"alpha", "beta"};
-
 void client_open(struct sim *s, struct sim_actor *a)
 {
     struct sim_client *c = calloc(1, sizeof *c);
@@ -57,7 +55,7 @@ static void submit(struct sim *s, struct sim_actor *a, const struct sim_job *j)
     struct wire_request request = {
         .kind = WIRE_REQUEST_SUBMIT,
         .submit = {.job_id = j->id,
-                   .job = {.model = model_names[j->model],
+                   .job = {.model = sim_model_names[j->model],
                            .prompt_kind = WIRE_PROMPT_KIND_IDS,
                            .prompt_ids = prompt,
                            .n_prompt_ids = prompt_count(j->seed),

@@ -3,10 +3,9 @@
  * acknowledged, dies, hangs past its lease, gives jobs back. Which job gets its next token when is
  * for the engine's own batching core to say, with a cache so small that it preempts.
  */
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_worker.h"
 
 #include "common/check.h"
-#include "worker/engine/batch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,10 +13,7 @@
 
 enum { SLOT_HELLO, SLOT_PULL, SLOT_REPORT, SLOT_GOODBYE };
 
-#define STEP_MS  20u
-#define GB       (1ull << 30)
-#define CAPACITY (8 * GB) /* one model of two fits at a time */
-#define WEIGHTS  (5 * GB)
+#define STEP_MS 20u
 
 /* Two steps of the batch in a wake at most. */
 static const struct batch_config batch_config = {
@@ -34,45 +30,12 @@ static const struct batch_config batch_config = {
     .pass_max = 4,
 };
 
-struct sim_lease {
-    bool used;
-    struct batch_seq *seq; /* NULL: all its tokens are made, or it cannot have any */
-    struct id job_id;
-    uint64_t epoch;
-    uint64_t seed;
-    uint32_t max_tokens;
-    uint32_t resumed;
-    uint32_t made;
-    uint32_t acked;
-    bool over, over_sent;
-    enum wire_finish finish;
-    enum err error;
-};
-
-struct sim_worker {
-    bool alive;
-    bool hanging;
-    uint64_t hang_until_ns;
-    uint64_t acked_command;
-    struct sim_lease leases[SIM_LEASES];
-    enum wire_model_state models[SIM_MODELS];
-    uint64_t ready_ns[SIM_MODELS];
-    uint64_t reported_ns;
-    uint64_t retry_ns;
-    uint64_t heard_ns; /* the coordinator */
-    bool leaving;
-    struct batch *batch;
-};
-
-static const char *const model_names[SIM_MODELS] = {"alpha", "beta"};
-
 static void worker_reset(struct sim_worker *w)
 {
     batch_free(w->batch);
     *w = (struct sim_worker){.alive = true};
     CHECK(batch_new(&w->batch, &batch_config, NULL) == ERR_OK);
-    for (uint32_t i = 0; i < SIM_MODELS; i++)
-        w->models[i] = WIRE_MODEL_STATE_AVAILABLE;
+    models_reset(w);
 }
 
 void worker_open(struct sim *s, struct sim_actor *a)
@@ -91,28 +54,6 @@ void worker_close(struct sim_actor *a)
     free(w);
 }
 
-static struct wire_memory memory_now(const struct sim_worker *w)
-{
-    uint64_t used = 0;
-    for (uint32_t i = 0; i < SIM_MODELS; i++)
-        used += w->models[i] == WIRE_MODEL_STATE_READY ? WEIGHTS : 0;
-    return (struct wire_memory){
-        .total_bytes = CAPACITY, .free_bytes = CAPACITY - used, .used_bytes = used};
-}
-
-static void status_fill(const struct sim_worker *w, struct wire_model_status *out)
-{
-    for (uint32_t i = 0; i < SIM_MODELS; i++) {
-        bool ready = w->models[i] == WIRE_MODEL_STATE_READY;
-        out[i] = (struct wire_model_status){.name = model_names[i],
-                                            .state = w->models[i],
-                                            .error = "",
-                                            .weights_bytes = ready ? WEIGHTS : 0,
-                                            .load_ms = ready ? 300 : 0,
-                                            .decode_tokens_per_s = ready ? 100 : 0};
-    }
-}
-
 static void hello(struct sim *s, struct sim_actor *a, const uint8_t *challenge)
 {
     struct sim_worker *w = a->own;
@@ -120,22 +61,8 @@ static void hello(struct sim *s, struct sim_actor *a, const uint8_t *challenge)
     struct wire_model_status status[SIM_MODELS];
     struct wire_lease_held held[SIM_LEASES];
     size_t n = 0;
-    for (uint32_t i = 0; i < SIM_MODELS; i++) {
-        offers[i] = (struct wire_model_offer){.name = model_names[i],
-                                              .architecture = "sim",
-                                              .quantization = "Q8_0",
-                                              .file_bytes = WEIGHTS,
-                                              .context_tokens = 512,
-                                              .weights_bytes = WEIGHTS,
-                                              .chat_template = "",
-.gang_settings = "",
-                                              .prompt_tokens_per_job = 64,
-                                              .prompt_tokens_per_message = 16,
-                                              .prompt_tokens_per_kib = 1024};
-        memset(offers[i].weights_digest, (int)i + 1, sizeof offers[i].weights_digest);
-        memset(offers[i].tokenizer_digest, (int)i + 1, sizeof offers[i].tokenizer_digest);
-    }
-    status_fill(w, status);
+    models_offer(offers);
+    models_status(w, status);
     for (uint32_t i = 0; i < SIM_LEASES; i++) {
         const struct sim_lease *l = &w->leases[i];
         if (l->used)
@@ -145,8 +72,10 @@ static void hello(struct sim *s, struct sim_actor *a, const uint8_t *challenge)
     struct wire_hello like = {.role = WIRE_ROLE_WORKER,
                               .worker = {.models = offers,
                                          .n_models = SIM_MODELS,
-                                         .memory = memory_now(w),
+                                         .memory = models_memory(w),
                                          .device = "cpu",
+                                         .host = "one host of all",
+                                         .transports = 1u << WIRE_GANG_TRANSPORT_SHM,
                                          .isa = "scalar",
                                          .threads = 1,
                                          .leases = held,
@@ -178,6 +107,15 @@ static void lease_forget(struct sim_worker *w, struct sim_lease *l)
 {
     lease_end(w, l);
     l->used = false;
+}
+
+/* Its model is not there, or not any more: the job goes back. */
+static void lease_lost(struct sim_worker *w, struct sim_lease *l)
+{
+    lease_end(w, l);
+    l->over = true;
+    l->finish = WIRE_FINISH_ERROR;
+    l->error = ERR_UNAVAILABLE;
 }
 
 /* The line may be full: then the job goes back. */
@@ -214,8 +152,9 @@ static void lease_begin(struct sim_worker *w, struct sim_lease *l)
     }
 }
 
-static void run_take(struct sim *s, struct sim_worker *w, const struct wire_command_run *run)
+static void run_take(struct sim *s, struct sim_actor *a, const struct wire_command_run *run)
 {
+    struct sim_worker *w = a->own;
     struct sim_lease *l = lease_find(w, &run->job_id);
     if (l != NULL && l->epoch >= run->epoch)
         return;
@@ -225,6 +164,7 @@ static void run_take(struct sim *s, struct sim_worker *w, const struct wire_comm
     lease_end(w, l);
     *l = (struct sim_lease){.used = true,
                             .job_id = run->job_id,
+                            .model = sim_model_index(run->job.model),
                             .epoch = run->epoch,
                             .seed = run->job.sampling.seed,
                             .max_tokens = run->job.max_tokens,
@@ -241,7 +181,10 @@ static void run_take(struct sim *s, struct sim_worker *w, const struct wire_comm
     if (text != run->resume_text_bytes)
         sim_fail(s, "a job goes on behind %u bytes of text, it has %u", run->resume_text_bytes,
                  text);
-    lease_begin(w, l);
+    if (models_can_run(s, a, l->model))
+        lease_begin(w, l);
+    else
+        lease_lost(w, l);
 }
 
 static void command_take(struct sim *s, struct sim_actor *a, const struct wire_command *c)
@@ -250,24 +193,16 @@ static void command_take(struct sim *s, struct sim_actor *a, const struct wire_c
     struct sim_lease *l;
     switch (c->kind) {
     case WIRE_COMMAND_LOAD:
+        models_load(s, a, &c->load);
+        break;
     case WIRE_COMMAND_UNLOAD:
-        for (uint32_t i = 0; i < SIM_MODELS; i++) {
-            const char *name = c->kind == WIRE_COMMAND_LOAD ? c->load.model : c->unload.model;
-            if (strcmp(model_names[i], name) != 0)
-                continue;
-            if (c->kind == WIRE_COMMAND_UNLOAD) {
-                w->models[i] = WIRE_MODEL_STATE_AVAILABLE;
-            } else if (w->models[i] == WIRE_MODEL_STATE_AVAILABLE) {
-                if (memory_now(w).free_bytes < WEIGHTS)
-                    sim_fail(s, "%s was told to load %s with %llu bytes free", a->name, name,
-                             (unsigned long long)memory_now(w).free_bytes);
-                w->models[i] = WIRE_MODEL_STATE_LOADING;
-                w->ready_ns[i] = s->now_ns + (100 + sim_below(s, 500)) * SIM_MS;
-            }
-        }
+        models_unload(w, c->unload.model);
+        break;
+    case WIRE_COMMAND_MEET:
+        sim_fail(s, "%s is to meet others, and gave no address", a->name);
         break;
     case WIRE_COMMAND_RUN:
-        run_take(s, w, &c->run);
+        run_take(s, a, &c->run);
         break;
     case WIRE_COMMAND_CANCEL:
         l = lease_find(w, &c->cancel.job_id);
@@ -362,13 +297,13 @@ static void report(struct sim *s, struct sim_actor *a)
         l->over_sent = last;
         n++;
     }
-    status_fill(w, status);
+    models_status(w, status);
     struct wire_request request = {.kind = WIRE_REQUEST_REPORT,
                                    .report = {.leases = progress,
                                               .n_leases = n,
                                               .models = status,
                                               .n_models = SIM_MODELS,
-                                              .memory = memory_now(w)}};
+                                              .memory = models_memory(w)}};
     w->reported_ns = s->now_ns;
     sim_call(s, a, SLOT_REPORT, &request, 1000);
 }
@@ -443,10 +378,7 @@ static void worker_wake(struct sim *s, struct sim_actor *a)
     sim_wake(s, a, STEP_MS);
     if (trouble(s, a) || s->now_ns < w->retry_ns)
         return;
-    for (uint32_t i = 0; i < SIM_MODELS; i++) {
-        if (w->models[i] == WIRE_MODEL_STATE_LOADING && s->now_ns >= w->ready_ns[i])
-            w->models[i] = WIRE_MODEL_STATE_READY;
-    }
+    models_step(s, a);
     /* Its jobs go on elsewhere by now, for all it knows. */
     bool cut_off = s->now_ns - w->heard_ns > s->config.lease_ms * SIM_MS;
     for (uint32_t i = 0; i < SIM_LEASES; i++) {
@@ -454,6 +386,8 @@ static void worker_wake(struct sim *s, struct sim_actor *a)
             lease_forget(w, &w->leases[i]);
         if (w->leases[i].used)
             lease_trouble(s, w, &w->leases[i]);
+        if (w->leases[i].used && !w->leases[i].over && !models_can_run(s, a, w->leases[i].model))
+            lease_lost(w, &w->leases[i]);
     }
     for (uint64_t n = sim_below(s, 3); n > 0; n--)
         batch_step(s, w);

@@ -1,0 +1,205 @@
+/*
+ * sim_models.c - the models of a simulated worker. Two are too large to be there at once; the third
+ * is too large for any worker: two that are empty, or three, have it together.
+ */
+#include "tests/sim/sim_worker.h"
+
+#include "common/buf.h"
+#include "common/check.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define GB         (1ull << 30)
+#define CAPACITY   (8 * GB)
+#define RANK_BYTES (GB / 64)
+#define MEET_MS    5000u
+#define LOST_MS    600u /* until a rank that is gone is noticed */
+
+static const uint64_t weights[SIM_MODELS] = {5 * GB, 5 * GB, 12 * GB};
+
+/* Layers of eight heads and eight groups of columns. */
+static void shape_make(struct shard_shape *ret_shape)
+{
+    struct shard_shape shape;
+    CHECK(shard_shape_init(&shape, 4, NULL) == ERR_OK);
+    for (uint32_t i = 0; i < shape.n_layers; i++) {
+        struct shard_kind *k = &shape.kind[i];
+        *k = (struct shard_kind){.n_heads = 8,
+                                 .n_kv_heads = 8,
+                                 .n_groups = 8,
+                                 .q_bytes = 1000000,
+                                 .k_bytes = 1000000,
+                                 .n_ffn_groups = 8,
+                                 .ff_bytes = 4000000};
+        for (uint32_t g = 0; g < 8; g++)
+            k->ff_end[g] = (g + 1) * 32;
+    }
+    shape.vocab = 1024;
+    shape.embd = 64;
+    shape.embed_bytes = shape.head_bytes = 64000;
+    shape.kv_head_bytes = 4096;
+    shard_shape_join(&shape);
+    *ret_shape = shape;
+}
+
+static uint64_t share_bytes(uint32_t model, const struct wire_gang_place *place)
+{
+    struct shard_request request = {
+        .shards = (uint32_t)place->n_members, .stages = 1, .n_weights = (uint32_t)place->n_members};
+    struct shard_shape shape;
+    struct shard_cut *cut;
+    for (size_t r = 0; r < place->n_members; r++)
+        request.weights[r] = place->members[r].weight;
+    shape_make(&shape);
+    CHECK(shard_cut_new(&cut, &shape, &request, NULL) == ERR_OK);
+    uint64_t bytes = shard_in_proportion(
+        weights[model], shard_cut_weights(&shape, cut, place->rank), shard_shape_weights(&shape));
+    shard_cut_free(cut);
+    shard_shape_fini(&shape);
+    return bytes + RANK_BYTES;
+}
+
+static void model_drop(struct sim_worker *w, uint32_t i, const char *error)
+{
+    struct sim_model *m = &w->models[i];
+    *m = (struct sim_model){.state = WIRE_MODEL_STATE_AVAILABLE};
+    (void)snprintf(m->error, sizeof m->error, "%s", error);
+}
+
+void models_reset(struct sim_worker *w)
+{
+    for (uint32_t i = 0; i < SIM_MODELS; i++)
+        model_drop(w, i, "");
+}
+
+struct wire_memory models_memory(const struct sim_worker *w)
+{
+    uint64_t used = 0;
+    for (uint32_t i = 0; i < SIM_MODELS; i++)
+        used += w->models[i].state == WIRE_MODEL_STATE_READY ? w->models[i].bytes : 0;
+    return (struct wire_memory){
+        .total_bytes = CAPACITY, .free_bytes = CAPACITY - used, .used_bytes = used};
+}
+
+void models_offer(struct wire_model_offer *ret_offers)
+{
+    static struct buf packed;
+    struct shard_shape shape;
+    buf_fini(&packed);
+    buf_init(&packed);
+    shape_make(&shape);
+    CHECK(shard_shape_pack(&shape, 4096, &packed, NULL) == ERR_OK);
+    shard_shape_fini(&shape);
+    for (uint32_t i = 0; i < SIM_MODELS; i++) {
+        ret_offers[i] = (struct wire_model_offer){.name = sim_model_names[i],
+                                                  .architecture = "sim",
+                                                  .quantization = "Q8_0",
+                                                  .file_bytes = weights[i],
+                                                  .context_tokens = 512,
+                                                  .weights_bytes = weights[i],
+                                                  .chat_template = "",
+                                                  .prompt_tokens_per_job = 64,
+                                                  .prompt_tokens_per_message = 16,
+                                                  .prompt_tokens_per_kib = 1024,
+                                                  .shape = {packed.data, packed.size},
+                                                  .gang_settings = "sim",
+                                                  .rank_bytes = RANK_BYTES};
+        memset(ret_offers[i].weights_digest, (int)i + 1, sizeof ret_offers[i].weights_digest);
+        memset(ret_offers[i].tokenizer_digest, (int)i + 1, sizeof ret_offers[i].tokenizer_digest);
+    }
+}
+
+void models_status(const struct sim_worker *w, struct wire_model_status *ret_status)
+{
+    for (uint32_t i = 0; i < SIM_MODELS; i++) {
+        const struct sim_model *m = &w->models[i];
+        bool ready = m->state == WIRE_MODEL_STATE_READY;
+        ret_status[i] = (struct wire_model_status){.name = sim_model_names[i],
+                                                   .state = m->state,
+                                                   .error = m->error,
+                                                   .weights_bytes = ready ? m->bytes : 0,
+                                                   .load_ms = ready ? 300 : 0,
+                                                   .decode_tokens_per_s = ready ? 100 : 0,
+                                                   .gang = m->gang,
+                                                   .rank = m->rank,
+                                                   .ranks = m->ranks};
+    }
+}
+
+void models_unload(struct sim_worker *w, const char *name)
+{
+    model_drop(w, sim_model_index(name), "");
+}
+
+/* What was asked last counts. */
+void models_load(struct sim *s, struct sim_actor *a, const struct wire_command_load *load)
+{
+    struct sim_worker *w = a->own;
+    const struct wire_gang_place *p = &load->place;
+    uint32_t i = sim_model_index(load->model);
+    struct sim_model *m = &w->models[i];
+    if (m->state != WIRE_MODEL_STATE_AVAILABLE && m->gang == p->gang)
+        return;
+    *m = (struct sim_model){.state = WIRE_MODEL_STATE_LOADING,
+                            .bytes = p->gang != 0 ? share_bytes(i, p) : weights[i],
+                            .ready_ns = s->now_ns + (100 + sim_below(s, 500)) * SIM_MS,
+                            .gang = p->gang,
+                            .rank = p->rank,
+                            .ranks = (uint32_t)p->n_members};
+    for (size_t r = 0; r < p->n_members; r++)
+        (void)snprintf(m->members[r], sizeof m->members[r], "%s", p->members[r].worker);
+    if (p->gang != 0 && strcmp(m->members[p->rank], a->name) != 0)
+        sim_fail(s, "%s was told to be rank %u, which is %s", a->name, p->rank,
+                 m->members[p->rank]);
+    if (models_memory(w).free_bytes < m->bytes)
+        sim_fail(s, "%s was told to load %s with %llu bytes free", a->name, load->model,
+                 (unsigned long long)models_memory(w).free_bytes);
+}
+
+static uint32_t ranks_here(const struct sim *s, const struct sim_model *m, uint32_t model)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_workers; i++) {
+        const struct sim_worker *w = s->actors[i].own;
+        n += w->models[model].gang == m->gang;
+    }
+    return n;
+}
+
+static void gang_step(struct sim *s, struct sim_worker *w, uint32_t i)
+{
+    struct sim_model *m = &w->models[i];
+    bool all = ranks_here(s, m, i) == m->ranks;
+    if (!m->has_met) {
+        m->has_met = all;
+        if (!all && s->now_ns > m->ready_ns + (uint64_t)MEET_MS * SIM_MS)
+            model_drop(w, i, "not all ranks came");
+    } else if (!all && m->over_ns == 0) {
+        m->over_ns = s->now_ns + sim_below(s, LOST_MS) * SIM_MS + 1;
+    } else if (m->over_ns != 0 && s->now_ns >= m->over_ns) {
+        model_drop(w, i, "another rank is gone");
+    }
+}
+
+void models_step(struct sim *s, struct sim_actor *a)
+{
+    struct sim_worker *w = a->own;
+    for (uint32_t i = 0; i < SIM_MODELS; i++) {
+        struct sim_model *m = &w->models[i];
+        if (m->gang != 0)
+            gang_step(s, w, i);
+        if (m->state == WIRE_MODEL_STATE_LOADING && s->now_ns >= m->ready_ns &&
+            (m->gang == 0 || m->has_met))
+            m->state = WIRE_MODEL_STATE_READY;
+    }
+}
+
+bool models_can_run(struct sim *s, const struct sim_actor *a, uint32_t model)
+{
+    const struct sim_model *m = &((const struct sim_worker *)a->own)->models[model];
+    if (m->gang != 0 && m->rank != 0)
+        sim_fail(s, "%s got a job for %s, of which it is rank %u", a->name, sim_model_names[model],
+                 m->rank);
+    return m->state == WIRE_MODEL_STATE_READY || (weights[model] <= CAPACITY && m->gang == 0);
+}
