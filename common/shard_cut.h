@@ -82,14 +82,20 @@ enum err shard_shape_unpack(struct shard_shape *ret_shape, const uint8_t *bytes,
 
 /* What a rank has of a layer. Empty runs in layers of other stages. */
 struct shard_layer_cut {
-    struct shard_run groups, heads, kv_heads, ffn_groups, ff;
+    struct shard_run groups; /* of the attention output */
+    struct shard_run heads;  /* query heads, the columns of these groups */
+    struct shard_run kv_heads;
+    struct shard_run ffn_groups; /* of feed-forward down */
+    struct shard_run ff;         /* columns of these groups, rows of gate and up */
 };
 
 struct shard_rank_cut {
     uint32_t stage, index; /* rank = stage * n_shards + index */
     struct shard_run layers;
-    struct shard_run embed, head;  /* rows; of the first stage, of the last */
-    struct shard_run embd;         /* columns of the residual */
+    struct shard_run embed; /* rows of token_embd that this rank embeds; first stage only */
+    struct shard_run head;  /* rows of the head: logits that this rank computes; last stage only */
+    struct shard_run embd;  /* columns of the residual that this rank finishes where sums of parts
+                             * are exchanged by ranges of columns */
     struct shard_layer_cut *layer; /* [n_layers] */
 };
 

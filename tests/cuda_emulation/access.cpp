@@ -28,6 +28,8 @@ static void check_host(const struct emu_lane *lane, const char *at, uint32_t siz
         return;
     if (access == EMU_ACCESS_READ && at >= &__executable_start && at + size <= &_end)
         return;
+    if (emu_memory_is_registered(at, size))
+        return;
     char where[256];
     emu_fault_code(code, where, sizeof where);
     emu_raise_for(EMU_FAULT_HOST_MEMORY, lane, at,

@@ -48,6 +48,7 @@
  *   others might see late is left to the race checker, for which __syncthreads orders all threads,
  *   __syncwarp the lanes it names, and nothing else does: no fence, no atomic, no shuffle. So work
  *   that the last block of a launch does for the others is reported.
+ * - Of host memory that was registered only that is checked; to its bytes and races nobody looks.
  * - Between streams there is no race checker; there are schedules.
  * - Requests, for the counters: the n-th accesses of a warp's lanes by the same instruction since
  *   their last common point (a barrier, a warp function of all lanes). Behind a divergent branch
@@ -110,7 +111,7 @@ struct emu_device {
 };
 
 /* One of compute capability 9.0, 132 multiprocessors, 227 KB of shared memory and 4 GB, or as many
- * bytes as CUDA_EMULATION_MEMORY says. */
+ * bytes as CUDA_EMULATION_MEMORY says; or as many devices as CUDA_EMULATION_DEVICES says. */
 struct emu_device emu_device_get(void);
 void emu_device_set(const struct emu_device *device);
 
@@ -140,7 +141,7 @@ enum emu_fault_kind {
     EMU_FAULT_RACE = 4,           /* threads of a block, no barrier between, one of them writing */
     EMU_FAULT_BLOCK_RACE = 5,     /* the same of two blocks of a launch */
     EMU_FAULT_MISALIGNED = 6,     /* an access that is not aligned to its size */
-    EMU_FAULT_HOST_MEMORY = 7,    /* a kernel that touches pageable host memory */
+    EMU_FAULT_HOST_MEMORY = 7,    /* a kernel that touches host memory nobody registered */
     EMU_FAULT_BARRIER_DIVERGENCE = 8, /* a thread exits, or waits elsewhere */
     EMU_FAULT_LANE_MISSING = 9, /* a warp function whose mask names a lane that is not there */
     EMU_FAULT_ASYNC_COPY = 10,  /* what a copy to shared memory brings, touched before its wait */

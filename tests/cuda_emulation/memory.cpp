@@ -217,6 +217,30 @@ const struct emu_allocation *emu_memory_find(const void *at, size_t size)
     return from + size <= a->base + a->size ? a : NULL;
 }
 
+static std::map<const char *, const char *> registered; /* begin, end */
+
+bool emu_memory_register(void *base, size_t size)
+{
+    const char *begin = static_cast<const char *>(base), *end = begin + size;
+    auto after = registered.lower_bound(end);
+    if (after != registered.begin() && std::prev(after)->second > begin)
+        return false;
+    registered[begin] = end;
+    return true;
+}
+
+bool emu_memory_unregister(void *base)
+{
+    return registered.erase(static_cast<const char *>(base)) > 0;
+}
+
+bool emu_memory_is_registered(const void *at, size_t size)
+{
+    const char *from = static_cast<const char *>(at);
+    auto behind = registered.upper_bound(from);
+    return behind != registered.begin() && from + size <= std::prev(behind)->second;
+}
+
 size_t emu_memory_held(enum emu_space space, int device)
 {
     size_t sum = 0;

@@ -66,6 +66,12 @@ bool emu_memory_free(enum emu_space space, void *base);
 const struct emu_allocation *emu_memory_find(const void *at, size_t size);
 size_t emu_memory_held(enum emu_space space, int device);
 
+/* Host memory that kernels may touch. False where some of it is registered already; where it is
+ * not, or `base` is not where it begins. */
+bool emu_memory_register(void *base, size_t size);
+bool emu_memory_unregister(void *base);
+bool emu_memory_is_registered(const void *at, size_t size);
+
 /* In checked mode: `size` bytes have been written, or are what those at `from` are. */
 void emu_memory_written(void *at, size_t size);
 void emu_memory_copied(void *to, const void *from, size_t size);

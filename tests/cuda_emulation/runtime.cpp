@@ -175,21 +175,27 @@ const char *cudaGetErrorString(cudaError_t error)
 
 #define DEVICE_MEMORY_BYTES ((size_t)4 << 30)
 
-static size_t memory_from_environment(void)
+static size_t number_from_environment(const char *name, size_t otherwise)
 {
-    const char *text = getenv("CUDA_EMULATION_MEMORY");
+    const char *text = getenv(name);
     if (text == NULL)
-        return DEVICE_MEMORY_BYTES;
+        return otherwise;
     char *end;
-    unsigned long long bytes = strtoull(text, &end, 10);
-    if (end == text || *end != '\0' || bytes == 0) {
-        fprintf(stderr, "CUDA_EMULATION_MEMORY is a number of bytes, not \"%s\"\n", text);
+    unsigned long long number = strtoull(text, &end, 10);
+    if (end == text || *end != '\0' || number == 0) {
+        fprintf(stderr, "%s is a number above 0, not \"%s\"\n", name, text);
         exit(2);
     }
-    return (size_t)bytes;
+    return (size_t)number;
 }
 
-static struct emu_device device = {1, memory_from_environment(), 9, 0, 132, 232448};
+static struct emu_device device = {
+    (int)number_from_environment("CUDA_EMULATION_DEVICES", 1),
+    number_from_environment("CUDA_EMULATION_MEMORY", DEVICE_MEMORY_BYTES),
+    9,
+    0,
+    132,
+    232448};
 static thread_local int device_now;
 
 struct emu_device emu_device_get(void)

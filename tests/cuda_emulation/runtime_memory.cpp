@@ -68,6 +68,43 @@ cudaError_t cudaMallocHost(void **ptr, size_t size)
     return cudaHostAlloc(ptr, size, cudaHostAllocDefault);
 }
 
+/* Until it is registered no kernel may touch it: checked mode says so. Whatever is registered
+ * counts as written, and races on it are not looked for. */
+cudaError_t cudaHostRegister(void *ptr, size_t size, unsigned int)
+{
+    emu_api api(__func__);
+    if (api.error != cudaSuccess)
+        return api.end(api.error);
+    if (ptr == NULL || size == 0 || emu_memory_is_ours(ptr))
+        return api.end(cudaErrorInvalidValue);
+    if (emu_capture_forbids())
+        return api.end(cudaErrorStreamCaptureUnsupported);
+    return api.end(emu_memory_register(ptr, size) ? cudaSuccess
+                                                  : cudaErrorHostMemoryAlreadyRegistered);
+}
+
+cudaError_t cudaHostUnregister(void *ptr)
+{
+    emu_api api(__func__);
+    if (api.error != cudaSuccess)
+        return api.end(api.error);
+    if (emu_capture_forbids())
+        return api.end(cudaErrorStreamCaptureUnsupported);
+    emu_stream_drain_all();
+    return api.end(emu_memory_unregister(ptr) ? cudaSuccess : cudaErrorHostMemoryNotRegistered);
+}
+
+cudaError_t cudaHostGetDevicePointer(void **pDevice, void *pHost, unsigned int)
+{
+    emu_api api(__func__);
+    if (api.error != cudaSuccess)
+        return api.end(api.error);
+    if (!emu_memory_is_pinned(pHost) && !emu_memory_is_registered(pHost, 1))
+        return api.end(cudaErrorInvalidValue);
+    *pDevice = pHost;
+    return api.end(cudaSuccess);
+}
+
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
 {
     emu_api api(__func__);

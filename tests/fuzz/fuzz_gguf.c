@@ -84,7 +84,7 @@ static void fuzz_shards(const struct gguf *g)
                 abort();
             continue;
         }
-        for (uint32_t r = 0; r < shape.plan->n_ranks; r++)
+        for (uint32_t r = 0; r < shape.plan->cut->n_ranks; r++)
             if (runtime_shape_turn(&shape, r, &eb) == ERR_OK)
                 held += runtime_shape_estimate(&shape, &config, g).weights_bytes;
         whole = i == 0 ? held : whole;

@@ -32,9 +32,15 @@ static const struct {
     {1000, 8, 1, 3, {0, 3, 4, 8}, true},
 };
 
+/* Sums of all nodes, between two halves. */
+#define EXCHANGE_COUNT ((size_t)SUM_GROUPS_MAX * (N_MAX * (ROWS + 3) + 5))
+static float *exchange[2]; /* one directly behind the other */
+
 struct shards {
     struct backend *b;
-    uint32_t n; /* rows of x */
+    bool exchanges;  /* sums lie where ranks of a gang would hand them over */
+    size_t taken[2]; /* floats of each half */
+    uint32_t n;      /* rows of x */
     uint32_t n_parts;
     struct sum_node nodes[SUM_GROUPS_MAX];
     const float *part[SUM_GROUPS_MAX];
@@ -91,7 +97,12 @@ static void shard_run(struct shards *s, uint32_t shard, enum quant_type type, co
     struct act *act = ops->act_new(s->b, s->n, own, true);
     float *in = columns(s->b, x, s->n, cols, first, own);
     const uint32_t n_nodes = sum_nodes(cut, s->nodes + s->n_parts);
-    s->sums[shard] = ops->buffer_new(s->b, n_nodes * node_stride);
+    if (s->exchanges) {
+        s->sums[shard] = exchange[shard % 2] + s->taken[shard % 2];
+        s->taken[shard % 2] += n_nodes * node_stride;
+    } else {
+        s->sums[shard] = ops->buffer_new(s->b, n_nodes * node_stride);
+    }
     ops->quantize(s->b, in, s->n, own, act);
     const struct matmul_job job = {
         .weight = w, .out = s->sums[shard], .out_stride = ROWS + 3, .node_stride = node_stride};
@@ -101,6 +112,21 @@ static void shard_run(struct shards *s, uint32_t shard, enum quant_type type, co
     ops->buffer_free(s->b, in);
     ops->act_free(s->b, act);
     ops->weight_free(s->b, w);
+}
+
+/* Others take the sums from where they are, and bring them there. */
+static void shards_exchange(struct shards *s)
+{
+    s->b->ops->exchange_done(s->b);
+    for (uint32_t i = 0; i < 2; i++) {
+        const size_t bytes = s->taken[i] * sizeof exchange[i][0];
+        float *copy = malloc(bytes + 1);
+        assert_non_null(copy);
+        memcpy(copy, exchange[i], bytes);
+        memset(exchange[i], 0xff, bytes);
+        memcpy(exchange[i], copy, bytes);
+        free(copy);
+    }
 }
 
 /* Joined in two ranges of columns, as shards do that share out the joining. */
@@ -155,13 +181,15 @@ static void compare_shards(struct backend *b, const char *name, enum quant_type 
     float actual[N_MAX * ROWS];
     const uint32_t cols = cuts[c].cols;
     for (size_t k = 0; k < sizeof row_counts / sizeof row_counts[0]; k++) {
-        struct shards s = {.b = b, .n = row_counts[k]};
+        struct shards s = {.b = b, .n = row_counts[k], .exchanges = (c + k) % 2 == 0};
         for (uint32_t i = 0; i < cuts[c].n_shards; i++) {
             struct sum_cut cut = sum_cut_whole(cols, cuts[c].groups, cuts[c].unit);
             cut.first = cuts[c].border[i];
             cut.end = cuts[c].border[i + 1];
             shard_run(&s, i, type, matrix, cols, &cut, x);
         }
+        if (s.exchanges)
+            shards_exchange(&s);
         float *out = fixture_upload(b, before, (size_t)s.n * ROWS);
         float *own_bias = fixture_upload(b, bias, ROWS);
         shards_join(&s, own_bias, accumulate, out);
@@ -173,7 +201,7 @@ static void compare_shards(struct backend *b, const char *name, enum quant_type 
         fixture_same(what, name, expected, actual, (size_t)s.n * ROWS);
         b->ops->buffer_free(b, out);
         b->ops->buffer_free(b, own_bias);
-        for (uint32_t i = 0; i < cuts[c].n_shards; i++)
+        for (uint32_t i = 0; i < cuts[c].n_shards && !s.exchanges; i++)
             b->ops->buffer_free(b, s.sums[i]);
     }
 }
@@ -216,21 +244,55 @@ static void test_rows_are_placed(void **state)
     static const uint32_t at[] = {8, 0, 3};
     float rows[3 * COLS], out[N * COLS], actual[N * COLS];
     struct fixture_random r = {43};
-    for (size_t k = 0; k <= f->n_others; k++) {
-        struct backend *b = k == 0 ? f->ref : f->others[k - 1].backend;
+    for (size_t k = 0; k <= 2 * f->n_others + 1; k++) {
+        struct backend *b = k < 2 ? f->ref : f->others[k / 2 - 1].backend;
+        const bool is_exchanged = k % 2 > 0;
         fixture_floats(&r, rows, 3 * COLS);
         fixture_floats(&r, out, N * COLS);
-        float *from = fixture_upload(b, rows, 3 * COLS);
+        float *from = is_exchanged ? exchange[0] : fixture_upload(b, rows, 3 * COLS);
         float *to = fixture_upload(b, out, N * COLS);
+        if (is_exchanged)
+            memcpy(from, rows, sizeof rows);
         b->ops->place(b, from, at, 3, COLS, to);
         b->ops->buffer_read(b, to, actual, N * COLS);
         for (size_t i = 0; i < 3; i++)
             memcpy(out + (size_t)at[i] * COLS, rows + i * COLS, COLS * sizeof *out);
-        fixture_same("placed rows", k == 0 ? "scalar" : f->others[k - 1].name, out, actual,
-                     N * COLS);
-        b->ops->buffer_free(b, from);
+        fixture_same("placed rows", b->ops->name, out, actual, N * COLS);
+        if (!is_exchanged)
+            b->ops->buffer_free(b, from);
         b->ops->buffer_free(b, to);
     }
+}
+
+static int exchange_setup(void **state)
+{
+    struct errbuf eb = {{0}};
+
+    if (fixture_setup(state) != 0)
+        return -1;
+    exchange[1] = malloc(2 * EXCHANGE_COUNT * sizeof *exchange[1]);
+    assert_non_null(exchange[1]);
+    exchange[0] = exchange[1] + EXCHANGE_COUNT;
+    void *const halves[2] = {exchange[0], exchange[1]};
+    const struct fixture *f = *state;
+    for (size_t k = 0; k <= f->n_others; k++) {
+        struct backend *b = k == 0 ? f->ref : f->others[k - 1].backend;
+        assert_int_equal(
+            b->ops->exchange_open(b, halves, EXCHANGE_COUNT * sizeof *exchange[0], &eb), ERR_OK);
+    }
+    return 0;
+}
+
+static int exchange_teardown(void **state)
+{
+    const struct fixture *f = *state;
+    for (size_t k = 0; k <= f->n_others; k++) {
+        struct backend *b = k == 0 ? f->ref : f->others[k - 1].backend;
+        b->ops->exchange_done(b);
+        b->ops->exchange_close(b);
+    }
+    free(exchange[1]);
+    return fixture_teardown(state);
 }
 
 int main(void)
@@ -239,5 +301,5 @@ int main(void)
         cmocka_unit_test(test_shards_have_the_bits_of_the_whole),
         cmocka_unit_test(test_rows_are_placed),
     };
-    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+    return cmocka_run_group_tests(tests, exchange_setup, exchange_teardown);
 }

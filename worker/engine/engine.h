@@ -79,8 +79,9 @@ struct engine_model_config {
     struct shard_request shard; /* shards of 0: the whole model */
     uint32_t rank;              /* whose share is loaded */
     /* How the ranks meet, where there are several; `rank` and their number must be the same there.
-     * Copied, but for what its rendezvous points to, which is used until the model is ready. Its
-     * `stop` is the engine's: engine_unload and engine_close end whatever waits. */
+     * Copied, but for what its rendezvous points to, which is used until MODEL_READY, _FAILED or
+     * _GONE, also to say that this rank cannot come. Its `stop` is the engine's: engine_unload and
+     * engine_close end whatever waits. */
     const struct gang_config *gang;
     /* The file that is meant: its gguf_identity when it was described, and model_file_digest of it.
      * Where the identity is another by now and the digest, too, loading fails with ERR_CONFLICT. */

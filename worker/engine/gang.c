@@ -18,9 +18,9 @@ static void cut_set(struct gang_cut *ret, const struct shard_plan *plan, uint32_
     uint32_t groups = 1;
 
     *ret = (struct gang_cut){0};
-    for (uint32_t k = 0; k < plan->n_ranks; k++) {
-        const struct shard_layer *l = &plan->rank[k].layer[layer];
-        const struct sum_cut cut = which == GANG_MATRIX_ATTENTION ? l->attention : l->ffn;
+    for (uint32_t k = 0; k < plan->cut->n_ranks; k++) {
+        const struct shard_sums sums = shard_sums(plan, &plan->cut->rank[k], layer);
+        const struct sum_cut cut = which == GANG_MATRIX_ATTENTION ? sums.attention : sums.ffn;
         groups = cut.groups;
         ret->nodes[k] = cut.first < cut.end ? sum_nodes(&cut, nodes + ret->n_parts) : 0;
         ret->n_parts += ret->nodes[k];
@@ -41,12 +41,12 @@ static void agreement_digest(const struct shard_plan *plan, const struct gang_li
 {
     const uint32_t words[] = {l->context_tokens, l->kv_type,        l->rows,    l->logits_rows,
                               l->sequences,      l->sequence_pages, l->kv_pages};
-    uint8_t bytes[sizeof plan->digest + sizeof l->model + sizeof words];
+    uint8_t bytes[sizeof plan->cut->digest + sizeof l->model + sizeof words];
 
     _Static_assert(COLL_PLAN_BYTES == SHA256_BYTES, "one digest");
-    memcpy(bytes, plan->digest, sizeof plan->digest);
-    memcpy(bytes + sizeof plan->digest, l->model, sizeof l->model);
-    memcpy(bytes + sizeof plan->digest + sizeof l->model, words, sizeof words);
+    memcpy(bytes, plan->cut->digest, sizeof plan->cut->digest);
+    memcpy(bytes + sizeof plan->cut->digest, l->model, sizeof l->model);
+    memcpy(bytes + sizeof plan->cut->digest + sizeof l->model, words, sizeof words);
     sha256(bytes, sizeof bytes, ret_digest);
 }
 
@@ -115,13 +115,13 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
     struct gang *g = calloc(1, sizeof *g);
     enum err e = ERR_OK;
 
-    CHECK(plan->n_stages == 1 && plan->n_ranks == config->coll.n_ranks &&
-          plan->n_ranks <= COLL_RANKS_MAX);
+    CHECK(plan->cut->n_stages == 1 && plan->cut->n_ranks == config->coll.n_ranks &&
+          plan->cut->n_ranks <= COLL_RANKS_MAX);
     if (g == NULL)
         return err_set(eb, ERR_NO_MEMORY, "no memory for a gang");
     g->backend = backend;
     g->rank = config->coll.rank;
-    g->n_ranks = plan->n_ranks;
+    g->n_ranks = plan->cut->n_ranks;
     g->load_ns = (uint64_t)config->load_ms * 1000000u;
     g->wait_ns = (uint64_t)config->wait_ms * 1000000u;
     g->limits = *limits;
@@ -129,8 +129,8 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
     g->n_layers = h->n_layers;
     g->vocab = h->vocab_size;
     for (uint32_t k = 0; k < g->n_ranks; k++) {
-        g->embed[k] = plan->rank[k].embed;
-        g->head[k] = plan->rank[k].head;
+        g->embed[k] = plan->cut->rank[k].embed;
+        g->head[k] = plan->cut->rank[k].head;
     }
     g->cuts = take(g, 2 * (size_t)g->n_layers, sizeof *g->cuts);
     g->ids = take(g, limits->rows, sizeof *g->ids);

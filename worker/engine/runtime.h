@@ -35,8 +35,8 @@ struct runtime {
     struct backend *backend;
     struct model_hparams hparams;
     struct shard_plan *plan;
-    const struct shard *shard; /* this rank's, of the plan: of a whole model all of it */
-    struct gang *gang;         /* NULL: the model is whole */
+    const struct shard_rank_cut *shard; /* this rank's, of the plan: of a whole model all of it */
+    struct gang *gang;                  /* NULL: the model is whole */
     struct runtime_shape_kv shape;
     uint32_t context_tokens;
     uint32_t kv_pages;

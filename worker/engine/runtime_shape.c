@@ -121,10 +121,10 @@ static enum err pool_read(struct runtime_shape *s, const struct engine_model_con
 
 enum err runtime_shape_turn(struct runtime_shape *shape, uint32_t rank, struct errbuf *eb)
 {
-    if (rank >= shape->plan->n_ranks)
-        return err_set(eb, ERR_INVALID, "rank %u of %u", rank, shape->plan->n_ranks);
+    if (rank >= shape->plan->cut->n_ranks)
+        return err_set(eb, ERR_INVALID, "rank %u of %u", rank, shape->plan->cut->n_ranks);
     shape->rank = rank;
-    shape->shard = &shape->plan->rank[rank];
+    shape->shard = &shape->plan->cut->rank[rank];
     return kv_shapes_set(shape, eb);
 }
 
@@ -169,7 +169,7 @@ void runtime_shape_fini(struct runtime_shape *shape)
 
 bool runtime_is_whole(const struct runtime_shape *shape)
 {
-    return shape->plan->n_ranks == 1;
+    return shape->plan->cut->n_ranks == 1;
 }
 
 struct shard_slice runtime_slice(const struct runtime_shape *shape, uint32_t layer,
@@ -207,7 +207,7 @@ struct runtime_widths runtime_widths(const struct runtime_shape *shape)
     const struct model_parts *whole = &shape->tensors.whole;
     const struct gguf_tensor *head =
         whole->at[h->tied_embedding ? MODEL_PART_TOKEN_EMBD : MODEL_PART_OUTPUT];
-    const struct shard *s = shape->shard;
+    const struct shard_rank_cut *s = shape->shard;
     struct runtime_widths w = {
         .embd = h->n_embd,
         .logits = logits_width(shape),
@@ -216,7 +216,7 @@ struct runtime_widths runtime_widths(const struct runtime_shape *shape)
 
     for (uint32_t i = s->layers.first; i < s->layers.end; i++) {
         const struct model_parts *l = &shape->tensors.layers[i];
-        const struct shard_layer *has = &s->layer[i];
+        const struct shard_layer_cut *has = &s->layer[i];
         w.heads = shard_larger(w.heads, shard_run_count(has->heads) * h->head_dim);
         w.kv_heads = shard_larger(w.kv_heads, shard_run_count(has->kv_heads) * h->head_dim);
         w.ff = shard_larger(w.ff, shard_run_count(has->ff));
@@ -277,7 +277,7 @@ static uint64_t weights_bytes(const struct runtime_shape *shape, const struct en
 struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t step_rows)
 {
     const struct runtime_widths w = runtime_widths(shape);
-    const struct shard *s = shape->shard;
+    const struct shard_rank_cut *s = shape->shard;
     struct backend_room room = {
         .rows_max = step_rows,
         .cols_max = shard_larger(shard_larger(w.embd, w.heads), w.ff),
@@ -291,9 +291,9 @@ struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t ste
     for (uint32_t i = 0; i < MODEL_ROPES; i++)
         room.n_ropes += runtime_rope_used(shape, i) ? 1 : 0;
     for (uint32_t i = s->layers.first; i < s->layers.end; i++) {
-        const struct shard_layer *l = &s->layer[i];
-        room.groups_max = shard_larger(room.groups_max, l->attention.end - l->attention.first);
-        room.groups_max = shard_larger(room.groups_max, l->ffn.end - l->ffn.first);
+        const struct shard_layer_cut *l = &s->layer[i];
+        room.groups_max = shard_larger(room.groups_max, shard_run_count(l->groups));
+        room.groups_max = shard_larger(room.groups_max, shard_run_count(l->ffn_groups));
         if (shape->kv.cache_of[i] == RUNTIME_KV_NONE)
             continue;
         struct backend_room_cache *cache = &room.cache[shape->kv.cache_of[i]];

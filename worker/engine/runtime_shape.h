@@ -37,7 +37,7 @@ struct runtime_shape {
     struct model_hparams hparams;
     struct model_tensors tensors;
     struct shard_plan *plan;
-    const struct shard *shard; /* the rank's own, of the plan */
+    const struct shard_rank_cut *shard; /* the rank's own, of the plan */
     uint32_t rank;
     uint32_t drawers;
     uint32_t context_tokens;

@@ -73,65 +73,15 @@ enum err shard_plan_shape(struct shard_shape *ret_shape, const struct model_hpar
     return ERR_OK;
 }
 
-static struct shard_plan *plan_alloc(uint32_t n_shards, uint32_t n_stages, uint32_t n_layers)
-{
-    const uint32_t n_ranks = n_shards * n_stages;
-    struct shard_plan *plan = calloc(1, sizeof *plan);
-    struct shard *ranks = calloc(n_ranks, sizeof *ranks);
-    struct shard_layer *layers = calloc((size_t)n_ranks * n_layers, sizeof *layers);
-
-    if (plan == NULL || ranks == NULL || layers == NULL) {
-        free(plan);
-        free(ranks);
-        free(layers);
-        return NULL;
-    }
-    for (uint32_t r = 0; r < n_ranks; r++)
-        ranks[r].layer = layers + (size_t)r * n_layers;
-    *plan = (struct shard_plan){.n_shards = n_shards,
-                                .n_stages = n_stages,
-                                .n_ranks = n_ranks,
-                                .n_layers = n_layers,
-                                .rank = ranks};
-    return plan;
-}
-
-static void layer_set(struct shard_layer *to, const struct shard_layer_cut *from,
-                      const struct model_hparams *h, uint32_t layer)
-{
-    to->attention = attention_cut(h, layer);
-    to->attention.first = from->groups.first;
-    to->attention.end = from->groups.end;
-    to->heads = from->heads;
-    to->kv_heads = from->kv_heads;
-    to->ffn = backend_cut_ffn(h->layer[layer].n_ff);
-    to->ffn.first = from->ffn_groups.first;
-    to->ffn.end = from->ffn_groups.end;
-    to->ff = from->ff;
-}
-
 /* The cut, with what the kernels want to know of it. */
-static enum err plan_set(struct shard_plan **ret_plan, const struct shard_cut *cut,
-                         const struct model_hparams *h, struct errbuf *eb)
+static enum err plan_set(struct shard_plan *plan, const struct model_hparams *h, struct errbuf *eb)
 {
-    struct shard_plan *plan = plan_alloc(cut->n_shards, cut->n_stages, cut->n_layers);
-
-    if (plan == NULL)
-        return err_set(eb, ERR_NO_MEMORY, "no memory for a plan of %u shards", cut->n_ranks);
-    for (uint32_t r = 0; r < cut->n_ranks; r++) {
-        const struct shard_rank_cut *from = &cut->rank[r];
-        struct shard *to = &plan->rank[r];
-        to->stage = from->stage;
-        to->index = from->index;
-        to->layers = from->layers;
-        to->embed = from->embed;
-        to->head = from->head;
-        to->embd = from->embd;
-        for (uint32_t i = from->layers.first; i < from->layers.end; i++)
-            layer_set(&to->layer[i], &from->layer[i], h, i);
-    }
-    memcpy(plan->digest, cut->digest, sizeof plan->digest);
-    *ret_plan = plan;
+    plan->sums = calloc(h->n_layers, sizeof *plan->sums);
+    if (plan->sums == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for a plan of %u layers", h->n_layers);
+    for (uint32_t i = 0; i < h->n_layers; i++)
+        plan->sums[i] = (struct shard_sums){.attention = attention_cut(h, i),
+                                            .ffn = backend_cut_ffn(h->layer[i].n_ff)};
     return ERR_OK;
 }
 
@@ -140,26 +90,46 @@ enum err shard_plan_new(struct shard_plan **ret_plan, const struct model_hparams
                         enum kv_type kv_type, uint32_t kv_pages, struct errbuf *eb)
 {
     struct shard_shape shape;
-    struct shard_cut *cut = NULL;
+    struct shard_plan *plan = NULL;
     enum err e = shard_plan_shape(&shape, h, t, kv_type, kv_pages, eb);
 
     if (e != ERR_OK)
         return e;
-    e = shard_cut_new(&cut, &shape, request, eb);
+    plan = calloc(1, sizeof *plan);
+    if (plan == NULL)
+        e = err_set(eb, ERR_NO_MEMORY, "no memory for a plan");
     if (e == ERR_OK)
-        e = plan_set(ret_plan, cut, h, eb);
-    shard_cut_free(cut);
+        e = shard_cut_new(&plan->cut, &shape, request, eb);
+    if (e == ERR_OK)
+        e = plan_set(plan, h, eb);
     shard_shape_fini(&shape);
-    return e;
+    if (e != ERR_OK) {
+        shard_plan_free(plan);
+        return e;
+    }
+    *ret_plan = plan;
+    return ERR_OK;
 }
 
 void shard_plan_free(struct shard_plan *plan)
 {
     if (plan == NULL)
         return;
-    free(plan->rank[0].layer);
-    free(plan->rank);
+    shard_cut_free(plan->cut);
+    free(plan->sums);
     free(plan);
+}
+
+struct shard_sums shard_sums(const struct shard_plan *plan, const struct shard_rank_cut *s,
+                             uint32_t layer)
+{
+    struct shard_sums sums = plan->sums[layer];
+
+    sums.attention.first = s->layer[layer].groups.first;
+    sums.attention.end = s->layer[layer].groups.end;
+    sums.ffn.first = s->layer[layer].ffn_groups.first;
+    sums.ffn.end = s->layer[layer].ffn_groups.end;
+    return sums;
 }
 
 /* ---- what a rank holds of a tensor ---- */
@@ -190,11 +160,11 @@ static struct shard_slice columns_slice(const struct gguf_tensor *t, const struc
 }
 
 /* Once in a model. */
-static struct shard_slice whole_slice(const struct shard_plan *plan, const struct shard *s,
+static struct shard_slice whole_slice(const struct shard_plan *plan, const struct shard_rank_cut *s,
                                       const struct model_hparams *h, enum model_part part,
                                       const struct gguf_tensor *t)
 {
-    const bool last = s->stage + 1 == plan->n_stages, matrix = model_part_is_matrix(part);
+    const bool last = s->stage + 1 == plan->cut->n_stages, matrix = model_part_is_matrix(part);
 
     switch (part) {
     case MODEL_PART_TOKEN_EMBD:
@@ -209,7 +179,7 @@ static struct shard_slice whole_slice(const struct shard_plan *plan, const struc
     }
 }
 
-struct shard_slice shard_slice(const struct shard_plan *plan, const struct shard *s,
+struct shard_slice shard_slice(const struct shard_plan *plan, const struct shard_rank_cut *s,
                                const struct model_hparams *h, uint32_t layer, enum model_part part,
                                const struct gguf_tensor *t)
 {
@@ -217,8 +187,9 @@ struct shard_slice shard_slice(const struct shard_plan *plan, const struct shard
 
     if (part < MODEL_PART_ATTN_NORM)
         return whole_slice(plan, s, h, part, t);
-    CHECK(layer < plan->n_layers);
-    const struct shard_layer *l = &s->layer[layer];
+    CHECK(layer < plan->cut->n_layers);
+    const struct shard_layer_cut *l = &s->layer[layer];
+    const struct shard_sums sums = shard_sums(plan, s, layer);
     switch (part) {
     case MODEL_PART_ATTN_Q:
     case MODEL_PART_ATTN_Q_BIAS:
@@ -229,14 +200,14 @@ struct shard_slice shard_slice(const struct shard_plan *plan, const struct shard
     case MODEL_PART_ATTN_V_BIAS:
         return run_slice(t, matrix, l->kv_heads, h->head_dim);
     case MODEL_PART_ATTN_OUTPUT:
-        return columns_slice(t, &l->attention, shard_run_count(l->heads) * h->head_dim);
+        return columns_slice(t, &sums.attention, shard_run_count(l->heads) * h->head_dim);
     case MODEL_PART_FFN_GATE:
     case MODEL_PART_FFN_GATE_BIAS:
     case MODEL_PART_FFN_UP:
     case MODEL_PART_FFN_UP_BIAS:
         return run_slice(t, matrix, l->ff, 1);
     case MODEL_PART_FFN_DOWN:
-        return columns_slice(t, &l->ffn, shard_run_count(l->ff));
+        return columns_slice(t, &sums.ffn, shard_run_count(l->ff));
     default:
         CHECK(!matrix);
         return rows_slice(t, false, 0,
@@ -253,19 +224,21 @@ static uint32_t nodes_of(const struct sum_cut *cut)
     return cut->end == cut->first ? 0 : sum_nodes(cut, nodes);
 }
 
-struct shard_nodes shard_nodes(const struct shard_plan *plan, const struct shard *s)
+struct shard_nodes shard_nodes(const struct shard_plan *plan, const struct shard_rank_cut *s)
 {
-    const struct shard *stage = &plan->rank[s->stage * plan->n_shards];
+    const struct shard_rank_cut *stage = &plan->cut->rank[s->stage * plan->cut->n_shards];
     struct shard_nodes most = {0, 0};
 
     for (uint32_t i = s->layers.first; i < s->layers.end; i++) {
+        const struct shard_sums own = shard_sums(plan, s, i);
         uint32_t attention = 0, ffn = 0;
-        for (uint32_t k = 0; k < plan->n_shards; k++) {
-            attention += nodes_of(&stage[k].layer[i].attention);
-            ffn += nodes_of(&stage[k].layer[i].ffn);
+        for (uint32_t k = 0; k < plan->cut->n_shards; k++) {
+            const struct shard_sums sums = shard_sums(plan, &stage[k], i);
+            attention += nodes_of(&sums.attention);
+            ffn += nodes_of(&sums.ffn);
         }
-        most.own = shard_larger(
-            most.own, shard_larger(nodes_of(&s->layer[i].attention), nodes_of(&s->layer[i].ffn)));
+        most.own =
+            shard_larger(most.own, shard_larger(nodes_of(&own.attention), nodes_of(&own.ffn)));
         most.all = shard_larger(most.all, shard_larger(attention, ffn));
     }
     return most;

@@ -39,33 +39,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Of one layer. All runs are empty, and the cuts have end == first, in layers of other stages. */
-struct shard_layer {
-    struct sum_cut attention; /* of the attention output: groups first .. end - 1 */
-    struct shard_run heads;   /* query heads, the columns of these groups */
-    struct shard_run kv_heads;
-    struct sum_cut ffn;  /* of feed-forward down: groups first .. end - 1 */
-    struct shard_run ff; /* columns of these groups, rows of gate and up */
-};
-
-struct shard {
-    uint32_t stage, index; /* rank = stage * plan's n_shards + index */
-    struct shard_run layers;
-    struct shard_run embed; /* rows of token_embd that this rank embeds; first stage only */
-    struct shard_run head;  /* rows of the head: logits that this rank computes; last stage only */
-    struct shard_run embd;  /* columns of the residual that this rank finishes where sums of parts
-                             * are exchanged by ranges of columns */
-    struct shard_layer *layer; /* [n_layers of the model] */
+/* How the matrices of a layer that are cut by columns are summed, whole. */
+struct shard_sums {
+    struct sum_cut attention; /* of the attention output */
+    struct sum_cut ffn;       /* of feed-forward down */
 };
 
 struct shard_plan {
-    uint32_t n_shards; /* of a stage */
-    uint32_t n_stages;
-    uint32_t n_ranks;  /* n_shards * n_stages */
-    uint32_t n_layers; /* of the model */
-    struct shard *rank;
-    uint8_t digest[SHARD_DIGEST_BYTES]; /* SHA-256 of the plan in canonical form */
+    struct shard_cut *cut;   /* who holds what; its digest is the plan's */
+    struct shard_sums *sums; /* [n_layers] */
 };
+
+/* Of a layer's sums, what a rank has: the groups of its cut; end == first where that is nothing. */
+struct shard_sums shard_sums(const struct shard_plan *plan, const struct shard_rank_cut *s,
+                             uint32_t layer);
 
 /* The pool of `kv_pages` pages counts as cost of attention. ERR_INVALID, saying what: shards,
  * stages or ranks out of range, fewer layers than stages, a wrong number of weights, or none of a
@@ -90,7 +77,7 @@ struct shard_slice {
 };
 /* `layer` is ignored for parts that are there once. TOKEN_EMBD, where it is the head as well, is
  * held by the first stage to embed and by the last as head; a rank that is of both has it once. */
-struct shard_slice shard_slice(const struct shard_plan *plan, const struct shard *s,
+struct shard_slice shard_slice(const struct shard_plan *plan, const struct shard_rank_cut *s,
                                const struct model_hparams *h, uint32_t layer, enum model_part part,
                                const struct gguf_tensor *t);
 
@@ -104,6 +91,6 @@ static inline uint32_t shard_larger(uint32_t a, uint32_t b)
 struct shard_nodes {
     uint32_t own, all;
 };
-struct shard_nodes shard_nodes(const struct shard_plan *plan, const struct shard *s);
+struct shard_nodes shard_nodes(const struct shard_plan *plan, const struct shard_rank_cut *s);
 
 #endif

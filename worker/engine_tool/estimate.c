@@ -48,7 +48,7 @@ struct rank_spans {
     struct span heads, kv_heads, ff;
 };
 
-static struct rank_spans rank_spans(const struct shard *s)
+static struct rank_spans rank_spans(const struct shard_rank_cut *s)
 {
     struct rank_spans r = {{0, 0}, {0, 0}, {0, 0}};
 
@@ -66,7 +66,7 @@ static json_t *run_json(struct shard_run run)
     return json_pack("[I, I]", (json_int_t)run.first, (json_int_t)run.end);
 }
 
-static json_t *rank_layer_json(const struct shard_layer *l)
+static json_t *rank_layer_json(const struct shard_layer_cut *l)
 {
     return json_pack("{s:o, s:o, s:o}", "heads", run_json(l->heads), "kv_heads",
                      run_json(l->kv_heads), "ffn_columns", run_json(l->ff));
@@ -74,7 +74,7 @@ static json_t *rank_layer_json(const struct shard_layer *l)
 
 static json_t *rank_json(const struct runtime_shape *shape, const struct engine_estimate *e)
 {
-    const struct shard *s = shape->shard;
+    const struct shard_rank_cut *s = shape->shard;
     json_t *layers = json_array();
 
     for (uint32_t i = s->layers.first; i < s->layers.end; i++)
@@ -144,7 +144,7 @@ static void print_rank_head(void)
 
 static void print_rank(const struct runtime_shape *shape, const struct engine_estimate *e)
 {
-    const struct shard *s = shape->shard;
+    const struct shard_rank_cut *s = shape->shard;
     const struct rank_spans spans = rank_spans(s);
 
     print_cell(4, "%u", shape->rank);
@@ -170,7 +170,7 @@ static enum err ranks_print(struct runtime_shape *shape, const struct engine_con
 
     if (ranks == NULL)
         print_rank_head();
-    for (uint32_t r = 0; r < shape->plan->n_ranks; r++) {
+    for (uint32_t r = 0; r < shape->plan->cut->n_ranks; r++) {
         enum err e = runtime_shape_turn(shape, r, eb);
         if (e != ERR_OK)
             return e;
@@ -195,9 +195,10 @@ static enum err ranks_print(struct runtime_shape *shape, const struct engine_con
 
 static void print_plan_head(const struct shard_plan *plan, const char *digest)
 {
-    if (plan->n_stages > 1)
-        printf("%u stages of ", plan->n_stages);
-    printf("%u shard%s, plan %.16s\n", plan->n_shards, plan->n_shards == 1 ? "" : "s", digest);
+    if (plan->cut->n_stages > 1)
+        printf("%u stages of ", plan->cut->n_stages);
+    printf("%u shard%s, plan %.16s\n", plan->cut->n_shards, plan->cut->n_shards == 1 ? "" : "s",
+           digest);
 }
 
 static enum err shards_print(const struct model_options *o, struct errbuf *eb)
@@ -215,16 +216,16 @@ static enum err shards_print(const struct model_options *o, struct errbuf *eb)
         e = runtime_shape_read(&shape, &config, &o->model, g, eb);
     if (e != ERR_OK)
         goto out;
-    hex_encode(shape.plan->digest, sizeof shape.plan->digest, digest);
+    hex_encode(shape.plan->cut->digest, sizeof shape.plan->cut->digest, digest);
     if (ranks == NULL)
         print_plan_head(shape.plan, digest);
     e = ranks_print(&shape, &config, g, ranks, eb);
     if (e == ERR_OK && ranks != NULL) {
-        json_t *root =
-            json_pack("{s:I, s:I, s:s, s:I, s:I, s:O}", "stages", (json_int_t)shape.plan->n_stages,
-                      "shards", (json_int_t)shape.plan->n_shards, "digest", digest, "kv_pages",
-                      (json_int_t)shape.n_pages, "context_tokens", (json_int_t)shape.context_tokens,
-                      "ranks", ranks);
+        json_t *root = json_pack("{s:I, s:I, s:s, s:I, s:I, s:O}", "stages",
+                                 (json_int_t)shape.plan->cut->n_stages, "shards",
+                                 (json_int_t)shape.plan->cut->n_shards, "digest", digest,
+                                 "kv_pages", (json_int_t)shape.n_pages, "context_tokens",
+                                 (json_int_t)shape.context_tokens, "ranks", ranks);
         e = tool_json_print(root, true) == TOOL_EXIT_OK ? ERR_OK : ERR_IO;
     }
 out:

@@ -37,7 +37,8 @@ const struct flag model_flags_table[] = {
      .argument = "N",
      .offset = MODEL(gpu),
      .max = UINT32_MAX,
-     .help = "The GPU for " CUDA_NAME ", as CUDA counts them (0)."},
+     .help = "The GPU for " CUDA_NAME ", as CUDA counts them (0); of shards the first one's, the "
+             "next ones have those behind it."},
     {.name = "isa",
      .type = FLAG_CHOICE,
      .argument = "ISA",

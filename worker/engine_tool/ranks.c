@@ -68,12 +68,14 @@ static enum err rank_start(struct ranks *r, const struct engine_config *engine,
     }
     struct gang_config gang = r->gang;
     struct engine_model_config own = *model;
+    struct engine_config config = *engine;
+    config.gpu += rank; /* each has a GPU of its own */
     gang.coll.rank = rank;
     own.rank = rank;
     own.gang = &gang;
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)
         _exit(TOOL_EXIT_FAILED);
-    _exit(rank_main(engine, &own, reasons));
+    _exit(rank_main(&config, &own, reasons));
 }
 
 enum err ranks_start(struct ranks *ret_ranks, struct engine_config *engine,

@@ -294,10 +294,10 @@ struct backend_ops {
      * `join` read there: they take pointers into it where they take buffers. exchange_open says
      * where it lies, before the first of them; exchange_close that no more will come, before it is
      * gone. exchange_done returns when everything that operations write there has been written, and
-     * what they read there was read: it is called before this rank's part is handed over, and
-     * others may write then where parts were read before. A backend in host memory has nothing to
-     * do for any of them; a device registers the halves, so that its kernels reach them, or stages
-     * copies. NULL where a backend does neither: it computes no shards. */
+     * what they read there was read, as step_end does: it is called before this rank's part is
+     * handed over, and others may write then where parts were read before. A backend in host memory
+     * has nothing to do for any of them; a device registers the halves, so that its kernels reach
+     * them, or stages copies. NULL where a backend does neither: it computes no shards. */
     enum err (*exchange_open)(struct backend *b, void *const halves[2], size_t bytes,
                               struct errbuf *eb);
     void (*exchange_done)(struct backend *b);

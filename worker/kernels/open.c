@@ -3,6 +3,8 @@
 #include "worker/kernels/cpu/kernels.h"
 #include "worker/kernels/host.h"
 
+#include <string.h>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
@@ -49,6 +51,24 @@ static const char *cpu_isa_lacks(enum backend_isa isa)
     (void)isa;
     return "an x86-64 processor";
 #endif
+}
+
+bool backend_isa_parse(const char *text, enum backend_isa *ret_isa)
+{
+    static const struct {
+        const char *name;
+        enum backend_isa isa;
+    } names[] = {{"auto", BACKEND_ISA_AUTO},
+                 {"scalar", BACKEND_ISA_SCALAR},
+                 {"avx2", BACKEND_ISA_AVX2},
+                 {"avx512", BACKEND_ISA_AVX512}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(text, names[i].name) == 0) {
+            *ret_isa = names[i].isa;
+            return true;
+        }
+    }
+    return false;
 }
 
 bool backend_isa_available(enum backend_isa isa)

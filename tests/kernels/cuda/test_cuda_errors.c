@@ -168,6 +168,28 @@ static void test_what_is_promised_is_what_is_held(void **state)
     assert_int_equal(emu_memory_used(), 0);
 }
 
+static void test_an_exchange_is_there_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    enum { BYTES = 8192, APART = 3 * BYTES };
+    uint8_t *memory = malloc(2 * APART);
+    void *const halves[2] = {memory, memory + APART}; /* on pages of their own */
+    struct backend *b = open_device();
+    struct errbuf eb = {{0}};
+
+    assert_non_null(memory);
+    for (uint64_t n = 1; n <= 4; n++) {
+        emu_inject_call(NULL, n, cudaErrorMemoryAllocation, false);
+        assert_int_equal(b->ops->exchange_open(b, halves, BYTES, &eb), ERR_NO_MEMORY);
+        assert_non_null(strstr(eb.text, "that ranks exchange"));
+        emu_inject_clear();
+    }
+    assert_int_equal(b->ops->exchange_open(b, halves, BYTES, &eb), ERR_OK);
+    b->ops->exchange_close(b);
+    b->ops->close(b);
+    free(memory);
+}
+
 /* ---- the end of the process ------------------------------------------------------------------ */
 
 struct fault {
@@ -240,6 +262,7 @@ int main(void)
         cmocka_unit_test(test_memory_that_is_refused_is_an_error_and_leaves_nothing),
         cmocka_unit_test(test_a_cache_that_does_not_fit_says_its_bytes),
         cmocka_unit_test(test_what_is_promised_is_what_is_held),
+        cmocka_unit_test(test_an_exchange_is_there_whole_or_not_at_all),
         cmocka_unit_test(test_what_fails_inside_an_operation_ends_the_process),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-"""A whole model on the emulated GPU: the same tokens and the same logits, bit for bit, as on the CPU.
+"""A whole model on the emulated GPU, or on several, a shard on each: the same tokens and the same logits,
+bit for bit, as on the CPU.
 
     test_cuda.py DIRECTORY_OF_PROGRAMS tiny|smollm2|gemma3
 
@@ -25,28 +26,34 @@ WAYS = [
 ]
 
 
+SHARDS = [["--shards", "2"], ["--split", "3,1"], ["--shards", "4"]]
+
+
 def generate(program, file, more, schedule):
     command = [program, "generate", file, "--prompt", PROMPT, "--raw", "--json", "--ignore-end",
                "--context", "256"] + more
     out = subprocess.run(command, capture_output=True, text=True, check=False,
-                         env=dict(os.environ, CUDA_EMULATION_SCHEDULE=schedule))
+                         env=dict(os.environ, CUDA_EMULATION_SCHEDULE=schedule,
+                                  CUDA_EMULATION_DEVICES="4"))
     if out.returncode != 0:
         sys.exit("%s: exit %d\n%s" % (" ".join(command), out.returncode, out.stderr))
     return json.loads(out.stdout)
 
 
-def compare(file, schedule, ways):
+def compare(file, schedule, ways, shards):
     for what, more in ways:
         cpu = generate(CPU, file, more, schedule)
-        gpu = generate(GPU, file, more + ["--backend", "cuda-emulated"], schedule)
-        for key in ("ids", "logits_sha256"):
-            if cpu[key] != gpu[key]:
-                sys.exit("%s, %s: %s differs: %s on the CPU, %s on the GPU" %
-                         (what, schedule, key, cpu[key], gpu[key]))
-        if not gpu["isa"].startswith("cuda"):
-            sys.exit("it ran on %s" % gpu["isa"])
-        print("%s, %s: %s, %d us decode" %
-              (what, schedule, gpu["logits_sha256"][:16], gpu["usage"]["decode_us"]))
+        for cut in [[]] + shards:
+            gpu = generate(GPU, file, more + cut + ["--backend", "cuda-emulated"], schedule)
+            how = " ".join([what, schedule] + cut)
+            for key in ("ids", "logits_sha256"):
+                if cpu[key] != gpu[key]:
+                    sys.exit("%s: %s differs: %s on the CPU, %s on the GPU" %
+                             (how, key, cpu[key], gpu[key]))
+            if not gpu["isa"].startswith("cuda"):
+                sys.exit("it ran on %s" % gpu["isa"])
+            print("%s: %s, %d us decode" %
+                  (how, gpu["logits_sha256"][:16], gpu["usage"]["decode_us"]))
 
 
 if NAME == "tiny":
@@ -54,10 +61,15 @@ if NAME == "tiny":
         path = os.path.join(folder, "tiny.gguf")
         subprocess.run([os.path.join(BIN, "write_tiny_model"), path], check=True)
         for order in ("forward", "reverse", "random:7"):
-            compare(path, order, WAYS)
+            compare(path, order, WAYS, SHARDS)
+        lacks = subprocess.run([GPU, "generate", path, "--prompt", PROMPT, "--shards", "3", "--backend",
+                                "cuda-emulated"], capture_output=True, text=True, check=False,
+                               env=dict(os.environ, CUDA_EMULATION_DEVICES="2"))
+        if lacks.returncode == 0 or "GPU 2: there are 2" not in lacks.stderr:
+            sys.exit("3 shards on 2 GPUs: exit %d, %s" % (lacks.returncode, lacks.stderr))
 else:
     path = os.environ.get({"smollm2": "CLOISTER_TEST_MODEL", "gemma3": "CLOISTER_TEST_GEMMA"}[NAME], "")
     if not path:
         print("no model to run")
         sys.exit(77)
-    compare(path, "forward", WAYS)
+    compare(path, "forward", WAYS, SHARDS[:1])

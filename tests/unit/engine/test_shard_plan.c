@@ -126,13 +126,14 @@ struct context {
 #define REQUIRE(c, layer, condition)                                                               \
     do {                                                                                           \
         if (!(condition))                                                                          \
-            fail_msg("%s, %u x %u, stage %u, layer %u: %s", (c)->shape->name, (c)->plan->n_stages, \
-                     (c)->plan->n_shards, (c)->stage, layer, #condition);                          \
+            fail_msg("%s, %u x %u, stage %u, layer %u: %s", (c)->shape->name,                      \
+                     (c)->plan->cut->n_stages, (c)->plan->cut->n_shards, (c)->stage, layer,        \
+                     #condition);                                                                  \
     } while (0)
 
-static const struct shard *shard_at(const struct context *c, uint32_t index)
+static const struct shard_rank_cut *shard_at(const struct context *c, uint32_t index)
 {
-    return &c->plan->rank[c->stage * c->plan->n_shards + index];
+    return &c->plan->cut->rank[c->stage * c->plan->cut->n_shards + index];
 }
 
 static bool run_equal(struct shard_run a, struct shard_run b)
@@ -144,11 +145,11 @@ static bool run_equal(struct shard_run a, struct shard_run b)
 static void check_vocabulary(const struct context *c)
 {
     const uint32_t vocab = c->shape->vocab;
-    const bool first = c->stage == 0, last = c->stage + 1 == c->plan->n_stages;
+    const bool first = c->stage == 0, last = c->stage + 1 == c->plan->cut->n_stages;
     uint32_t row = 0, col = 0;
 
-    for (uint32_t i = 0; i < c->plan->n_shards; i++) {
-        const struct shard *s = shard_at(c, i);
+    for (uint32_t i = 0; i < c->plan->cut->n_shards; i++) {
+        const struct shard_rank_cut *s = shard_at(c, i);
         const struct shard_run rows = first ? s->embed : s->head;
         REQUIRE(c, 0, first || shard_run_count(s->embed) == 0);
         REQUIRE(c, 0, last || shard_run_count(s->head) == 0);
@@ -172,17 +173,18 @@ static void check_layer(const struct context *c, uint32_t layer)
     const uint32_t per_kv = l->n_heads / l->n_kv_heads, dim = c->shape->head_dim;
     uint32_t group = 0, head = 0, ffn = 0, ff = 0, kv = 0;
 
-    for (uint32_t i = 0; i < c->plan->n_shards; i++) {
-        const struct shard_layer *s = &shard_at(c, i)->layer[layer];
+    for (uint32_t i = 0; i < c->plan->cut->n_shards; i++) {
+        const struct shard_layer_cut *s = &shard_at(c, i)->layer[layer];
+        const struct shard_sums sums = shard_sums(c->plan, shard_at(c, i), layer);
         const uint32_t heads = shard_run_count(s->heads), ff_cols = shard_run_count(s->ff);
-        REQUIRE(c, layer, s->attention.first == group && s->heads.first == head);
-        REQUIRE(c, layer, s->ffn.first == ffn && s->ff.first == ff);
-        REQUIRE(c, layer, (heads == 0) == (s->attention.first == s->attention.end));
+        REQUIRE(c, layer, sums.attention.first == group && s->heads.first == head);
+        REQUIRE(c, layer, sums.ffn.first == ffn && s->ff.first == ff);
+        REQUIRE(c, layer, (heads == 0) == (sums.attention.first == sums.attention.end));
         if (heads > 0) {
             /* Groups are exactly the columns of the heads. */
             REQUIRE(c, layer,
-                    s->attention.groups == 1 ||
-                        sum_group_begin(&s->attention, s->attention.end) * 32 ==
+                    sums.attention.groups == 1 ||
+                        sum_group_begin(&sums.attention, sums.attention.end) * 32 ==
                             s->heads.end * dim);
             REQUIRE(c, layer, s->kv_heads.first == s->heads.first / per_kv);
             REQUIRE(c, layer, s->kv_heads.end == (s->heads.end - 1) / per_kv + 1);
@@ -192,25 +194,25 @@ static void check_layer(const struct context *c, uint32_t layer)
             REQUIRE(c, layer, shard_run_count(s->kv_heads) == 0);
         }
         REQUIRE(c, layer, s->ff.end == l->n_ff || s->ff.end % 32 == 0);
-        REQUIRE(c, layer, (ff_cols == 0) == (s->ffn.first == s->ffn.end));
-        group = s->attention.end;
+        REQUIRE(c, layer, (ff_cols == 0) == (sums.ffn.first == sums.ffn.end));
+        group = sums.attention.end;
         head = s->heads.end;
-        ffn = s->ffn.end;
+        ffn = sums.ffn.end;
         ff = s->ff.end;
-        REQUIRE(c, layer, i + 1 < c->plan->n_shards || group == s->attention.groups);
-        REQUIRE(c, layer, i + 1 < c->plan->n_shards || ffn == s->ffn.groups);
+        REQUIRE(c, layer, i + 1 < c->plan->cut->n_shards || group == sums.attention.groups);
+        REQUIRE(c, layer, i + 1 < c->plan->cut->n_shards || ffn == sums.ffn.groups);
     }
     REQUIRE(c, layer, head == l->n_heads && kv == l->n_kv_heads && ff == l->n_ff);
 }
 
 static void check_absent(const struct context *c, uint32_t layer)
 {
-    for (uint32_t i = 0; i < c->plan->n_shards; i++) {
-        const struct shard_layer *s = &shard_at(c, i)->layer[layer];
+    for (uint32_t i = 0; i < c->plan->cut->n_shards; i++) {
+        const struct shard_layer_cut *s = &shard_at(c, i)->layer[layer];
         REQUIRE(c, layer,
                 shard_run_count(s->heads) + shard_run_count(s->kv_heads) + shard_run_count(s->ff) ==
                     0);
-        REQUIRE(c, layer, s->attention.end == s->attention.first && s->ffn.end == s->ffn.first);
+        REQUIRE(c, layer, shard_run_count(s->groups) == 0 && shard_run_count(s->ffn_groups) == 0);
     }
 }
 
@@ -220,9 +222,9 @@ static uint64_t elements_held(const struct context *c, uint32_t layer, enum mode
 {
     uint64_t held = 0;
 
-    for (uint32_t r = 0; r < c->plan->n_ranks; r++) {
+    for (uint32_t r = 0; r < c->plan->cut->n_ranks; r++) {
         const struct shard_slice s =
-            shard_slice(c->plan, &c->plan->rank[r], &c->fake->h, layer, part, t);
+            shard_slice(c->plan, &c->plan->cut->rank[r], &c->fake->h, layer, part, t);
         const uint32_t rows = (uint32_t)(model_part_is_matrix(part) ? t->dims[1] : t->dims[0]);
         REQUIRE(c, layer, (uint64_t)s.row + s.rows <= rows);
         if (s.rows > 0 && model_part_is_matrix(part)) {
@@ -249,13 +251,13 @@ static void check_slices(const struct context *c)
             const bool is_kv = part == MODEL_PART_ATTN_K || part == MODEL_PART_ATTN_V ||
                                part == MODEL_PART_ATTN_K_BIAS;
             const bool twice =
-                part == MODEL_PART_TOKEN_EMBD && c->shape->tied && c->plan->n_stages > 1;
+                part == MODEL_PART_TOKEN_EMBD && c->shape->tied && c->plan->cut->n_stages > 1;
             const bool everywhere = !model_part_is_matrix(part) && part != MODEL_PART_ATTN_Q_BIAS &&
                                     part != MODEL_PART_ATTN_K_BIAS;
             if (is_kv)
                 REQUIRE(c, i, held >= all);
             else
-                REQUIRE(c, i, held == all * (everywhere ? c->plan->n_shards : twice ? 2 : 1));
+                REQUIRE(c, i, held == all * (everywhere ? c->plan->cut->n_shards : twice ? 2 : 1));
         }
     }
 }
@@ -266,15 +268,15 @@ static void check_plan(const struct shape *shape, const struct fake *f,
     struct context c = {.shape = shape, .fake = f, .plan = plan};
     uint32_t layer = 0;
 
-    for (c.stage = 0; c.stage < plan->n_stages; c.stage++) {
+    for (c.stage = 0; c.stage < plan->cut->n_stages; c.stage++) {
         const struct shard_run layers = shard_at(&c, 0)->layers;
         REQUIRE(&c, layer, layers.first == layer && layers.end > layer);
-        for (uint32_t i = 0; i < plan->n_shards; i++) {
+        for (uint32_t i = 0; i < plan->cut->n_shards; i++) {
             REQUIRE(&c, layer, shard_at(&c, i)->stage == c.stage && shard_at(&c, i)->index == i);
             REQUIRE(&c, layer, run_equal(shard_at(&c, i)->layers, layers));
         }
         check_vocabulary(&c);
-        for (uint32_t i = 0; i < plan->n_layers; i++) {
+        for (uint32_t i = 0; i < plan->cut->n_layers; i++) {
             if (i >= layers.first && i < layers.end)
                 check_layer(&c, i);
             else
@@ -402,20 +404,20 @@ static void check_best(const struct shape *shape, const struct fake *f,
                        const struct shard_request *request, uint32_t layer)
 {
     struct shard_plan *plan = plan_of(f, request, KV_TYPE_F16);
-    const struct shard_layer *first = &plan->rank[0].layer[layer];
+    const struct shard_sums first = shard_sums(plan, &plan->cut->rank[0], layer);
     struct cuts attention = {f,
                              request,
                              layer,
-                             first->attention.groups,
-                             f->h.layer[layer].n_heads / first->attention.groups,
+                             first.attention.groups,
+                             f->h.layer[layer].n_heads / first.attention.groups,
                              NULL};
-    struct cuts ffn = {f, request, layer, first->ffn.groups, 0, &first->ffn};
+    struct cuts ffn = {f, request, layer, first.ffn.groups, 0, &first.ffn};
     double got[2] = {0, 0}, best[2] = {best_share(&attention, 0, 0), best_share(&ffn, 0, 0)};
 
-    for (uint32_t r = 0; r < plan->n_ranks; r++) {
-        const struct shard_layer *l = &plan->rank[r].layer[layer];
-        double a = share(&attention, r, l->attention.first, l->attention.end);
-        double b = share(&ffn, r, l->ffn.first, l->ffn.end);
+    for (uint32_t r = 0; r < plan->cut->n_ranks; r++) {
+        const struct shard_layer_cut *l = &plan->cut->rank[r].layer[layer];
+        double a = share(&attention, r, l->groups.first, l->groups.end);
+        double b = share(&ffn, r, l->ffn_groups.first, l->ffn_groups.end);
         got[0] = a > got[0] ? a : got[0];
         got[1] = b > got[1] ? b : got[1];
     }
@@ -457,24 +459,23 @@ static void what_a_layer_gives_too_much_others_make_good(void **state)
             uint64_t had[3] = {0}, most = 0, largest = 0;
             fake_new(&f, &shapes[i]);
             struct shard_plan *plan = plan_of(&f, requests[k], KV_TYPE_F16);
-            for (uint32_t r = 0; r < plan->n_ranks; r++) {
-                for (uint32_t l = 0; l < plan->n_layers; l++) {
-                    const struct shard_layer *s = &plan->rank[r].layer[l];
-                    uint64_t cost =
-                        attention_cost(&f, l, f.h.layer[l].n_heads / s->attention.groups,
-                                       s->attention.first, s->attention.end, KV_TYPE_F16);
+            for (uint32_t r = 0; r < plan->cut->n_ranks; r++) {
+                for (uint32_t l = 0; l < plan->cut->n_layers; l++) {
+                    const struct shard_sums s = shard_sums(plan, &plan->cut->rank[r], l);
+                    uint64_t cost = attention_cost(&f, l, f.h.layer[l].n_heads / s.attention.groups,
+                                                   s.attention.first, s.attention.end, KV_TYPE_F16);
                     largest = cost > largest ? cost : largest;
                     had[r] += cost;
-                    cost = ffn_cost(&f, l, &s->ffn, s->ffn.first, s->ffn.end);
+                    cost = ffn_cost(&f, l, &s.ffn, s.ffn.first, s.ffn.end);
                     largest = cost > largest ? cost : largest;
                     had[r] += cost;
                 }
                 most = had[r] > most ? had[r] : most;
             }
-            for (uint32_t r = 0; r < plan->n_ranks; r++)
+            for (uint32_t r = 0; r < plan->cut->n_ranks; r++)
                 if (most - had[r] > 2 * largest)
                     fail_msg("%s, %u shards: rank %u has %llu, another %llu", shapes[i].name,
-                             plan->n_ranks, r, (unsigned long long)had[r],
+                             plan->cut->n_ranks, r, (unsigned long long)had[r],
                              (unsigned long long)most);
             shard_plan_free(plan);
             fake_free(&f);
@@ -512,7 +513,7 @@ static void known_models_are_cut_as_one_would(void **state)
         const struct shard_request request = {.shards = table[i].shards};
         struct shard_plan *plan = plan_of(&f, &request, KV_TYPE_F16);
         for (uint32_t r = 0; r < table[i].shards; r++) {
-            const struct shard_layer *l = &plan->rank[r].layer[0];
+            const struct shard_layer_cut *l = &plan->cut->rank[r].layer[0];
             if (l->heads.first != table[i].heads[r] || l->heads.end != table[i].heads[r + 1] ||
                 l->kv_heads.first != table[i].kv[r][0] || l->kv_heads.end != table[i].kv[r][1])
                 fail_msg("%s, rank %u of %u: heads %u-%u, KV heads %u-%u",
@@ -532,11 +533,11 @@ static void embedding_is_of_the_first_stage_and_the_head_of_the_last(void **stat
     (void)state;
     fake_new(&f, &shapes[1]); /* a vocabulary that weighs more than all layers, on both ends */
     struct shard_plan *plan = plan_of(&f, &request, KV_TYPE_F16);
-    assert_int_equal(shard_run_count(plan->rank[0].embed), shapes[1].vocab);
-    assert_int_equal(shard_run_count(plan->rank[0].head), 0);
-    assert_int_equal(shard_run_count(plan->rank[1].embed), 0);
-    assert_int_equal(shard_run_count(plan->rank[1].head), shapes[1].vocab);
-    assert_int_equal(plan->rank[0].layers.end, 9);
+    assert_int_equal(shard_run_count(plan->cut->rank[0].embed), shapes[1].vocab);
+    assert_int_equal(shard_run_count(plan->cut->rank[0].head), 0);
+    assert_int_equal(shard_run_count(plan->cut->rank[1].embed), 0);
+    assert_int_equal(shard_run_count(plan->cut->rank[1].head), shapes[1].vocab);
+    assert_int_equal(plan->cut->rank[0].layers.end, 9);
     shard_plan_free(plan);
     fake_free(&f);
 }
@@ -556,14 +557,14 @@ static void nodes_are_counted(void **state)
     fake_new(&f, &shapes[4]);
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         plan = plan_of(&f, &(struct shard_request){.shards = table[i].shards}, KV_TYPE_F16);
-        nodes = shard_nodes(plan, &plan->rank[0]);
+        nodes = shard_nodes(plan, &plan->cut->rank[0]);
         assert_int_equal(nodes.own, table[i].own);
         assert_int_equal(nodes.all, table[i].all);
         shard_plan_free(plan);
     }
     /* 16 groups as 5, 5 and 6 in some order: 0-3, 4; 5, 6-7, 8-9; 10-11, 12-15; or the like. */
     plan = plan_of(&f, &three, KV_TYPE_F16);
-    nodes = shard_nodes(plan, &plan->rank[1]);
+    nodes = shard_nodes(plan, &plan->cut->rank[1]);
     assert_in_range(nodes.own, 2, 4);
     assert_in_range(nodes.all, 5, 9);
     shard_plan_free(plan);
@@ -575,7 +576,7 @@ static void nodes_are_counted(void **state)
 static void digest_text(const struct shard_plan *plan, char ret[2 * SHARD_DIGEST_BYTES + 1])
 {
     for (size_t i = 0; i < SHARD_DIGEST_BYTES; i++)
-        (void)snprintf(ret + 2 * i, 3, "%02x", plan->digest[i]);
+        (void)snprintf(ret + 2 * i, 3, "%02x", plan->cut->digest[i]);
 }
 
 /* Held: ranks of different builds may meet in one gang only where these stay. */
@@ -625,15 +626,15 @@ static void weights_say_the_same_in_any_unit(void **state)
         fake_new(&f, &shapes[i]);
         struct shard_plan *a = plan_of(&f, &ones, KV_TYPE_F16);
         struct shard_plan *b = plan_of(&f, &even, KV_TYPE_F16);
-        assert_memory_equal(a->digest, b->digest, SHARD_DIGEST_BYTES);
+        assert_memory_equal(a->cut->digest, b->cut->digest, SHARD_DIGEST_BYTES);
         shard_plan_free(a);
         shard_plan_free(b);
         a = plan_of(&f, &small, KV_TYPE_F16);
         b = plan_of(&f, &large, KV_TYPE_F16);
         for (uint32_t r = 0; r < 3; r++) {
-            assert_true(run_equal(a->rank[r].head, b->rank[r].head));
-            assert_true(run_equal(a->rank[r].layer[0].heads, b->rank[r].layer[0].heads));
-            assert_true(run_equal(a->rank[r].layer[0].ff, b->rank[r].layer[0].ff));
+            assert_true(run_equal(a->cut->rank[r].head, b->cut->rank[r].head));
+            assert_true(run_equal(a->cut->rank[r].layer[0].heads, b->cut->rank[r].layer[0].heads));
+            assert_true(run_equal(a->cut->rank[r].layer[0].ff, b->cut->rank[r].layer[0].ff));
         }
         shard_plan_free(a);
         shard_plan_free(b);

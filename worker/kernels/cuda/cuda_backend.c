@@ -65,6 +65,9 @@ static const struct backend_ops cuda_ops = {
     .rope_kv = cuda_rope_kv,
     .attention = cuda_attention,
     .gate = cuda_gate,
+    .exchange_open = cuda_exchange_open,
+    .exchange_done = cuda_exchange_done,
+    .exchange_close = cuda_exchange_close,
     .memory = host_memory,
     .act_read = cuda_act_read,
 };

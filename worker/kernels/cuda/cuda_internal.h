@@ -4,12 +4,13 @@
  *
  * Files: cuda_backend.c opens and has the table of operations; cuda_error.c says what went wrong;
  * cuda_memory.c counts device memory, has buffers, and brings small arrays to the device;
+ * cuda_exchange.c lets kernels reach what ranks of a gang hand each other;
  * cuda_step.c has steps and their graphs; cuda_act.c, cuda_rows.c, cuda_kv.c, cuda_attention.c and
  * cuda_room.c are the host side of operations, cuda_weight.c and cuda_matmul.c that of matrices.
  * The kernels and their launchers are in the .cu files, declared in kernels.h and products.h.
  *
  * Everything an operation does is queued on one stream and returns at once. Results are waited for
- * in step_end, buffer_read, buffer_host and act_read, and nowhere else.
+ * in step_end, buffer_read, buffer_host, exchange_done and act_read, and nowhere else.
  *
  * Errors. A call that fails while something is loaded or made is returned (cuda_error). Inside an
  * operation there is nobody to return it to, and a device that has faulted answers nothing any
@@ -95,6 +96,9 @@ struct cuda_backend {
     const float *result_of;    /* device address of what is in there, or NULL */
     size_t result_count;
 
+    void *exchange[2]; /* registered host memory */
+    uint32_t n_exchange;
+
     /* Room of operations; grows, and once reserved does not. */
     bool reserved;
     float *attention; /* partials of pages, and float rows before they are quantized */
@@ -174,6 +178,14 @@ void cuda_buffer_free(struct backend *b, float *buffer);
 void cuda_buffer_write(struct backend *b, float *buffer, const float *host, size_t count);
 void cuda_buffer_read(struct backend *b, const float *buffer, float *host, size_t count);
 const float *cuda_buffer_host(struct backend *b, const float *buffer, size_t count);
+
+/* ---- what ranks exchange: cuda_exchange.c
+ * --------------------------------------------------------- */
+
+enum err cuda_exchange_open(struct backend *b, void *const halves[2], size_t bytes,
+                            struct errbuf *eb);
+void cuda_exchange_done(struct backend *b);
+void cuda_exchange_close(struct backend *b);
 
 /* ---- operations
  * ---------------------------------------------------------------------------------- */

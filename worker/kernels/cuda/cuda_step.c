@@ -245,8 +245,11 @@ void cuda_step_end(struct backend *b)
     cuda_enter(cuda);
     cuda_graph_end(cuda);
     cuda->step.is_open = false;
-    if (bytes == 0)
+    if (bytes == 0) {
+        if (cuda->n_exchange > 0)
+            cuda_exchange_done(b);
         return;
+    }
     if (cuda_pinned_grow(&cuda->result, bytes, &eb) != ERR_OK)
         cuda_fail(cudaErrorMemoryAllocation, NULL, "%s", eb.text);
     CUDA_DO(cudaMemcpyAsync(cuda->result.at, step->results, bytes, cudaMemcpyDeviceToHost,

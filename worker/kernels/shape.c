@@ -1,30 +1,9 @@
-/* What every backend shares: names of instruction sets, sizes that follow from a shape alone. */
-#include "worker/kernels/backend.h"
+/* What follows from a shape alone, for every backend: cuts, sizes, and what is refused. */
+#include "worker/kernels/shape.h"
 
 #include "common/check.h"
 #include "worker/kernels/quant_block.h"
-#include "worker/kernels/shape.h"
 #include "worker/kernels/sum_order.h"
-
-#include <string.h>
-
-bool backend_isa_parse(const char *text, enum backend_isa *ret_isa)
-{
-    static const struct {
-        const char *name;
-        enum backend_isa isa;
-    } names[] = {{"auto", BACKEND_ISA_AUTO},
-                 {"scalar", BACKEND_ISA_SCALAR},
-                 {"avx2", BACKEND_ISA_AVX2},
-                 {"avx512", BACKEND_ISA_AVX512}};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(text, names[i].name) == 0) {
-            *ret_isa = names[i].isa;
-            return true;
-        }
-    }
-    return false;
-}
 
 /* Groups of attention output that are aimed at: as many shards as a gang may have. */
 #define GROUPS_AIM 16u

@@ -1,0 +1,76 @@
+/*
+ * What ranks of a gang hand each other (backend.h, exchange_open): host memory that other processes
+ * or a network write and read. It is registered, so that kernels reach it over the bus where it is:
+ * the last product of a branch writes its sums there, `join` reads everybody's, and each float
+ * crosses the bus once each way. Staged copies would cross it as often and memory twice more.
+ */
+#include "worker/kernels/cuda/cuda_internal.h"
+
+#include "common/check.h"
+
+#include <unistd.h>
+
+static enum err exchange_register(struct cuda_backend *cuda, uintptr_t begin, uintptr_t end,
+                                  struct errbuf *eb)
+{
+    void *const at = (void *)begin;
+    const size_t bytes = end - begin;
+    void *device = NULL;
+    cudaError_t e = cudaHostRegister(at, bytes, cudaHostRegisterPortable | cudaHostRegisterMapped);
+
+    if (e != cudaSuccess)
+        return cuda_error(eb, e, "registering %zu bytes that ranks exchange", bytes);
+    cuda->exchange[cuda->n_exchange++] = at;
+    e = cudaHostGetDevicePointer(&device, at, 0);
+    if (e != cudaSuccess)
+        return cuda_error(eb, e, "asking where %zu bytes that ranks exchange are", bytes);
+    if (device != at)
+        return err_set(eb, ERR_UNSUPPORTED, "GPU %d reaches host memory at other addresses only",
+                       cuda->device);
+    return ERR_OK;
+}
+
+enum err cuda_exchange_open(struct backend *b, void *const halves[2], size_t bytes,
+                            struct errbuf *eb)
+{
+    struct cuda_backend *cuda = (struct cuda_backend *)b;
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin[2], end[2];
+
+    CHECK(cuda->n_exchange == 0);
+    cuda_enter(cuda);
+    if (bytes == 0)
+        return ERR_OK;
+    const int low = (uintptr_t)halves[0] <= (uintptr_t)halves[1] ? 0 : 1;
+    for (int i = 0; i < 2; i++) {
+        const uintptr_t half = (uintptr_t)halves[i == 0 ? low : 1 - low];
+        begin[i] = half / page * page;
+        end[i] = (half + bytes + page - 1) / page * page;
+    }
+    /* Pages are registered once: halves that share one are registered together. */
+    const bool is_one = begin[1] <= end[0];
+    enum err err = exchange_register(cuda, begin[0], is_one ? end[1] : end[0], eb);
+    if (err == ERR_OK && !is_one)
+        err = exchange_register(cuda, begin[1], end[1], eb);
+    if (err != ERR_OK)
+        cuda_exchange_close(b);
+    return err;
+}
+
+void cuda_exchange_done(struct backend *b)
+{
+    struct cuda_backend *cuda = (struct cuda_backend *)b;
+
+    cuda_enter(cuda);
+    CUDA_DO(cudaStreamSynchronize(cuda->stream), "waiting for what other ranks want");
+}
+
+void cuda_exchange_close(struct backend *b)
+{
+    struct cuda_backend *cuda = (struct cuda_backend *)b;
+
+    cuda_exchange_done(b);
+    while (cuda->n_exchange > 0)
+        CUDA_DO(cudaHostUnregister(cuda->exchange[--cuda->n_exchange]),
+                "giving back what ranks exchange");
+}
