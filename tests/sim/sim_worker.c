@@ -128,7 +128,7 @@ static void hello(struct sim *s, struct sim_actor *a, const uint8_t *challenge)
                                               .context_tokens = 512,
                                               .weights_bytes = WEIGHTS,
                                               .chat_template = "",
-.gang_settings = "",
+                                              .gang_settings = "",
                                               .prompt_tokens_per_job = 64,
                                               .prompt_tokens_per_message = 16,
                                               .prompt_tokens_per_kib = 1024};
