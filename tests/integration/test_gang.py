@@ -273,8 +273,8 @@ def at_any_moment(n, transport, rounds, rng, want):
         c.coordinator()
         for name in names:
             c.member(name)
-        c.wait_workers(n)
         for _ in range(rounds):
+            c.wait_workers(n)  # a job that nobody who is known can have room for is refused
             which = rng.choice(sorted(JOBS))
             victims = rng.sample(names + ["coordinator"], rng.choice((1, 1, 2)))
             delay = rng.uniform(0, 1.2)
