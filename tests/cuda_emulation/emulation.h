@@ -115,6 +115,17 @@ struct emu_device {
 struct emu_device emu_device_get(void);
 void emu_device_set(const struct emu_device *device);
 
+/* From now on devices compute nothing: memory has addresses and no contents, and launches and
+ * copies are checked, and counted, and not run. For what a step of a model of any size queues. Each
+ * launch is told to `launched`; NULL ends it. While nothing is allocated. */
+struct emu_launched {
+    const char *kernel; /* as it is launched */
+    uint64_t blocks;
+    uint32_t threads;
+    size_t shared_bytes; /* dynamic */
+};
+void emu_dry(void (*launched)(void *ctx, const struct emu_launched *l), void *ctx);
+
 /* Bytes that cudaMalloc has given and cudaFree not taken back. */
 size_t emu_memory_used(void);
 

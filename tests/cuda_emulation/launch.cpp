@@ -1,5 +1,6 @@
 /* launch.cpp - launches: what a device would refuse of one, and the closure that is queued. */
 #include "tests/cuda_emulation/block.h"
+#include "tests/cuda_emulation/memory.h"
 #include "tests/cuda_emulation/stream.h"
 
 #include <map>
@@ -44,6 +45,20 @@ static cudaError_t check_launch(const struct emu_call *call)
     return cudaSuccess;
 }
 
+static void (*dry_launched)(void *ctx, const struct emu_launched *l);
+static void *dry_ctx;
+
+void emu_dry(void (*launched)(void *ctx, const struct emu_launched *l), void *ctx)
+{
+    dry_launched = launched;
+    dry_ctx = ctx;
+}
+
+bool emu_is_dry(void)
+{
+    return dry_launched != NULL;
+}
+
 void emu_launch(const struct emu_call *call, cudaStream_t handle)
 {
     emu_api api("cudaLaunchKernel");
@@ -57,12 +72,19 @@ void emu_launch(const struct emu_call *call, cudaStream_t handle)
         api.end(error);
         return;
     }
+    emu_traffic_now.launches++;
+    if (emu_is_dry()) {
+        const dim3 g = call->grid, b = call->block;
+        const struct emu_launched l = {call->kernel, (uint64_t)g.x * g.y * g.z, b.x * b.y * b.z,
+                                       call->shared_bytes};
+        dry_launched(dry_ctx, &l);
+        return;
+    }
     size_t words = (call->params_size + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t);
     struct emu_work work = {};
     work.kind = EMU_WORK_LAUNCH;
     work.call = *call;
     work.params = std::make_shared<std::vector<std::max_align_t>>(words);
     memcpy(work.params->data(), call->params, call->params_size);
-    emu_traffic_now.launches++;
     emu_stream_add(stream, work);
 }

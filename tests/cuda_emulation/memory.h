@@ -58,6 +58,9 @@ static inline bool emu_memory_is_pinned(const void *at)
     return emu_memory_is_ours(at) && !emu_memory_is_device(at);
 }
 
+/* emu_dry was called: device memory has no contents. */
+bool emu_is_dry(void);
+
 /* NULL when the address range is used up. Aligned to 256; filled with the schedule's poison. */
 void *emu_memory_new(enum emu_space space, size_t size, int device);
 /* False where no live allocation begins here. */

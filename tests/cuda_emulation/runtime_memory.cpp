@@ -171,7 +171,10 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t count, enum cudaM
     cudaError_t error = check_copy(dst, src, count, kind);
     if (error != cudaSuccess)
         return api.end(error);
-    emu_stream_add(stream, work_copy(dst, src, count));
+    const struct emu_work work = work_copy(dst, src, count);
+    if (emu_is_dry())
+        return api.end(cudaSuccess);
+    emu_stream_add(stream, work);
     /* Pageable memory goes through a buffer of the driver's: the call returns when the source may
      * be used again, or the destination is there. */
     if (!emu_memory_is_ours(dst) || !emu_memory_is_ours(src)) {
@@ -195,7 +198,10 @@ cudaError_t cudaMemcpy(void *dst, const void *src, size_t count, enum cudaMemcpy
     cudaError_t error = check_copy(dst, src, count, kind);
     if (error != cudaSuccess)
         return api.end(error);
-    emu_stream_add(emu_stream_of(NULL), work_copy(dst, src, count));
+    const struct emu_work work = work_copy(dst, src, count);
+    if (emu_is_dry())
+        return api.end(cudaSuccess);
+    emu_stream_add(emu_stream_of(NULL), work);
     emu_stream_drain(emu_stream_of(NULL));
     return api.end(emu_device_error());
 }
@@ -218,6 +224,8 @@ cudaError_t cudaMemsetAsync(void *devPtr, int value, size_t count, cudaStream_t 
     work.size = count;
     work.value = value;
     emu_traffic_now.sets++;
+    if (emu_is_dry())
+        return api.end(cudaSuccess);
     emu_stream_add(stream, work);
     return api.end(cudaSuccess);
 }

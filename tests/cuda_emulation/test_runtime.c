@@ -445,6 +445,60 @@ static void test_traffic(void **state)
     assert_cuda(cudaFreeHost(pinned));
 }
 
+static void test_registered_memory(void **state)
+{
+    (void)state;
+    int *memory = malloc(3 * sizeof *memory), *at;
+    assert_non_null(memory);
+    assert_cuda_is(cudaHostGetDevicePointer((void **)&at, memory, 0), cudaErrorInvalidValue);
+    assert_cuda(cudaHostRegister(memory, 2 * sizeof *memory, cudaHostRegisterMapped));
+    assert_cuda(cudaHostGetDevicePointer((void **)&at, memory + 1, 0));
+    assert_ptr_equal(at, memory + 1);
+    assert_cuda_is(cudaHostRegister(memory + 1, 2 * sizeof *memory, cudaHostRegisterMapped),
+                   cudaErrorHostMemoryAlreadyRegistered);
+    assert_cuda_is(cudaHostUnregister(memory + 1), cudaErrorHostMemoryNotRegistered);
+    assert_cuda(cudaHostUnregister(memory));
+    assert_cuda_is(cudaHostUnregister(memory), cudaErrorHostMemoryNotRegistered);
+    free(memory);
+}
+
+static void launch_seen(void *ctx, const struct emu_launched *l)
+{
+    struct emu_launched *last = ctx;
+    *last = *l;
+}
+
+/* 30 GB, of which nothing is there. */
+static void test_a_device_that_computes_nothing(void **state)
+{
+    (void)state;
+    const struct emu_device before = emu_device_get();
+    struct emu_device large = before;
+    struct emu_launched last = {0};
+    int *in, *out, host[WORDS] = {0};
+    large.memory_bytes = (size_t)40 << 30;
+    emu_device_set(&large);
+    emu_dry(launch_seen, &last);
+    assert_cuda(cudaMalloc((void **)&in, (size_t)30 << 30));
+    assert_cuda_is(cudaMalloc((void **)&out, (size_t)11 << 30), cudaErrorMemoryAllocation);
+    assert_cuda_is(cudaGetLastError(), cudaErrorMemoryAllocation);
+    assert_cuda(cudaMalloc((void **)&out, sizeof host));
+    assert_cuda(cudaMemcpyAsync(in, host, sizeof host, cudaMemcpyHostToDevice, device_stream));
+    assert_cuda(launch_sum(in, out, 3, 64, device_stream).error);
+    assert_non_null(strstr(last.kernel, "sum"));
+    assert_int_equal(last.blocks, 3);
+    assert_int_equal(last.threads, 64);
+    assert_cuda_is(launch_sum(in, out, 3, 2048, device_stream).error,
+                   cudaErrorInvalidConfiguration);
+    assert_cuda(cudaMemcpyAsync(host, out, sizeof host, cudaMemcpyDeviceToHost, device_stream));
+    assert_cuda(cudaStreamSynchronize(device_stream));
+    assert_int_equal(host[0], 0);
+    assert_cuda(cudaFree(in));
+    assert_cuda(cudaFree(out));
+    emu_dry(NULL, NULL);
+    emu_device_set(&before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -466,6 +520,8 @@ int main(void)
         test_of(test_device_fails),
         test_of(test_error_names),
         test_of(test_traffic),
+        test_of(test_registered_memory),
+        test_of(test_a_device_that_computes_nothing),
     };
     return test_under_schedules(tests, sizeof tests / sizeof *tests);
 }
