@@ -209,9 +209,6 @@ static void command_take(struct sim *s, struct sim_actor *a, const struct wire_c
         if (l != NULL && l->epoch == c->cancel.epoch)
             lease_forget(w, l);
         break;
-    case WIRE_COMMAND_MEET:
-        sim_fail(s, "%s joins no gangs and was told to meet one", a->name);
-        break;
     }
 }
 
