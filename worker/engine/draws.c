@@ -73,11 +73,24 @@ static void draw_task(void *ctx, uint32_t task, uint32_t thread)
         draw_row(d, d->draws->samplers[task], d->draws->rows[at]);
 }
 
+bool draws_are_greedy(const struct draws *d, const struct batch_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->n_logits; i++)
+        if (!sampling_is_greedy(d->sampling[i]))
+            return false;
+    return true;
+}
+
 void draws_step(struct draws *d, struct runtime *runtime, const struct batch_plan *plan)
 {
     struct backend *backend = runtime->backend;
     struct drawing drawing = {.draws = d, .runtime = runtime, .plan = plan};
 
+    if (runtime->only_best) {
+        for (uint32_t i = 0; i < plan->n_logits; i++)
+            d->ids[i] = forward_best(runtime, i);
+        return;
+    }
     for (uint32_t i = 0; i < plan->n_logits; i++)
         if (plan->draw[i])
             d->rows[drawing.n_rows++] = i;

@@ -26,6 +26,9 @@ enum err draws_open(struct draws *ret_draws, const struct runtime *runtime, enum
                     struct errbuf *eb);
 void draws_close(struct draws *d);
 
+/* The greatest logits are all that the plan's rows are drawn by: `sampling` of each is set. */
+bool draws_are_greedy(const struct draws *d, const struct batch_plan *plan);
+
 /* Behind forward_step: fills `ids` and `logprobs` of the rows that are drawn from, by the row's
  * `sampling`. */
 void draws_step(struct draws *d, struct runtime *runtime, const struct batch_plan *plan);

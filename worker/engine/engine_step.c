@@ -240,13 +240,27 @@ static void rate_add(struct rate *rate, uint64_t tokens, uint64_t ns)
     }
 }
 
+/* What is asked of the step's logits; where that is little, they stay where they are. */
+static void model_ask(struct engine_model_state *model, const struct batch_plan *plan)
+{
+    struct runtime *r = model->runtime;
+    bool digests = false;
+
+    for (uint32_t i = 0; i < plan->n_logits; i++) {
+        const struct engine_job_state *job = batch_owner(plan->logits_seq[i]);
+        model->draws.sampling[i] = &job->request.sampling;
+        digests = digests || job->digest != NULL;
+    }
+    r->only_best = r->backend->ops->best != NULL && plan->n_logits > 0 && !digests &&
+                   draws_are_greedy(&model->draws, plan);
+}
+
 static void model_draw(struct engine_model_state *model, const struct batch_plan *plan)
 {
     struct runtime *r = model->runtime;
 
     for (uint32_t i = 0; i < plan->n_logits; i++) {
         const struct engine_job_state *job = batch_owner(plan->logits_seq[i]);
-        model->draws.sampling[i] = &job->request.sampling;
         if (job->digest != NULL)
             sha256_update(job->digest, forward_logits(r, i), r->hparams.vocab_size * sizeof(float));
     }
@@ -264,6 +278,7 @@ static bool model_step(struct engine *e, struct engine_model_state *model)
     model_admit(e, model);
     if (!batch_plan_step(model->batch, &plan))
         return false;
+    model_ask(model, &plan);
     err = forward_step(model->runtime, &plan, &eb);
     if (err != ERR_OK) {
         batch_abandon(model->batch);

@@ -2,6 +2,8 @@
 
 #include "common/check.h"
 
+#include <string.h>
+
 _Static_assert(MODEL_ROPES <= BACKEND_STEP_ROPES_MAX, "a step has room for all tables");
 
 /* A run of a step's rows: all of them, or its last ones. Rows stand one behind the other in every
@@ -184,6 +186,8 @@ static enum err forward_head(struct runtime *r, const struct rows *rows, struct 
         e = gang_logits(r->gang, head.weight, head.bias, r->act_embd, rows->count, r->logits, eb);
     if (e == ERR_OK && h->logit_softcap > 0.0f && r->logits != NULL)
         b->ops->softcap(b, r->logits, (size_t)rows->count * h->vocab_size, h->logit_softcap);
+    if (e == ERR_OK && r->only_best)
+        b->ops->best(b, r->logits, rows->count, h->vocab_size, r->best);
     return e;
 }
 
@@ -217,8 +221,10 @@ static struct backend_step step_of(const struct runtime *r, const struct batch_p
         .ids = plan->ids,
         .rows = rows_from(plan, 0).step,
         .n_results = plan->n_logits,
-        .results = r->logits,
-        .results_count = r->logits != NULL ? (size_t)plan->n_logits * r->hparams.vocab_size : 0,
+        .results = r->only_best ? r->best : r->logits,
+        .results_count = r->only_best        ? plan->n_logits
+                         : r->logits != NULL ? (size_t)plan->n_logits * r->hparams.vocab_size
+                                             : 0,
         .rope_dim = r->hparams.rope_dim,
         .is_fixed = r->gang == NULL, /* exchanges lie between its operations */
     };
@@ -288,4 +294,12 @@ const float *forward_logits(struct runtime *r, uint32_t row)
     uint32_t n = r->hparams.vocab_size;
 
     return b->ops->buffer_host(b, r->logits + (size_t)row * n, n);
+}
+
+int32_t forward_best(struct runtime *r, uint32_t row)
+{
+    int32_t id;
+
+    memcpy(&id, r->backend->ops->buffer_host(r->backend, r->best + row, 1), sizeof id);
+    return id;
 }

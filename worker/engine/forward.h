@@ -24,7 +24,9 @@ enum err forward_step(struct runtime *r, const struct batch_plan *plan, struct e
  * a while in which there was none. */
 enum err forward_follow(struct runtime *r, struct errbuf *eb);
 
-/* One row of logits, until the next step. */
+/* One row of logits, until the next step; not of a step with `only_best`. */
 const float *forward_logits(struct runtime *r, uint32_t row);
+/* Of a step with `only_best`: the greatest of a row. */
+int32_t forward_best(struct runtime *r, uint32_t row);
 
 #endif

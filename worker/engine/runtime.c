@@ -77,10 +77,15 @@ static enum err new_buffers(struct opening *l)
         float **buffer;
         size_t count;
     } wanted[] = {
-        {&r->x, rows * w.embd},        {&r->q, rows * w.heads},
-        {&r->k, rows * w.kv_heads},    {&r->v, rows * w.kv_heads},
-        {&r->gate, rows * w.ff},       {&r->up, rows * w.ff},
-        {&r->branch, rows * w.branch}, {&r->logits, (size_t)r->logits_rows * w.logits},
+        {&r->x, rows * w.embd},
+        {&r->q, rows * w.heads},
+        {&r->k, rows * w.kv_heads},
+        {&r->v, rows * w.kv_heads},
+        {&r->gate, rows * w.ff},
+        {&r->up, rows * w.ff},
+        {&r->branch, rows * w.branch},
+        {&r->logits, (size_t)r->logits_rows * w.logits},
+        {&r->best, w.logits > 0 ? r->logits_rows : 0},
     };
     bool failed = false;
 
@@ -325,7 +330,7 @@ static void free_parts(struct backend *b, struct runtime_parts *parts)
 static void free_on_backend(struct runtime *r)
 {
     struct backend *b = r->backend;
-    float *buffers[] = {r->x, r->q, r->k, r->v, r->gate, r->up, r->branch, r->logits};
+    float *buffers[] = {r->x, r->q, r->k, r->v, r->gate, r->up, r->branch, r->logits, r->best};
     struct act *acts[] = {r->act_embd, r->act_attention, r->act_ffn};
 
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)

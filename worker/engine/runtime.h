@@ -52,6 +52,10 @@ struct runtime {
     float *x, *q, *k, *v, *gate, *up; /* [step_rows][...] of the largest layer */
     float *branch; /* [step_rows][n_embd]: what is normed before it is added to x; NULL: nothing */
     float *logits; /* [logits_rows][vocab_size]; NULL on other ranks than 0 */
+    float *best;   /* [logits_rows] backend_ops.best of them */
+    /* Of the step that comes: `best` is all that is wanted of its logits, and the backend has it.
+     */
+    bool only_best;
     uint32_t drawers; /* samplers that its streams are drawn with */
     struct act *act_embd, *act_attention, *act_ffn;
 

@@ -356,6 +356,7 @@ static uint64_t backend_scratch_bytes(const struct runtime_shape *s,
     const struct backend_room room = runtime_room(s, rows);
     const uint32_t buffers[] = {w.embd, w.branch, w.heads, w.kv_heads, w.kv_heads, w.ff, w.ff};
     uint64_t bytes = buffer_bytes(config, s->logits_rows, w.logits) +
+                     buffer_bytes(config, s->logits_rows, w.logits > 0 ? 1 : 0) +
                      act_bytes(config, rows, w.embd, w.embd_float) +
                      act_bytes(config, rows, w.heads, w.heads_float) +
                      act_bytes(config, rows, w.ff, w.ff_float) +

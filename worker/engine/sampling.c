@@ -251,6 +251,11 @@ static bool has_penalties(const struct sampling *p)
            p->frequency_penalty != 0.0f;
 }
 
+bool sampling_is_greedy(const struct sampling *s)
+{
+    return s->temperature == 0.0f && s->n_biases == 0 && !has_penalties(s) && !s->logprobs;
+}
+
 /* An id counts as often as it is in the history; the first meeting does all its arithmetic, which
  * therefore does not depend on the history's order. Ids outside the vocabulary are passed over. */
 static void penalties_apply(struct sampler *s, const struct sampling *p, const int32_t *history,

@@ -79,6 +79,9 @@ enum err sampling_check(const struct sampling *s, struct errbuf *eb);
 /* ERR_INVALID where a bias names an id that this vocabulary has not. */
 enum err sampling_check_vocab(const struct sampling *s, uint32_t n_vocab, struct errbuf *eb);
 
+/* The draw is the lowest id among those of the greatest logit, and nothing else is asked for. */
+bool sampling_is_greedy(const struct sampling *s);
+
 struct sampler; /* scratch for one vocabulary size */
 /* NULL when memory is refused. */
 struct sampler *sampler_new(uint32_t n_vocab, const struct sample_kernels *kernels);

@@ -264,6 +264,10 @@ struct backend_ops {
                      const float *gain, float eps, float *out);
     /* x = cap * nm_tanh(x / cap), in place; cap > 0. */
     void (*softcap)(struct backend *b, float *x, size_t count, float cap);
+    /* Of each of n rows of x the lowest index among those of its greatest element, the bits of a
+     * uint32_t in a float: a NaN counts as -infinity, +infinity as FLT_MAX; 0 where there is no
+     * other. NULL where the host reads rows in place: it finds that as it draws. */
+    void (*best)(struct backend *b, const float *x, uint32_t n, uint32_t cols, float *ret_best);
     /* Quantizes x as it is. */
     void (*quantize)(struct backend *b, const float *x, uint32_t n, uint32_t cols, struct act *out);
     /* out[at[i]] = rows[i], each of `cols` floats: rows that another shard embedded. */

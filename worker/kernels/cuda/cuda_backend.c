@@ -58,6 +58,7 @@ static const struct backend_ops cuda_ops = {
     .norm = cuda_norm,
     .norm_add = cuda_norm_add,
     .softcap = cuda_softcap,
+    .best = cuda_best,
     .quantize = cuda_quantize,
     .place = cuda_place,
     .matmul = cuda_matmul,

@@ -230,6 +230,7 @@ void cuda_norm(struct backend *b, const float *x, uint32_t n, uint32_t cols, con
 void cuda_norm_add(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
                    float eps, float *out);
 void cuda_softcap(struct backend *b, float *x, size_t count, float cap);
+void cuda_best(struct backend *b, const float *x, uint32_t n, uint32_t cols, float *ret_best);
 void cuda_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
                 float *out);
 void cuda_gate(struct backend *b, const float *gate, const float *up, uint32_t n, uint32_t cols,

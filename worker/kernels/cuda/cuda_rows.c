@@ -49,6 +49,14 @@ void cuda_gate(struct backend *b, const float *gate, const float *up, uint32_t n
                        "gate of %u rows of %u", n, cols);
 }
 
+void cuda_best(struct backend *b, const float *x, uint32_t n, uint32_t cols, float *ret_best)
+{
+    struct cuda_backend *cuda = rows_enter(b, NULL, n, cols);
+    if (n > 0)
+        CUDA_DO_LAUNCH(cuda_launch_best(cuda->stream, x, n, cols, (uint32_t *)(void *)ret_best),
+                       "best of %u rows of %u", n, cols);
+}
+
 void cuda_softcap(struct backend *b, float *x, size_t count, float cap)
 {
     struct cuda_backend *cuda = rows_enter(b, NULL, 0, 0);

@@ -34,6 +34,8 @@ struct cuda_launched cuda_launch_norm_add(cudaStream_t stream, const float *x, u
 
 /* ---- elements.cu ----------------------------------------------------------------------------- */
 
+struct cuda_launched cuda_launch_best(cudaStream_t stream, const float *x, uint32_t n,
+                                      uint32_t cols, uint32_t *best);
 struct cuda_launched cuda_launch_softcap(cudaStream_t stream, float *x, size_t count, float cap);
 /* out[at[i]] = rows[i]. */
 struct cuda_launched cuda_launch_place(cudaStream_t stream, const float *rows, const uint32_t *at,

@@ -4,6 +4,7 @@ set(cuda_dir ${PROJECT_SOURCE_DIR}/worker/kernels/cuda)
 set(CLOISTER_CUDA_KERNELS
   ${cuda_dir}/attention.cu
   ${cuda_dir}/attention_merge.cu
+  ${cuda_dir}/best.cu
   ${cuda_dir}/elements.cu
   ${cuda_dir}/join.cu
   ${cuda_dir}/matmul_blocks.cu

@@ -54,6 +54,7 @@ static const struct backend_ops ref_ops = {
     .norm = ref_norm,
     .norm_add = ref_norm_add,
     .softcap = ref_softcap,
+    .best = ref_best,
     .quantize = ref_quantize,
     .place = host_place,
     .matmul = ref_matmul,

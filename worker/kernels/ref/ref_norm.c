@@ -1,12 +1,14 @@
-/* RMSNorm, and the softcap of logits. */
+/* RMSNorm, and what is done with logits: their softcap, and the greatest of a row. */
 #include "worker/kernels/ref/ref.h"
 
 #include "common/check.h"
 #include "worker/kernels/numerics.h"
 #include "worker/kernels/sum_order.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 void ref_norm_row(const float *x, uint32_t cols, const float *gain, float eps, float *ret_y)
 {
@@ -44,6 +46,24 @@ void ref_norm_add(struct backend *b, const float *x, uint32_t n, uint32_t cols, 
             out[(size_t)i * cols + k] = out[(size_t)i * cols + k] + y[k];
     }
     free(y);
+}
+
+void ref_best(struct backend *b, const float *x, uint32_t n, uint32_t cols, float *ret_best)
+{
+    (void)b;
+    for (uint32_t i = 0; i < n; i++) {
+        const float *row = x + (size_t)i * cols;
+        float greatest = -INFINITY;
+        uint32_t best = 0;
+        for (uint32_t k = 0; k < cols; k++) {
+            const float value = row[k] > FLT_MAX ? FLT_MAX : row[k];
+            if (value > greatest) {
+                greatest = value;
+                best = k;
+            }
+        }
+        memcpy(ret_best + i, &best, sizeof best);
+    }
 }
 
 void ref_softcap(struct backend *b, float *x, size_t count, float cap)
