@@ -147,17 +147,40 @@ static void catch_signal(int signal, struct sigaction *before)
     sigaction(signal, &action, before);
 }
 
-void emu_fault_catch_signals(void)
-{
-    /* A stack that is used up leaves no room for the handler on it. */
-    static thread_local char *room;
-    if (room == NULL) {
+/* A thread's stack for the handler, since one that is used up leaves no room for it. A sanitizer
+ * gives threads one of its own, and takes it for granted. */
+class signal_stack {
+  public:
+    signal_stack()
+    {
         stack_t stack = {};
+        if (sigaltstack(NULL, &stack) == 0 && (stack.ss_flags & SS_DISABLE) == 0)
+            return;
         room = static_cast<char *>(malloc(SIGNAL_STACK_BYTES));
+        stack = {};
         stack.ss_sp = room;
         stack.ss_size = SIGNAL_STACK_BYTES;
         sigaltstack(&stack, NULL);
     }
+    ~signal_stack()
+    {
+        if (room == NULL)
+            return;
+        stack_t none = {};
+        none.ss_flags = SS_DISABLE;
+        sigaltstack(&none, NULL);
+        free(room);
+    }
+    signal_stack(const signal_stack &) = delete;
+
+  private:
+    char *room = NULL;
+};
+
+void emu_fault_catch_signals(void)
+{
+    static thread_local signal_stack stack;
+    (void)stack;
     catch_signal(SIGSEGV, &before_us[0]);
     catch_signal(SIGBUS, &before_us[1]);
 }

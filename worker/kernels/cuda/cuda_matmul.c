@@ -118,7 +118,8 @@ void cuda_join(struct backend *b, uint32_t n, const struct join_job *job)
         return;
     cuda_enter(cuda);
     memcpy(join.part, job->part, job->n_parts * sizeof *job->part);
-    memcpy(join.join, job->joins, job->n_joins * sizeof *job->joins);
+    if (job->n_joins > 0)
+        memcpy(join.join, job->joins, job->n_joins * sizeof *job->joins);
     CUDA_DO_LAUNCH(cuda_join_sums(&join, cuda->stream), "joining %u parts of %u rows of %u",
                    job->n_parts, n, job->cols);
 }
