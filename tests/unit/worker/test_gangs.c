@@ -217,6 +217,11 @@ static void what_is_wrong_here_is_a_failure_here_only(void **state)
         struct catalogue_model *m = c.worker[bad].m;
         assert_int_equal(truncate(c.worker[bad].path, 1000), 0);
         const uint64_t gang = form(&c, WIRE_GANG_TRANSPORT_SHM);
+        while (m->state != WIRE_MODEL_STATE_FAILED) {
+            for (uint32_t k = 0; k < 3; k++)
+                resident_poll(&c.worker[k]);
+            CHECK(usleep(200) == 0);
+        }
         for (uint32_t k = 0; k < 3; k++)
             resident_until(&c.worker[k],
                            k == bad ? WIRE_MODEL_STATE_FAILED : WIRE_MODEL_STATE_AVAILABLE);
