@@ -131,7 +131,7 @@ static const char *gang_of_waiting(const struct core *c, const struct core_model
     }
     if (m->gang_over == NULL)
         return "";
-    if (m->gang_after_ms <= c->now_ms)
+    if (m->gang_after_ms <= c->now_ms || m->gang_failures == 0)
         return effect_text(fx, m->gang_over);
     return effect_printf(fx, "%s; the next one is tried in %llu ms", m->gang_over,
                          (unsigned long long)(m->gang_after_ms - c->now_ms));

@@ -13,7 +13,8 @@
 
 #include <stdio.h>
 
-#define NUMBER_OF_BOOT 32u /* bits below the boot's */
+#define NUMBER_OF_BOOT 32u   /* bits below the boot's */
+#define LOOK_MS        1000u /* between looks that found none */
 #define AGAIN_MS       1000u
 #define AGAIN_DOUBLED  5u /* 32 s */
 
@@ -259,8 +260,10 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
             worker_evict(c, choice.rank[r]->worker, choice.need_bytes[r], fx);
         return true;
     }
-    if (c->now_ms < j->submitted_ms + c->config->residency_ms)
+    if (c->now_ms < j->submitted_ms + c->config->residency_ms) {
+        m->gang_after_ms = n_from >= 2 ? c->now_ms + LOOK_MS : m->gang_after_ms;
         return false;
+    }
     for (size_t i = 0; i < n_from;) {
         const struct core_model *other = from[i]->worker->making_room;
         if (other != NULL && other != m)
@@ -268,6 +271,7 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
         else
             i++;
     }
+    m->gang_after_ms = n_from >= 2 ? c->now_ms + LOOK_MS : m->gang_after_ms;
     if (gang_choose(c, from, n_from, GANG_ROOM_EMPTIED, &choice)) {
         room_ask(c, m, &choice);
         return true;

@@ -2,8 +2,23 @@
  * gang_choose.c - which workers compute a model together that none of them has room for: the fewest
  * that have room for its shares, on one host where that is possible. Shares are equal where they
  * fit, else in proportion to the room that each has.
+ *
+ * A cut of a large model takes some ten milliseconds to work out, so it is only done where the
+ * shares would fit if a model could be cut anywhere, and not for more than CUTS_MAX times in a
+ * look.
  */
 #include "coordinator/core/state.h"
+
+#define CUTS_MAX 16u
+
+struct search {
+    const struct core *c;
+    const struct shard_shape *shape;
+    struct core_hosting *const *from;
+    size_t n_from;
+    enum gang_room room;
+    unsigned cuts;
+};
 
 struct candidate {
     struct core_hosting *hosting;
@@ -39,15 +54,14 @@ static bool can_speak(const struct core_hosting *a, const struct core_hosting *b
 }
 
 /* Those that can be in a gang with `first`, the roomiest first, then by name. */
-static size_t group_of(const struct core *c, struct core_hosting *const from[], size_t n_from,
-                       const struct core_hosting *first, enum wire_gang_transport transport,
-                       enum gang_room room, struct candidate *ret)
+static size_t group_of(const struct search *s, const struct core_hosting *first,
+                       enum wire_gang_transport transport, struct candidate *ret)
 {
     size_t n = 0;
-    for (size_t i = 0; i < n_from; i++) {
-        if (!can_speak(first, from[i], transport))
+    for (size_t i = 0; i < s->n_from; i++) {
+        if (!can_speak(first, s->from[i], transport))
             continue;
-        const struct candidate it = {from[i], room_of(c, from[i]->worker, room)};
+        const struct candidate it = {s->from[i], room_of(s->c, s->from[i]->worker, s->room)};
         size_t at = n < SHARD_RANKS_MAX ? n++ : SHARD_RANKS_MAX;
         for (; at > 0 && ret[at - 1].room_bytes < it.room_bytes; at--) {
             if (at < SHARD_RANKS_MAX)
@@ -69,40 +83,52 @@ static uint64_t share_bytes(const struct shard_shape *shape, const struct shard_
            offer->rank_bytes;
 }
 
-static bool cut_fits(const struct shard_shape *shape, const struct shard_request *request,
+/* If it could be cut anywhere. */
+static bool ideal_fits(const struct shard_request *request, const struct candidate *group)
+{
+    uint64_t sum = 0;
+    for (uint32_t r = 0; r < request->shards; r++)
+        sum += request->weights[r];
+    for (uint32_t r = 0; r < request->shards; r++) {
+        const struct wire_model_offer *o = &group[r].hosting->offer;
+        if (shard_in_proportion(o->weights_bytes + o->kv_bytes, request->weights[r], sum) +
+                o->rank_bytes >
+            group[r].room_bytes)
+            return false;
+    }
+    return sum > 0;
+}
+
+static bool cut_fits(struct search *s, const struct shard_request *request,
                      const struct candidate *group, struct gang_choice *choice)
 {
     struct shard_cut *cut;
-    bool fits = true;
-    if (shard_cut_new(&cut, shape, request, NULL) != ERR_OK)
+    bool fits = ideal_fits(request, group);
+    if (!fits || s->room == GANG_ROOM_CAPACITY)
+        return fits;
+    if (s->cuts++ >= CUTS_MAX || shard_cut_new(&cut, s->shape, request, NULL) != ERR_OK)
         return false;
     for (uint32_t r = 0; r < request->shards; r++) {
-        choice->need_bytes[r] = share_bytes(shape, cut, r, &group[r].hosting->offer);
+        choice->need_bytes[r] = share_bytes(s->shape, cut, r, &group[r].hosting->offer);
         fits = fits && choice->need_bytes[r] <= group[r].room_bytes;
     }
     shard_cut_free(cut);
     return fits;
 }
 
-static bool group_fits(const struct shard_shape *shape, const struct candidate *group, uint32_t n,
+static bool group_fits(struct search *s, const struct candidate *group, uint32_t n,
                        struct gang_choice *choice)
 {
-    const struct wire_model_offer *offer = &group[0].hosting->offer;
     struct shard_request request = {.shards = n, .stages = 1, .n_weights = n};
-    uint64_t room = 0;
-    for (uint32_t r = 0; r < n; r++) {
-        room += group[r].room_bytes;
+    for (uint32_t r = 0; r < n; r++)
         request.weights[r] = 1;
-    }
-    if (room < offer->weights_bytes + offer->kv_bytes)
-        return false;
-    if (!cut_fits(shape, &request, group, choice)) {
+    if (!cut_fits(s, &request, group, choice)) {
         for (uint32_t r = 0; r < n; r++) {
             const uint64_t beside = group[r].hosting->offer.rank_bytes;
-            const uint64_t rest = group[r].room_bytes;
-            request.weights[r] = rest > beside ? (rest - beside) >> 10 : 0;
+            const uint64_t room = group[r].room_bytes;
+            request.weights[r] = room > beside ? (room - beside) >> 10 : 0;
         }
-        if (!cut_fits(shape, &request, group, choice))
+        if (!cut_fits(s, &request, group, choice))
             return false;
     }
     choice->n_ranks = n;
@@ -113,26 +139,24 @@ static bool group_fits(const struct shard_shape *shape, const struct candidate *
     return true;
 }
 
-static bool choose_over(const struct core *c, const struct shard_shape *shape,
-                        struct core_hosting *const from[], size_t n_from,
-                        enum wire_gang_transport transport, enum gang_room room,
+static bool choose_over(struct search *s, enum wire_gang_transport transport,
                         struct gang_choice *ret_choice)
 {
     struct gang_choice best = {.n_ranks = 0};
-    for (size_t i = 0; i < n_from; i++) {
+    for (size_t i = 0; i < s->n_from; i++) {
         struct candidate group[SHARD_RANKS_MAX];
         struct gang_choice choice = {.transport = transport};
         bool is_seen = false; /* as part of the group of one before it */
         for (size_t k = 0; k < i && !is_seen; k++)
-            is_seen = can_speak(from[k], from[i], transport);
+            is_seen = can_speak(s->from[k], s->from[i], transport);
         if (is_seen)
             continue;
-        size_t n = group_of(c, from, n_from, from[i], transport, room, group);
-        size_t most = n < c->config->gang_workers_max ? n : c->config->gang_workers_max;
+        size_t n = group_of(s, s->from[i], transport, group);
+        size_t most = n < s->c->config->gang_workers_max ? n : s->c->config->gang_workers_max;
         if (best.n_ranks > 0 && most >= best.n_ranks)
             most = best.n_ranks - 1;
         for (uint32_t k = 2; k <= most; k++) {
-            if (group_fits(shape, group, k, &choice)) {
+            if (group_fits(s, group, k, &choice)) {
                 best = choice;
                 break;
             }
@@ -146,11 +170,12 @@ bool gang_choose(const struct core *c, struct core_hosting *const from[], size_t
                  enum gang_room room, struct gang_choice *ret_choice)
 {
     struct shard_shape shape;
+    struct search s = {c, &shape, from, n_from, room, 0};
     if (n_from < 2 || shard_shape_unpack(&shape, from[0]->offer.shape.data,
                                          from[0]->offer.shape.size, NULL) != ERR_OK)
         return false;
-    bool found = choose_over(c, &shape, from, n_from, WIRE_GANG_TRANSPORT_SHM, room, ret_choice) ||
-                 choose_over(c, &shape, from, n_from, WIRE_GANG_TRANSPORT_UCX, room, ret_choice);
+    bool found = choose_over(&s, WIRE_GANG_TRANSPORT_SHM, ret_choice) ||
+                 choose_over(&s, WIRE_GANG_TRANSPORT_UCX, ret_choice);
     shard_shape_fini(&shape);
     return found;
 }

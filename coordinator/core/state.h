@@ -240,7 +240,7 @@ struct core_model {
     uint32_t look_reach;     /* the context where the next look goes on; 0: with the longest */
     bool look_again;         /* something has changed above it meanwhile */
     char *gang_over;         /* why its last gang ended; NULL: there was none */
-    uint64_t gang_after_ms;  /* the next is not formed before */
+    uint64_t gang_after_ms;  /* the next is not formed, or looked for, before */
     uint32_t gang_failures;  /* in a row that did not come together */
 };
 
@@ -653,9 +653,9 @@ void worker_evict(struct core *c, struct core_worker *w, uint64_t need_bytes,
 /* What a worker may be counted on to have for its share. */
 enum gang_room {
     GANG_ROOM_NOW,
-    GANG_ROOM_EVICTED, /* once idle models are unloaded */
-    GANG_ROOM_EMPTIED, /* once all its models are */
-    GANG_ROOM_CAPACITY,
+    GANG_ROOM_EVICTED,  /* once idle models are unloaded */
+    GANG_ROOM_EMPTIED,  /* once all its models are */
+    GANG_ROOM_CAPACITY, /* if they were empty, and a model could be cut anywhere */
 };
 struct gang_choice {
     enum wire_gang_transport transport;

@@ -353,6 +353,7 @@ void workers_free(struct core *c)
             gang_part(h);
             tree_remove(&w->hosting, n);
             tree_remove(&h->model->hosts, &h->by_model);
+            free((void *)(uintptr_t)h->offer.shape.data);
             free(h->error);
             free(h);
         }
