@@ -58,6 +58,12 @@ target_link_libraries(cloister-engine-emulated PRIVATE cloister_engine cloister_
 set_target_properties(cloister-engine-emulated PROPERTIES LINKER_LANGUAGE CXX
                                                           CLOISTER_CUDA_BACKEND cuda_emulated_plain)
 cloister_target(cloister-engine-emulated)
+# And cloister-worker, whose GPU's numbers come from the stand-in for NVML (gpu.cmake).
+add_executable(cloister-worker-emulated ${PROJECT_SOURCE_DIR}/worker/main.c)
+target_link_libraries(cloister-worker-emulated PRIVATE cloister_agent cloister_program cuda_emulation)
+set_target_properties(cloister-worker-emulated PROPERTIES LINKER_LANGUAGE CXX
+                                                          CLOISTER_CUDA_BACKEND cuda_emulated_plain)
+cloister_target(cloister-worker-emulated)
 foreach(model tiny smollm2 gemma3)
   add_test(NAME engine_cuda_${model}
     COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_cuda.py

@@ -183,9 +183,10 @@ static enum err settings_words(struct catalogue_model *m, const struct engine_co
     struct buf words;
 
     buf_init(&words);
-    buf_printf(&words, "context %u, slots %u, KV %s, steps of %u, %u sequences, build %s",
-               m->offer.context_tokens, m->kv_pages / pages, kv_names[m->config.kv_type],
-               engine->step_tokens, engine->sequences, build);
+    buf_printf(&words, "%s, context %u, slots %u, KV %s, steps of %u, %u sequences, build %s",
+               engine->backend == ENGINE_BACKEND_CUDA ? "GPUs" : "CPUs", m->offer.context_tokens,
+               m->kv_pages / pages, kv_names[m->config.kv_type], engine->step_tokens,
+               engine->sequences, build);
     m->gang_settings = words.failed ? NULL : strdup(buf_str(&words));
     buf_fini(&words);
     if (m->gang_settings == NULL)
@@ -199,8 +200,6 @@ enum err gang_offer_models(struct catalogue *c, const struct engine_config *engi
 {
     struct engine_config complete;
 
-    if (engine->backend != ENGINE_BACKEND_CPU)
-        return ERR_OK;
     enum err e = runtime_config_complete(engine, &complete, eb);
     for (size_t i = 0; e == ERR_OK && i < c->count; i++) {
         struct catalogue_model *m = &c->models[i];

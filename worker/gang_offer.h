@@ -35,7 +35,7 @@ enum err gang_offer_read(enum gang_choice choice, struct gang_offer *ret_offer, 
 /* Has the catalogue's models say what they would be in a gang. With which settings: everything in
  * which ranks must agree (struct gang_limits), but for the file, whose digest is offered already.
  * And what a rank holds beside its part of matrices and pool, at most, in a gang of any size.
- * Nothing is said of models that cannot be cut, or by an engine that computes no parts. */
+ * Nothing is said of models that cannot be cut. */
 enum err gang_offer_models(struct catalogue *c, const struct engine_config *engine,
                            const char *build, struct errbuf *eb);
 

@@ -202,7 +202,7 @@ static int status_of_device(enum err e)
 static enum err gangs_offer(const struct settings *c, struct catalogue *catalogue,
                             struct agent_config *agent, struct errbuf *eb)
 {
-    if (!c->engine.gangs || agent->engine.backend != ENGINE_BACKEND_CPU)
+    if (!c->engine.gangs)
         return ERR_OK;
     enum err e = gang_offer_read((enum gang_choice)c->engine.gang_transport, &agent->gangs, eb);
     if (e != ERR_OK)

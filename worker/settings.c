@@ -118,7 +118,7 @@ static const struct config_key engine_keys[] = {
      .fallback = "true",
      .help =
          "Whether this worker computes a part of a model together with others, where one worker "
-         "cannot hold all of it. Workers on GPUs do not."},
+         "cannot hold all of it."},
     {.name = "gang_transport",
      .type = CONFIG_ENUM,
      .offset = ENGINE(gang_transport),

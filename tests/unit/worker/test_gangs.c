@@ -450,17 +450,13 @@ static void words_are_equal_where_ranks_agree(void **state)
         const char *words = c.models[0].offer.gang_settings;
         if (i == 0) {
             (void)snprintf(first, sizeof first, "%s", words);
-            assert_string_equal(words, "context 128, slots 2, KV f16, steps of 64, 8 sequences, "
-                                       "build b");
+            assert_string_equal(words, "CPUs, context 128, slots 2, KV f16, steps of 64, "
+                                       "8 sequences, build b");
         }
         if ((strcmp(words, first) == 0) != rows[i].same)
             fail_msg("row %zu: %s", i, words);
         catalogue_close(&c);
     }
-    /* A GPU computes no parts. */
-    const struct engine_config cuda = {.backend = ENGINE_BACKEND_CUDA};
-    assert_int_equal(gang_offer_models(&r.catalogue, &cuda, "b", NULL), ERR_OK);
-    assert_string_equal(r.m->offer.gang_settings, "");
     resident_close(&r);
 }
 
