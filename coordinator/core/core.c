@@ -239,6 +239,7 @@ static void timer_fire(struct core *c, struct core_timer *t, struct core_effects
 static void tick_step(struct core *c, struct core_effects *fx)
 {
     struct tree_node *n;
+    gangs_expire(c, fx);
     while (c->tick_work < CORE_TURN_WORK_MAX && (n = tree_first(&c->timers)) != NULL) {
         struct core_timer *t = tree_entry(n, struct core_timer, node);
         if (t->at_ms > c->now_ms)

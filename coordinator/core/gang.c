@@ -148,13 +148,17 @@ static const char *why_of(const struct core_model *m, const struct gang_choice *
                          megabytes(worker_capacity_bytes(roomiest->worker)), shares);
 }
 
-/* By which its ranks find each other. Nobody else can know it: the challenge of rank 0's session is
- * random and was said to that worker alone. */
-static void group_set(struct core_gang *g, const struct core_session *s)
+/* By which its ranks find each other: of what is random and was said to each member alone, so that
+ * a worker that was in a gang with one of them cannot work it out. */
+static void group_set(struct core_gang *g)
 {
-    memcpy(g->group, s->challenge, sizeof g->group);
     for (unsigned i = 0; i < sizeof g->number; i++)
-        g->group[i] ^= (uint8_t)(g->number >> (8 * i));
+        g->group[i] = (uint8_t)(g->number >> (8 * i));
+    for (uint32_t r = 0; r < g->n_ranks; r++) {
+        const uint8_t *challenge = g->rank[r].hosting->worker->session->challenge;
+        for (unsigned i = 0; i < sizeof g->group; i++)
+            g->group[i] ^= challenge[i];
+    }
 }
 
 static void gang_form(struct core *c, struct core_model *m, const struct gang_choice *choice,
@@ -163,7 +167,6 @@ static void gang_form(struct core *c, struct core_model *m, const struct gang_ch
     const uint64_t number = c->boot_epoch << NUMBER_OF_BOOT | ++c->gang_number;
     struct core_gang *g = gang_new(c, m, number, choice->n_ranks, why_of(m, choice, fx));
     g->transport = choice->transport;
-    group_set(g, choice->rank[0]->worker->session);
     for (uint32_t r = 0; r < g->n_ranks; r++) {
         struct core_hosting *h = choice->rank[r];
         g->rank[r].weight = choice->weight[r];
@@ -174,6 +177,7 @@ static void gang_form(struct core *c, struct core_model *m, const struct gang_ch
         h->load_asked = true;
         h->asked_ms = c->now_ms;
     }
+    group_set(g);
 }
 
 /* A worker that was just killed is not noticed before it has been silent for long; one that a gang
@@ -218,8 +222,17 @@ static void room_give_up(struct core *c, const struct core_model *m,
         struct core_hosting *h = tree_entry(n, struct core_hosting, by_model);
         if (h->worker->making_room != m || is_chosen(choice, h))
             continue;
-        h->worker->making_room = NULL;
-        workers_touch_models(c, h->worker);
+        worker_room_clear(c, h->worker);
+    }
+}
+
+/* One of them alone will do. */
+static void members_give_up(struct core *c, const struct core_model *m)
+{
+    for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
+        struct core_hosting *h = tree_entry(n, struct core_hosting, by_model);
+        if (h->worker->making_room == m && hosting_need_bytes(h) > worker_emptied_bytes(h->worker))
+            worker_room_clear(c, h->worker);
     }
 }
 
@@ -233,7 +246,7 @@ static void room_ask(struct core *c, const struct core_model *m, const struct ga
 }
 
 bool gang_try(struct core *c, struct core_job *j, const struct placement_row *rows, size_t n_rows,
-              struct core_effects *fx)
+              uint32_t reach, struct core_effects *fx)
 {
     struct core_model *m = j->model;
     struct core_hosting **from = hostings_new(fx, n_rows);
@@ -243,12 +256,15 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
         return false;
     for (size_t i = 0; i < n_rows; i++) {
         struct core_hosting *h = rows[i].hosting;
+        if (rows[i].predicate == NULL || strcmp(rows[i].predicate, "memory") != 0 ||
+            h->offer.context_tokens > reach)
+            continue;
         /* One that will have room for all of it is waited for. */
-        if (rows[i].predicate != NULL && strcmp(rows[i].predicate, "memory") == 0 &&
-            rows[i].need_bytes <= worker_emptied_bytes(h->worker))
+        if (rows[i].need_bytes <= worker_emptied_bytes(h->worker)) {
+            members_give_up(c, m);
             return false;
-        if (rows[i].predicate != NULL && strcmp(rows[i].predicate, "memory") == 0 &&
-            can_join(c, h) && is_heard(c, h->worker))
+        }
+        if (can_join(c, h) && is_heard(c, h->worker))
             from[n_from++] = h;
     }
     if (gang_choose(c, from, n_from, GANG_ROOM_NOW, &choice)) {
@@ -305,11 +321,13 @@ void gang_address(struct core *c, struct core_worker *w, const struct wire_gang_
     if (g == NULL || address->rank >= g->n_ranks || g->has_met)
         return;
     struct core_gang_rank *r = &g->rank[address->rank];
-    if (r->hosting == NULL || r->hosting->worker != w || r->address.size > 0)
+    if (r->hosting == NULL || r->hosting->worker != w)
         return;
-    uint8_t *bytes = core_alloc(address->address.size);
-    memcpy(bytes, address->address.data, address->address.size);
-    r->address = (struct wire_bytes){bytes, address->address.size};
+    if (r->address.size == 0) {
+        uint8_t *bytes = core_alloc(address->address.size);
+        memcpy(bytes, address->address.data, address->address.size);
+        r->address = (struct wire_bytes){bytes, address->address.size};
+    }
     for (uint32_t i = 0; i < g->n_ranks; i++) {
         if (g->rank[i].address.size == 0 || g->rank[i].hosting == NULL ||
             g->rank[i].hosting->worker->session == NULL)
@@ -337,8 +355,15 @@ const struct wire_bytes *gang_addresses(const struct core_gang *g, struct core_e
 
 /* ---- ending ---- */
 
-static void leases_move(struct core *c, const struct core_hosting *h, bool died, const char *why,
-                        struct core_effects *fx)
+static enum lease_fault fault_of(const struct core_lease *l, enum lease_fault fault)
+{
+    if (fault == LEASE_FAULT_DEATH)
+        return lease_fault_of_death(l);
+    return l->job->state == WIRE_JOB_STATE_RUNNING ? fault : LEASE_FAULT_NONE;
+}
+
+static void leases_move(struct core *c, const struct core_hosting *h, enum lease_fault fault,
+                        const char *why, struct core_effects *fx)
 {
     struct tree *leases = &h->worker->leases;
     for (struct tree_node *n = tree_first(leases), *next; n != NULL; n = next) {
@@ -347,7 +372,7 @@ static void leases_move(struct core *c, const struct core_hosting *h, bool died,
         if (l->hosting != h)
             continue;
         lease_stop(c, l);
-        lease_requeue(c, l, died ? lease_fault_of_death(l) : LEASE_FAULT_NONE, why, fx);
+        lease_requeue(c, l, fault_of(l, fault), why, fx);
     }
 }
 
@@ -360,13 +385,14 @@ static void end_note(struct core *c, const struct core_gang *g, const char *why)
     free(m->gang_over);
     m->gang_over = core_alloc(size);
     memcpy(m->gang_over, why, size);
-    if (g->rank[0].hosting != NULL && hosting_is_ready(g->rank[0].hosting))
+    if (g->has_worked)
         return;
+    room_give_up(c, m, NULL);
     m->gang_after_ms = c->now_ms + ((uint64_t)AGAIN_MS << m->gang_failures);
     m->gang_failures += m->gang_failures < AGAIN_DOUBLED;
 }
 
-void gang_end(struct core *c, struct core_gang *g, bool died, const char *what,
+void gang_end(struct core *c, struct core_gang *g, enum lease_fault fault, const char *what,
               struct core_effects *fx)
 {
     struct core_hosting *first = g->rank[0].hosting;
@@ -375,7 +401,7 @@ void gang_end(struct core *c, struct core_gang *g, bool died, const char *what,
                                     (unsigned long long)(g->number & UINT32_MAX), what);
     end_note(c, g, why);
     if (first != NULL)
-        leases_move(c, first, died, why, fx);
+        leases_move(c, first, fault, why, fx);
     for (uint32_t r = 0; r < g->n_ranks; r++) {
         struct core_hosting *h = g->rank[r].hosting;
         if (h == NULL)
@@ -409,15 +435,13 @@ void gang_status(struct core *c, struct core_hosting *h, struct core_effects *fx
         if (s->state == WIRE_MODEL_STATE_READY && bytes >= h->share_bytes / 2 &&
             bytes / 2 <= h->share_bytes)
             h->share_bytes = bytes;
-        if (s->state == WIRE_MODEL_STATE_READY && h->rank == 0)
-            g->model->gang_failures = 0;
         return;
     }
     /* It has not taken the command yet. */
     if (s->gang != g->number && h->load_asked)
         return;
     const char *what = s->gang == g->number ? "could not load its share" : "left it";
-    gang_end(c, g, false,
+    gang_end(c, g, LEASE_FAULT_RETURN,
              effect_printf(fx, "%s %s%s%s", h->worker->name, what, h->error != NULL ? ": " : "",
                            h->error != NULL ? h->error : ""),
              fx);
@@ -433,6 +457,28 @@ void gang_part(struct core_hosting *h)
     h->gang = NULL;
 }
 
+static bool is_grace_over(const struct core *c)
+{
+    return c->now_ms > c->started_ms + c->config->grace_ms;
+}
+
+void gangs_expire(struct core *c, struct core_effects *fx)
+{
+    if (c->frozen || !is_grace_over(c))
+        return;
+    for (struct tree_node *n = tree_first(&c->gangs), *next; n != NULL; n = next) {
+        struct core_gang *g = tree_entry(n, struct core_gang, node);
+        bool is_whole = true;
+        next = tree_above(&c->gangs, n);
+        if (g->number >> NUMBER_OF_BOOT >= c->boot_epoch)
+            return; /* and so are all behind it */
+        for (uint32_t r = 0; r < g->n_ranks; r++)
+            is_whole = is_whole && g->rank[r].hosting != NULL;
+        if (!is_whole)
+            gang_end(c, g, LEASE_FAULT_NONE, "not all of its workers came back", fx);
+    }
+}
+
 void gang_rejoin(struct core *c, struct core_hosting *h, const struct wire_model_status *s)
 {
     if (s->gang == 0 || h->gang != NULL ||
@@ -440,13 +486,18 @@ void gang_rejoin(struct core *c, struct core_hosting *h, const struct wire_model
         return;
     struct core_gang *g = gang_find(c, s->gang);
     if (g == NULL) {
-        if (s->gang >> NUMBER_OF_BOOT >= c->boot_epoch || !h->same_file)
+        if (s->gang >> NUMBER_OF_BOOT >= c->boot_epoch || is_grace_over(c) || !h->same_file)
             return; /* it ended while the worker was away */
         g = gang_new(c, h->model, s->gang, s->ranks, "formed before the coordinator started");
     }
-    if (g->model != h->model || g->n_ranks != s->ranks || g->rank[s->rank].hosting != NULL ||
+    if (g->model != h->model || !h->same_file || g->n_ranks != s->ranks ||
+        g->rank[s->rank].hosting != NULL ||
         (g->rank[s->rank].worker != NULL && strcmp(g->rank[s->rank].worker, h->worker->name) != 0))
         return;
+    /* What it was told in its last session may be lost: it says where it is once more. */
+    free((void *)(uintptr_t)g->rank[s->rank].address.data);
+    g->rank[s->rank].address = (struct wire_bytes){NULL, 0};
+    g->has_met = false;
     uint64_t bytes = s->weights_bytes + s->kv_bytes + s->scratch_bytes + s->exchange_bytes;
     rank_join(c, g, s->rank, h,
               bytes != 0 ? bytes : hosting_need_bytes(h) / g->n_ranks + h->offer.rank_bytes);
@@ -461,7 +512,8 @@ void gang_missed(struct core *c, struct core_worker *w, struct core_effects *fx)
             if (g->rank[r].hosting != NULL || g->rank[r].worker == NULL ||
                 strcmp(g->rank[r].worker, w->name) != 0)
                 continue;
-            gang_end(c, g, false, effect_printf(fx, "%s came back without its share", w->name), fx);
+            gang_end(c, g, LEASE_FAULT_RETURN,
+                     effect_printf(fx, "%s came back without its share", w->name), fx);
             break;
         }
     }

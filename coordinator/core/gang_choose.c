@@ -31,7 +31,7 @@ static uint64_t room_of(const struct core *c, const struct core_worker *w, enum 
     case GANG_ROOM_NOW:
         return worker_room_bytes(w);
     case GANG_ROOM_EVICTED:
-        return worker_room_bytes(w) + worker_evictable_bytes(c, w);
+        return worker_room_bytes(w) + worker_leaving_bytes(w) + worker_evictable_bytes(c, w);
     case GANG_ROOM_EMPTIED:
         return worker_emptied_bytes(w);
     case GANG_ROOM_CAPACITY:

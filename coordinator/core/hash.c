@@ -57,6 +57,7 @@ static uint64_t mix_worker(uint64_t h, const struct core_worker *w)
     h = mix(mix(mix(h, w->state), w->heard_ms), w->lease_tokens);
     h = mix(mix(mix(h, w->heard_held_ms), w->returns), w->back_until_ms);
     h = mix(h, w->metered_ms);
+    h = mix(h, w->making_room != NULL ? w->room_bytes : 0);
     h = mix(mix(h, w->session != NULL ? w->session->id : 0), w->memory.free_bytes);
     for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
         const struct core_hosting *m = tree_entry(n, const struct core_hosting, by_worker);
@@ -64,6 +65,7 @@ static uint64_t mix_worker(uint64_t h, const struct core_worker *w)
         h = mix(mix(mix(h, m->state), m->leases), m->lease_tokens);
         h = mix(h, (uint64_t)m->load_asked << 1 | (uint64_t)m->unload_asked);
         h = mix(mix(h, m->share_bytes), m->gang != NULL ? m->gang->number : 0);
+        h = mix(mix(h, m->rank), m->gang != NULL && m->gang->has_met);
     }
     return h;
 }
@@ -72,7 +74,7 @@ static uint64_t mix_session(uint64_t h, const struct core_session *s)
 {
     h = mix(mix(mix(h, s->id), s->role), s->established);
     for (const struct core_command *cmd = s->outbox; cmd != NULL; cmd = cmd->next)
-        h = mix(mix(h, cmd->seq), cmd->kind);
+        h = mix(mix(mix(h, cmd->seq), cmd->kind), cmd->epoch);
     return mix(h, s->pull_parked ? s->pull_tag : 0);
 }
 
@@ -85,6 +87,11 @@ uint64_t core_state_hash(const struct core *c)
         const struct core_tenant *t = tree_entry(n, const struct core_tenant, node);
         h = mix(mix(mix_text(h, t->name), t->reserved_tokens), t->settled_tokens);
     }
+    for (struct tree_node *n = tree_first(&c->models); n != NULL; n = tree_above(&c->models, n)) {
+        const struct core_model *m = tree_entry(n, const struct core_model, node);
+        h = mix(mix(h, m->gang_after_ms), m->gang_failures);
+    }
+    h = mix(h, c->gang_number);
     for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n))
         h = mix_worker(h, tree_entry(n, const struct core_worker, node));
     for (struct tree_node *n = tree_first(&c->sessions); n != NULL; n = tree_above(&c->sessions, n))

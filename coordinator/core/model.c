@@ -461,7 +461,8 @@ void hosting_status(struct core *c, struct core_worker *w, const struct wire_mod
     /* A status that was sent before our command was taken changes nothing; one that still says so
      * after a whole lease time means that the worker did not do it. */
     bool late = c->now_ms >= h->asked_ms + c->config->lease_ms;
-    bool tried = h->state == WIRE_MODEL_STATE_LOADING || h->state == WIRE_MODEL_STATE_READY;
+    bool tried = (h->state == WIRE_MODEL_STATE_LOADING || h->state == WIRE_MODEL_STATE_READY) &&
+                 (h->gang == NULL || status->gang == h->gang->number);
     if (h->load_asked && (late || tried || failed_again))
         h->load_asked = false;
     bool has_gone = h->state == WIRE_MODEL_STATE_AVAILABLE || h->state == WIRE_MODEL_STATE_FAILED;
@@ -513,7 +514,7 @@ uint32_t hosting_tokens_per_s(const struct core_hosting *h)
 bool hosting_holds_memory(const struct core_hosting *h)
 {
     return h->state == WIRE_MODEL_STATE_READY || h->state == WIRE_MODEL_STATE_LOADING ||
-           h->load_asked;
+           h->load_asked || h->unload_asked;
 }
 
 bool hosting_is_ready(const struct core_hosting *h)
@@ -528,10 +529,24 @@ bool hosting_is_loading(const struct core_hosting *h)
                              h->status.gang == (h->gang != NULL ? h->gang->number : 0));
 }
 
+/* The last that it is told of the model, and has not taken yet, is this already. */
+static bool unload_is_under_way(const struct core_hosting *h)
+{
+    bool is_under_way = false;
+    for (const struct core_command *cmd = h->worker->session->outbox; cmd != NULL;
+         cmd = cmd->next) {
+        if (cmd->model != NULL && strcmp(cmd->model, h->model->name) == 0)
+            is_under_way = cmd->kind == WIRE_COMMAND_UNLOAD;
+    }
+    return is_under_way;
+}
+
 void hosting_unload(struct core *c, struct core_hosting *h)
 {
-    struct core_command *cmd = session_command(c, h->worker->session, WIRE_COMMAND_UNLOAD);
-    cmd->model = name_intern(c, h->model->name);
+    if (!unload_is_under_way(h)) {
+        struct core_command *cmd = session_command(c, h->worker->session, WIRE_COMMAND_UNLOAD);
+        cmd->model = name_intern(c, h->model->name);
+    }
     h->load_asked = false;
     h->unload_asked = true;
     h->asked_ms = c->now_ms;

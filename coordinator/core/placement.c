@@ -89,6 +89,13 @@ static bool has_slot(const struct core *c, const struct core_job *j, const struc
         return fails(row, "%u of %u leases are out", leases, c->config->worker_leases_max);
     if (w->making_room != NULL && w->making_room != j->model)
         return fails(row, "it is being emptied for %.100s", w->making_room->name);
+    for (uint32_t r = 1; h->gang != NULL && r < h->gang->n_ranks; r++) {
+        const struct core_hosting *other = h->gang->rank[r].hosting;
+        const struct core_model *m = other != NULL ? other->worker->making_room : NULL;
+        if (m != NULL && m != j->model)
+            return fails(row, "%.60s, of the same gang, is being emptied for %.60s",
+                         other->worker->name, m->name);
+    }
     if (c->now_ms < w->back_until_ms && w->returns > 1)
         return fails(row, "it gave jobs back %u times without a token, next try in %llu ms",
                      w->returns, (unsigned long long)(w->back_until_ms - c->now_ms));
@@ -112,7 +119,9 @@ static bool is_jobs_place(const struct core *c, const struct core_job *j,
     if (h->rank > 0)
         return fails(row, "it is rank %u of gang %llu.%llu, whose jobs go to %.100s", h->rank,
                      (unsigned long long)(h->gang->number >> 32),
-                     (unsigned long long)(h->gang->number & UINT32_MAX), h->gang->rank[0].worker);
+                     (unsigned long long)(h->gang->number & UINT32_MAX),
+                     h->gang->rank[0].worker != NULL ? h->gang->rank[0].worker
+                                                     : "a worker that is not back yet");
     if (!row->ready && !row->loading)
         return fails(row, "its gang is not there yet");
     return true;
@@ -131,6 +140,16 @@ uint64_t worker_evictable_bytes(const struct core *c, const struct core_worker *
     for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
         const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_worker);
         sum += is_evictable(c, h) ? hosting_need_bytes(h) : 0;
+    }
+    return sum;
+}
+
+uint64_t worker_leaving_bytes(const struct core_worker *w)
+{
+    uint64_t sum = 0;
+    for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
+        const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_worker);
+        sum += h->unload_asked && hosting_holds_memory(h) ? hosting_need_bytes(h) : 0;
     }
     return sum;
 }
@@ -161,7 +180,7 @@ static bool has_memory(const struct core *c, const struct core_job *j, const str
     (void)j;
     if (row->ready || row->loading || row->need_bytes <= room)
         return true;
-    uint64_t gain = worker_evictable_bytes(c, w);
+    uint64_t gain = worker_evictable_bytes(c, w) + worker_leaving_bytes(w);
     if (row->need_bytes <= room + gain) {
         row->evict = true;
         return true;
@@ -230,24 +249,28 @@ static void model_load(struct core *c, struct core_hosting *h)
     h->asked_ms = c->now_ms;
 }
 
+static uint64_t last_used_ms(const struct core_hosting *h)
+{
+    const struct core_hosting *first = h->gang != NULL ? h->gang->rank[0].hosting : NULL;
+    return first != NULL ? first->used_ms : h->used_ms;
+}
+
 /* The load itself is asked for when they are gone. */
 void worker_evict(struct core *c, struct core_worker *w, uint64_t need_bytes,
                   struct core_effects *fx)
 {
-    uint64_t room = worker_room_bytes(w);
-    while (room < need_bytes) {
+    while (worker_room_bytes(w) + worker_leaving_bytes(w) < need_bytes) {
         struct core_hosting *oldest = NULL;
         for (struct tree_node *n = tree_first(&w->hosting); n != NULL;
              n = tree_above(&w->hosting, n)) {
             struct core_hosting *h = tree_entry(n, struct core_hosting, by_worker);
-            if (is_evictable(c, h) && (oldest == NULL || h->used_ms < oldest->used_ms))
+            if (is_evictable(c, h) && (oldest == NULL || last_used_ms(h) < last_used_ms(oldest)))
                 oldest = h;
         }
         if (oldest == NULL)
             return;
-        room += hosting_need_bytes(oldest);
         if (oldest->gang != NULL)
-            gang_end(c, oldest->gang, false, "its room is needed for another model", fx);
+            gang_end(c, oldest->gang, LEASE_FAULT_NONE, "its room is needed for another model", fx);
         else
             hosting_unload(c, oldest);
     }
@@ -285,7 +308,7 @@ static void room_make(struct core *c, const struct core_job *j, const struct pla
     for (size_t i = 0; i < n_rows; i++) {
         const struct placement_row *row = &rows[i];
         struct core_worker *w = row->hosting->worker;
-        if (w->making_room == j->model)
+        if (w->making_room == j->model && row->need_bytes <= worker_emptied_bytes(w))
             return;
         if (row->predicate == NULL || strcmp(row->predicate, "memory") != 0 ||
             w->making_room != NULL || row->need_bytes > worker_emptied_bytes(w))
@@ -299,6 +322,24 @@ static void room_make(struct core *c, const struct core_job *j, const struct pla
     }
 }
 
+/* The model itself is not looked at again for that: it is what asked for the room. */
+void worker_room_clear(struct core *c, struct core_worker *w)
+{
+    const struct core_model *m = w->making_room;
+    w->making_room = NULL;
+    for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
+        struct core_model *other = tree_entry(n, struct core_hosting, by_worker)->model;
+        if (other != m)
+            model_touch(c, other);
+    }
+}
+
+static bool load_is_off(const struct core *c, const struct core_hosting *h)
+{
+    return h->state == WIRE_MODEL_STATE_FAILED &&
+           (load_is_given_up(c, h) || c->now_ms < h->failed_ms + c->config->load_retry_ms);
+}
+
 /* Over when the model is there, cannot come, does not fit an empty worker any more, or nobody waits
  * for it. */
 static void room_release(struct core *c, const struct core_model *m)
@@ -307,12 +348,10 @@ static void room_release(struct core *c, const struct core_model *m)
         const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
         if (h->worker->making_room != m)
             continue;
-        if (tree_count(&m->queue) > 0 && h->state != WIRE_MODEL_STATE_READY &&
-            h->state != WIRE_MODEL_STATE_FAILED &&
+        if (tree_count(&m->queue) > 0 && h->state != WIRE_MODEL_STATE_READY && !load_is_off(c, h) &&
             h->worker->room_bytes <= worker_emptied_bytes(h->worker))
             continue;
-        h->worker->making_room = NULL;
-        workers_touch_models(c, h->worker);
+        worker_room_clear(c, h->worker);
     }
 }
 
@@ -407,7 +446,7 @@ static bool job_place(struct core *c, struct core_job *j, const struct placement
 {
     const struct placement_row *best = rows_best(rows, n_rows, reach);
     if (best == NULL) {
-        if (!gang_try(c, j, rows, n_rows, fx))
+        if (!gang_try(c, j, rows, n_rows, reach, fx))
             room_make(c, j, rows, n_rows);
         return false;
     }

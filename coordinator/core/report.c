@@ -72,6 +72,10 @@ static void tokens_take(struct core *c, struct core_lease *l, const struct wire_
     l->worker->tokens += p->n_ids;
     l->worker->returns = 0;
     j->returns = 0;
+    if (l->hosting != NULL && l->hosting->gang != NULL) {
+        l->hosting->gang->has_worked = j->model->gang_worked = true;
+        j->model->gang_failures = 0;
+    }
     job_touch(c, j, CORE_JOB_DIRTY | CORE_JOB_NEWS);
 }
 
@@ -210,13 +214,14 @@ void report_step(struct core *c, const struct core_event *event, struct core_ses
     worker_memory(s->worker, &report->memory);
     worker_gpus(c, s->worker, report->gpus, report->n_gpus);
     ledger_meter(c, s->worker, fx);
+    struct wire_lease_ack *acks = effect_alloc(fx, report->n_leases, sizeof(struct wire_lease_ack));
+    for (size_t i = 0; i < report->n_leases; i++)
+        progress_step(c, s, &report->leases[i], &acks[i], fx);
+    /* Behind the leases: what a gang's last tokens were is not lost with it. */
     for (size_t i = 0; i < report->n_models; i++)
         hosting_status(c, s->worker, &report->models[i], fx);
     for (size_t i = 0; i < report->n_addresses; i++)
         gang_address(c, s->worker, &report->addresses[i]);
-    struct wire_lease_ack *acks = effect_alloc(fx, report->n_leases, sizeof(struct wire_lease_ack));
-    for (size_t i = 0; i < report->n_leases; i++)
-        progress_step(c, s, &report->leases[i], &acks[i], fx);
     leases_forgotten(c, s->worker, fx);
     struct core_effect *e = reply_to(fx, event);
     e->reply.reply.report =

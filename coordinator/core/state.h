@@ -212,8 +212,9 @@ struct core_gang {
     uint8_t group[16];
     struct core_model *model;
     enum wire_gang_transport transport;
-    bool has_met; /* all addresses were handed out */
-    char *why;    /* it was formed */
+    bool has_met;    /* all addresses were handed out */
+    bool has_worked; /* a token came of it */
+    char *why;       /* it was formed */
     uint32_t n_ranks, n_stages;
     struct core_gang_rank rank[SHARD_RANKS_MAX];
 };
@@ -241,7 +242,8 @@ struct core_model {
     bool look_again;         /* something has changed above it meanwhile */
     char *gang_over;         /* why its last gang ended; NULL: there was none */
     uint64_t gang_after_ms;  /* the next is not formed, or looked for, before */
-    uint32_t gang_failures;  /* in a row that did not come together */
+    uint32_t gang_failures;  /* in a row that brought no token */
+    bool gang_worked;        /* one has brought some */
 };
 
 struct core_session;
@@ -641,6 +643,10 @@ void explain_free(struct core *c);
 /* Both numbers must allow a load: what the device says is free, and what is left of the capacity
  * after every claim. Strangers show up in the first, loads under way in the second. */
 uint64_t worker_room_bytes(const struct core_worker *w);
+/* Of models that are being unloaded. */
+uint64_t worker_leaving_bytes(const struct core_worker *w);
+/* It is not emptied any more. */
+void worker_room_clear(struct core *c, struct core_worker *w);
 /* Of models that could be unloaded. */
 uint64_t worker_evictable_bytes(const struct core *c, const struct core_worker *w);
 /* If it were emptied of models: strangers may have taken what that would bring. */
@@ -676,14 +682,17 @@ struct core_gang *gang_find(const struct core *c, uint64_t number);
 /* Where no worker alone can have the model that a waiting job is for: a gang is formed, or room
  * made for one. False where there is nothing to wait for. */
 bool gang_try(struct core *c, struct core_job *j, const struct placement_row *rows, size_t n_rows,
-              struct core_effects *fx);
+              uint32_t reach, struct core_effects *fx);
 /* Whether the worker would be of a gang for this model. */
 bool gang_can_have(const struct core *c, const struct core_hosting *h);
 /* Whether those that have the model's file could hold it together, if they were empty. */
 bool gang_is_possible(const struct core *c, const struct core_model *m);
-/* Its members unload, its jobs go elsewhere; `died`: a member did, and jobs may be why. */
-void gang_end(struct core *c, struct core_gang *g, bool died, const char *what,
+/* Its members unload, its jobs go elsewhere. `fault` is what running ones may have to do with it:
+ * DEATH, a member died; RETURN, one left or failed. */
+void gang_end(struct core *c, struct core_gang *g, enum lease_fault fault, const char *what,
               struct core_effects *fx);
+/* Those of an earlier life of ours that are not whole by now end. */
+void gangs_expire(struct core *c, struct core_effects *fx);
 /* Said by a worker that has just said Hello: it has a rank of a gang that an earlier life of ours
  * formed, or of one that we still know. */
 void gang_rejoin(struct core *c, struct core_hosting *h, const struct wire_model_status *status);

@@ -82,6 +82,18 @@ struct model_reach {
     bool may_fit;            /* they could with others, who are not here now */
 };
 
+/* They were here once, or may be on their way back from before a restart of ours. */
+static bool others_may_come(const struct core *c)
+{
+    if (c->boot_epoch > 1 && c->now_ms < c->started_ms + c->config->grace_ms)
+        return true;
+    for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n)) {
+        if (tree_entry(n, const struct core_worker, node)->session == NULL)
+            return true;
+    }
+    return false;
+}
+
 static void model_reach(const struct core *c, const struct core_model *m,
                         struct model_reach *ret_reach)
 {
@@ -103,7 +115,8 @@ static void model_reach(const struct core *c, const struct core_model *m,
         }
     }
     /* A gang that was there once comes again when its members do. */
-    r.fits = r.fits || m->gang_over != NULL || gang_is_possible(c, m);
+    r.may_fit = r.may_fit && others_may_come(c);
+    r.fits = r.fits || m->gang_worked || gang_is_possible(c, m);
     if (r.hosts == 0) { /* nobody is here to ask: what was learned, or the benefit of the doubt */
         r.fits = true;
         r.context_tokens = m->known ? m->learned.context_tokens : 0;

@@ -206,7 +206,7 @@ void worker_lost(struct core *c, struct core_worker *w, bool died, struct core_e
     while ((n = tree_first(&w->hosting)) != NULL) {
         struct core_hosting *h = tree_entry(n, struct core_hosting, by_worker);
         if (h->gang != NULL)
-            gang_end(c, h->gang, died,
+            gang_end(c, h->gang, died ? LEASE_FAULT_DEATH : LEASE_FAULT_NONE,
                      effect_printf(fx, "%s %s", w->name, died ? "was lost" : "left"), fx);
         hosting_remove(c, h);
     }

@@ -176,6 +176,11 @@ static void refused(struct sim *s, struct sim_actor *a, struct sim_job *j,
             sim_fail(s, "a job was refused: %s", error->text);
         j->over = j->refused = true;
         break;
+    case ERR_TOO_LARGE: /* not all workers that would have the model together are known yet */
+        if (j->model != SIM_MODELS - 1 || j->accepted)
+            sim_fail(s, "a job is too large: %s", error->text);
+        c->retry_ns = s->now_ns + 300 * SIM_MS;
+        break;
     case ERR_BUSY:
     case ERR_UNAVAILABLE:
     case ERR_NO_SPACE:

@@ -257,7 +257,7 @@ static void who_comes_together(void **state)
             session[k] = member(&t, &table[i].members[k]);
         uint64_t client = core_test_client(&t, "c", "", 2);
         enum err err = core_test_submit_ask(&t, client, 1, "m", 20);
-        if (err != (table[i].gang != NULL ? ERR_OK : ERR_UNAVAILABLE))
+        if (err != (table[i].gang != NULL ? ERR_OK : ERR_TOO_LARGE))
             fail_msg("%s: %d", table[i].what, (int)err);
         char got[8] = "";
         for (size_t k = 0; k < 5 && session[k] != 0; k++) {
