@@ -359,7 +359,7 @@ static enum lease_fault fault_of(const struct core_lease *l, enum lease_fault fa
 {
     if (fault == LEASE_FAULT_DEATH)
         return lease_fault_of_death(l);
-    return l->job->state == WIRE_JOB_STATE_RUNNING ? fault : LEASE_FAULT_NONE;
+    return l->job->state == WIRE_JOB_STATE_RUNNING || l->handed ? fault : LEASE_FAULT_NONE;
 }
 
 static void leases_move(struct core *c, const struct core_hosting *h, enum lease_fault fault,

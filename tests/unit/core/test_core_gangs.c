@@ -336,7 +336,89 @@ static void addresses_are_handed_out_when_all_are_there(void **state)
     core_test_fini(&t);
 }
 
+/* What a worker was told is lost with its session: it says where it is again, and is told again. */
+static void addresses_are_handed_out_again_after_a_lost_session(void **state)
+{
+    static const struct member a_far = {"a", 4, 1, UCX, NULL}, b_far = {"b", 4, 2, UCX, NULL};
+    struct core_test t;
+    (void)state;
+    core_test_start(&t);
+    uint64_t a = member(&t, &a_far), b = member(&t, &b_far);
+    uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    uint64_t gang = command(&t, a, 0, WIRE_COMMAND_LOAD).load.place.gang;
+    (void)command(&t, b, 0, WIRE_COMMAND_LOAD);
+    struct wire_gang_address address = {gang, 0, {(const uint8_t *)"at a", 4}};
+    struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
+                                  .session = a,
+                                  .report = {.addresses = &address, .n_addresses = 1}};
+    (void)core_test_ask(&t, &report);
+    address.rank = 1;
+    report.session = b;
+    (void)core_test_ask(&t, &report);
+    struct wire_model_status has =
+        status_of(WIRE_MODEL_STATE_LOADING, (struct share){gang, 1, 2}, "");
+    b = member_says(&t, &b_far, &has);
+    assert_int_equal(core_test_pull(&t, b, 0).n_commands, 0);
+    report.session = b;
+    (void)core_test_ask(&t, &report);
+    assert_true(command(&t, b, 0, WIRE_COMMAND_MEET).meet.gang == gang);
+    core_test_fini(&t);
+}
+
 /* ---- its end ---- */
+
+/* Each time rank 0 takes the job, and says that the gang is over. */
+static void a_job_whose_gangs_end_again_and_again_fails(void **state)
+{
+    struct pair p;
+    uint64_t acked_a = 0, acked_b = 0;
+    unsigned rounds = 0;
+    (void)state;
+    pair_start(&p);
+    for (; core_test_job(&p.t, p.client, 1).state != WIRE_JOB_STATE_FAILED && rounds < 6000;
+         rounds++) {
+        struct wire_pull_reply pull = core_test_pull(&p.t, p.b, acked_b);
+        acked_b = pull.n_commands > 0 ? pull.commands[pull.n_commands - 1].seq : acked_b;
+        pull = core_test_pull(&p.t, p.a, acked_a);
+        bool loads = false, runs = false;
+        uint64_t gang = p.gang;
+        for (size_t i = 0; i < pull.n_commands; i++) {
+            acked_a = pull.commands[i].seq;
+            runs = runs || pull.commands[i].kind == WIRE_COMMAND_RUN;
+            loads = pull.commands[i].kind == WIRE_COMMAND_LOAD;
+            gang = loads ? pull.commands[i].load.place.gang : gang;
+        }
+        p.gang = gang;
+        if (loads) {
+            says_ready(&p.t, p.b, (struct share){gang, 1, 2});
+            says_ready(&p.t, p.a, (struct share){gang, 0, 2});
+        } else {
+            const char *why = runs ? "rank 1 is gone" : "";
+            says(&p.t, p.a, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, why));
+            says(&p.t, p.b, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+        }
+        core_test_wait(&p.t, 1000);
+    }
+    assert_int_equal(core_test_job(&p.t, p.client, 1).state, WIRE_JOB_STATE_FAILED);
+    assert_in_range(core_test_job(&p.t, p.client, 1).attempts, 2, 16);
+    core_test_fini(&p.t);
+}
+
+/* One that says again and again that it has a share which nobody wants, and takes no commands. */
+static void an_outbox_does_not_grow_with_what_a_worker_says(void **state)
+{
+    struct core_test t;
+    (void)state;
+    core_test_start(&t);
+    uint64_t a = member(&t, &pair_a);
+    for (unsigned i = 0; i < 100; i++) {
+        says_ready(&t, a, (struct share){7, 1, 2});
+        says(&t, a, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+    }
+    assert_int_equal(core_test_pull(&t, a, 0).n_commands, 1);
+    core_test_fini(&t);
+}
 
 static struct wire_worker_info worker_info(struct core_test *t, uint64_t client, const char *name)
 {
@@ -543,6 +625,9 @@ int main(void)
         cmocka_unit_test(one_that_has_room_alone_is_preferred),
         cmocka_unit_test(the_operator_may_want_none),
         cmocka_unit_test(addresses_are_handed_out_when_all_are_there),
+        cmocka_unit_test(addresses_are_handed_out_again_after_a_lost_session),
+        cmocka_unit_test(a_job_whose_gangs_end_again_and_again_fails),
+        cmocka_unit_test(an_outbox_does_not_grow_with_what_a_worker_says),
         cmocka_unit_test(a_member_that_falls_silent_ends_it),
         cmocka_unit_test(each_way_out_is_taken_by_all),
         cmocka_unit_test(what_never_comes_together_is_not_tried_without_end),
