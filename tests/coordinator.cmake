@@ -1,6 +1,7 @@
 # The coordinator: its pure core in tables, the simulated cluster, the loop and the program.
 
 add_executable(test_sim
+  sim/even_shape.c
   sim/sim.c
   sim/sim_check.c
   sim/sim_client.c
@@ -17,10 +18,13 @@ set_tests_properties(coordinator_sim PROPERTIES TIMEOUT 300)
 add_library(cloister_core_test STATIC unit/core/core_test.c)
 target_link_libraries(cloister_core_test PUBLIC cloister_core cloister_common PkgConfig::CMOCKA)
 cloister_target(cloister_core_test)
-foreach(part tables bounds explain gangs jobs learned lists placement returns sessions tree workers)
+foreach(part tables bounds explain jobs learned lists placement returns sessions tree workers)
   cloister_unit_test(core_${part} SOURCES unit/core/test_core_${part}.c LIBS cloister_core_test
                      cloister_core)
 endforeach()
+
+cloister_unit_test(core_gangs SOURCES unit/core/test_core_gangs.c sim/even_shape.c
+                   LIBS cloister_core_test cloister_core)
 
 # The example file is what the program prints, and the program takes it.
 add_test(NAME coordinator_example_config

@@ -1,6 +1,7 @@
 #include "worker/gang_place.h"
 
 #include "common/check.h"
+#include "common/gang_number.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -73,7 +74,6 @@ bool gang_ended_elsewhere(enum err e)
 
 const char *gang_text(uint64_t gang, char ret_text[GANG_TEXT_BYTES])
 {
-    (void)snprintf(ret_text, GANG_TEXT_BYTES, "%" PRIu32 ".%" PRIu32, (uint32_t)(gang >> 32),
-                   (uint32_t)gang);
+    (void)snprintf(ret_text, GANG_TEXT_BYTES, GANG_NUMBER, GANG_NUMBER_ARGS(gang));
     return ret_text;
 }

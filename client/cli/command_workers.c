@@ -3,19 +3,16 @@
 #include "client/cli/output.h"
 #include "client/cli/table.h"
 #include "client/cli/text.h"
+#include "common/gang_number.h"
 
 #include <stdio.h>
 #include <string.h>
 
 /* ---- workers ---- */
 
-/* As the coordinator and workers write it: its start, and the how manieth since. */
-#define GANG_FORMAT    "%u.%u"
-#define GANG_OF(model) (unsigned)((model)->gang >> 32), (unsigned)(model)->gang
-
 static json_t *workers_gang(const struct cloister_worker_model *m)
 {
-    return m->ranks == 0 ? json_null() : json_sprintf(GANG_FORMAT, GANG_OF(m));
+    return m->ranks == 0 ? json_null() : json_sprintf(GANG_NUMBER, GANG_NUMBER_ARGS(m->gang));
 }
 
 static json_t *workers_model(const struct cloister_worker_model *m)
@@ -108,7 +105,8 @@ static void workers_models_text(const struct cloister_worker *w, struct buf *out
         const struct cloister_worker_model *m = &w->models[i];
         buf_printf(out, "%s%s (%s", i ? ", " : "", m->name, m->state);
         if (m->ranks > 0)
-            buf_printf(out, ", rank %u of %u of gang " GANG_FORMAT, m->rank, m->ranks, GANG_OF(m));
+            buf_printf(out, ", rank %u of %u of gang " GANG_NUMBER, m->rank, m->ranks,
+                       GANG_NUMBER_ARGS(m->gang));
         if (m->running + m->waiting > 0)
             buf_printf(out, ", %u running, %u waiting", m->running, m->waiting);
         if (m->decode_tokens_per_s > 0)

@@ -9,14 +9,14 @@
  *
  * Gangs are not stored. After a restart of ours the workers say which ranks they have.
  */
+#include "common/gang_number.h"
 #include "coordinator/core/state.h"
 
 #include <stdio.h>
 
-#define NUMBER_OF_BOOT 32u   /* bits below the boot's */
-#define LOOK_MS        1000u /* between looks that found none */
-#define AGAIN_MS       1000u
-#define AGAIN_DOUBLED  5u /* 32 s */
+#define LOOK_MS       1000u /* between looks that found none */
+#define AGAIN_MS      1000u
+#define AGAIN_DOUBLED 5u /* 32 s */
 
 static int gang_compare(const struct tree_node *a, const struct tree_node *b)
 {
@@ -97,9 +97,8 @@ const char *gang_text(const struct core_gang *g, struct core_effects *fx)
     for (uint32_t r = 0; r < g->n_ranks; r++)
         names = effect_printf(fx, "%s%s%s", names, r > 0 ? ", " : "",
                               g->rank[r].worker != NULL ? g->rank[r].worker : "(not back yet)");
-    return effect_printf(
-        fx, "%llu.%llu of %s%s: %s", (unsigned long long)(g->number >> NUMBER_OF_BOOT),
-        (unsigned long long)(g->number & UINT32_MAX), names, transport_name(g->transport), g->why);
+    return effect_printf(fx, GANG_NUMBER " of %s%s: %s", GANG_NUMBER_ARGS(g->number), names,
+                         transport_name(g->transport), g->why);
 }
 
 void gang_place(const struct core_gang *g, const struct core_worker *w, struct core_effects *fx,
@@ -164,7 +163,7 @@ static void group_set(struct core_gang *g)
 static void gang_form(struct core *c, struct core_model *m, const struct gang_choice *choice,
                       struct core_effects *fx)
 {
-    const uint64_t number = c->boot_epoch << NUMBER_OF_BOOT | ++c->gang_number;
+    const uint64_t number = c->boot_epoch << GANG_NUMBER_BITS | ++c->gang_number;
     struct core_gang *g = gang_new(c, m, number, choice->n_ranks, why_of(m, choice, fx));
     g->transport = choice->transport;
     for (uint32_t r = 0; r < g->n_ranks; r++) {
@@ -198,11 +197,6 @@ static bool can_join(const struct core *c, const struct core_hosting *h)
     return gang_can_have(c, h) && h->gang == NULL && h->worker->session != NULL && !h->load_asked &&
            !h->unload_asked && h->state != WIRE_MODEL_STATE_READY &&
            h->state != WIRE_MODEL_STATE_LOADING;
-}
-
-static struct core_hosting **hostings_new(struct core_effects *fx, size_t n)
-{
-    return effect_alloc(fx, n, sizeof(struct core_hosting *));
 }
 
 static bool is_chosen(const struct gang_choice *choice, const struct core_hosting *h)
@@ -249,7 +243,7 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
               uint32_t reach, struct core_effects *fx)
 {
     struct core_model *m = j->model;
-    struct core_hosting **from = hostings_new(fx, n_rows);
+    struct core_hosting **from = effect_alloc(fx, n_rows, sizeof *from);
     struct gang_choice choice;
     size_t n_from = 0;
     if (c->config->gang_workers_max < 2 || c->now_ms < m->gang_after_ms)
@@ -396,9 +390,8 @@ void gang_end(struct core *c, struct core_gang *g, enum lease_fault fault, const
               struct core_effects *fx)
 {
     struct core_hosting *first = g->rank[0].hosting;
-    const char *why = effect_printf(fx, "gang %llu.%llu ended: %s",
-                                    (unsigned long long)(g->number >> NUMBER_OF_BOOT),
-                                    (unsigned long long)(g->number & UINT32_MAX), what);
+    const char *why =
+        effect_printf(fx, "gang " GANG_NUMBER " ended: %s", GANG_NUMBER_ARGS(g->number), what);
     end_note(c, g, why);
     if (first != NULL)
         leases_move(c, first, fault, why, fx);
@@ -470,7 +463,7 @@ void gangs_expire(struct core *c, struct core_effects *fx)
         struct core_gang *g = tree_entry(n, struct core_gang, node);
         bool is_whole = true;
         next = tree_above(&c->gangs, n);
-        if (g->number >> NUMBER_OF_BOOT >= c->boot_epoch)
+        if (g->number >> GANG_NUMBER_BITS >= c->boot_epoch)
             return; /* and so are all behind it */
         for (uint32_t r = 0; r < g->n_ranks; r++)
             is_whole = is_whole && g->rank[r].hosting != NULL;
@@ -486,7 +479,7 @@ void gang_rejoin(struct core *c, struct core_hosting *h, const struct wire_model
         return;
     struct core_gang *g = gang_find(c, s->gang);
     if (g == NULL) {
-        if (s->gang >> NUMBER_OF_BOOT >= c->boot_epoch || is_grace_over(c) || !h->same_file)
+        if (s->gang >> GANG_NUMBER_BITS >= c->boot_epoch || is_grace_over(c) || !h->same_file)
             return; /* it ended while the worker was away */
         g = gang_new(c, h->model, s->gang, s->ranks, "formed before the coordinator started");
     }

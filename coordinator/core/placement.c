@@ -12,6 +12,7 @@
  *
  * What no worker has room for alone, several may have together: gang.c.
  */
+#include "common/gang_number.h"
 #include "coordinator/core/state.h"
 
 #include <stdarg.h>
@@ -117,9 +118,8 @@ static bool is_jobs_place(const struct core *c, const struct core_job *j,
     if (h->gang == NULL)
         return true;
     if (h->rank > 0)
-        return fails(row, "it is rank %u of gang %llu.%llu, whose jobs go to %.100s", h->rank,
-                     (unsigned long long)(h->gang->number >> 32),
-                     (unsigned long long)(h->gang->number & UINT32_MAX),
+        return fails(row, "it is rank %u of gang " GANG_NUMBER ", whose jobs go to %.100s", h->rank,
+                     GANG_NUMBER_ARGS(h->gang->number),
                      h->gang->rank[0].worker != NULL ? h->gang->rank[0].worker
                                                      : "a worker that is not back yet");
     if (!row->ready && !row->loading)

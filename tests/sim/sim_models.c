@@ -6,6 +6,7 @@
 
 #include "common/buf.h"
 #include "common/check.h"
+#include "tests/sim/even_shape.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,31 +19,6 @@
 
 static const uint64_t weights[SIM_MODELS] = {5 * GB, 5 * GB, 12 * GB};
 
-/* Layers of eight heads and eight groups of columns. */
-static void shape_make(struct shard_shape *ret_shape)
-{
-    struct shard_shape shape;
-    CHECK(shard_shape_init(&shape, 4, NULL) == ERR_OK);
-    for (uint32_t i = 0; i < shape.n_layers; i++) {
-        struct shard_kind *k = &shape.kind[i];
-        *k = (struct shard_kind){.n_heads = 8,
-                                 .n_kv_heads = 8,
-                                 .n_groups = 8,
-                                 .q_bytes = 1000000,
-                                 .k_bytes = 1000000,
-                                 .n_ffn_groups = 8,
-                                 .ff_bytes = 4000000};
-        for (uint32_t g = 0; g < 8; g++)
-            k->ff_end[g] = (g + 1) * 32;
-    }
-    shape.vocab = 1024;
-    shape.embd = 64;
-    shape.embed_bytes = shape.head_bytes = 64000;
-    shape.kv_head_bytes = 4096;
-    shard_shape_join(&shape);
-    *ret_shape = shape;
-}
-
 static uint64_t share_bytes(uint32_t model, const struct wire_gang_place *place)
 {
     struct shard_request request = {
@@ -51,7 +27,7 @@ static uint64_t share_bytes(uint32_t model, const struct wire_gang_place *place)
     struct shard_cut *cut;
     for (size_t r = 0; r < place->n_members; r++)
         request.weights[r] = place->members[r].weight;
-    shape_make(&shape);
+    even_shape_make(&shape);
     CHECK(shard_cut_new(&cut, &shape, &request, NULL) == ERR_OK);
     uint64_t bytes = shard_in_proportion(
         weights[model], shard_cut_weights(&shape, cut, place->rank), shard_shape_weights(&shape));
@@ -85,12 +61,8 @@ struct wire_memory models_memory(const struct sim_worker *w)
 void models_offer(struct wire_model_offer *ret_offers)
 {
     static struct buf packed;
-    struct shard_shape shape;
     buf_fini(&packed);
-    buf_init(&packed);
-    shape_make(&shape);
-    CHECK(shard_shape_pack(&shape, 4096, &packed, NULL) == ERR_OK);
-    shard_shape_fini(&shape);
+    even_shape_pack(&packed);
     for (uint32_t i = 0; i < SIM_MODELS; i++) {
         ret_offers[i] = (struct wire_model_offer){.name = sim_model_names[i],
                                                   .architecture = "sim",

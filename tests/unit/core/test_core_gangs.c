@@ -2,7 +2,7 @@
 #include "tests/unit/core/core_test.h"
 
 #include "common/buf.h"
-#include "common/shard_cut.h"
+#include "tests/sim/even_shape.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -15,33 +15,10 @@
 
 static struct buf shape_bytes;
 
-/* Two layers of eight heads, and as many groups of feed-forward columns: cut evenly, even shares.
- */
 static int shape_make(void **state)
 {
-    struct shard_shape shape;
     (void)state;
-    assert_int_equal(shard_shape_init(&shape, 2, NULL), ERR_OK);
-    for (uint32_t i = 0; i < 2; i++) {
-        struct shard_kind *k = &shape.kind[i];
-        *k = (struct shard_kind){.n_heads = 8,
-                                 .n_kv_heads = 8,
-                                 .n_groups = 8,
-                                 .q_bytes = 1000000,
-                                 .k_bytes = 1000000,
-                                 .n_ffn_groups = 8,
-                                 .ff_bytes = 4000000};
-        for (uint32_t g = 0; g < 8; g++)
-            k->ff_end[g] = (g + 1) * 32;
-    }
-    shape.vocab = 1024;
-    shape.embd = 64;
-    shape.embed_bytes = shape.head_bytes = 64000;
-    shape.kv_head_bytes = 4096;
-    shard_shape_join(&shape);
-    buf_init(&shape_bytes);
-    assert_int_equal(shard_shape_pack(&shape, 4096, &shape_bytes, NULL), ERR_OK);
-    shard_shape_fini(&shape);
+    even_shape_pack(&shape_bytes);
     return 0;
 }
 
@@ -136,19 +113,19 @@ struct pair {
 
 static const struct member pair_a = {"a", 4, 1, SHM, NULL}, pair_b = {"b", 4, 1, SHM, NULL};
 
-static void pair_start(struct pair *p)
+static void pair_start(struct pair *p, const struct member *a, const struct member *b)
 {
     core_test_init(&p->t);
     core_test_open(&p->t);
-    p->a = member(&p->t, &pair_a);
-    p->b = member(&p->t, &pair_b);
+    p->a = member(&p->t, a);
+    p->b = member(&p->t, b);
     p->client = core_test_client(&p->t, "c", "", 2);
     assert_int_equal(core_test_submit_ask(&p->t, p->client, 1, "m", 20), ERR_OK);
 }
 
-static void pair_load(struct pair *p)
+static void pair_load(struct pair *p, const struct member *a, const struct member *b)
 {
-    pair_start(p);
+    pair_start(p, a, b);
     p->gang = command(&p->t, p->a, 0, WIRE_COMMAND_LOAD).load.place.gang;
     (void)command(&p->t, p->b, 0, WIRE_COMMAND_LOAD);
 }
@@ -156,7 +133,7 @@ static void pair_load(struct pair *p)
 /* And job 1 is rank 0's. */
 static void pair_run(struct pair *p)
 {
-    pair_load(p);
+    pair_load(p, &pair_a, &pair_b);
     says_ready(&p->t, p->b, (struct share){p->gang, 1, 2});
     says_ready(&p->t, p->a, (struct share){p->gang, 0, 2});
     (void)command(&p->t, p->a, 1, WIRE_COMMAND_RUN);
@@ -166,7 +143,7 @@ static void two_load_what_is_too_large_for_each(void **state)
 {
     struct pair p;
     (void)state;
-    pair_start(&p);
+    pair_start(&p, &pair_a, &pair_b);
     const struct wire_gang_place a = command(&p.t, p.a, 0, WIRE_COMMAND_LOAD).load.place;
     assert_int_equal(a.rank, 0);
     assert_int_equal(a.n_members, 2);
@@ -305,65 +282,50 @@ static void the_operator_may_want_none(void **state)
     core_test_fini(&t);
 }
 
+static const struct member far_a = {"a", 4, 1, UCX, NULL}, far_b = {"b", 4, 2, UCX, NULL};
+
+static void says_where(struct pair *p, uint64_t worker, uint32_t rank, const char *address)
+{
+    struct wire_gang_address where = {p->gang, rank, {(const uint8_t *)address, strlen(address)}};
+    struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
+                                  .session = worker,
+                                  .report = {.addresses = &where, .n_addresses = 1}};
+    assert_int_equal(core_test_ask(&p->t, &report)->kind, WIRE_REQUEST_REPORT);
+}
+
 static void addresses_are_handed_out_when_all_are_there(void **state)
 {
-    static const struct member a_far = {"a", 4, 1, UCX, NULL}, b_far = {"b", 4, 2, UCX, NULL};
-    struct core_test t;
+    struct pair p;
     (void)state;
-    core_test_start(&t);
-    uint64_t a = member(&t, &a_far), b = member(&t, &b_far);
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
-    uint64_t gang = command(&t, a, 0, WIRE_COMMAND_LOAD).load.place.gang;
-    (void)command(&t, b, 0, WIRE_COMMAND_LOAD);
-    struct wire_gang_address address = {gang, 0, {(const uint8_t *)"at a", 4}};
-    struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
-                                  .session = a,
-                                  .report = {.addresses = &address, .n_addresses = 1}};
-    (void)core_test_ask(&t, &report);
-    address.rank = 1; /* which a is not */
-    (void)core_test_ask(&t, &report);
-    assert_int_equal(core_test_pull(&t, a, 1).n_commands, 0);
-    report.session = b;
-    address.address.data = (const uint8_t *)"at b";
-    (void)core_test_ask(&t, &report);
-    const struct wire_command_meet meet = command(&t, b, 1, WIRE_COMMAND_MEET).meet;
-    assert_true(meet.gang == gang);
+    pair_load(&p, &far_a, &far_b);
+    says_where(&p, p.a, 0, "at a");
+    says_where(&p, p.a, 1, "not b"); /* which a is not */
+    assert_int_equal(core_test_pull(&p.t, p.a, 1).n_commands, 0);
+    says_where(&p, p.b, 1, "at b");
+    const struct wire_command_meet meet = command(&p.t, p.b, 1, WIRE_COMMAND_MEET).meet;
+    assert_true(meet.gang == p.gang);
     assert_int_equal(meet.n_addresses, 2);
     assert_memory_equal(meet.addresses[0].data, "at a", 4);
     assert_memory_equal(meet.addresses[1].data, "at b", 4);
-    assert_int_equal(command(&t, a, 1, WIRE_COMMAND_MEET).meet.n_addresses, 2);
-    core_test_fini(&t);
+    assert_int_equal(command(&p.t, p.a, 1, WIRE_COMMAND_MEET).meet.n_addresses, 2);
+    core_test_fini(&p.t);
 }
 
 /* What a worker was told is lost with its session: it says where it is again, and is told again. */
 static void addresses_are_handed_out_again_after_a_lost_session(void **state)
 {
-    static const struct member a_far = {"a", 4, 1, UCX, NULL}, b_far = {"b", 4, 2, UCX, NULL};
-    struct core_test t;
+    struct pair p;
     (void)state;
-    core_test_start(&t);
-    uint64_t a = member(&t, &a_far), b = member(&t, &b_far);
-    uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
-    uint64_t gang = command(&t, a, 0, WIRE_COMMAND_LOAD).load.place.gang;
-    (void)command(&t, b, 0, WIRE_COMMAND_LOAD);
-    struct wire_gang_address address = {gang, 0, {(const uint8_t *)"at a", 4}};
-    struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
-                                  .session = a,
-                                  .report = {.addresses = &address, .n_addresses = 1}};
-    (void)core_test_ask(&t, &report);
-    address.rank = 1;
-    report.session = b;
-    (void)core_test_ask(&t, &report);
-    struct wire_model_status has =
-        status_of(WIRE_MODEL_STATE_LOADING, (struct share){gang, 1, 2}, "");
-    b = member_says(&t, &b_far, &has);
-    assert_int_equal(core_test_pull(&t, b, 0).n_commands, 0);
-    report.session = b;
-    (void)core_test_ask(&t, &report);
-    assert_true(command(&t, b, 0, WIRE_COMMAND_MEET).meet.gang == gang);
-    core_test_fini(&t);
+    pair_load(&p, &far_a, &far_b);
+    says_where(&p, p.a, 0, "at a");
+    says_where(&p, p.b, 1, "at b");
+    const struct wire_model_status has =
+        status_of(WIRE_MODEL_STATE_LOADING, (struct share){p.gang, 1, 2}, "");
+    p.b = member_says(&p.t, &far_b, &has);
+    assert_int_equal(core_test_pull(&p.t, p.b, 0).n_commands, 0);
+    says_where(&p, p.b, 1, "at b");
+    assert_true(command(&p.t, p.b, 0, WIRE_COMMAND_MEET).meet.gang == p.gang);
+    core_test_fini(&p.t);
 }
 
 /* ---- its end ---- */
@@ -375,7 +337,7 @@ static void a_job_whose_gangs_end_again_and_again_fails(void **state)
     uint64_t acked_a = 0, acked_b = 0;
     unsigned rounds = 0;
     (void)state;
-    pair_start(&p);
+    pair_start(&p, &pair_a, &pair_b);
     for (; core_test_job(&p.t, p.client, 1).state != WIRE_JOB_STATE_FAILED && rounds < 6000;
          rounds++) {
         struct wire_pull_reply pull = core_test_pull(&p.t, p.b, acked_b);
@@ -514,7 +476,7 @@ static void what_never_comes_together_is_not_tried_without_end(void **state)
     unsigned formed = 1;
     uint64_t acked_a = 1, acked_b = 1;
     (void)state;
-    pair_load(&p);
+    pair_load(&p, &pair_a, &pair_b);
     for (unsigned i = 0; i < 60; i++) { /* a minute */
         says(&p.t, p.a, status_of(WIRE_MODEL_STATE_LOADING, (struct share){p.gang, 0, 2}, ""));
         says(&p.t, p.a,
