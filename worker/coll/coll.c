@@ -18,13 +18,14 @@ const char *coll_kind_name(enum coll_kind kind)
 const char *coll_subject(const struct coll *c, uint32_t peer, char ret_text[COLL_SUBJECT_BYTES])
 {
     (void)snprintf(ret_text, COLL_SUBJECT_BYTES, "%s %llu: rank %u", coll_kind_name(c->op.kind),
-                   (unsigned long long)c->count, peer);
+                   (unsigned long long)c->count, coll_name(c, peer));
     return ret_text;
 }
 
-enum err coll_lost(uint32_t peer, const char *fate, uint64_t count, struct errbuf *eb)
+enum err coll_lost(const struct coll *c, uint32_t peer, const char *fate, uint64_t count,
+                   struct errbuf *eb)
 {
-    return err_set(eb, ERR_UNAVAILABLE, "rank %u %s after operation %llu", peer, fate,
+    return err_set(eb, ERR_UNAVAILABLE, "rank %u %s after operation %llu", coll_name(c, peer), fate,
                    (unsigned long long)count);
 }
 
@@ -45,15 +46,33 @@ const char *coll_wanted(struct coll *c, uint32_t peer, uint32_t seq,
 
 /* ---- a gang that broke ---- */
 
-enum err coll_stopped(const atomic_bool *stop, uint32_t rank, struct errbuf *eb)
+struct coll_watch coll_watch_of(const struct coll_config *config)
 {
-    if (stop == NULL || !atomic_load_explicit(stop, memory_order_relaxed))
-        return ERR_OK;
-    return err_set(eb, ERR_CANCELLED, "rank %u was told to stop", rank);
+    struct coll_watch watch = {.stop = config->stop};
+    for (uint32_t r = 0; r < COLL_RANKS_MAX; r++)
+        watch.name[r] = r;
+    return watch;
 }
 
-static enum err coll_failed(struct coll *c, enum err e, const struct errbuf *why, struct errbuf *eb)
+enum err coll_stopped(const struct coll_watch *watch, uint32_t rank, struct errbuf *eb)
 {
+    if (watch->stop != NULL && atomic_load_explicit(watch->stop, memory_order_relaxed))
+        return err_set(eb, ERR_CANCELLED, "rank %u was told to stop", watch->name[rank]);
+    return watch->root == NULL ? ERR_OK : watch->root->ops->broken(watch->root, eb);
+}
+
+enum err coll_forsaken(const struct coll_watch *watch, uint32_t rank, struct errbuf *eb)
+{
+    enum err e = coll_stopped(watch, rank, eb);
+    return e != ERR_OK || watch->root == NULL ? e : watch->root->ops->check(watch->root, eb);
+}
+
+/* What was split breaks all of the gang; what that broke for first is the reason that counts. */
+static enum err coll_failed(struct coll *c, enum err e, struct errbuf *why, struct errbuf *eb)
+{
+    struct coll *root = c->watch.root;
+    if (root != NULL)
+        e = root->ops->fail(root, e, why);
     c->broken = e;
     c->op.kind = COLL_KIND_NONE;
     (void)snprintf(c->reason, sizeof c->reason, "%s", why->text);
@@ -224,21 +243,40 @@ static enum err coll_config_check(const struct coll_config *config, struct errbu
     return ERR_OK;
 }
 
-enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uint64_t deadline_ns,
-                   struct errbuf *eb)
+enum err coll_open_part(const struct coll_config *config, const struct coll_watch *watch,
+                        uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb)
 {
     struct coll *c = NULL;
     enum err e = coll_config_check(config, eb);
     if (e == ERR_OK)
-        e = config->transport == COLL_TRANSPORT_SHM ? coll_shm_open(config, deadline_ns, &c, eb)
-                                                    : coll_ucx_open(config, deadline_ns, &c, eb);
+        e = config->transport == COLL_TRANSPORT_SHM
+                ? coll_shm_open(config, watch, deadline_ns, &c, eb)
+                : coll_ucx_open(config, watch, deadline_ns, &c, eb);
+    if (e != ERR_OK)
+        return e;
+    if (watch->root != NULL)
+        watch->root->n_parts++;
     /* Every rank has the others' addresses now; the gang stands when bytes went both ways. */
-    if (e == ERR_OK)
-        e = coll_barrier(c, deadline_ns, eb);
+    e = coll_barrier(c, deadline_ns, eb);
     if (e != ERR_OK) {
         coll_close(c);
         return e;
     }
+    *ret_coll = c;
+    return ERR_OK;
+}
+
+enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uint64_t deadline_ns,
+                   struct errbuf *eb)
+{
+    const struct coll_watch watch = coll_watch_of(config);
+    struct coll *c = NULL;
+    enum err e = coll_open_part(config, &watch, deadline_ns, &c, eb);
+    if (e != ERR_OK)
+        return e;
+    (void)snprintf(c->build, sizeof c->build, "%s", config->build);
+    c->opened = *config;
+    c->opened.build = c->build;
     *ret_coll = c;
     return ERR_OK;
 }
@@ -261,13 +299,18 @@ void coll_decline(const struct coll_config *config, enum err code, const char *w
 
 void coll_close(struct coll *c)
 {
-    if (c != NULL)
-        c->ops->close(c);
+    if (c == NULL)
+        return;
+    CHECK(c->n_parts == 0);
+    if (c->watch.root != NULL)
+        c->watch.root->n_parts--;
+    c->ops->close(c);
 }
 
 void coll_abort(struct coll *c, const char *why)
 {
-    c->ops->abort(c, why);
+    struct coll *all = c->watch.root != NULL ? c->watch.root : c;
+    all->ops->abort(all, why);
 }
 
 enum err coll_check(struct coll *c, struct errbuf *eb)

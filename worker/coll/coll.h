@@ -29,6 +29,11 @@
  * passed. ERR_CANCELLED: coll_abort was called, or a rank told to stop. ERR_INTERNAL: ranks differ
  * in what they do.
  *
+ * Parts. coll_split makes colls of some of the ranks each; together they are one gang: what breaks
+ * one of them breaks all, on every rank, with the same reason, in which ranks are called what the
+ * gang calls them. A rank that waits in one learns within a tenth of a second of what breaks
+ * another.
+ *
  * Not here: what the bytes mean, which rank has what, and who starts a gang.
  *
  * Thread: one owner thread opens, operates and closes; coll_abort and the stop flag from any, until
@@ -108,11 +113,24 @@ enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uin
 void coll_decline(const struct coll_config *config, enum err code, const char *why,
                   uint64_t deadline_ns);
 
+/* The ranks of each colour get a coll of their own (MPI_Comm_split, MPI: A Message-Passing
+ * Interface Standard, 4.0, 7.4.2), numbered in the order of their ranks in `c`; *ret_coll is NULL
+ * for those of no colour. All ranks of `c`, which was opened and not split itself, call it between
+ * operations, as often as they like, each time all of them; those of a colour with the same
+ * bytes_max. Plan, build, epoch and the stop flag are those of `c`; nobody else can join: the group
+ * id follows from the gang's. Over ucx the ranks learn each other's addresses through `c`, which
+ * carries at least COLL_ALIGN bytes of each for that. Where one of them fails, the gang is broken:
+ * ERR_CONFLICT names ranks that differ in bytes_max, other errors are coll_open's. Ownership:
+ * coll_close, before that of `c`. */
+#define COLL_COLOR_NONE UINT32_MAX
+enum err coll_split(struct coll *c, uint32_t color, size_t bytes_max, uint64_t deadline_ns,
+                    struct coll **ret_coll, struct errbuf *eb);
+
 /* Frees everything, broken or not; NULL is allowed. Waits for nobody for more than a quarter of a
  * second. What this rank handed over stays readable to the others. */
 void coll_close(struct coll *c);
 
-/* Breaks the gang and wakes every rank. `why` is what all of them report. */
+/* Breaks the gang, with all its parts, and wakes every rank. `why` is what all of them report. */
 void coll_abort(struct coll *c, const char *why);
 
 /* Between operations: whether the gang stands still, without waiting for anything. A rank that

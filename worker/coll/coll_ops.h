@@ -13,6 +13,7 @@
 #define CLOISTER_WORKER_COLL_COLL_OPS_H
 
 #include "worker/coll/coll.h"
+#include "worker/coll/hello.h"
 
 enum coll_kind {
     COLL_KIND_NONE = 0,
@@ -43,6 +44,18 @@ struct coll_op {
     struct coll_piece piece[COLL_RANKS_MAX * COLL_RANKS_MAX]; /* see coll_piece_of */
 };
 
+/* What a rank looks at wherever it waits, beside those it waits for: whether it was told to stop,
+ * and whether what its coll was split from is broken. */
+struct coll_watch {
+    const atomic_bool *stop; /* NULL: nobody tells */
+    struct coll *root;       /* NULL: it was opened, not split */
+    uint32_t
+        name[COLL_RANKS_MAX]; /* what its ranks are called, which is what the root calls them */
+};
+
+/* Of what was opened. */
+struct coll_watch coll_watch_of(const struct coll_config *config);
+
 struct coll_ops {
     const char *name;
     /* Waits until this rank may write its pieces of c->op. */
@@ -54,6 +67,11 @@ struct coll_ops {
     enum err (*check)(struct coll *c, struct errbuf *eb);
     bool (*is_clear)(struct coll *c);               /* what coll_is_clear says */
     void (*abort)(struct coll *c, const char *why); /* any thread */
+    /* For what is split from it. `broken`: ERR_OK, or why it is broken, without waiting; any
+     * thread. `fail` breaks it for `code` and the text in `eb`; where it is broken already, `eb`
+     * and the result become the reason that stands. */
+    enum err (*broken)(struct coll *c, struct errbuf *eb);
+    enum err (*fail)(struct coll *c, enum err code, struct errbuf *eb);
     void (*close)(struct coll *c);
 };
 
@@ -62,13 +80,24 @@ struct coll {
     uint32_t rank;
     uint32_t n_ranks;
     size_t bytes_max;
-    const atomic_bool *stop;
+    struct coll_watch watch;
     uint8_t *half[2]; /* bytes_max each */
     struct coll_op op;
     uint64_t count;  /* operations begun, for people */
     enum err broken; /* ERR_OK: it is not */
     char reason[ERRBUF_BYTES];
+
+    /* Of what was opened: as what, and what was split from it. */
+    struct coll_config opened; /* `build` is the one below */
+    char build[COLL_BUILD_BYTES];
+    uint32_t n_splits, n_parts; /* so far; and of them, those that this rank has not closed */
 };
+
+/* What a rank is called in what is said of it. */
+static inline uint32_t coll_name(const struct coll *c, uint32_t rank)
+{
+    return c->watch.name[rank];
+}
 
 /* The piece of `from` for `to`; for all but an exchange it is the same for every receiver. */
 static inline struct coll_piece *coll_piece_of(struct coll *c, uint32_t from, uint32_t to)
@@ -87,9 +116,11 @@ static inline bool coll_awaits(const struct coll_op *op, uint32_t to, uint32_t f
     return op->kind != COLL_KIND_GATHER || to == op->root;
 }
 
-/* ERR_CANCELLED where the rank was told to stop. Looked at when an operation begins or ends, and in
- * every wait; `stop` may be NULL. */
-enum err coll_stopped(const atomic_bool *stop, uint32_t rank, struct errbuf *eb);
+/* ERR_CANCELLED where the rank was told to stop; why the root is broken. Looked at when an
+ * operation begins or ends, and in every wait. */
+enum err coll_stopped(const struct coll_watch *watch, uint32_t rank, struct errbuf *eb);
+/* The same while ranks meet, and whether all of the root's ranks are there. */
+enum err coll_forsaken(const struct coll_watch *watch, uint32_t rank, struct errbuf *eb);
 
 const char *coll_kind_name(enum coll_kind kind);
 
@@ -99,22 +130,26 @@ const char *coll_subject(const struct coll *c, uint32_t peer, char ret_text[COLL
 
 /* ERR_UNAVAILABLE: "rank 2 left the gang after operation 17", of what is seen between operations.
  */
-enum err coll_lost(uint32_t peer, const char *fate, uint64_t count, struct errbuf *eb);
+enum err coll_lost(const struct coll *c, uint32_t peer, const char *fate, uint64_t count,
+                   struct errbuf *eb);
 
 /* What this rank waits for `peer` to do for operation `seq`, the present one or the one before:
  * "its 4096 bytes". */
 const char *coll_wanted(struct coll *c, uint32_t peer, uint32_t seq,
                         char ret_text[COLL_SUBJECT_BYTES]);
 
-enum err coll_shm_open(const struct coll_config *config, uint64_t deadline_ns,
-                       struct coll **ret_coll, struct errbuf *eb);
+/* coll_open, for what is opened and what is split. */
+enum err coll_open_part(const struct coll_config *config, const struct coll_watch *watch,
+                        uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb);
+
+enum err coll_shm_open(const struct coll_config *config, const struct coll_watch *watch,
+                       uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb);
 /* ERR_UNSUPPORTED where there is no libucx. */
 enum err coll_ucx_available(struct errbuf *eb);
-enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
-                       struct coll **ret_coll, struct errbuf *eb);
+enum err coll_ucx_open(const struct coll_config *config, const struct coll_watch *watch,
+                       uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb);
 
 /* coll_decline; `hello` has the reason. */
-struct coll_hello;
 void coll_shm_decline(const struct coll_config *config, const struct coll_hello *hello,
                       uint64_t deadline_ns);
 void coll_ucx_decline(const struct coll_config *config, const struct coll_hello *hello,

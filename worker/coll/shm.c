@@ -60,12 +60,12 @@ static enum err shm_compare(struct shm *s, uint32_t from, struct errbuf *eb)
     if (what != shm_what(op)) {
         err_set(eb, ERR_INTERNAL, "%s is at %s with root %u, rank %u at %s with root %u",
                 coll_subject(&s->base, from, subject), coll_kind_name((enum coll_kind)(what >> 8)),
-                what & 0xff, s->base.rank, coll_kind_name(op->kind), op->root);
+                what & 0xff, coll_name(&s->base, s->base.rank), coll_kind_name(op->kind), op->root);
         return shm_break(s, ERR_INTERNAL, eb);
     }
     if (layout != op->layout || size > s->base.bytes_max) {
         err_set(eb, ERR_INTERNAL, "%s has other sizes than rank %u",
-                coll_subject(&s->base, from, subject), s->base.rank);
+                coll_subject(&s->base, from, subject), coll_name(&s->base, s->base.rank));
         return shm_break(s, ERR_INTERNAL, eb);
     }
     if (op->kind == COLL_KIND_BROADCAST)
@@ -98,10 +98,10 @@ static enum err shm_check(struct coll *c, struct errbuf *eb)
         return e;
     const uint32_t dead = shm_dead(s);
     if (dead < c->n_ranks)
-        e = coll_lost(dead, "ended", c->count, eb);
+        e = coll_lost(c, dead, "ended", c->count, eb);
     for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
         if (atomic_load(&s->segment.header->rank[r].left) != 0)
-            e = coll_lost(r, "left the gang", c->count, eb);
+            e = coll_lost(c, r, "left the gang", c->count, eb);
     }
     return e == ERR_OK ? ERR_OK : shm_break(s, e, eb);
 }
@@ -117,8 +117,18 @@ static bool shm_is_clear(struct coll *c)
 static void shm_abort(struct coll *c, const char *why)
 {
     struct errbuf eb = {{0}};
-    err_set(&eb, ERR_CANCELLED, "rank %u ended the gang: %s", c->rank, why);
+    err_set(&eb, ERR_CANCELLED, "rank %u ended the gang: %s", coll_name(c, c->rank), why);
     (void)shm_break(shm_of(c), ERR_CANCELLED, &eb);
+}
+
+static enum err shm_broken_op(struct coll *c, struct errbuf *eb)
+{
+    return shm_broken(shm_of(c), eb);
+}
+
+static enum err shm_fail(struct coll *c, enum err code, struct errbuf *eb)
+{
+    return shm_break(shm_of(c), code, eb);
 }
 
 static void shm_close(struct coll *c)
@@ -141,20 +151,23 @@ static const struct coll_ops shm_ops = {
     .check = shm_check,
     .is_clear = shm_is_clear,
     .abort = shm_abort,
+    .broken = shm_broken_op,
+    .fail = shm_fail,
     .close = shm_close,
 };
 
 void coll_shm_decline(const struct coll_config *config, const struct coll_hello *hello,
                       uint64_t deadline_ns)
 {
+    const struct coll_watch watch = coll_watch_of(config);
     struct shm_meeting meeting;
     struct errbuf eb;
     /* Who declines meets nobody: every way out is an error, and nothing is held. */
-    (void)shm_meet(hello, config->stop, deadline_ns, &meeting, &eb);
+    (void)shm_meet(hello, &watch, deadline_ns, &meeting, &eb);
 }
 
-enum err coll_shm_open(const struct coll_config *config, uint64_t deadline_ns,
-                       struct coll **ret_coll, struct errbuf *eb)
+enum err coll_shm_open(const struct coll_config *config, const struct coll_watch *watch,
+                       uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb)
 {
     struct coll_hello hello;
     struct shm *s = calloc(1, sizeof *s);
@@ -164,14 +177,14 @@ enum err coll_shm_open(const struct coll_config *config, uint64_t deadline_ns,
                             .rank = config->rank,
                             .n_ranks = config->n_ranks,
                             .bytes_max = config->bytes_max,
-                            .stop = config->stop,
+                            .watch = *watch,
                             .op = {.seq = COLL_SEQ_FIRST}};
     s->meeting.memory = -1;
     memset(s->meeting.pidfd, -1, sizeof s->meeting.pidfd);
     s->is_crowded = config->n_ranks > sysconf(_SC_NPROCESSORS_ONLN);
     enum err e = coll_hello_of(config, &hello, eb);
     if (e == ERR_OK)
-        e = shm_meet(&hello, config->stop, deadline_ns, &s->meeting, eb);
+        e = shm_meet(&hello, watch, deadline_ns, &s->meeting, eb);
     if (e == ERR_OK)
         e = shm_segment_map(s->meeting.memory, config->bytes_max, &s->segment, eb);
     if (e != ERR_OK) {

@@ -35,7 +35,10 @@ void shm_arrive(struct shm *s, uint32_t seq);
  * first, `eb` and the result become that rank's reason. Thread: any. */
 enum err shm_break(struct shm *s, enum err code, struct errbuf *eb);
 
-/* ERR_OK, or why the gang is broken: which it is from now on where this rank was told to stop. */
+/* ERR_OK, or why the gang is broken. */
+enum err shm_broken(struct shm *s, struct errbuf *eb);
+
+/* The same: which it is from now on where this rank was told to stop. */
 enum err shm_go_on(struct shm *s, struct errbuf *eb);
 
 /* The first rank whose process ended without a word; n_ranks where there is none. */

@@ -28,19 +28,20 @@ void shm_meeting_fini(struct shm_meeting *meeting, uint32_t n_ranks)
 
 enum shm_answer { SHM_ANSWER_GO, SHM_ANSWER_AGAIN, SHM_ANSWER_FAILED };
 
-static enum err shm_refusal(const struct shm_packet *packet, struct errbuf *eb)
+static enum err shm_refusal(const struct shm_packet *packet, uint32_t host, struct errbuf *eb)
 {
     char text[SHM_PACKET_BYTES] = {0};
     const uint32_t code = packet->size >= 8 ? coll_get_u32(packet->bytes + 4) : 0;
     if (code == ERR_OK || coll_code(code) != code)
-        return err_set(eb, ERR_CORRUPT, "rank 0 refuses this rank with an unknown code %u", code);
+        return err_set(eb, ERR_CORRUPT, "rank %u refuses this rank with an unknown code %u", host,
+                       code);
     memcpy(text, packet->bytes + 8, packet->size - 8);
     text[sizeof text - 1] = '\0';
     for (size_t i = 0; text[i] != '\0'; i++) {
         if (text[i] < ' ' || text[i] > '~')
             text[i] = '?';
     }
-    return err_set(eb, (enum err)code, "refused by rank 0: %s", text);
+    return err_set(eb, (enum err)code, "refused by rank %u: %s", host, text);
 }
 
 static enum err shm_welcome(const struct coll_hello *mine, const struct shm_packet *packet,
@@ -69,19 +70,20 @@ static enum err shm_go(const struct coll_hello *mine, struct shm_packet *packet,
 }
 
 /* What rank 0 answers to the hello that was sent on `fd`. */
-static enum shm_answer shm_listen(int fd, const struct coll_hello *mine, const atomic_bool *stop,
-                                  uint64_t deadline_ns, struct shm_meeting *ret_meeting,
-                                  enum err *ret_e, struct errbuf *eb)
+static enum shm_answer shm_listen(int fd, const struct coll_hello *mine,
+                                  const struct coll_watch *watch, uint64_t deadline_ns,
+                                  struct shm_meeting *ret_meeting, enum err *ret_e,
+                                  struct errbuf *eb)
 {
     struct shm_packet packet;
     bool is_welcome = false;
     for (;;) {
         if (!shm_socket_receive(fd, &packet)) {
-            *ret_e = coll_stopped(stop, mine->rank, eb);
+            *ret_e = coll_forsaken(watch, mine->rank, eb);
             if (*ret_e != ERR_OK)
                 return SHM_ANSWER_FAILED;
             if (clock_mono_ns() >= deadline_ns) {
-                *ret_e = err_set(eb, ERR_TIMEOUT, "rank 0 %s until the deadline",
+                *ret_e = err_set(eb, ERR_TIMEOUT, "rank %u %s until the deadline", watch->name[0],
                                  is_welcome ? "waited for other ranks" : "did not answer");
                 return SHM_ANSWER_FAILED;
             }
@@ -96,9 +98,10 @@ static enum shm_answer shm_listen(int fd, const struct coll_hello *mine, const a
             return SHM_ANSWER_AGAIN;
         }
         if (packet.size == 0)
-            e = err_set(eb, ERR_UNAVAILABLE, "rank 0 went away before the gang was complete");
+            e = err_set(eb, ERR_UNAVAILABLE, "rank %u went away before the gang was complete",
+                        watch->name[0]);
         else if (kind == SHM_PACKET_REFUSED)
-            e = shm_refusal(&packet, eb);
+            e = shm_refusal(&packet, watch->name[0], eb);
         else if (kind == SHM_PACKET_WELCOME && !is_welcome)
             e = shm_welcome(mine, &packet, eb);
         else if (kind == SHM_PACKET_GO && is_welcome)
@@ -115,7 +118,7 @@ static enum shm_answer shm_listen(int fd, const struct coll_hello *mine, const a
     }
 }
 
-static enum err shm_call(const struct coll_hello *mine, int self, const atomic_bool *stop,
+static enum err shm_call(const struct coll_hello *mine, int self, const struct coll_watch *watch,
                          uint64_t deadline_ns, struct shm_meeting *ret_meeting, struct errbuf *eb)
 {
     struct sockaddr_un name;
@@ -124,7 +127,7 @@ static enum err shm_call(const struct coll_hello *mine, int self, const atomic_b
     coll_hello_encode(mine, hello);
     for (;;) {
         enum shm_answer answer = SHM_ANSWER_AGAIN;
-        enum err e = coll_stopped(stop, mine->rank, eb);
+        enum err e = coll_forsaken(watch, mine->rank, eb);
         if (e != ERR_OK)
             return e;
         int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -136,7 +139,7 @@ static enum err shm_call(const struct coll_hello *mine, int self, const atomic_b
                 return err_set(eb, ERR_REFUSED, "who listens for this gang is of another user");
             }
             if (shm_socket_send(fd, hello, sizeof hello, &self, 1))
-                answer = shm_listen(fd, mine, stop, deadline_ns, ret_meeting, &e, eb);
+                answer = shm_listen(fd, mine, watch, deadline_ns, ret_meeting, &e, eb);
         } else if (errno != ECONNREFUSED && errno != EAGAIN && errno != EINTR) {
             e = err_set_errno(eb, errno, "calling rank 0");
             answer = SHM_ANSWER_FAILED;
@@ -145,23 +148,24 @@ static enum err shm_call(const struct coll_hello *mine, int self, const atomic_b
         if (answer != SHM_ANSWER_AGAIN)
             return e;
         if (clock_mono_ns() >= deadline_ns)
-            return err_set(eb, ERR_TIMEOUT, "rank 0 did not come until the deadline");
+            return err_set(eb, ERR_TIMEOUT, "rank %u did not come until the deadline",
+                           watch->name[0]);
         (void)poll(NULL, 0, 5);
     }
 }
 
 /* ---- both ---- */
 
-enum err shm_meet(const struct coll_hello *mine, const atomic_bool *stop, uint64_t deadline_ns,
-                  struct shm_meeting *ret_meeting, struct errbuf *eb)
+enum err shm_meet(const struct coll_hello *mine, const struct coll_watch *watch,
+                  uint64_t deadline_ns, struct shm_meeting *ret_meeting, struct errbuf *eb)
 {
     int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
     if (self < 0)
         return err_set_errno(eb, errno, "pidfd_open (Linux 5.3 or newer)");
     struct shm_meeting meeting = {.memory = -1};
     memset(meeting.pidfd, -1, sizeof meeting.pidfd);
-    enum err e = mine->rank == 0 ? shm_meet_host(mine, self, stop, deadline_ns, &meeting, eb)
-                                 : shm_call(mine, self, stop, deadline_ns, &meeting, eb);
+    enum err e = mine->rank == 0 ? shm_meet_host(mine, self, watch, deadline_ns, &meeting, eb)
+                                 : shm_call(mine, self, watch, deadline_ns, &meeting, eb);
     close(self);
     if (e != ERR_OK) {
         shm_meeting_fini(&meeting, COLL_RANKS_MAX);

@@ -13,6 +13,7 @@
 #ifndef CLOISTER_WORKER_COLL_SHM_MEET_H
 #define CLOISTER_WORKER_COLL_SHM_MEET_H
 
+#include "worker/coll/coll_ops.h"
 #include "worker/coll/hello.h"
 
 struct shm_meeting {
@@ -20,9 +21,9 @@ struct shm_meeting {
     int pidfd[COLL_RANKS_MAX]; /* readable when the rank's process has ended; of all ranks */
 };
 
-/* `stop` as coll_config has it. Ownership: the caller closes the files. */
-enum err shm_meet(const struct coll_hello *mine, const atomic_bool *stop, uint64_t deadline_ns,
-                  struct shm_meeting *ret_meeting, struct errbuf *eb);
+/* Ownership: the caller closes the files. */
+enum err shm_meet(const struct coll_hello *mine, const struct coll_watch *watch,
+                  uint64_t deadline_ns, struct shm_meeting *ret_meeting, struct errbuf *eb);
 void shm_meeting_fini(struct shm_meeting *meeting, uint32_t n_ranks);
 
 #endif

@@ -29,7 +29,7 @@ struct shm_caller {
 
 struct shm_host {
     const struct coll_hello *mine;
-    const atomic_bool *stop;
+    const struct coll_watch *watch;
     int listener;
     uint32_t n_callers;
     uint32_t n_in; /* of them */
@@ -73,7 +73,7 @@ static enum err shm_host_listen(struct shm_host *host, uint64_t deadline_ns, str
     while (bind(host->listener, (const struct sockaddr *)&name, name_bytes) != 0) {
         if (errno != EADDRINUSE)
             return err_set_errno(eb, errno, "a name for the gang's ranks");
-        enum err e = coll_stopped(host->stop, 0, eb);
+        enum err e = coll_forsaken(host->watch, 0, eb);
         if (e != ERR_OK)
             return e;
         /* The rank 0 of an older epoch may be about to end. */
@@ -169,10 +169,10 @@ static enum err shm_host_hear(struct shm_host *host, uint32_t i, struct errbuf *
             host->told |= 1u << rank;
             shm_caller_drop(host, i);
             return err_set(eb, ERR_UNAVAILABLE, "rank %u went away before the gang was complete",
-                           rank);
+                           host->watch->name[rank]);
         }
-        return err_set(eb, ERR_CORRUPT, "rank %u sent %zu bytes that make no sense", rank,
-                       packet.size);
+        return err_set(eb, ERR_CORRUPT, "rank %u sent %zu bytes that make no sense",
+                       host->watch->name[rank], packet.size);
     }
     enum err e = packet.size == 0 ? err_set(&why, ERR_UNAVAILABLE, "gone")
                                   : shm_host_judge(host, &packet, &caller->rank, &is_fatal, &why);
@@ -206,7 +206,7 @@ static enum err shm_host_missing(const struct shm_host *host, struct errbuf *eb)
     for (uint32_t r = 1; r < host->mine->n_ranks; r++) {
         if (!shm_host_has(host, r))
             length += (size_t)snprintf(missing + length, sizeof missing - length, "%s%u",
-                                       length > 0 ? ", " : "", r);
+                                       length > 0 ? ", " : "", host->watch->name[r]);
     }
     return err_set(eb, ERR_TIMEOUT, "rank %s did not come until the deadline", missing);
 }
@@ -216,7 +216,7 @@ static enum err shm_host_turn(struct shm_host *host, uint64_t deadline_ns, struc
     struct pollfd p[1 + SHM_CALLERS_MAX];
     const uint32_t n = host->n_callers;
     const uint64_t now = clock_mono_ns();
-    enum err stopped = coll_stopped(host->stop, 0, eb);
+    enum err stopped = coll_forsaken(host->watch, 0, eb);
     if (stopped != ERR_OK)
         return stopped;
     if (now >= deadline_ns)
@@ -294,14 +294,14 @@ static void shm_host_turn_away(struct shm_host *host, enum err e, const char *wh
     host->told |= 1u;
     /* What else goes wrong with a rank is no news any more. */
     while (host->told != all && !host->is_over && clock_mono_ns() < deadline_ns &&
-           coll_stopped(host->stop, 0, &eb) == ERR_OK)
+           coll_forsaken(host->watch, 0, &eb) == ERR_OK)
         (void)shm_host_turn(host, deadline_ns, &eb);
 }
 
-enum err shm_meet_host(const struct coll_hello *mine, int self, const atomic_bool *stop,
+enum err shm_meet_host(const struct coll_hello *mine, int self, const struct coll_watch *watch,
                        uint64_t deadline_ns, struct shm_meeting *ret_meeting, struct errbuf *eb)
 {
-    struct shm_host host = {.mine = mine, .stop = stop, .listener = -1};
+    struct shm_host host = {.mine = mine, .watch = watch, .listener = -1};
     struct errbuf why = {{0}};
     enum err e = mine->n_ranks > 1 ? shm_host_listen(&host, deadline_ns, &why) : ERR_OK;
     const bool is_listening = host.listener >= 0 && e == ERR_OK;

@@ -11,7 +11,7 @@
  * shown out and change nothing. A rank of this epoch that differs or ends, or one of a newer epoch,
  * ends the meeting for everybody, with the reason; ranks that call soon after still hear
  * it. Where `mine` declines, all that is done is to tell. */
-enum err shm_meet_host(const struct coll_hello *mine, int self, const atomic_bool *stop,
+enum err shm_meet_host(const struct coll_hello *mine, int self, const struct coll_watch *watch,
                        uint64_t deadline_ns, struct shm_meeting *ret_meeting, struct errbuf *eb);
 
 #endif

@@ -40,7 +40,7 @@ void shm_wake(struct shm_rank *line)
 
 /* ---- a gang that broke ---- */
 
-static enum err shm_broken(struct shm *s, struct errbuf *eb)
+enum err shm_broken(struct shm *s, struct errbuf *eb)
 {
     struct shm_header *h = s->segment.header;
     uint32_t state = atomic_load_explicit(&h->broken, memory_order_acquire);
@@ -78,7 +78,7 @@ enum err shm_go_on(struct shm *s, struct errbuf *eb)
     enum err e = shm_broken(s, eb);
     if (e != ERR_OK)
         return e;
-    e = coll_stopped(s->base.stop, s->base.rank, eb);
+    e = coll_stopped(&s->base.watch, s->base.rank, eb);
     return e == ERR_OK ? ERR_OK : shm_break(s, e, eb);
 }
 
@@ -106,6 +106,7 @@ static enum err shm_look_around(struct shm *s, uint32_t peer, uint32_t seq, uint
 {
     const struct shm_rank *line = &s->segment.header->rank[peer];
     char subject[COLL_SUBJECT_BYTES], wanted[COLL_SUBJECT_BYTES];
+    const uint32_t self = coll_name(&s->base, s->base.rank);
     enum err e = shm_go_on(s, eb);
     if (e != ERR_OK)
         return e;
@@ -119,17 +120,17 @@ static enum err shm_look_around(struct shm *s, uint32_t peer, uint32_t seq, uint
     if (dead < s->base.n_ranks) {
         coll_subject(&s->base, dead, subject);
         if (dead == peer)
-            e = err_set(eb, ERR_UNAVAILABLE, "%s ended while rank %u waited for %s", subject,
-                        s->base.rank, wanted);
+            e = err_set(eb, ERR_UNAVAILABLE, "%s ended while rank %u waited for %s", subject, self,
+                        wanted);
         else
             e = err_set(eb, ERR_UNAVAILABLE, "%s ended while rank %u waited for %s of rank %u",
-                        subject, s->base.rank, wanted, peer);
+                        subject, self, wanted, coll_name(&s->base, peer));
     } else if (has_left) {
         e = err_set(eb, ERR_UNAVAILABLE, "%s left the gang while rank %u waited for %s",
-                    coll_subject(&s->base, peer, subject), s->base.rank, wanted);
+                    coll_subject(&s->base, peer, subject), self, wanted);
     } else if (is_late) {
         e = err_set(eb, ERR_TIMEOUT, "%s kept rank %u waiting for %s past the deadline",
-                    coll_subject(&s->base, peer, subject), s->base.rank, wanted);
+                    coll_subject(&s->base, peer, subject), self, wanted);
     }
     return e == ERR_OK ? ERR_OK : shm_break(s, e, eb);
 }

@@ -110,7 +110,7 @@ static enum err ucx_late(struct ucx *u, struct errbuf *eb)
         else
             (void)snprintf(wanted, sizeof wanted, "it to take this rank's bytes");
         err_set(eb, ERR_TIMEOUT, "%s kept rank %u waiting for %s past the deadline", subject,
-                u->base.rank, wanted);
+                coll_name(&u->base, u->base.rank), wanted);
         break;
     }
     return ucx_break(u, ERR_TIMEOUT, eb);
@@ -152,12 +152,13 @@ static enum err ucx_differs(struct ucx *u, uint32_t from, ucp_tag_t theirs, ucp_
     char subject[COLL_SUBJECT_BYTES];
     coll_subject(&u->base, from, subject);
     if (theirs == ours)
-        err_set(eb, ERR_INTERNAL, "%s has other sizes than rank %u", subject, u->base.rank);
+        err_set(eb, ERR_INTERNAL, "%s has other sizes than rank %u", subject,
+                coll_name(&u->base, u->base.rank));
     else
         err_set(eb, ERR_INTERNAL, "%s is at %s with root %u, rank %u at %s with root %u", subject,
                 coll_kind_name((enum coll_kind)(theirs >> 20 & 15)), (unsigned)(theirs >> 16 & 15),
-                u->base.rank, coll_kind_name((enum coll_kind)(ours >> 20 & 15)),
-                (unsigned)(ours >> 16 & 15));
+                coll_name(&u->base, u->base.rank),
+                coll_kind_name((enum coll_kind)(ours >> 20 & 15)), (unsigned)(ours >> 16 & 15));
     return ucx_break(u, ERR_INTERNAL, eb);
 }
 
@@ -169,7 +170,7 @@ static enum err ucx_compare(struct ucx *u, uint32_t from, const struct ucx_reque
     if (got->status != UCS_OK && got->status != UCS_ERR_MESSAGE_TRUNCATED) {
         err_set(eb, ERR_UNAVAILABLE, "%s ended (%s) while rank %u had its bytes coming",
                 coll_subject(&u->base, from, subject), u->lib->ucs_status_string(got->status),
-                u->base.rank);
+                coll_name(&u->base, u->base.rank));
         return ucx_break(u, ERR_UNAVAILABLE, eb);
     }
     if (got->info.sender_tag != got->tag || got->status != UCS_OK || got->info.length != bytes)
@@ -194,7 +195,7 @@ static enum err ucx_sent(struct ucx *u, uint32_t to, struct errbuf *eb)
         return ERR_OK;
     err_set(eb, ERR_UNAVAILABLE, "%s ended (%s) while rank %u waited for it to take its bytes",
             coll_subject(&u->base, to, subject), u->lib->ucs_status_string(u->peer[to].send.status),
-            u->base.rank);
+            coll_name(&u->base, u->base.rank));
     return ucx_break(u, ERR_UNAVAILABLE, eb);
 }
 
@@ -288,7 +289,7 @@ static enum err ucx_check(struct coll *c, struct errbuf *eb)
     enum err e = ucx_look(u, eb);
     for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
         if (u->peer[r].has_left) {
-            (void)coll_lost(r, "left the gang", u->n_ended, eb);
+            (void)coll_lost(c, r, "left the gang", u->n_ended, eb);
             e = ucx_break(u, ERR_UNAVAILABLE, eb);
         }
     }
@@ -324,6 +325,28 @@ static void ucx_abort(struct coll *c, const char *why)
     (void)!write(u->wake_beater, &one, sizeof one);
 }
 
+/* Whoever holds the lock is about to look around by itself. */
+static enum err ucx_broken(struct coll *c, struct errbuf *eb)
+{
+    struct ucx *u = ucx_of(c);
+    enum err e = ERR_OK;
+    if (pthread_mutex_trylock(&u->lock) != 0)
+        return ERR_OK;
+    if (u->broken != ERR_OK)
+        e = err_set(eb, u->broken, "%s", u->reason.text);
+    pthread_mutex_unlock(&u->lock);
+    return e;
+}
+
+static enum err ucx_fail(struct coll *c, enum err code, struct errbuf *eb)
+{
+    struct ucx *u = ucx_of(c);
+    pthread_mutex_lock(&u->lock);
+    enum err e = ucx_break(u, code, eb);
+    pthread_mutex_unlock(&u->lock);
+    return e;
+}
+
 const struct coll_ops ucx_ops = {
     .name = "ucx",
     .begin = ucx_begin,
@@ -331,5 +354,7 @@ const struct coll_ops ucx_ops = {
     .check = ucx_check,
     .is_clear = ucx_is_clear,
     .abort = ucx_abort,
+    .broken = ucx_broken,
+    .fail = ucx_fail,
     .close = ucx_close,
 };

@@ -93,10 +93,11 @@ static enum err ucx_told(struct ucx *u, struct errbuf *eb)
     enum err e = ERR_OK;
     if (atomic_load(&u->is_abort_asked)) {
         pthread_mutex_lock(&u->abort_lock);
-        e = err_set(eb, ERR_CANCELLED, "rank %u ended the gang: %s", u->base.rank, u->abort_why);
+        e = err_set(eb, ERR_CANCELLED, "rank %u ended the gang: %s",
+                    coll_name(&u->base, u->base.rank), u->abort_why);
         pthread_mutex_unlock(&u->abort_lock);
     } else {
-        e = coll_stopped(u->base.stop, u->base.rank, eb);
+        e = coll_stopped(&u->base.watch, u->base.rank, eb);
     }
     return e == ERR_OK ? ERR_OK : ucx_break(u, e, eb);
 }
@@ -194,7 +195,7 @@ static enum err ucx_look_around(struct ucx *u, bool is_owner, uint64_t now_ns, s
         if (!ucx_is_lost(u, peer, is_awaited, now_ns, fate))
             continue;
         if (!is_owner) {
-            (void)coll_lost(r, fate, u->n_ended, eb);
+            (void)coll_lost(c, r, fate, u->n_ended, eb);
             return ucx_break(u, ERR_UNAVAILABLE, eb);
         }
         const uint32_t seq = c->op.seq - (peer->receipt.is_wanted ? 1 : 0);
@@ -203,7 +204,7 @@ static enum err ucx_look_around(struct ucx *u, bool is_owner, uint64_t now_ns, s
         else
             (void)snprintf(wanted, sizeof wanted, "others");
         err_set(eb, ERR_UNAVAILABLE, "%s %s while rank %u waited for %s",
-                coll_subject(c, r, subject), fate, c->rank, wanted);
+                coll_subject(c, r, subject), fate, coll_name(c, c->rank), wanted);
         return ucx_break(u, ERR_UNAVAILABLE, eb);
     }
     return ERR_OK;

@@ -231,8 +231,8 @@ enum err coll_ucx_available(struct errbuf *eb)
     return ucx_library_open(&lib, eb);
 }
 
-enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
-                       struct coll **ret_coll, struct errbuf *eb)
+enum err coll_ucx_open(const struct coll_config *config, const struct coll_watch *watch,
+                       uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb)
 {
     struct coll_hello mine;
     const struct ucx_library *lib;
@@ -250,7 +250,7 @@ enum err coll_ucx_open(const struct coll_config *config, uint64_t deadline_ns,
                             .rank = config->rank,
                             .n_ranks = config->n_ranks,
                             .bytes_max = config->bytes_max,
-                            .stop = config->stop,
+                            .watch = *watch,
                             .op = {.seq = COLL_SEQ_FIRST}};
     u->wake_owner = u->wake_beater = -1;
     u->silence_ns =
