@@ -324,6 +324,18 @@ void shard_cut_free(struct shard_cut *cut)
     free(cut);
 }
 
+uint64_t shard_cut_work(const struct shard_shape *shape, uint32_t shards, uint32_t stages)
+{
+    const uint64_t n_layers = shape->n_layers;
+    uint64_t pairs = 0; /* of borders between which a shard may be */
+
+    for (uint32_t i = 0; i < shape->n_layers; i++) {
+        const struct shard_kind *k = kind_at(shape, i);
+        pairs += (uint64_t)k->n_groups * k->n_groups + (uint64_t)k->n_ffn_groups * k->n_ffn_groups;
+    }
+    return pairs * shards + (stages > 1 ? n_layers * n_layers * stages : 0);
+}
+
 /* ---- bytes ---- */
 
 uint64_t shard_in_proportion(uint64_t bytes, uint64_t part, uint64_t whole)

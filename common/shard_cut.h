@@ -23,6 +23,9 @@
 #define SHARD_VOCAB_ROWS   32u /* rows of the vocabulary that no border parts */
 #define SHARD_EMBD_COLS    32u /* columns of the residual, likewise */
 #define SHARD_DIGEST_BYTES 32u
+/* A shape that takes more for a cut into SHARD_RANKS_MAX shards is no model's: shard_cut_work. 128
+ * layers with 64 heads that are a group each are below it. */
+#define SHARD_WORK_MAX ((uint64_t)1 << 24)
 
 /* first .. end - 1; equal: none. */
 struct shard_run {
@@ -71,8 +74,8 @@ enum err shard_shape_init(struct shard_shape *ret_shape, uint32_t n_layers, stru
 void shard_shape_join(struct shard_shape *shape);
 void shard_shape_fini(struct shard_shape *shape);
 
-/* Appends the packed form. ERR_TOO_LARGE where it would be more than `most` bytes: a model whose
- * layers all differ. */
+/* Appends the packed form. ERR_TOO_LARGE where it would be more than `most` bytes (a model whose
+ * layers all differ), or take more than SHARD_WORK_MAX. */
 struct buf;
 enum err shard_shape_pack(const struct shard_shape *shape, size_t most, struct buf *out,
                           struct errbuf *eb);
@@ -105,6 +108,9 @@ struct shard_cut {
     struct shard_layer_cut *layers; /* the memory behind them */
     uint8_t digest[SHARD_DIGEST_BYTES];
 };
+
+/* What it takes to work out a cut, in comparisons: some three nanoseconds each. */
+uint64_t shard_cut_work(const struct shard_shape *shape, uint32_t shards, uint32_t stages);
 
 /* Errors as shard_plan_new's. */
 enum err shard_cut_new(struct shard_cut **ret_cut, const struct shard_shape *shape,

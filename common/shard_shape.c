@@ -94,6 +94,10 @@ enum err shard_shape_pack(const struct shard_shape *shape, size_t most, struct b
     const size_t before = out->size;
     uint32_t run;
 
+    if (shard_cut_work(shape, SHARD_RANKS_MAX, 1) > SHARD_WORK_MAX)
+        return err_set(eb, ERR_TOO_LARGE, "%u layers in so many groups take too long to share out",
+                       shape->n_layers);
+
     put(out, PACKED_VERSION);
     put(out, shape->vocab);
     put(out, shape->embd);
@@ -209,6 +213,9 @@ enum err shard_shape_unpack(struct shard_shape *ret_shape, const uint8_t *bytes,
         get_kind(&r, &s.kind[k]);
     s.n_layers = get32(&r, "layers", 1, SHARD_LAYERS_MAX);
     get_layers(&r, &s);
+    if (r.err == ERR_OK && shard_cut_work(&s, SHARD_RANKS_MAX, 1) > SHARD_WORK_MAX)
+        r.err = err_set(eb, ERR_TOO_LARGE, "%u layers in so many groups take too long to share out",
+                        s.n_layers);
     if (r.err == ERR_OK && r.at != r.end)
         r.err = err_set(eb, ERR_INVALID, "%zu bytes behind the end", (size_t)(r.end - r.at));
     if (r.err != ERR_OK) {

@@ -211,7 +211,8 @@ struct wire_model_status {
     uint32_t kv_pages;
     uint32_t failures; /* loads that failed since it was last ready */
     /* Its place in a gang; ranks 0: it is there whole, or not at all. A gang that another rank
-     * ended leaves a model AVAILABLE, and `error` says what was heard of it. */
+     * ended leaves a model AVAILABLE, and `error` says what was heard of it. Of a model that is
+     * AVAILABLE it is the gang of the last LOAD that was taken: it is over. */
     uint64_t gang;
     uint32_t rank;
     uint32_t ranks;

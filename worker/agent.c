@@ -325,6 +325,7 @@ static enum err models_fill(const struct agent *a, struct arena *arena,
         return ERR_NO_MEMORY;
     for (size_t i = 0; i < c->count; i++) {
         const struct catalogue_model *m = &c->models[i];
+        const struct gang_place *place = residency_place(m);
         struct engine_load_now load = {0};
         if (m->state == WIRE_MODEL_STATE_READY)
             engine_load_read(a->engine, (uint32_t)i, &load);
@@ -344,9 +345,9 @@ static enum err models_fill(const struct agent *a, struct arena *arena,
             .kv_pages_free = load.kv_pages_free,
             .kv_pages = load.kv_pages,
             .failures = m->failures,
-            .gang = m->place.gang,
-            .rank = m->place.rank,
-            .ranks = m->place.n_ranks,
+            .gang = place->gang,
+            .rank = place->rank,
+            .ranks = place->n_ranks,
             .exchange_bytes = m->exchange_bytes,
         };
     }

@@ -53,6 +53,11 @@ static void model_gone(struct catalogue_model *m)
     model_out(m, WIRE_MODEL_STATE_AVAILABLE, "");
 }
 
+const struct gang_place *residency_place(const struct catalogue_model *m)
+{
+    return m->state == WIRE_MODEL_STATE_AVAILABLE ? &m->asked : &m->place;
+}
+
 /* ---- in ---- */
 
 static enum err share_load(struct residency *r, struct catalogue_model *m, struct errbuf *eb)

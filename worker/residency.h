@@ -35,6 +35,10 @@ void residency_unload(struct residency *r, struct catalogue_model *m);
 /* A MODEL event of the engine. */
 void residency_event(struct residency *r, const struct engine_event *ev);
 
+/* Its place in a gang as it is said of it: where it is, or of the last LOAD where it is not any
+ * more, so that one which ended before anything was reported is not waited for. Belongs to `m`. */
+const struct gang_place *residency_place(const struct catalogue_model *m);
+
 /* What the model's gang has waited for; anything else is logged and changes nothing. */
 void residency_meet(struct catalogue_model *m, const struct wire_command_meet *meet);
 /* True once for each address that there is to say. */

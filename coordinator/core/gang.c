@@ -239,6 +239,14 @@ static void room_ask(struct core *c, const struct core_model *m, const struct ga
     }
 }
 
+static bool choose(struct core *c, struct core_hosting *const from[], size_t n_from,
+                   enum gang_room room, struct gang_choice *ret_choice)
+{
+    bool found = gang_choose(c, from, n_from, room, ret_choice);
+    c->place_work += ret_choice->work;
+    return found;
+}
+
 bool gang_try(struct core *c, struct core_job *j, const struct placement_row *rows, size_t n_rows,
               uint32_t reach, struct core_effects *fx)
 {
@@ -261,11 +269,11 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
         if (can_join(c, h) && is_heard(c, h->worker))
             from[n_from++] = h;
     }
-    if (gang_choose(c, from, n_from, GANG_ROOM_NOW, &choice)) {
+    if (choose(c, from, n_from, GANG_ROOM_NOW, &choice)) {
         gang_form(c, m, &choice, fx);
         return true;
     }
-    if (gang_choose(c, from, n_from, GANG_ROOM_EVICTED, &choice)) {
+    if (choose(c, from, n_from, GANG_ROOM_EVICTED, &choice)) {
         for (uint32_t r = 0; r < choice.n_ranks; r++)
             worker_evict(c, choice.rank[r]->worker, choice.need_bytes[r], fx);
         return true;
@@ -282,7 +290,7 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
             i++;
     }
     m->gang_after_ms = n_from >= 2 ? c->now_ms + LOOK_MS : m->gang_after_ms;
-    if (gang_choose(c, from, n_from, GANG_ROOM_EMPTIED, &choice)) {
+    if (choose(c, from, n_from, GANG_ROOM_EMPTIED, &choice)) {
         room_ask(c, m, &choice);
         return true;
     }
@@ -290,7 +298,7 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
     return false;
 }
 
-bool gang_is_possible(const struct core *c, const struct core_model *m)
+bool gang_is_possible(const struct core *c, const struct core_model *m, bool only_hopeful)
 {
     struct core_hosting *from[LIMIT_CANDIDATES];
     struct gang_choice choice;
@@ -301,7 +309,7 @@ bool gang_is_possible(const struct core *c, const struct core_model *m)
         /* One that was formed already is possible. */
         if (h->gang != NULL)
             return true;
-        if (gang_can_have(c, h))
+        if (gang_can_have(c, h) && !(only_hopeful && hosting_is_given_up(c, h)))
             from[n_from++] = h;
     }
     return gang_choose(c, from, n_from, GANG_ROOM_CAPACITY, &choice);
@@ -386,6 +394,33 @@ static void end_note(struct core *c, const struct core_gang *g, const char *why)
     m->gang_failures += m->gang_failures < AGAIN_DOUBLED;
 }
 
+static bool is_grace_over(const struct core *c)
+{
+    return c->now_ms > c->started_ms + c->config->grace_ms;
+}
+
+static bool is_earlier(const struct core *c, uint64_t number)
+{
+    return number >> GANG_NUMBER_BITS < c->boot_epoch;
+}
+
+static void over_note(struct core *c, uint64_t number)
+{
+    if (is_earlier(c, number) && !is_grace_over(c) && c->n_gangs_over < CORE_GANGS_OVER_MAX)
+        c->gangs_over[c->n_gangs_over++] = number;
+}
+
+/* Of an earlier boot, and it may still be whole. Where more have ended than can be kept in mind,
+ * none is believed any more. */
+static bool may_come_back(const struct core *c, uint64_t number)
+{
+    for (size_t i = 0; i < c->n_gangs_over; i++) {
+        if (c->gangs_over[i] == number)
+            return false;
+    }
+    return is_earlier(c, number) && !is_grace_over(c) && c->n_gangs_over < CORE_GANGS_OVER_MAX;
+}
+
 void gang_end(struct core *c, struct core_gang *g, enum lease_fault fault, const char *what,
               struct core_effects *fx)
 {
@@ -393,6 +428,7 @@ void gang_end(struct core *c, struct core_gang *g, enum lease_fault fault, const
     const char *why =
         effect_printf(fx, "gang " GANG_NUMBER " ended: %s", GANG_NUMBER_ARGS(g->number), what);
     end_note(c, g, why);
+    over_note(c, g->number);
     if (first != NULL)
         leases_move(c, first, fault, why, fx);
     for (uint32_t r = 0; r < g->n_ranks; r++) {
@@ -433,7 +469,9 @@ void gang_status(struct core *c, struct core_hosting *h, struct core_effects *fx
     /* It has not taken the command yet. */
     if (s->gang != g->number && h->load_asked)
         return;
-    const char *what = s->gang == g->number ? "could not load its share" : "left it";
+    const char *what = s->gang == g->number && s->state == WIRE_MODEL_STATE_FAILED
+                           ? "could not load its share"
+                           : "left it";
     gang_end(c, g, LEASE_FAULT_RETURN,
              effect_printf(fx, "%s %s%s%s", h->worker->name, what, h->error != NULL ? ": " : "",
                            h->error != NULL ? h->error : ""),
@@ -450,20 +488,16 @@ void gang_part(struct core_hosting *h)
     h->gang = NULL;
 }
 
-static bool is_grace_over(const struct core *c)
-{
-    return c->now_ms > c->started_ms + c->config->grace_ms;
-}
-
 void gangs_expire(struct core *c, struct core_effects *fx)
 {
     if (c->frozen || !is_grace_over(c))
         return;
+    c->n_gangs_over = 0;
     for (struct tree_node *n = tree_first(&c->gangs), *next; n != NULL; n = next) {
         struct core_gang *g = tree_entry(n, struct core_gang, node);
         bool is_whole = true;
         next = tree_above(&c->gangs, n);
-        if (g->number >> GANG_NUMBER_BITS >= c->boot_epoch)
+        if (!is_earlier(c, g->number))
             return; /* and so are all behind it */
         for (uint32_t r = 0; r < g->n_ranks; r++)
             is_whole = is_whole && g->rank[r].hosting != NULL;
@@ -479,7 +513,7 @@ void gang_rejoin(struct core *c, struct core_hosting *h, const struct wire_model
         return;
     struct core_gang *g = gang_find(c, s->gang);
     if (g == NULL) {
-        if (s->gang >> GANG_NUMBER_BITS >= c->boot_epoch || is_grace_over(c) || !h->same_file)
+        if (!may_come_back(c, s->gang) || !h->same_file)
             return; /* it ended while the worker was away */
         g = gang_new(c, h->model, s->gang, s->ranks, "formed before the coordinator started");
     }

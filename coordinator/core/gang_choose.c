@@ -3,13 +3,14 @@
  * that have room for its shares, on one host where that is possible. Shares are equal where they
  * fit, else in proportion to the room that each has.
  *
- * A cut of a large model takes some ten milliseconds to work out, so it is only done where the
- * shares would fit if a model could be cut anywhere, and not for more than CUTS_MAX times in a
- * look.
+ * A cut of a large model takes milliseconds to work out, so it is only done where the shares would
+ * fit if a model could be cut anywhere, no more often in a look than WORK_MAX allows, and the turn
+ * has so much less time for other models.
  */
 #include "coordinator/core/state.h"
 
-#define CUTS_MAX 16u
+#define WORK_MAX      SHARD_WORK_MAX
+#define WORK_OF_PLACE 2048u /* takes as long as to place a job */
 
 struct search {
     const struct core *c;
@@ -17,7 +18,7 @@ struct search {
     struct core_hosting *const *from;
     size_t n_from;
     enum gang_room room;
-    unsigned cuts;
+    uint64_t work;
 };
 
 struct candidate {
@@ -106,8 +107,10 @@ static bool cut_fits(struct search *s, const struct shard_request *request,
     bool fits = ideal_fits(request, group);
     if (!fits || s->room == GANG_ROOM_CAPACITY)
         return fits;
-    if (s->cuts++ >= CUTS_MAX || shard_cut_new(&cut, s->shape, request, NULL) != ERR_OK)
+    const uint64_t work = shard_cut_work(s->shape, request->shards, request->stages);
+    if (s->work + work > WORK_MAX || shard_cut_new(&cut, s->shape, request, NULL) != ERR_OK)
         return false;
+    s->work += work;
     for (uint32_t r = 0; r < request->shards; r++) {
         choice->need_bytes[r] = share_bytes(s->shape, cut, r, &group[r].hosting->offer);
         fits = fits && choice->need_bytes[r] <= group[r].room_bytes;
@@ -171,11 +174,13 @@ bool gang_choose(const struct core *c, struct core_hosting *const from[], size_t
 {
     struct shard_shape shape;
     struct search s = {c, &shape, from, n_from, room, 0};
+    *ret_choice = (struct gang_choice){.n_ranks = 0};
     if (n_from < 2 || shard_shape_unpack(&shape, from[0]->offer.shape.data,
                                          from[0]->offer.shape.size, NULL) != ERR_OK)
         return false;
     bool found = choose_over(&s, WIRE_GANG_TRANSPORT_SHM, ret_choice) ||
                  choose_over(&s, WIRE_GANG_TRANSPORT_UCX, ret_choice);
+    ret_choice->work = s.work / WORK_OF_PLACE;
     shard_shape_fini(&shape);
     return found;
 }

@@ -91,7 +91,7 @@ uint64_t core_state_hash(const struct core *c)
         const struct core_model *m = tree_entry(n, const struct core_model, node);
         h = mix(mix(h, m->gang_after_ms), m->gang_failures);
     }
-    h = mix(h, c->gang_number);
+    h = mix(mix(h, c->gang_number), c->n_gangs_over);
     for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n))
         h = mix_worker(h, tree_entry(n, const struct core_worker, node));
     for (struct tree_node *n = tree_first(&c->sessions); n != NULL; n = tree_above(&c->sessions, n))

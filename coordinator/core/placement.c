@@ -51,8 +51,7 @@ static bool is_alive(const struct core *c, const struct core_job *j, const struc
                  (unsigned long long)(c->now_ms - w->heard_ms));
 }
 
-/* It failed so often that jobs are not kept waiting for the next try. */
-static bool load_is_given_up(const struct core *c, const struct core_hosting *h)
+bool hosting_is_given_up(const struct core *c, const struct core_hosting *h)
 {
     return h->state == WIRE_MODEL_STATE_FAILED && h->failures >= LOAD_FAILURES_MAX &&
            !h->load_asked && c->now_ms < h->failed_ms + LOAD_GIVEN_UP * c->config->load_retry_ms;
@@ -67,7 +66,7 @@ static bool is_usable(const struct core *c, const struct core_job *j, const stru
         return fails(row, "it is being unloaded there");
     if (h->state == WIRE_MODEL_STATE_FAILED) {
         const char *why = h->error != NULL ? h->error : "no reason given";
-        if (load_is_given_up(c, h))
+        if (hosting_is_given_up(c, h))
             return fails(row, "it failed to load %u times: %.100s", h->failures, why);
         uint64_t again_ms = h->failed_ms + c->config->load_retry_ms;
         if (c->now_ms < again_ms)
@@ -337,7 +336,7 @@ void worker_room_clear(struct core *c, struct core_worker *w)
 static bool load_is_off(const struct core *c, const struct core_hosting *h)
 {
     return h->state == WIRE_MODEL_STATE_FAILED &&
-           (load_is_given_up(c, h) || c->now_ms < h->failed_ms + c->config->load_retry_ms);
+           (hosting_is_given_up(c, h) || c->now_ms < h->failed_ms + c->config->load_retry_ms);
 }
 
 /* Over when the model is there, cannot come, does not fit an empty worker any more, or nobody waits
@@ -355,7 +354,8 @@ static void room_release(struct core *c, const struct core_model *m)
     }
 }
 
-/* True where none of the workers that have the model's file can load it. */
+/* True where some that have the model's file failed to load it, and the others have no room for it,
+ * neither alone nor together. */
 static bool model_is_hopeless(const struct core *c, const struct core_model *m,
                               const struct core_hosting **ret_last)
 {
@@ -364,11 +364,13 @@ static bool model_is_hopeless(const struct core *c, const struct core_model *m,
         const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
         if (!h->same_file)
             continue;
-        if (!load_is_given_up(c, h))
+        if (hosting_is_given_up(c, h))
+            *ret_last = h;
+        else if (hosting_holds_memory(h) ||
+                 hosting_need_bytes(h) <= worker_capacity_bytes(h->worker))
             return false;
-        *ret_last = h;
     }
-    return *ret_last != NULL;
+    return *ret_last != NULL && !gang_is_possible(c, m, true);
 }
 
 static void queue_fail(struct core *c, struct core_model *m, const struct core_hosting *h,

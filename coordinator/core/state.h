@@ -206,6 +206,8 @@ struct core_gang_rank {
     struct wire_bytes address; /* owned; none yet: size 0 */
 };
 
+#define CORE_GANGS_OVER_MAX 1024u
+
 struct core_gang {
     struct tree_node node;
     uint64_t number;
@@ -383,6 +385,10 @@ struct core {
     struct tree workers;
     struct tree gangs;    /* by number */
     uint64_t gang_number; /* the last one given */
+    /* Of earlier boots, those that have ended since: no member that comes back later has one of
+     * them. Until the time of grace is over. */
+    uint64_t gangs_over[CORE_GANGS_OVER_MAX];
+    size_t n_gangs_over;
     struct tree sessions;
     struct tree sessions_open; /* not yet established: the oldest first */
     struct tree sessions_by_connection;
@@ -396,7 +402,7 @@ struct core {
     struct core_job *listed_jobs, **listed_jobs_end;
     size_t n_listed;
     size_t tick_work; /* of this turn, up to CORE_TURN_WORK_MAX */
-    size_t place_work;
+    size_t place_work; /* likewise, of queues that are looked at */
     struct core_tenant *dirty_tenants;
     struct core_usage *dirty_usages;
     struct core_model *dirty_learned;
@@ -527,6 +533,8 @@ uint64_t hosting_need_bytes(const struct core_hosting *h);
 uint64_t hosting_load_ms(const struct core_hosting *h);      /* 0: not known */
 uint32_t hosting_tokens_per_s(const struct core_hosting *h); /* 0: not known */
 bool hosting_holds_memory(const struct core_hosting *h);
+/* It failed so often that jobs are not kept waiting for the next try. */
+bool hosting_is_given_up(const struct core *c, const struct core_hosting *h);
 /* As what it is wanted for: the whole model, or its rank of the gang. */
 bool hosting_is_ready(const struct core_hosting *h);
 bool hosting_is_loading(const struct core_hosting *h);
@@ -669,6 +677,7 @@ struct gang_choice {
     struct core_hosting *rank[SHARD_RANKS_MAX];
     uint64_t weight[SHARD_RANKS_MAX];
     uint64_t need_bytes[SHARD_RANKS_MAX];
+    size_t work; /* that it took to choose, or to find none: as core.place_work has it */
 };
 /* The fewest of the hostings in `from`, all of one model, that have room for it together: on one
  * host, or else over the network. */
@@ -685,8 +694,9 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
               uint32_t reach, struct core_effects *fx);
 /* Whether the worker would be of a gang for this model. */
 bool gang_can_have(const struct core *c, const struct core_hosting *h);
-/* Whether those that have the model's file could hold it together, if they were empty. */
-bool gang_is_possible(const struct core *c, const struct core_model *m);
+/* Whether those that have the model's file, or those of them that can still be hoped to load it,
+ * could hold it together, if they were empty. */
+bool gang_is_possible(const struct core *c, const struct core_model *m, bool only_hopeful);
 /* Its members unload, its jobs go elsewhere. `fault` is what running ones may have to do with it:
  * DEATH, a member died; RETURN, one left or failed. */
 void gang_end(struct core *c, struct core_gang *g, enum lease_fault fault, const char *what,

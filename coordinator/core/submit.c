@@ -116,7 +116,7 @@ static void model_reach(const struct core *c, const struct core_model *m,
     }
     /* A gang that was there once comes again when its members do. */
     r.may_fit = r.may_fit && others_may_come(c);
-    r.fits = r.fits || m->gang_worked || gang_is_possible(c, m);
+    r.fits = r.fits || m->gang_worked || gang_is_possible(c, m, false);
     if (r.hosts == 0) { /* nobody is here to ask: what was learned, or the benefit of the doubt */
         r.fits = true;
         r.context_tokens = m->known ? m->learned.context_tokens : 0;

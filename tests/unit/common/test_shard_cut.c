@@ -117,6 +117,54 @@ static void layers_that_all_differ_are_too_many_to_say(void **state)
     shard_shape_fini(&s);
 }
 
+/* `packed` ends with one layer of the first kind: 1, 0, 1. */
+static void say_1024_layers(struct buf *packed)
+{
+    static const uint8_t layers[] = {0x80, 0x08, 0, 0x80, 0x08};
+
+    packed->size -= 3;
+    buf_append(packed, layers, sizeof layers);
+}
+
+/* Small to say, and seconds of work for whoever believes it. */
+static void what_takes_too_long_to_share_out_is_refused(void **state)
+{
+    static const struct {
+        uint32_t layers, groups;
+        bool is_taken;
+    } table[] = {{128, 64, true}, {126, 16, true}, {1024, 22, true}, {1024, 64, false}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct shard_shape s, got;
+        struct buf packed;
+        struct errbuf eb = {{0}};
+        shape_set(&s, table[i].layers);
+        for (uint32_t k = 0; k < s.n_layers; k++) {
+            s.kind[k].n_heads = s.kind[k].n_kv_heads = table[i].groups;
+            s.kind[k].n_groups = s.kind[k].n_ffn_groups = table[i].groups;
+            s.kind[k].k_bytes = 4718592;
+            for (uint32_t g = 0; g < table[i].groups; g++)
+                s.kind[k].ff_end[g] = (g + 1) * 32;
+        }
+        shard_shape_join(&s);
+        buf_init(&packed);
+        const enum err want = table[i].is_taken ? ERR_OK : ERR_TOO_LARGE;
+        assert_int_equal(shard_shape_pack(&s, MOST, &packed, &eb), want);
+        if (want != ERR_OK) {
+            assert_non_null(strstr(eb.text, "1024 layers in so many groups"));
+            s.n_layers = 1;
+            assert_int_equal(shard_shape_pack(&s, MOST, &packed, &eb), ERR_OK);
+            say_1024_layers(&packed);
+        }
+        assert_int_equal(shard_shape_unpack(&got, packed.data, packed.size, &eb), want);
+        if (want == ERR_OK)
+            shard_shape_fini(&got);
+        buf_fini(&packed);
+        shard_shape_fini(&s);
+    }
+}
+
 /* Whatever arrives: it is refused with a reason, or every cut of it comes to an end. */
 static void try_bytes(const uint8_t *bytes, size_t size)
 {
@@ -213,6 +261,7 @@ int main(void)
         cmocka_unit_test(what_was_packed_is_cut_the_same),
         cmocka_unit_test(shares_are_the_whole_together),
         cmocka_unit_test(layers_that_all_differ_are_too_many_to_say),
+        cmocka_unit_test(what_takes_too_long_to_share_out_is_refused),
         cmocka_unit_test(damaged_forms_are_refused_or_can_be_cut),
         cmocka_unit_test(what_does_not_hold_together_is_named),
     };

@@ -470,6 +470,55 @@ static void each_way_out_is_taken_by_all(void **state)
     }
 }
 
+/* Its LOAD was taken and the gang was over again before anything was reported: it says of which. */
+static void a_share_may_be_over_before_it_was_reported(void **state)
+{
+    struct pair p;
+    (void)state;
+    pair_load(&p, &pair_a, &pair_b);
+    /* Not taken yet. */
+    says(&p.t, p.b, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+    assert_int_equal(core_test_pull(&p.t, p.a, 1).n_commands, 0);
+    says(&p.t, p.b,
+         status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){p.gang, 1, 2}, "no way to a"));
+    (void)command(&p.t, p.a, 1, WIRE_COMMAND_UNLOAD);
+    assert_non_null(strstr(core_test_explain(&p.t, p.client, 1)->gang, "b left it: no way to a"));
+    core_test_fini(&p.t);
+}
+
+/* Of three one has room for nothing, and of the two that are needed one cannot load its share. */
+static void what_can_never_come_together_is_not_waited_for(void **state)
+{
+    struct pair p;
+    uint64_t acked_a = 0, acked_b = 0;
+    (void)state;
+    pair_start(&p, &pair_a, &pair_b);
+    (void)member(&p.t, &(struct member){"d", 1, 1, SHM, NULL});
+    struct wire_model_status failed = status_of(WIRE_MODEL_STATE_FAILED, (struct share){0, 0, 0},
+                                                "block 3 of blk.7.ffn_down is damaged");
+    for (failed.failures = 0;
+         core_test_job(&p.t, p.client, 1).state == WIRE_JOB_STATE_QUEUED && failed.failures < 10;) {
+        struct wire_pull_reply pull = core_test_pull(&p.t, p.a, acked_a);
+        acked_a = pull.n_commands > 0 ? pull.commands[pull.n_commands - 1].seq : acked_a;
+        pull = core_test_pull(&p.t, p.b, acked_b);
+        acked_b = pull.n_commands > 0 ? pull.commands[pull.n_commands - 1].seq : acked_b;
+        if (pull.n_commands > 0 && pull.commands[0].kind == WIRE_COMMAND_LOAD) {
+            failed.gang = pull.commands[0].load.place.gang;
+            failed.rank = 1;
+            failed.ranks = 2;
+            failed.failures++;
+        }
+        says(&p.t, p.b, failed);
+        says(&p.t, p.a, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+        core_test_wait(&p.t, 1000);
+    }
+    const struct wire_job_info job = core_test_job(&p.t, p.client, 1);
+    assert_int_equal(job.state, WIRE_JOB_STATE_FAILED);
+    assert_int_equal(failed.failures, 3);
+    assert_non_null(strstr(job.error.text, "b: block 3 of blk.7.ffn_down is damaged"));
+    core_test_fini(&p.t);
+}
+
 static void what_never_comes_together_is_not_tried_without_end(void **state)
 {
     struct pair p;
@@ -579,6 +628,25 @@ static void a_gang_outlives_the_coordinator(void **state)
     core_test_fini(&t);
 }
 
+/* One of its members came back without it; what the other still has is of no use. */
+static void a_gang_of_before_that_has_ended_does_not_come_back(void **state)
+{
+    static const uint64_t before = 3;
+    struct wire_model_status has[2] = {
+        status_of(WIRE_MODEL_STATE_READY, (struct share){before, 0, 2}, ""),
+        status_of(WIRE_MODEL_STATE_READY, (struct share){before, 1, 2}, ""),
+    };
+    struct core_test t;
+    (void)state;
+    core_test_start(&t);
+    uint64_t b = member_says(&t, &pair_b, &has[1]);
+    assert_int_equal(core_test_pull(&t, b, 0).n_commands, 0);
+    says(&t, b, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){before, 1, 2}, "a is gone"));
+    uint64_t a = member_says(&t, &pair_a, &has[0]);
+    (void)command(&t, a, 0, WIRE_COMMAND_UNLOAD);
+    core_test_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -592,10 +660,13 @@ int main(void)
         cmocka_unit_test(an_outbox_does_not_grow_with_what_a_worker_says),
         cmocka_unit_test(a_member_that_falls_silent_ends_it),
         cmocka_unit_test(each_way_out_is_taken_by_all),
+        cmocka_unit_test(a_share_may_be_over_before_it_was_reported),
+        cmocka_unit_test(what_can_never_come_together_is_not_waited_for),
         cmocka_unit_test(what_never_comes_together_is_not_tried_without_end),
         cmocka_unit_test(idle_ones_make_room_for_another_model),
         cmocka_unit_test(a_member_may_lose_its_session),
         cmocka_unit_test(a_gang_outlives_the_coordinator),
+        cmocka_unit_test(a_gang_of_before_that_has_ended_does_not_come_back),
     };
     return cmocka_run_group_tests(tests, shape_make, shape_free);
 }

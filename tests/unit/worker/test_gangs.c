@@ -190,6 +190,8 @@ static void a_gang_that_another_rank_ended_is_no_failure(void **state)
             (void)snprintf(who, sizeof who, "rank %u", leaves);
             assert_free(m);
             assert_int_equal(m->failures, 0);
+            assert_true(residency_place(m)->gang == gang);
+            assert_int_equal(residency_place(m)->rank, k);
             if (k == leaves)
                 assert_string_equal(m->error, "");
             else if (strstr(m->error, who) == NULL)
