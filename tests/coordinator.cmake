@@ -23,8 +23,11 @@ foreach(part tables bounds explain jobs learned lists placement returns sessions
                      cloister_core)
 endforeach()
 
-cloister_unit_test(core_gangs SOURCES unit/core/test_core_gangs.c sim/even_shape.c
-                   LIBS cloister_core_test cloister_core)
+foreach(name gangs gang_room)
+  cloister_unit_test(core_${name} SOURCES unit/core/test_core_${name}.c unit/core/gang_test.c
+                                          sim/even_shape.c
+                     LIBS cloister_core_test cloister_core)
+endforeach()
 
 # The example file is what the program prints, and the program takes it.
 add_test(NAME coordinator_example_config

@@ -220,8 +220,7 @@ static void room_give_up(struct core *c, const struct core_model *m,
     }
 }
 
-/* One of them alone will do. */
-static void members_give_up(struct core *c, const struct core_model *m)
+void gang_members_give_up(struct core *c, const struct core_model *m)
 {
     for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
         struct core_hosting *h = tree_entry(n, struct core_hosting, by_model);
@@ -263,7 +262,7 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
             continue;
         /* One that will have room for all of it is waited for. */
         if (rows[i].need_bytes <= worker_emptied_bytes(h->worker)) {
-            members_give_up(c, m);
+            gang_members_give_up(c, m);
             return false;
         }
         if (can_join(c, h) && is_heard(c, h->worker))

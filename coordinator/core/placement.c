@@ -454,6 +454,7 @@ static bool job_place(struct core *c, struct core_job *j, const struct placement
     }
     struct core_hosting *h = best->hosting;
     if (!best->ready) {
+        gang_members_give_up(c, j->model);
         if (best->evict)
             worker_evict(c, h->worker, best->need_bytes, fx);
         else if (!best->loading)

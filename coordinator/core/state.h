@@ -692,6 +692,8 @@ struct core_gang *gang_find(const struct core *c, uint64_t number);
  * made for one. False where there is nothing to wait for. */
 bool gang_try(struct core *c, struct core_job *j, const struct placement_row *rows, size_t n_rows,
               uint32_t reach, struct core_effects *fx);
+/* One worker alone will do: those that were being emptied for a share of it go on as before. */
+void gang_members_give_up(struct core *c, const struct core_model *m);
 /* Whether the worker would be of a gang for this model. */
 bool gang_can_have(const struct core *c, const struct core_hosting *h);
 /* Whether those that have the model's file, or those of them that can still be hoped to load it,

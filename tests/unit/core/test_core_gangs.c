@@ -1,150 +1,17 @@
 /* Models that no worker has room for alone: who computes them together, and what ends that. */
-#include "tests/unit/core/core_test.h"
-
-#include "common/buf.h"
-#include "tests/sim/even_shape.h"
+#include "tests/unit/core/gang_test.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define GB  CORE_TEST_GB
-#define SHM (1u << WIRE_GANG_TRANSPORT_SHM)
-#define UCX (1u << WIRE_GANG_TRANSPORT_UCX)
-
-/* ---- a model of 6 GB ---- */
-
-static struct buf shape_bytes;
-
-static int shape_make(void **state)
-{
-    (void)state;
-    even_shape_pack(&shape_bytes);
-    return 0;
-}
-
-static int shape_free(void **state)
-{
-    (void)state;
-    buf_fini(&shape_bytes);
-    return 0;
-}
-
-struct member {
-    const char *name;
-    double gb;
-    uint8_t host;
-    uint32_t transports;
-    const char *settings;
-};
-
-static uint64_t member_says(struct core_test *t, const struct member *m,
-                            const struct wire_model_status *status)
-{
-    struct core_test_worker w = {.name = m->name,
-                                 .key = (uint8_t)m->name[0],
-                                 .total_bytes = (uint64_t)(m->gb * GB),
-                                 .free_bytes = (uint64_t)(m->gb * GB),
-                                 .models = {"m"},
-                                 .weights_bytes = {6 * GB},
-                                 .digest = 7,
-                                 .shape = {shape_bytes.data, shape_bytes.size},
-                                 .gang_settings = m->settings != NULL ? m->settings : "alike",
-                                 .rank_bytes = GB / 100,
-                                 .host = m->host,
-                                 .transports = m->transports,
-                                 .status = status,
-                                 .n_status = status != NULL ? 1 : 0};
-    return core_test_worker(t, &w);
-}
-
-static uint64_t member(struct core_test *t, const struct member *m)
-{
-    return member_says(t, m, NULL);
-}
-
-/* Nothing: the worker has no share of the model. */
-struct share {
-    uint64_t gang;
-    uint32_t rank, ranks;
-};
-
-static struct wire_model_status status_of(enum wire_model_state state, struct share s,
-                                          const char *error)
-{
-    return (struct wire_model_status){.name = "m",
-                                      .state = state,
-                                      .error = error,
-                                      .failures = state == WIRE_MODEL_STATE_FAILED,
-                                      .gang = s.gang,
-                                      .rank = s.rank,
-                                      .ranks = s.ranks};
-}
-
-static void says(struct core_test *t, uint64_t worker, struct wire_model_status status)
-{
-    struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
-                                  .session = worker,
-                                  .report = {.models = &status, .n_models = 1}};
-    assert_int_equal(core_test_ask(t, &report)->kind, WIRE_REQUEST_REPORT);
-}
-
-static void says_ready(struct core_test *t, uint64_t worker, struct share s)
-{
-    says(t, worker, status_of(WIRE_MODEL_STATE_READY, s, ""));
-}
-
-static struct wire_command command(struct core_test *t, uint64_t worker, uint64_t acked,
-                                   enum wire_command_kind kind)
-{
-    struct wire_pull_reply pull = core_test_pull(t, worker, acked);
-    if (pull.n_commands != 1 || pull.commands[0].kind != kind)
-        fail_msg("%zu commands, the first of kind %d", pull.n_commands,
-                 pull.n_commands > 0 ? (int)pull.commands[0].kind : 0);
-    return pull.commands[0];
-}
-
-/* ---- two of 4 GB, on one host ---- */
-
-struct pair {
-    struct core_test t;
-    uint64_t a, b, client;
-    uint64_t gang;
-};
-
-static const struct member pair_a = {"a", 4, 1, SHM, NULL}, pair_b = {"b", 4, 1, SHM, NULL};
-
-static void pair_start(struct pair *p, const struct member *a, const struct member *b)
-{
-    core_test_init(&p->t);
-    core_test_open(&p->t);
-    p->a = member(&p->t, a);
-    p->b = member(&p->t, b);
-    p->client = core_test_client(&p->t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&p->t, p->client, 1, "m", 20), ERR_OK);
-}
-
-static void pair_load(struct pair *p, const struct member *a, const struct member *b)
-{
-    pair_start(p, a, b);
-    p->gang = command(&p->t, p->a, 0, WIRE_COMMAND_LOAD).load.place.gang;
-    (void)command(&p->t, p->b, 0, WIRE_COMMAND_LOAD);
-}
-
-/* And job 1 is rank 0's. */
-static void pair_run(struct pair *p)
-{
-    pair_load(p, &pair_a, &pair_b);
-    says_ready(&p->t, p->b, (struct share){p->gang, 1, 2});
-    says_ready(&p->t, p->a, (struct share){p->gang, 0, 2});
-    (void)command(&p->t, p->a, 1, WIRE_COMMAND_RUN);
-}
+#define GB CORE_TEST_GB
 
 static void two_load_what_is_too_large_for_each(void **state)
 {
-    struct pair p;
+    struct gang_pair p;
     (void)state;
-    pair_start(&p, &pair_a, &pair_b);
-    const struct wire_gang_place a = command(&p.t, p.a, 0, WIRE_COMMAND_LOAD).load.place;
+    gang_pair_start(&p, &gang_pair_a, &gang_pair_b);
+    const struct wire_gang_place a = gang_command(&p.t, p.a, 0, WIRE_COMMAND_LOAD).load.place;
     assert_int_equal(a.rank, 0);
     assert_int_equal(a.n_members, 2);
     assert_int_equal(a.stages, 1);
@@ -152,7 +19,7 @@ static void two_load_what_is_too_large_for_each(void **state)
     assert_string_equal(a.members[0].worker, "a");
     assert_string_equal(a.members[1].worker, "b");
     assert_int_equal(a.members[0].weight, a.members[1].weight);
-    const struct wire_gang_place b = command(&p.t, p.b, 0, WIRE_COMMAND_LOAD).load.place;
+    const struct wire_gang_place b = gang_command(&p.t, p.b, 0, WIRE_COMMAND_LOAD).load.place;
     assert_int_equal(b.rank, 1);
     assert_true(b.gang == a.gang);
     assert_memory_equal(b.group, a.group, sizeof b.group);
@@ -164,11 +31,11 @@ static void two_load_what_is_too_large_for_each(void **state)
     assert_non_null(strstr(e->candidates[1].detail, "whose jobs go to a"));
 
     /* Nothing runs before rank 0 says that all are there. */
-    says_ready(&p.t, p.b, (struct share){b.gang, 1, 2});
+    gang_says_ready(&p.t, p.b, (struct gang_share){b.gang, 1, 2});
     assert_int_equal(core_test_pull(&p.t, p.b, 1).n_commands, 0);
     assert_int_equal(core_test_job(&p.t, p.client, 1).state, WIRE_JOB_STATE_QUEUED);
-    says_ready(&p.t, p.a, (struct share){a.gang, 0, 2});
-    (void)command(&p.t, p.a, 1, WIRE_COMMAND_RUN);
+    gang_says_ready(&p.t, p.a, (struct gang_share){a.gang, 0, 2});
+    (void)gang_command(&p.t, p.a, 1, WIRE_COMMAND_RUN);
     assert_int_equal(core_test_pull(&p.t, p.b, 1).n_commands, 0);
     core_test_fini(&p.t);
 }
@@ -177,51 +44,55 @@ static void who_comes_together(void **state)
 {
     static const struct {
         const char *what;
-        struct member members[5];
+        struct gang_member members[5];
         const char *gang; /* names by rank; NULL: none */
         enum wire_gang_transport transport;
     } table[] = {
         {"as few as have room",
-         {{"a", 4, 1, SHM, NULL}, {"b", 4, 1, SHM, NULL}, {"c", 4, 1, SHM, NULL}},
+         {{"a", 4, 1, GANG_SHM, NULL}, {"b", 4, 1, GANG_SHM, NULL}, {"c", 4, 1, GANG_SHM, NULL}},
          "ab",
          WIRE_GANG_TRANSPORT_SHM},
         {"three where two have not",
-         {{"a", 2.5, 1, SHM, NULL}, {"b", 2.5, 1, SHM, NULL}, {"c", 2.5, 1, SHM, NULL}},
+         {{"a", 2.5, 1, GANG_SHM, NULL},
+          {"b", 2.5, 1, GANG_SHM, NULL},
+          {"c", 2.5, 1, GANG_SHM, NULL}},
          "abc",
          WIRE_GANG_TRANSPORT_SHM},
         {"unequal shares for unequal workers, the roomiest first",
-         {{"a", 2, 1, SHM, NULL}, {"b", 5, 1, SHM, NULL}},
+         {{"a", 2, 1, GANG_SHM, NULL}, {"b", 5, 1, GANG_SHM, NULL}},
          "ba",
          WIRE_GANG_TRANSPORT_SHM},
         {"one host before several, though it takes more of them",
-         {{"a", 4, 1, SHM | UCX, NULL},
-          {"b", 2.5, 2, SHM | UCX, NULL},
-          {"c", 2.5, 2, SHM | UCX, NULL},
-          {"d", 2.5, 2, SHM | UCX, NULL}},
+         {{"a", 4, 1, GANG_SHM | GANG_UCX, NULL},
+          {"b", 2.5, 2, GANG_SHM | GANG_UCX, NULL},
+          {"c", 2.5, 2, GANG_SHM | GANG_UCX, NULL},
+          {"d", 2.5, 2, GANG_SHM | GANG_UCX, NULL}},
          "bcd",
          WIRE_GANG_TRANSPORT_SHM},
         {"several hosts where one is not enough",
-         {{"a", 4, 1, SHM | UCX, NULL}, {"b", 4, 2, SHM | UCX, NULL}},
+         {{"a", 4, 1, GANG_SHM | GANG_UCX, NULL}, {"b", 4, 2, GANG_SHM | GANG_UCX, NULL}},
          "ab",
          WIRE_GANG_TRANSPORT_UCX},
         {"hosts without a way to each other",
-         {{"a", 4, 1, SHM, NULL}, {"b", 4, 2, SHM, NULL}},
+         {{"a", 4, 1, GANG_SHM, NULL}, {"b", 4, 2, GANG_SHM, NULL}},
          NULL,
          WIRE_GANG_TRANSPORT_UNSPECIFIED},
         {"workers that do not say which host they are on",
-         {{"a", 4, 0, SHM, NULL}, {"b", 4, 0, SHM, NULL}},
+         {{"a", 4, 0, GANG_SHM, NULL}, {"b", 4, 0, GANG_SHM, NULL}},
          NULL,
          WIRE_GANG_TRANSPORT_UNSPECIFIED},
         {"different settings",
-         {{"a", 4, 1, SHM, "f16"}, {"b", 4, 1, SHM, "q8_0"}, {"c", 4, 1, SHM, "q8_0"}},
+         {{"a", 4, 1, GANG_SHM, "f16"},
+          {"b", 4, 1, GANG_SHM, "q8_0"},
+          {"c", 4, 1, GANG_SHM, "q8_0"}},
          "bc",
          WIRE_GANG_TRANSPORT_SHM},
         {"one that joins nobody",
-         {{"a", 4, 1, SHM, ""}, {"b", 4, 1, SHM, NULL}, {"c", 4, 1, SHM, NULL}},
+         {{"a", 4, 1, GANG_SHM, ""}, {"b", 4, 1, GANG_SHM, NULL}, {"c", 4, 1, GANG_SHM, NULL}},
          "bc",
          WIRE_GANG_TRANSPORT_SHM},
         {"not enough together",
-         {{"a", 2.9, 1, SHM, NULL}, {"b", 2.9, 1, SHM, NULL}},
+         {{"a", 2.9, 1, GANG_SHM, NULL}, {"b", 2.9, 1, GANG_SHM, NULL}},
          NULL,
          WIRE_GANG_TRANSPORT_UNSPECIFIED},
     };
@@ -231,7 +102,7 @@ static void who_comes_together(void **state)
         uint64_t session[5] = {0};
         core_test_start(&t);
         for (size_t k = 0; k < 5 && table[i].members[k].name != NULL; k++)
-            session[k] = member(&t, &table[i].members[k]);
+            session[k] = gang_member(&t, &table[i].members[k]);
         uint64_t client = core_test_client(&t, "c", "", 2);
         enum err err = core_test_submit_ask(&t, client, 1, "m", 20);
         if (err != (table[i].gang != NULL ? ERR_OK : ERR_TOO_LARGE))
@@ -255,14 +126,15 @@ static void who_comes_together(void **state)
 
 static void one_that_has_room_alone_is_preferred(void **state)
 {
-    static const struct member large = {"z", 8, 1, SHM, NULL};
+    static const struct gang_member large = {"z", 8, 1, GANG_SHM, NULL};
     struct core_test t;
     (void)state;
     core_test_start(&t);
-    uint64_t a = member(&t, &pair_a), b = member(&t, &pair_b), z = member(&t, &large);
+    uint64_t a = gang_member(&t, &gang_pair_a), b = gang_member(&t, &gang_pair_b),
+             z = gang_member(&t, &large);
     uint64_t client = core_test_client(&t, "c", "", 2);
     assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
-    assert_true(command(&t, z, 0, WIRE_COMMAND_LOAD).load.place.gang == 0);
+    assert_true(gang_command(&t, z, 0, WIRE_COMMAND_LOAD).load.place.gang == 0);
     assert_int_equal(core_test_pull(&t, a, 0).n_commands, 0);
     assert_int_equal(core_test_pull(&t, b, 0).n_commands, 0);
     core_test_fini(&t);
@@ -275,16 +147,17 @@ static void the_operator_may_want_none(void **state)
     core_test_init(&t);
     t.config.gang_workers_max = 0;
     core_test_open(&t);
-    (void)member(&t, &pair_a);
-    (void)member(&t, &pair_b);
+    (void)gang_member(&t, &gang_pair_a);
+    (void)gang_member(&t, &gang_pair_b);
     uint64_t client = core_test_client(&t, "c", "", 2);
     assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_TOO_LARGE);
     core_test_fini(&t);
 }
 
-static const struct member far_a = {"a", 4, 1, UCX, NULL}, far_b = {"b", 4, 2, UCX, NULL};
+static const struct gang_member far_a = {"a", 4, 1, GANG_UCX, NULL},
+                                far_b = {"b", 4, 2, GANG_UCX, NULL};
 
-static void says_where(struct pair *p, uint64_t worker, uint32_t rank, const char *address)
+static void says_where(struct gang_pair *p, uint64_t worker, uint32_t rank, const char *address)
 {
     struct wire_gang_address where = {p->gang, rank, {(const uint8_t *)address, strlen(address)}};
     struct wire_request report = {.kind = WIRE_REQUEST_REPORT,
@@ -295,36 +168,36 @@ static void says_where(struct pair *p, uint64_t worker, uint32_t rank, const cha
 
 static void addresses_are_handed_out_when_all_are_there(void **state)
 {
-    struct pair p;
+    struct gang_pair p;
     (void)state;
-    pair_load(&p, &far_a, &far_b);
+    gang_pair_load(&p, &far_a, &far_b);
     says_where(&p, p.a, 0, "at a");
     says_where(&p, p.a, 1, "not b"); /* which a is not */
     assert_int_equal(core_test_pull(&p.t, p.a, 1).n_commands, 0);
     says_where(&p, p.b, 1, "at b");
-    const struct wire_command_meet meet = command(&p.t, p.b, 1, WIRE_COMMAND_MEET).meet;
+    const struct wire_command_meet meet = gang_command(&p.t, p.b, 1, WIRE_COMMAND_MEET).meet;
     assert_true(meet.gang == p.gang);
     assert_int_equal(meet.n_addresses, 2);
     assert_memory_equal(meet.addresses[0].data, "at a", 4);
     assert_memory_equal(meet.addresses[1].data, "at b", 4);
-    assert_int_equal(command(&p.t, p.a, 1, WIRE_COMMAND_MEET).meet.n_addresses, 2);
+    assert_int_equal(gang_command(&p.t, p.a, 1, WIRE_COMMAND_MEET).meet.n_addresses, 2);
     core_test_fini(&p.t);
 }
 
 /* What a worker was told is lost with its session: it says where it is again, and is told again. */
 static void addresses_are_handed_out_again_after_a_lost_session(void **state)
 {
-    struct pair p;
+    struct gang_pair p;
     (void)state;
-    pair_load(&p, &far_a, &far_b);
+    gang_pair_load(&p, &far_a, &far_b);
     says_where(&p, p.a, 0, "at a");
     says_where(&p, p.b, 1, "at b");
     const struct wire_model_status has =
-        status_of(WIRE_MODEL_STATE_LOADING, (struct share){p.gang, 1, 2}, "");
-    p.b = member_says(&p.t, &far_b, &has);
+        gang_status_of(WIRE_MODEL_STATE_LOADING, (struct gang_share){p.gang, 1, 2}, "");
+    p.b = gang_member_says(&p.t, &far_b, &has);
     assert_int_equal(core_test_pull(&p.t, p.b, 0).n_commands, 0);
     says_where(&p, p.b, 1, "at b");
-    assert_true(command(&p.t, p.b, 0, WIRE_COMMAND_MEET).meet.gang == p.gang);
+    assert_true(gang_command(&p.t, p.b, 0, WIRE_COMMAND_MEET).meet.gang == p.gang);
     core_test_fini(&p.t);
 }
 
@@ -333,11 +206,11 @@ static void addresses_are_handed_out_again_after_a_lost_session(void **state)
 /* Each time rank 0 takes the job, and says that the gang is over. */
 static void a_job_whose_gangs_end_again_and_again_fails(void **state)
 {
-    struct pair p;
+    struct gang_pair p;
     uint64_t acked_a = 0, acked_b = 0;
     unsigned rounds = 0;
     (void)state;
-    pair_start(&p, &pair_a, &pair_b);
+    gang_pair_start(&p, &gang_pair_a, &gang_pair_b);
     for (; core_test_job(&p.t, p.client, 1).state != WIRE_JOB_STATE_FAILED && rounds < 6000;
          rounds++) {
         struct wire_pull_reply pull = core_test_pull(&p.t, p.b, acked_b);
@@ -353,12 +226,15 @@ static void a_job_whose_gangs_end_again_and_again_fails(void **state)
         }
         p.gang = gang;
         if (loads) {
-            says_ready(&p.t, p.b, (struct share){gang, 1, 2});
-            says_ready(&p.t, p.a, (struct share){gang, 0, 2});
+            gang_says_ready(&p.t, p.b, (struct gang_share){gang, 1, 2});
+            gang_says_ready(&p.t, p.a, (struct gang_share){gang, 0, 2});
         } else {
             const char *why = runs ? "rank 1 is gone" : "";
-            says(&p.t, p.a, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, why));
-            says(&p.t, p.b, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+            gang_says(
+                &p.t, p.a,
+                gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){0, 0, 0}, why));
+            gang_says(&p.t, p.b,
+                      gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){0, 0, 0}, ""));
         }
         core_test_wait(&p.t, 1000);
     }
@@ -373,10 +249,11 @@ static void an_outbox_does_not_grow_with_what_a_worker_says(void **state)
     struct core_test t;
     (void)state;
     core_test_start(&t);
-    uint64_t a = member(&t, &pair_a);
+    uint64_t a = gang_member(&t, &gang_pair_a);
     for (unsigned i = 0; i < 100; i++) {
-        says_ready(&t, a, (struct share){7, 1, 2});
-        says(&t, a, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+        gang_says_ready(&t, a, (struct gang_share){7, 1, 2});
+        gang_says(&t, a,
+                  gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){0, 0, 0}, ""));
     }
     assert_int_equal(core_test_pull(&t, a, 0).n_commands, 1);
     core_test_fini(&t);
@@ -397,9 +274,9 @@ static struct wire_worker_info worker_info(struct core_test *t, uint64_t client,
 
 static void a_member_that_falls_silent_ends_it(void **state)
 {
-    struct pair p;
+    struct gang_pair p;
     (void)state;
-    pair_run(&p);
+    gang_pair_run(&p);
     struct wire_lease_ack ack =
         core_test_report(&p.t, p.a, 1, 1, 0, 5, WIRE_FINISH_UNSPECIFIED, ERR_OK);
     assert_false(ack.fenced);
@@ -420,16 +297,17 @@ static void a_member_that_falls_silent_ends_it(void **state)
     assert_int_equal(core_test_job(&p.t, p.client, 1).usage.completion_tokens, 5);
     /* Its memory is claimed until it says that it is free. */
     assert_true(worker_info(&p.t, p.client, "a").claimed_bytes > 3 * GB);
-    says(&p.t, p.a, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+    gang_says(&p.t, p.a,
+              gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){0, 0, 0}, ""));
     assert_int_equal(worker_info(&p.t, p.client, "a").claimed_bytes, 0);
     /* The next one comes with a third worker, and goes on behind what was delivered. */
-    uint64_t c = member(&p.t, &(struct member){"c", 4, 1, SHM, NULL});
-    uint64_t gang = command(&p.t, c, 0, WIRE_COMMAND_LOAD).load.place.gang;
+    uint64_t c = gang_member(&p.t, &(struct gang_member){"c", 4, 1, GANG_SHM, NULL});
+    uint64_t gang = gang_command(&p.t, c, 0, WIRE_COMMAND_LOAD).load.place.gang;
     assert_true(gang > p.gang);
-    says_ready(&p.t, c, (struct share){gang, 1, 2});
-    (void)command(&p.t, p.a, 4, WIRE_COMMAND_LOAD);
-    says_ready(&p.t, p.a, (struct share){gang, 0, 2});
-    assert_int_equal(command(&p.t, p.a, 5, WIRE_COMMAND_RUN).run.epoch, 2);
+    gang_says_ready(&p.t, c, (struct gang_share){gang, 1, 2});
+    (void)gang_command(&p.t, p.a, 4, WIRE_COMMAND_LOAD);
+    gang_says_ready(&p.t, p.a, (struct gang_share){gang, 0, 2});
+    assert_int_equal(gang_command(&p.t, p.a, 5, WIRE_COMMAND_RUN).run.epoch, 2);
     core_test_fini(&p.t);
 }
 
@@ -452,14 +330,15 @@ static void each_way_out_is_taken_by_all(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        struct pair p;
-        pair_run(&p);
+        struct gang_pair p;
+        gang_pair_run(&p);
         uint64_t who = table[i].first ? p.a : p.b;
         uint64_t other = table[i].first ? p.b : p.a;
-        struct share s = {p.gang, table[i].first ? 0u : 1u, 2};
-        says(&p.t, who,
-             status_of(table[i].state, table[i].of_gang ? s : (struct share){0, 0, 0},
-                       table[i].error));
+        struct gang_share s = {p.gang, table[i].first ? 0u : 1u, 2};
+        gang_says(&p.t, who,
+                  gang_status_of(table[i].state,
+                                 table[i].of_gang ? s : (struct gang_share){0, 0, 0},
+                                 table[i].error));
         struct wire_pull_reply pull = core_test_pull(&p.t, other, table[i].first ? 1 : 2);
         if (pull.n_commands == 0 || pull.commands[pull.n_commands - 1].kind != WIRE_COMMAND_UNLOAD)
             fail_msg("%s: %zu commands", table[i].what, pull.n_commands);
@@ -473,15 +352,17 @@ static void each_way_out_is_taken_by_all(void **state)
 /* Its LOAD was taken and the gang was over again before anything was reported: it says of which. */
 static void a_share_may_be_over_before_it_was_reported(void **state)
 {
-    struct pair p;
+    struct gang_pair p;
     (void)state;
-    pair_load(&p, &pair_a, &pair_b);
+    gang_pair_load(&p, &gang_pair_a, &gang_pair_b);
     /* Not taken yet. */
-    says(&p.t, p.b, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+    gang_says(&p.t, p.b,
+              gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){0, 0, 0}, ""));
     assert_int_equal(core_test_pull(&p.t, p.a, 1).n_commands, 0);
-    says(&p.t, p.b,
-         status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){p.gang, 1, 2}, "no way to a"));
-    (void)command(&p.t, p.a, 1, WIRE_COMMAND_UNLOAD);
+    gang_says(&p.t, p.b,
+              gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){p.gang, 1, 2},
+                             "no way to a"));
+    (void)gang_command(&p.t, p.a, 1, WIRE_COMMAND_UNLOAD);
     assert_non_null(strstr(core_test_explain(&p.t, p.client, 1)->gang, "b left it: no way to a"));
     core_test_fini(&p.t);
 }
@@ -489,13 +370,14 @@ static void a_share_may_be_over_before_it_was_reported(void **state)
 /* Of three one has room for nothing, and of the two that are needed one cannot load its share. */
 static void what_can_never_come_together_is_not_waited_for(void **state)
 {
-    struct pair p;
+    struct gang_pair p;
     uint64_t acked_a = 0, acked_b = 0;
     (void)state;
-    pair_start(&p, &pair_a, &pair_b);
-    (void)member(&p.t, &(struct member){"d", 1, 1, SHM, NULL});
-    struct wire_model_status failed = status_of(WIRE_MODEL_STATE_FAILED, (struct share){0, 0, 0},
-                                                "block 3 of blk.7.ffn_down is damaged");
+    gang_pair_start(&p, &gang_pair_a, &gang_pair_b);
+    (void)gang_member(&p.t, &(struct gang_member){"d", 1, 1, GANG_SHM, NULL});
+    struct wire_model_status failed =
+        gang_status_of(WIRE_MODEL_STATE_FAILED, (struct gang_share){0, 0, 0},
+                       "block 3 of blk.7.ffn_down is damaged");
     for (failed.failures = 0;
          core_test_job(&p.t, p.client, 1).state == WIRE_JOB_STATE_QUEUED && failed.failures < 10;) {
         struct wire_pull_reply pull = core_test_pull(&p.t, p.a, acked_a);
@@ -508,8 +390,9 @@ static void what_can_never_come_together_is_not_waited_for(void **state)
             failed.ranks = 2;
             failed.failures++;
         }
-        says(&p.t, p.b, failed);
-        says(&p.t, p.a, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+        gang_says(&p.t, p.b, failed);
+        gang_says(&p.t, p.a,
+                  gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){0, 0, 0}, ""));
         core_test_wait(&p.t, 1000);
     }
     const struct wire_job_info job = core_test_job(&p.t, p.client, 1);
@@ -521,16 +404,19 @@ static void what_can_never_come_together_is_not_waited_for(void **state)
 
 static void what_never_comes_together_is_not_tried_without_end(void **state)
 {
-    struct pair p;
+    struct gang_pair p;
     unsigned formed = 1;
     uint64_t acked_a = 1, acked_b = 1;
     (void)state;
-    pair_load(&p, &pair_a, &pair_b);
+    gang_pair_load(&p, &gang_pair_a, &gang_pair_b);
     for (unsigned i = 0; i < 60; i++) { /* a minute */
-        says(&p.t, p.a, status_of(WIRE_MODEL_STATE_LOADING, (struct share){p.gang, 0, 2}, ""));
-        says(&p.t, p.a,
-             status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, "no way to b"));
-        says(&p.t, p.b, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){0, 0, 0}, ""));
+        gang_says(&p.t, p.a,
+                  gang_status_of(WIRE_MODEL_STATE_LOADING, (struct gang_share){p.gang, 0, 2}, ""));
+        gang_says(&p.t, p.a,
+                  gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){0, 0, 0},
+                                 "no way to b"));
+        gang_says(&p.t, p.b,
+                  gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){0, 0, 0}, ""));
         core_test_wait(&p.t, 1000);
         struct wire_pull_reply pull = core_test_pull(&p.t, p.a, acked_a);
         for (size_t k = 0; k < pull.n_commands; k++) {
@@ -549,37 +435,30 @@ static void what_never_comes_together_is_not_tried_without_end(void **state)
 
 static void idle_ones_make_room_for_another_model(void **state)
 {
-    struct pair p;
+    struct gang_pair p;
     (void)state;
-    pair_run(&p);
+    gang_pair_run(&p);
     (void)core_test_report(&p.t, p.a, 1, 1, 0, 20, WIRE_FINISH_LENGTH, ERR_OK);
     assert_int_equal(core_test_job(&p.t, p.client, 1).state, WIRE_JOB_STATE_DONE);
     /* Another session of b, which now has a second model, and room for one. */
     struct wire_model_status has =
-        status_of(WIRE_MODEL_STATE_READY, (struct share){p.gang, 1, 2}, "");
-    struct core_test_worker both = {.name = "b",
-                                    .key = 'b',
-                                    .total_bytes = 4 * GB,
-                                    .free_bytes = GB,
-                                    .models = {"m", "other"},
-                                    .weights_bytes = {6 * GB, 2 * GB},
-                                    .digest = 7,
-                                    .shape = {shape_bytes.data, shape_bytes.size},
-                                    .gang_settings = "alike",
-                                    .host = 1,
-                                    .transports = SHM,
-                                    .status = &has,
-                                    .n_status = 1};
+        gang_status_of(WIRE_MODEL_STATE_READY, (struct gang_share){p.gang, 1, 2}, "");
+    struct core_test_worker both = gang_member_hello(&gang_pair_b);
+    both.free_bytes = GB;
+    both.models[1] = "other";
+    both.weights_bytes[1] = 2 * GB;
+    both.status = &has;
+    both.n_status = 1;
     uint64_t b = core_test_worker(&p.t, &both);
     assert_int_equal(core_test_pull(&p.t, p.a, 2).n_commands, 0); /* the gang is still there */
     for (uint64_t ms = 0; ms <= p.t.config.residency_ms; ms += 1000) {
-        says_ready(&p.t, b, (struct share){p.gang, 1, 2});
-        says_ready(&p.t, p.a, (struct share){p.gang, 0, 2});
+        gang_says_ready(&p.t, b, (struct gang_share){p.gang, 1, 2});
+        gang_says_ready(&p.t, p.a, (struct gang_share){p.gang, 0, 2});
         core_test_wait(&p.t, 1000);
     }
     assert_int_equal(core_test_submit_ask(&p.t, p.client, 2, "other", 20), ERR_OK);
-    (void)command(&p.t, b, 0, WIRE_COMMAND_UNLOAD);
-    (void)command(&p.t, p.a, 2, WIRE_COMMAND_UNLOAD);
+    (void)gang_command(&p.t, b, 0, WIRE_COMMAND_UNLOAD);
+    (void)gang_command(&p.t, p.a, 2, WIRE_COMMAND_UNLOAD);
     core_test_fini(&p.t);
 }
 
@@ -587,16 +466,16 @@ static void idle_ones_make_room_for_another_model(void **state)
 
 static void a_member_may_lose_its_session(void **state)
 {
-    struct pair p;
+    struct gang_pair p;
     (void)state;
-    pair_run(&p);
+    gang_pair_run(&p);
     struct wire_model_status has =
-        status_of(WIRE_MODEL_STATE_READY, (struct share){p.gang, 1, 2}, "");
-    uint64_t b = member_says(&p.t, &pair_b, &has);
+        gang_status_of(WIRE_MODEL_STATE_READY, (struct gang_share){p.gang, 1, 2}, "");
+    uint64_t b = gang_member_says(&p.t, &gang_pair_b, &has);
     assert_int_equal(core_test_pull(&p.t, p.a, 2).n_commands, 0);
     assert_int_equal(core_test_pull(&p.t, b, 0).n_commands, 0);
     /* But not what it has of it. */
-    (void)member(&p.t, &pair_b);
+    (void)gang_member(&p.t, &gang_pair_b);
     struct wire_pull_reply pull = core_test_pull(&p.t, p.a, 2);
     assert_int_equal(pull.n_commands, 2);
     assert_int_equal(pull.commands[1].kind, WIRE_COMMAND_UNLOAD);
@@ -608,23 +487,23 @@ static void a_gang_outlives_the_coordinator(void **state)
 {
     static const uint64_t before = 3; /* of a boot before this one */
     struct wire_model_status has[2] = {
-        status_of(WIRE_MODEL_STATE_READY, (struct share){before, 0, 2}, ""),
-        status_of(WIRE_MODEL_STATE_READY, (struct share){before, 1, 2}, ""),
+        gang_status_of(WIRE_MODEL_STATE_READY, (struct gang_share){before, 0, 2}, ""),
+        gang_status_of(WIRE_MODEL_STATE_READY, (struct gang_share){before, 1, 2}, ""),
     };
     struct core_test t;
     (void)state;
     core_test_start(&t);
-    uint64_t a = member_says(&t, &pair_a, &has[0]);
+    uint64_t a = gang_member_says(&t, &gang_pair_a, &has[0]);
     uint64_t client = core_test_client(&t, "c", "", 2);
     assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
-    (void)command(&t, a, 0, WIRE_COMMAND_RUN);
-    uint64_t b = member_says(&t, &pair_b, &has[1]);
+    (void)gang_command(&t, a, 0, WIRE_COMMAND_RUN);
+    uint64_t b = gang_member_says(&t, &gang_pair_b, &has[1]);
     assert_int_equal(core_test_pull(&t, b, 0).n_commands, 0);
     assert_non_null(strstr(core_test_explain(&t, client, 1)->gang, "0.3 of a, b"));
     /* One more, of a gang that this coordinator would know. */
-    has[0] = status_of(WIRE_MODEL_STATE_READY, (struct share){1ull << 40 | 9, 0, 2}, "");
-    uint64_t c = member_says(&t, &(struct member){"c", 4, 1, SHM, NULL}, &has[0]);
-    (void)command(&t, c, 0, WIRE_COMMAND_UNLOAD);
+    has[0] = gang_status_of(WIRE_MODEL_STATE_READY, (struct gang_share){1ull << 40 | 9, 0, 2}, "");
+    uint64_t c = gang_member_says(&t, &(struct gang_member){"c", 4, 1, GANG_SHM, NULL}, &has[0]);
+    (void)gang_command(&t, c, 0, WIRE_COMMAND_UNLOAD);
     core_test_fini(&t);
 }
 
@@ -633,17 +512,19 @@ static void a_gang_of_before_that_has_ended_does_not_come_back(void **state)
 {
     static const uint64_t before = 3;
     struct wire_model_status has[2] = {
-        status_of(WIRE_MODEL_STATE_READY, (struct share){before, 0, 2}, ""),
-        status_of(WIRE_MODEL_STATE_READY, (struct share){before, 1, 2}, ""),
+        gang_status_of(WIRE_MODEL_STATE_READY, (struct gang_share){before, 0, 2}, ""),
+        gang_status_of(WIRE_MODEL_STATE_READY, (struct gang_share){before, 1, 2}, ""),
     };
     struct core_test t;
     (void)state;
     core_test_start(&t);
-    uint64_t b = member_says(&t, &pair_b, &has[1]);
+    uint64_t b = gang_member_says(&t, &gang_pair_b, &has[1]);
     assert_int_equal(core_test_pull(&t, b, 0).n_commands, 0);
-    says(&t, b, status_of(WIRE_MODEL_STATE_AVAILABLE, (struct share){before, 1, 2}, "a is gone"));
-    uint64_t a = member_says(&t, &pair_a, &has[0]);
-    (void)command(&t, a, 0, WIRE_COMMAND_UNLOAD);
+    gang_says(
+        &t, b,
+        gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){before, 1, 2}, "a is gone"));
+    uint64_t a = gang_member_says(&t, &gang_pair_a, &has[0]);
+    (void)gang_command(&t, a, 0, WIRE_COMMAND_UNLOAD);
     core_test_fini(&t);
 }
 
@@ -668,5 +549,5 @@ int main(void)
         cmocka_unit_test(a_gang_outlives_the_coordinator),
         cmocka_unit_test(a_gang_of_before_that_has_ended_does_not_come_back),
     };
-    return cmocka_run_group_tests(tests, shape_make, shape_free);
+    return cmocka_run_group_tests(tests, gang_test_setup, gang_test_teardown);
 }
