@@ -250,12 +250,12 @@ static void attention(struct backend *b, const struct attention_job *job)
 }
 
 static enum err exchange_open(struct backend *b, void *const halves[2], size_t bytes,
-                              struct errbuf *eb)
+                              struct exchange **ret_exchange, struct errbuf *eb)
 {
     record.half[0] = halves[0];
     record.half[1] = halves[1];
     record.half_bytes = bytes;
-    return record.real.exchange_open(b, halves, bytes, eb);
+    return record.real.exchange_open(b, halves, bytes, ret_exchange, eb);
 }
 
 static void exchange_done(struct backend *b)

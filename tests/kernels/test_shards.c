@@ -35,6 +35,8 @@ static const struct {
 /* Sums of all nodes, between two halves. */
 #define EXCHANGE_COUNT ((size_t)SUM_GROUPS_MAX * (N_MAX * (ROWS + 3) + 5))
 static float *exchange[2]; /* one directly behind the other */
+#define BACKENDS_MAX 8u
+static struct exchange *exchange_of[BACKENDS_MAX];
 
 struct shards {
     struct backend *b;
@@ -264,6 +266,41 @@ static void test_rows_are_placed(void **state)
     }
 }
 
+/* Rows of a stage go to where another has them, and from there into a buffer: bit for bit. */
+static void test_rows_are_handed_on(void **state)
+{
+    const struct fixture *f = *state;
+    enum { COLS = 70, N = 9 };
+    float rows[N * COLS], out[N * COLS], actual[N * COLS];
+    struct fixture_random r = {47};
+    for (size_t k = 0; k <= f->n_others; k++) {
+        struct backend *b = k == 0 ? f->ref : f->others[k - 1].backend;
+        fixture_floats(&r, rows, N * COLS);
+        fixture_floats(&r, out, N * COLS);
+        float *from = fixture_upload(b, rows, N * COLS);
+        float *to = fixture_upload(b, out, N * COLS);
+        const float *read[] = {from + COLS}, *again[] = {exchange[0]};
+        struct join_job job = {.part = read,
+                               .n_parts = 1,
+                               .part_stride = COLS,
+                               .cols = COLS,
+                               .out = exchange[0],
+                               .out_stride = COLS};
+        b->ops->join(b, N - 2, &job);
+        b->ops->exchange_done(b);
+        fixture_same("rows for another stage", b->ops->name, rows + COLS, exchange[0],
+                     (N - 2) * COLS);
+        job.part = again;
+        job.out = to + 2 * COLS;
+        b->ops->join(b, N - 2, &job);
+        b->ops->buffer_read(b, to, actual, N * COLS);
+        memcpy(out + 2 * COLS, rows + COLS, (N - 2) * COLS * sizeof *out);
+        fixture_same("rows of another stage", b->ops->name, out, actual, N * COLS);
+        b->ops->buffer_free(b, from);
+        b->ops->buffer_free(b, to);
+    }
+}
+
 static int exchange_setup(void **state)
 {
     struct errbuf eb = {{0}};
@@ -275,10 +312,12 @@ static int exchange_setup(void **state)
     exchange[0] = exchange[1] + EXCHANGE_COUNT;
     void *const halves[2] = {exchange[0], exchange[1]};
     const struct fixture *f = *state;
+    assert_true(f->n_others < BACKENDS_MAX);
     for (size_t k = 0; k <= f->n_others; k++) {
         struct backend *b = k == 0 ? f->ref : f->others[k - 1].backend;
-        assert_int_equal(
-            b->ops->exchange_open(b, halves, EXCHANGE_COUNT * sizeof *exchange[0], &eb), ERR_OK);
+        assert_int_equal(b->ops->exchange_open(b, halves, EXCHANGE_COUNT * sizeof *exchange[0],
+                                               &exchange_of[k], &eb),
+                         ERR_OK);
     }
     return 0;
 }
@@ -289,7 +328,7 @@ static int exchange_teardown(void **state)
     for (size_t k = 0; k <= f->n_others; k++) {
         struct backend *b = k == 0 ? f->ref : f->others[k - 1].backend;
         b->ops->exchange_done(b);
-        b->ops->exchange_close(b);
+        b->ops->exchange_close(b, exchange_of[k]);
     }
     free(exchange[1]);
     return fixture_teardown(state);
@@ -300,6 +339,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shards_have_the_bits_of_the_whole),
         cmocka_unit_test(test_rows_are_placed),
+        cmocka_unit_test(test_rows_are_handed_on),
     };
     return cmocka_run_group_tests(tests, exchange_setup, exchange_teardown);
 }

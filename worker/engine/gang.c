@@ -78,9 +78,8 @@ static enum err open_exchange(struct gang *g, struct errbuf *eb)
 {
     void *halves[2];
     const size_t bytes = coll_halves(g->coll, halves);
-    enum err e = g->backend->ops->exchange_open(g->backend, halves, bytes, eb);
+    enum err e = g->backend->ops->exchange_open(g->backend, halves, bytes, &g->exchange, eb);
 
-    g->has_exchange = e == ERR_OK;
     if (e != ERR_OK)
         gang_abort(g, eb->text);
     return e;
@@ -176,8 +175,7 @@ void gang_close(struct gang *g)
 {
     if (g == NULL)
         return;
-    if (g->has_exchange)
-        g->backend->ops->exchange_close(g->backend);
+    g->backend->ops->exchange_close(g->backend, g->exchange);
     coll_close(g->coll);
     free(g->cuts);
     free(g->ids);

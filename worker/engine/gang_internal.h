@@ -16,7 +16,7 @@ struct gang_cut {
 struct gang {
     struct backend *backend;
     struct coll *coll;
-    bool has_exchange; /* the backend knows of its memory */
+    struct exchange *exchange; /* its memory, as the backend knows it */
     uint32_t rank, n_ranks;
     uint64_t load_ns, wait_ns;
     uint64_t told_ns, looked_ns;

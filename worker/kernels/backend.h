@@ -41,9 +41,10 @@
 #define KV_PAGE_TOKENS 32u /* positions in one page of the KV cache */
 
 struct backend;
-struct weight; /* one matrix in the backend's own layout */
-struct act;    /* activations of one step, quantized and, where asked for, float */
-struct kv;     /* the paged KV cache of one model */
+struct weight;   /* one matrix in the backend's own layout */
+struct act;      /* activations of one step, quantized and, where asked for, float */
+struct kv;       /* the paged KV cache of one model */
+struct exchange; /* host memory that ranks of a gang hand each other something in */
 
 enum kv_type { KV_TYPE_F16 = 0, KV_TYPE_Q8_0 = 1 };
 
@@ -294,18 +295,20 @@ struct backend_ops {
                  enum activation activation, struct act *out);
 
     /* What ranks of a gang hand each other lies in two halves of host memory that other processes,
-     * or a network, read and write (worker/coll). `embed` and `matmul` may write there, `place` and
-     * `join` read there: they take pointers into it where they take buffers. exchange_open says
-     * where it lies, before the first of them; exchange_close that no more will come, before it is
-     * gone. exchange_done returns when everything that operations write there has been written, and
-     * what they read there was read, as step_end does: it is called before this rank's part is
-     * handed over, and others may write then where parts were read before. A backend in host memory
-     * has nothing to do for any of them; a device registers the halves, so that its kernels reach
-     * them, or stages copies. NULL where a backend does neither: it computes no shards. */
+     * or a network, read and write (worker/coll); a rank has such a pair for each coll that it is
+     * of, on pages of its own. `embed`, `matmul` and `join` may write there, `place` and `join`
+     * read there: they take pointers into it where they take buffers. exchange_open says where a
+     * pair lies, before the first of them; exchange_close that no more will come, before it is gone
+     * (NULL is allowed, and may be what exchange_open gave). exchange_done returns when everything
+     * that operations write to any pair has been written, and what they read there was read, as
+     * step_end does: it is called before this rank's part is handed over, and others may write then
+     * where parts were read before. A backend in host memory has nothing to do for any of them; a
+     * device registers the halves, so that its kernels reach them, or stages copies. exchange_open
+     * is NULL where a backend does neither: it computes no shards. */
     enum err (*exchange_open)(struct backend *b, void *const halves[2], size_t bytes,
-                              struct errbuf *eb);
+                              struct exchange **ret_exchange, struct errbuf *eb);
     void (*exchange_done)(struct backend *b);
-    void (*exchange_close)(struct backend *b);
+    void (*exchange_close)(struct backend *b, struct exchange *exchange);
 
     /* Bytes now held for weights, KV, and everything else (buffers, activations, scratch). */
     void (*memory)(const struct backend *b, uint64_t *ret_weights, uint64_t *ret_kv,

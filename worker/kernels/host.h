@@ -40,9 +40,9 @@ void host_buffer_free(struct backend *b, float *buffer);
 void host_buffer_write(struct backend *b, float *buffer, const float *host, size_t count);
 void host_buffer_read(struct backend *b, const float *buffer, float *host, size_t count);
 enum err host_exchange_open(struct backend *b, void *const halves[2], size_t bytes,
-                            struct errbuf *eb);
+                            struct exchange **ret_exchange, struct errbuf *eb);
 void host_exchange_done(struct backend *b);
-void host_exchange_close(struct backend *b);
+void host_exchange_close(struct backend *b, struct exchange *exchange);
 void host_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
                 float *out);
 const float *host_buffer_host(struct backend *b, const float *buffer, size_t count);

@@ -172,20 +172,28 @@ static void test_an_exchange_is_there_whole_or_not_at_all(void **state)
 {
     (void)state;
     enum { BYTES = 8192, APART = 3 * BYTES };
-    uint8_t *memory = malloc(2 * APART);
+    uint8_t *memory = malloc(4 * APART);
     void *const halves[2] = {memory, memory + APART}; /* on pages of their own */
+    void *const others[2] = {memory + 3 * APART, memory + 2 * APART};
+    struct exchange *x, *y;
     struct backend *b = open_device();
     struct errbuf eb = {{0}};
 
     assert_non_null(memory);
     for (uint64_t n = 1; n <= 4; n++) {
         emu_inject_call(NULL, n, cudaErrorMemoryAllocation, false);
-        assert_int_equal(b->ops->exchange_open(b, halves, BYTES, &eb), ERR_NO_MEMORY);
+        assert_int_equal(b->ops->exchange_open(b, halves, BYTES, &x, &eb), ERR_NO_MEMORY);
         assert_non_null(strstr(eb.text, "that ranks exchange"));
         emu_inject_clear();
     }
-    assert_int_equal(b->ops->exchange_open(b, halves, BYTES, &eb), ERR_OK);
-    b->ops->exchange_close(b);
+    assert_int_equal(b->ops->exchange_open(b, halves, BYTES, &x, &eb), ERR_OK);
+    /* A rank is of several colls, each with memory of its own. */
+    assert_int_equal(b->ops->exchange_open(b, others, BYTES, &y, &eb), ERR_OK);
+    b->ops->exchange_close(b, x);
+    assert_int_equal(b->ops->exchange_open(b, halves, BYTES, &x, &eb), ERR_OK);
+    b->ops->exchange_close(b, y);
+    b->ops->exchange_close(b, x);
+    b->ops->exchange_close(b, NULL);
     b->ops->close(b);
     free(memory);
 }

@@ -8,10 +8,16 @@
 
 #include "common/check.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 
-static enum err exchange_register(struct cuda_backend *cuda, uintptr_t begin, uintptr_t end,
-                                  struct errbuf *eb)
+struct exchange {
+    void *at[2]; /* registered */
+    uint32_t n;
+};
+
+static enum err exchange_register(const struct cuda_backend *cuda, struct exchange *x,
+                                  uintptr_t begin, uintptr_t end, struct errbuf *eb)
 {
     void *const at = (void *)begin;
     const size_t bytes = end - begin;
@@ -20,7 +26,7 @@ static enum err exchange_register(struct cuda_backend *cuda, uintptr_t begin, ui
 
     if (e != cudaSuccess)
         return cuda_error(eb, e, "registering %zu bytes that ranks exchange", bytes);
-    cuda->exchange[cuda->n_exchange++] = at;
+    x->at[x->n++] = at;
     e = cudaHostGetDevicePointer(&device, at, 0);
     if (e != cudaSuccess)
         return cuda_error(eb, e, "asking where %zu bytes that ranks exchange are", bytes);
@@ -31,16 +37,20 @@ static enum err exchange_register(struct cuda_backend *cuda, uintptr_t begin, ui
 }
 
 enum err cuda_exchange_open(struct backend *b, void *const halves[2], size_t bytes,
-                            struct errbuf *eb)
+                            struct exchange **ret_exchange, struct errbuf *eb)
 {
     struct cuda_backend *cuda = (struct cuda_backend *)b;
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t begin[2], end[2];
 
-    CHECK(cuda->n_exchange == 0);
     cuda_enter(cuda);
+    *ret_exchange = NULL;
     if (bytes == 0)
         return ERR_OK;
+    struct exchange *x = calloc(1, sizeof *x);
+    if (x == NULL)
+        return err_set(eb, ERR_NO_MEMORY, "no memory for what ranks exchange");
+    cuda->n_exchanges++;
     const int low = (uintptr_t)halves[0] <= (uintptr_t)halves[1] ? 0 : 1;
     for (int i = 0; i < 2; i++) {
         const uintptr_t half = (uintptr_t)halves[i == 0 ? low : 1 - low];
@@ -49,11 +59,13 @@ enum err cuda_exchange_open(struct backend *b, void *const halves[2], size_t byt
     }
     /* Pages are registered once: halves that share one are registered together. */
     const bool is_one = begin[1] <= end[0];
-    enum err err = exchange_register(cuda, begin[0], is_one ? end[1] : end[0], eb);
+    enum err err = exchange_register(cuda, x, begin[0], is_one ? end[1] : end[0], eb);
     if (err == ERR_OK && !is_one)
-        err = exchange_register(cuda, begin[1], end[1], eb);
+        err = exchange_register(cuda, x, begin[1], end[1], eb);
     if (err != ERR_OK)
-        cuda_exchange_close(b);
+        cuda_exchange_close(b, x);
+    else
+        *ret_exchange = x;
     return err;
 }
 
@@ -65,12 +77,15 @@ void cuda_exchange_done(struct backend *b)
     CUDA_DO(cudaStreamSynchronize(cuda->stream), "waiting for what other ranks want");
 }
 
-void cuda_exchange_close(struct backend *b)
+void cuda_exchange_close(struct backend *b, struct exchange *exchange)
 {
     struct cuda_backend *cuda = (struct cuda_backend *)b;
 
+    if (exchange == NULL)
+        return;
     cuda_exchange_done(b);
-    while (cuda->n_exchange > 0)
-        CUDA_DO(cudaHostUnregister(cuda->exchange[--cuda->n_exchange]),
-                "giving back what ranks exchange");
+    while (exchange->n > 0)
+        CUDA_DO(cudaHostUnregister(exchange->at[--exchange->n]), "giving back what ranks exchange");
+    free(exchange);
+    cuda->n_exchanges--;
 }

@@ -96,8 +96,7 @@ struct cuda_backend {
     const float *result_of;    /* device address of what is in there, or NULL */
     size_t result_count;
 
-    void *exchange[2]; /* registered host memory */
-    uint32_t n_exchange;
+    uint32_t n_exchanges; /* open */
 
     /* Room of operations; grows, and once reserved does not. */
     bool reserved;
@@ -183,9 +182,9 @@ const float *cuda_buffer_host(struct backend *b, const float *buffer, size_t cou
  * --------------------------------------------------------- */
 
 enum err cuda_exchange_open(struct backend *b, void *const halves[2], size_t bytes,
-                            struct errbuf *eb);
+                            struct exchange **ret_exchange, struct errbuf *eb);
 void cuda_exchange_done(struct backend *b);
-void cuda_exchange_close(struct backend *b);
+void cuda_exchange_close(struct backend *b, struct exchange *exchange);
 
 /* ---- operations
  * ---------------------------------------------------------------------------------- */

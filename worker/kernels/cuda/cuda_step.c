@@ -246,7 +246,7 @@ void cuda_step_end(struct backend *b)
     cuda_graph_end(cuda);
     cuda->step.is_open = false;
     if (bytes == 0) {
-        if (cuda->n_exchange > 0)
+        if (cuda->n_exchanges > 0)
             cuda_exchange_done(b);
         return;
     }
