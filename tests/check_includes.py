@@ -36,7 +36,7 @@ OURS = [
     (r"worker/gpu/", [r"common/", r"worker/gpu/"]),
     (r"worker/engine/(batch|kv_pages|stream|sampling)\.[ch]",
      [r"common/(?!transport|log|clock|config|notify|crypto|folder|program)",
-      r"worker/engine/(batch|kv_pages|stream|sampling)\.h", r"worker/kernels/(numerics|philox|sample)\.h"]),
+      r"worker/engine/(batch|kv_pages|stream|sampling)\.h", r"worker/kernels/(numerics|philox|pick|sample)\.h"]),
     (r"worker/engine/",
      [r"common/(?!transport)", r"worker/engine/", r"worker/kernels/", r"worker/model/",
       r"worker/coll/coll\.h"]),

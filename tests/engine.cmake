@@ -17,6 +17,9 @@ cloister_unit_test(engine_threads
 cloister_unit_test(engine_draws
   SOURCES unit/engine/test_draws.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
+cloister_unit_test(engine_picks
+  SOURCES unit/engine/test_picks.c unit/engine/rig.c unit/engine/tiny_model.c
+  LIBS cloister_engine)
 cloister_unit_test(engine_gang
   SOURCES unit/engine/test_gang.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)

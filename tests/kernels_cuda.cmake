@@ -40,7 +40,7 @@ function(cuda_kernels_test part source)
   endforeach()
 endfunction()
 
-foreach(part rows norms attention matmul shards backend source)
+foreach(part rows norms pick attention matmul shards backend source)
   cuda_kernels_test(${part} kernels/test_${part}.c)
 endforeach()
 foreach(part products steps errors)

@@ -192,57 +192,11 @@ static void test_heads_are_normed_then_turned(void **state)
     }
 }
 
-/* By the definition; the first of equal elements, whatever thread it falls to. */
-static void test_best_of_a_row(void **state)
-{
-    const struct fixture *f = *state;
-    enum { COLS = 5003, ROWS = 9 };
-    static const uint32_t widths[] = {1, 31, 512, 4097, COLS};
-    static float x[ROWS * COLS];
-    struct fixture_random r = {61};
-    for (size_t c = 0; c < sizeof widths / sizeof widths[0]; c++) {
-        const uint32_t cols = widths[c], last = cols - 1, middle = cols / 2;
-        const uint32_t expected[ROWS] = {0, last, middle, middle, last, 0, middle, 0, 0};
-        float bits[ROWS];
-        fixture_floats(&r, x, (size_t)ROWS * cols);
-        for (uint32_t i = 0; i < ROWS; i++) {
-            float *row = x + (size_t)i * cols;
-            const float fill = i == 5 ? NAN : -INFINITY;
-            for (uint32_t k = 0; i >= 4 && k < cols; k++)
-                row[k] = fill; /* nothing else, but for what follows */
-        }
-        x[0] = 1e9f;                 /* the first */
-        x[cols + last] = 1e9f;       /* the last */
-        x[2 * cols + middle] = 1e9f; /* before its equal */
-        x[2 * cols + last] = 1e9f;
-        x[3 * cols + middle] = FLT_MAX; /* infinity counts as that */
-        x[3 * cols + last] = INFINITY;
-        x[4 * cols + last] = -3.0f; /* the only one */
-        x[6 * cols] = NAN;          /* a NaN is none */
-        x[6 * cols + middle] = -FLT_MAX;
-        x[8 * cols] = 0.0f; /* zeros are equal */
-        x[8 * cols + last] = cols > 1 ? -0.0f : 0.0f;
-        for (size_t i = 0; i <= f->n_others; i++) {
-            struct backend *b = i == 0 ? f->ref : f->others[i - 1].backend;
-            if (b->ops->best == NULL)
-                continue;
-            float *dx = fixture_upload(b, x, (size_t)ROWS * cols);
-            float *best = b->ops->buffer_new(b, ROWS);
-            b->ops->best(b, dx, ROWS, cols, best);
-            b->ops->buffer_read(b, best, bits, ROWS);
-            assert_memory_equal(bits, expected, sizeof expected);
-            b->ops->buffer_free(b, dx);
-            b->ops->buffer_free(b, best);
-        }
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_norm_add_has_the_bits_of_ref),
         cmocka_unit_test(test_softcap_has_the_bits_of_ref),
-        cmocka_unit_test(test_best_of_a_row),
         cmocka_unit_test(test_heads_are_normed_then_turned),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);

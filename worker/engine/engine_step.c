@@ -243,16 +243,12 @@ static void rate_add(struct rate *rate, uint64_t tokens, uint64_t ns)
 /* What is asked of the step's logits; where that is little, they stay where they are. */
 static void model_ask(struct engine_model_state *model, const struct batch_plan *plan)
 {
-    struct runtime *r = model->runtime;
-    bool digests = false;
-
     for (uint32_t i = 0; i < plan->n_logits; i++) {
         const struct engine_job_state *job = batch_owner(plan->logits_seq[i]);
         model->draws.sampling[i] = &job->request.sampling;
-        digests = digests || job->digest != NULL;
+        model->draws.whole[i] = job->digest != NULL;
     }
-    r->only_best = r->backend->ops->best != NULL && plan->n_logits > 0 && !digests &&
-                   draws_are_greedy(&model->draws, plan);
+    draws_ask(&model->draws, model->runtime, plan);
 }
 
 static void model_draw(struct engine_model_state *model, const struct batch_plan *plan)

@@ -2,8 +2,6 @@
 
 #include "common/check.h"
 
-#include <string.h>
-
 _Static_assert(MODEL_ROPES <= BACKEND_STEP_ROPES_MAX, "a step has room for all tables");
 
 /* A run of a step's rows: all of them, or its last ones. Rows stand one behind the other in every
@@ -186,8 +184,8 @@ static enum err forward_head(struct runtime *r, const struct rows *rows, struct 
         e = gang_logits(r->gang, head.weight, head.bias, r->act_embd, rows->count, r->logits, eb);
     if (e == ERR_OK && h->logit_softcap > 0.0f && r->logits != NULL)
         b->ops->softcap(b, r->logits, (size_t)rows->count * h->vocab_size, h->logit_softcap);
-    if (e == ERR_OK && r->only_best)
-        b->ops->best(b, r->logits, rows->count, h->vocab_size, r->best);
+    if (e == ERR_OK && r->picks != NULL)
+        b->ops->pick(b, r->logits, rows->count, h->vocab_size, r->picks, r->picked);
     return e;
 }
 
@@ -215,16 +213,39 @@ static void forward_reach(struct runtime *r, const struct batch_plan *plan)
             rope_table_reach(r->rope[i], end);
 }
 
+/* What the host looks at when the step is done: what was picked, and rows that are wanted as they
+ * are, those side by side as one. How many. */
+static uint32_t step_pieces(const struct runtime *r, const struct batch_plan *plan)
+{
+    const size_t cols = r->hparams.vocab_size;
+    uint32_t n = 0, rows_from;
+
+    if (r->logits == NULL || plan->n_logits == 0)
+        return 0;
+    if (r->picks != NULL)
+        r->pieces[n++] = (struct backend_piece){r->picked, (size_t)plan->n_logits * PICKED_FLOATS};
+    rows_from = n;
+    for (uint32_t i = 0; i < plan->n_logits; i++) {
+        if (r->picks != NULL && r->picks[i].kind != PICK_ROW)
+            continue;
+        const float *row = r->logits + i * cols;
+        if (n > rows_from && r->pieces[n - 1].at + r->pieces[n - 1].count == row)
+            r->pieces[n - 1].count += cols;
+        else
+            r->pieces[n++] = (struct backend_piece){row, cols};
+    }
+    return n;
+}
+
 static struct backend_step step_of(const struct runtime *r, const struct batch_plan *plan)
 {
     struct backend_step step = {
         .ids = plan->ids,
         .rows = rows_from(plan, 0).step,
         .n_results = plan->n_logits,
-        .results = r->only_best ? r->best : r->logits,
-        .results_count = r->only_best        ? plan->n_logits
-                         : r->logits != NULL ? (size_t)plan->n_logits * r->hparams.vocab_size
-                                             : 0,
+        .picks = r->picks,
+        .pieces = r->pieces,
+        .n_pieces = step_pieces(r, plan),
         .rope_dim = r->hparams.rope_dim,
         .is_fixed = r->gang == NULL, /* exchanges lie between its operations */
     };
@@ -296,10 +317,18 @@ const float *forward_logits(struct runtime *r, uint32_t row)
     return b->ops->buffer_host(b, r->logits + (size_t)row * n, n);
 }
 
-int32_t forward_best(struct runtime *r, uint32_t row)
+const struct picked *forward_picked(struct runtime *r, uint32_t row)
 {
-    int32_t id;
+    struct backend *b = r->backend;
 
-    memcpy(&id, r->backend->ops->buffer_host(r->backend, r->best + row, 1), sizeof id);
-    return id;
+    return (const struct picked *)(const void *)b->ops->buffer_host(
+        b, r->picked + (size_t)row * PICKED_FLOATS, PICKED_FLOATS);
+}
+
+void forward_logits_read(struct runtime *r, uint32_t row, float *ret_logits)
+{
+    struct backend *b = r->backend;
+    uint32_t n = r->hparams.vocab_size;
+
+    b->ops->buffer_read(b, r->logits + (size_t)row * n, ret_logits, n);
 }

@@ -24,9 +24,12 @@ enum err forward_step(struct runtime *r, const struct batch_plan *plan, struct e
  * a while in which there was none. */
 enum err forward_follow(struct runtime *r, struct errbuf *eb);
 
-/* One row of logits, until the next step; not of a step with `only_best`. */
+/* One row of logits, until the next step: one of which the step's `picks` want all. Several threads
+ * may ask at once. */
 const float *forward_logits(struct runtime *r, uint32_t row);
-/* Of a step with `only_best`: the greatest of a row. */
-int32_t forward_best(struct runtime *r, uint32_t row);
+/* What was picked of another row, likewise. */
+const struct picked *forward_picked(struct runtime *r, uint32_t row);
+/* A copy of any row, the backend being waited for. */
+void forward_logits_read(struct runtime *r, uint32_t row, float *ret_logits);
 
 #endif

@@ -85,7 +85,8 @@ static enum err new_buffers(struct opening *l)
         {&r->up, rows * w.ff},
         {&r->branch, rows * w.branch},
         {&r->logits, (size_t)r->logits_rows * w.logits},
-        {&r->best, w.logits > 0 ? r->logits_rows : 0},
+        {&r->picked,
+         w.logits > 0 && b->ops->pick != NULL ? r->logits_rows * (size_t)PICKED_FLOATS : 0},
     };
     bool failed = false;
 
@@ -95,7 +96,8 @@ static enum err new_buffers(struct opening *l)
         *wanted[i].buffer = b->ops->buffer_new(b, wanted[i].count);
         failed = failed || *wanted[i].buffer == NULL;
     }
-    if (failed)
+    r->pieces = calloc((size_t)r->logits_rows + 1, sizeof *r->pieces);
+    if (failed || r->pieces == NULL)
         return err_set(l->eb, ERR_NO_MEMORY, "no memory for buffers of %zu rows and %u logits",
                        rows, w.logits);
     return new_acts(l, &w);
@@ -302,7 +304,7 @@ enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *
     if (e != ERR_OK)
         goto out;
     r->backend->ops->memory(r->backend, &r->weights_bytes, &r->kv_bytes, &r->scratch_bytes);
-    r->scratch_bytes += runtime_shape_host_bytes(&shape, g);
+    r->scratch_bytes += runtime_shape_host_bytes(&shape, &config, g);
     r->exchange_bytes = gang_held(r->gang);
     r->plan = shape.plan;
     r->shard = shape.shard;
@@ -330,7 +332,7 @@ static void free_parts(struct backend *b, struct runtime_parts *parts)
 static void free_on_backend(struct runtime *r)
 {
     struct backend *b = r->backend;
-    float *buffers[] = {r->x, r->q, r->k, r->v, r->gate, r->up, r->branch, r->logits, r->best};
+    float *buffers[] = {r->x, r->q, r->k, r->v, r->gate, r->up, r->branch, r->logits, r->picked};
     struct act *acts[] = {r->act_embd, r->act_attention, r->act_ffn};
 
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
@@ -354,6 +356,7 @@ void runtime_close(struct runtime *r)
         free_on_backend(r);
     shard_plan_free(r->plan);
     free(r->layers);
+    free(r->pieces);
     for (uint32_t i = 0; i < MODEL_ROPES; i++)
         rope_table_free(r->rope[i]);
     chat_template_close(r->chat);

@@ -52,11 +52,12 @@ struct runtime {
     float *x, *q, *k, *v, *gate, *up; /* [step_rows][...] of the largest layer */
     float *branch; /* [step_rows][n_embd]: what is normed before it is added to x; NULL: nothing */
     float *logits; /* [logits_rows][vocab_size]; NULL on other ranks than 0 */
-    float *best;   /* [logits_rows] backend_ops.best of them */
-    /* Of the step that comes: `best` is all that is wanted of its logits, and the backend has it.
-     */
-    bool only_best;
-    uint32_t drawers; /* samplers that its streams are drawn with */
+    float *picked; /* [logits_rows] backend_ops.pick of them; NULL: this backend has none */
+    /* Of the step that comes, [its logits' rows]: what is wanted of each; NULL: all of them as they
+     * are. Borrowed until forward_step has returned. */
+    const struct pick *picks;
+    struct backend_piece *pieces; /* [logits_rows + 1] what the host looks at after the step */
+    uint32_t drawers;             /* samplers that its streams are drawn with */
     struct act *act_embd, *act_attention, *act_ffn;
 
     struct tokenizer *tokenizer; /* NULL on other ranks than 0 */

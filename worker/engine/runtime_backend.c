@@ -27,6 +27,11 @@ uint32_t runtime_backend_threads(const struct engine_config *config)
     return config->threads == 0 ? backend_threads_auto() : config->threads;
 }
 
+bool runtime_backend_picks(const struct engine_config *config)
+{
+    return is_cuda(config) || is_scalar(config);
+}
+
 uint64_t runtime_backend_weight_bytes(const struct engine_config *config, enum quant_type type,
                                       uint32_t rows, uint32_t cols, const struct sum_cut *cut)
 {

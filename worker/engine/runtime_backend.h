@@ -17,6 +17,9 @@ enum err runtime_backend_open(struct backend **ret_backend, const struct engine_
 /* Host threads that it will have. */
 uint32_t runtime_backend_threads(const struct engine_config *config);
 
+/* It has backend_ops.pick. */
+bool runtime_backend_picks(const struct engine_config *config);
+
 uint64_t runtime_backend_weight_bytes(const struct engine_config *config, enum quant_type type,
                                       uint32_t rows, uint32_t cols, const struct sum_cut *cut);
 uint64_t runtime_backend_kv_page_bytes(const struct engine_config *config,

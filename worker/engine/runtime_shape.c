@@ -237,16 +237,19 @@ bool runtime_rope_used(const struct runtime_shape *shape, uint32_t rope)
     return false;
 }
 
-uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struct gguf *g)
+uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape,
+                                  const struct engine_config *config, const struct gguf *g)
 {
     const struct model_hparams *h = &shape->hparams;
+    const uint64_t row = runtime_backend_picks(config) ? h->vocab_size * sizeof(float) : 0;
     uint64_t bytes = 0;
 
     for (uint32_t i = 0; i < MODEL_ROPES; i++)
         if (runtime_rope_used(shape, i))
             bytes += rope_table_bytes(h->rope_dim, shape->context_tokens);
     if (shape->rank == 0)
-        bytes += shape->drawers * sampler_bytes(h->vocab_size) + gguf_data_offset(g) / 4 * 11;
+        bytes +=
+            shape->drawers * (sampler_bytes(h->vocab_size) + row) + gguf_data_offset(g) / 4 * 11;
     return bytes;
 }
 
@@ -355,12 +358,14 @@ static uint64_t backend_scratch_bytes(const struct runtime_shape *s,
     const uint32_t rows = config->step_tokens;
     const struct backend_room room = runtime_room(s, rows);
     const uint32_t buffers[] = {w.embd, w.branch, w.heads, w.kv_heads, w.kv_heads, w.ff, w.ff};
-    uint64_t bytes = buffer_bytes(config, s->logits_rows, w.logits) +
-                     buffer_bytes(config, s->logits_rows, w.logits > 0 ? 1 : 0) +
-                     act_bytes(config, rows, w.embd, w.embd_float) +
-                     act_bytes(config, rows, w.heads, w.heads_float) +
-                     act_bytes(config, rows, w.ff, w.ff_float) +
-                     runtime_backend_room_bytes(config, &room) + vectors_bytes(s, config);
+    uint64_t bytes =
+        buffer_bytes(config, s->logits_rows, w.logits) +
+        buffer_bytes(config, s->logits_rows,
+                     w.logits > 0 && runtime_backend_picks(config) ? PICKED_FLOATS : 0) +
+        act_bytes(config, rows, w.embd, w.embd_float) +
+        act_bytes(config, rows, w.heads, w.heads_float) +
+        act_bytes(config, rows, w.ff, w.ff_float) + runtime_backend_room_bytes(config, &room) +
+        vectors_bytes(s, config);
 
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         bytes += buffer_bytes(config, rows, buffers[i]);
@@ -407,7 +412,8 @@ struct engine_estimate runtime_shape_estimate(const struct runtime_shape *shape,
         .weights_bytes = weights_bytes(shape, config),
         .kv_page_bytes = page,
         .kv_bytes = page * shape->n_pages,
-        .scratch_bytes = backend_scratch_bytes(shape, config) + runtime_shape_host_bytes(shape, g),
+        .scratch_bytes =
+            backend_scratch_bytes(shape, config) + runtime_shape_host_bytes(shape, config, g),
         .exchange_bytes = exchange_bytes(shape, config),
         .context_tokens = shape->context_tokens,
         .kv_pages = shape->n_pages,

@@ -88,9 +88,11 @@ struct gang_limits runtime_gang_limits(const struct runtime_shape *shape,
 /* Whether any of the rank's layers turns by this table. */
 bool runtime_rope_used(const struct runtime_shape *shape, uint32_t rope);
 
-/* Bytes outside the backend: rope tables, and of rank 0 samplers and tokenizer (which keeps 2.4 to
+/* Bytes outside the backend: rope tables, and of rank 0 samplers, rows that
+ * they draw from where these are copies, and tokenizer (which keeps 2.4 to
  * 3.2 times what the file's header says it in: less than a hundredth of any model is in doubt). */
-uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape, const struct gguf *g);
+uint64_t runtime_shape_host_bytes(const struct runtime_shape *shape,
+                                  const struct engine_config *config, const struct gguf *g);
 
 /* What loading the rank's share will hold. `config` is complete. */
 struct engine_estimate runtime_shape_estimate(const struct runtime_shape *shape,

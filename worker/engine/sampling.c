@@ -251,9 +251,27 @@ static bool has_penalties(const struct sampling *p)
            p->frequency_penalty != 0.0f;
 }
 
-bool sampling_is_greedy(const struct sampling *s)
+struct pick sampling_pick(const struct sampling *s, uint32_t n_vocab, uint64_t position)
 {
-    return s->temperature == 0.0f && s->n_biases == 0 && !has_penalties(s) && !s->logprobs;
+    struct pick pick = {.kind = PICK_ROW,
+                        .temperature = s->temperature,
+                        .min_p = s->min_p,
+                        .position = (uint32_t)position,
+                        .seed = s->seed};
+
+    if (s->n_biases > 0 || has_penalties(s) || s->logprobs)
+        return pick;
+    if (s->temperature == 0.0f) {
+        pick.kind = PICK_BEST;
+    } else if (s->top_k > 0 && s->top_k < n_vocab) {
+        pick.kind = s->top_k <= PICK_LIST_MAX ? PICK_LIST : PICK_ROW;
+        pick.count = s->top_k;
+    } else if (s->typical_p == 1.0f) {
+        pick.kind = s->top_p < 1.0f ? PICK_LIST : PICK_DRAW;
+        pick.count = PICK_LIST_MAX;
+        pick.with_mass = pick.kind == PICK_LIST;
+    }
+    return pick;
 }
 
 /* An id counts as often as it is in the history; the first meeting does all its arithmetic, which
@@ -460,12 +478,18 @@ static void keep_typical(struct sampler *s, struct sample_filter *filter, float 
         filter->best_z = s->z[i] > filter->best_z ? s->z[i] : filter->best_z;
 }
 
+/* The last candidate that is needed for a sum of masses, which are there. */
+static void filter_end_by_mass(struct sampler *s, struct sample_filter *filter, uint64_t need)
+{
+    filter->need_mass = true;
+    filter_end_at(s, filter, prefix_end(s, s->n, s->z, s->mass, need));
+}
+
 /* With candidates, or among all ids. */
 static void keep_top_p(struct sampler *s, struct sample_filter *filter, float top_p, bool listed)
 {
     uint64_t need;
 
-    filter->need_mass = true;
     if (listed) {
         need = mass_share(top_p, s->kernels->masses(s->z, s->n, s->mass));
     } else {
@@ -476,7 +500,7 @@ static void keep_top_p(struct sampler *s, struct sample_filter *filter, float to
             (void)s->kernels->masses(s->z, s->n, s->mass);
         }
     }
-    filter_end_at(s, filter, prefix_end(s, s->n, s->z, s->mass, need));
+    filter_end_by_mass(s, filter, need);
 }
 
 static void keep_min_p(struct sample_filter *filter, float min_p)
@@ -488,23 +512,31 @@ static void keep_min_p(struct sample_filter *filter, float min_p)
     filter->floor = floor > filter->floor ? floor : filter->floor;
 }
 
-static struct sample_filter filters_apply(struct sampler *s, const struct sampling *p)
-{
-    struct sample_filter filter = {.floor = -INFINITY, .last_z = -INFINITY, .last_id = UINT32_MAX};
-    bool listed = false;
+static const struct sample_filter filter_open = {
+    .floor = -INFINITY, .last_z = -INFINITY, .last_id = UINT32_MAX};
 
-    if (p->top_k > 0 && p->top_k < s->n_vocab)
-        listed = keep_top_k(s, &filter, p->top_k);
+/* What comes behind top-k. */
+static void filters_behind(struct sampler *s, struct sample_filter *filter,
+                           const struct sampling *p, bool listed)
+{
     if (p->typical_p < 1.0f) {
         if (!listed)
             s->n = s->kernels->gather(&s->row, SAMPLE_MASS_Z_MIN, s->ids, s->z);
-        keep_typical(s, &filter, p->typical_p);
+        keep_typical(s, filter, p->typical_p);
         listed = true;
     }
     if (p->top_p < 1.0f)
-        keep_top_p(s, &filter, p->top_p, listed);
+        keep_top_p(s, filter, p->top_p, listed);
     if (p->min_p > 0.0f)
-        keep_min_p(&filter, p->min_p);
+        keep_min_p(filter, p->min_p);
+}
+
+static struct sample_filter filters_apply(struct sampler *s, const struct sampling *p)
+{
+    struct sample_filter filter = filter_open;
+    bool listed = p->top_k > 0 && p->top_k < s->n_vocab && keep_top_k(s, &filter, p->top_k);
+
+    filters_behind(s, &filter, p, listed);
     return filter;
 }
 
@@ -531,6 +563,62 @@ int32_t sampler_draw(struct sampler *s, const struct sampling *params, const flo
     s->kernels->draw(&s->row, &filter, params->seed, (uint32_t)position, &best);
     CHECK(best.id < s->n_vocab);
     return (int32_t)best.id;
+}
+
+/* The likeliest of a row, and the sum of all its masses. False where they are too few. */
+static bool keep_top_p_of(struct sampler *s, struct sample_filter *filter, const struct sampling *p,
+                          uint64_t total)
+{
+    uint64_t need = mass_share(p->top_p, total);
+
+    if (s->kernels->masses(s->z, s->n, s->mass) < need)
+        return false;
+    filter_end_by_mass(s, filter, need);
+    if (p->min_p > 0.0f)
+        keep_min_p(filter, p->min_p);
+    return true;
+}
+
+static uint32_t draw_listed(const struct sampler *s, const struct sample_filter *filter,
+                            const struct pick *pick)
+{
+    struct sample_best best = {.sum = -INFINITY, .id = UINT32_MAX};
+
+    for (uint32_t i = 0; i < s->n; i++) {
+        if (!(s->z[i] + SAMPLE_GUMBEL_MAX >= best.sum) ||
+            !sample_filter_keeps(filter, s->z[i], s->ids[i]))
+            continue;
+        float sum = s->z[i] + nm_token_gumbel(pick->seed, pick->position, s->ids[i]);
+        if (sum > best.sum) /* ids ascend */
+            best = (struct sample_best){.sum = sum, .id = s->ids[i]};
+    }
+    return best.id;
+}
+
+bool sampler_draw_picked(struct sampler *s, const struct sampling *params, const struct pick *pick,
+                         const struct picked *picked, int32_t *ret_id)
+{
+    struct sample_filter filter = filter_open;
+
+    CHECK(pick->kind != PICK_ROW);
+    if (pick->kind != PICK_LIST || picked->n == 0) {
+        *ret_id = (int32_t)picked->id;
+        return true;
+    }
+    if (picked->n == PICKED_MANY)
+        return false;
+    CHECK(picked->n <= pick->count);
+    s->n = picked->n;
+    memcpy(s->ids, picked->ids, picked->n * sizeof *s->ids);
+    memcpy(s->z, picked->z, picked->n * sizeof *s->z);
+    if (pick->with_mass == 0)
+        filters_behind(s, &filter, params, true);
+    else if (!keep_top_p_of(s, &filter, params, picked->mass))
+        return false;
+    uint32_t id = draw_listed(s, &filter, pick);
+    CHECK(id < s->n_vocab);
+    *ret_id = (int32_t)id;
+    return true;
 }
 
 /* ---- logprobs ------------------------------------------------------------------------------- */

@@ -40,6 +40,7 @@
 
 #include "common/err.h"
 #include "common/limits.h"
+#include "worker/kernels/pick.h"
 #include "worker/kernels/sample.h"
 
 #include <stdbool.h>
@@ -79,8 +80,10 @@ enum err sampling_check(const struct sampling *s, struct errbuf *eb);
 /* ERR_INVALID where a bias names an id that this vocabulary has not. */
 enum err sampling_check_vocab(const struct sampling *s, uint32_t n_vocab, struct errbuf *eb);
 
-/* The draw is the lowest id among those of the greatest logit, and nothing else is asked for. */
-bool sampling_is_greedy(const struct sampling *s);
+/* What has to be known of a row to draw from it, at this position. PICK_ROW: all of it, since the
+ * draw depends on the history, on more ids than a list has, or on all of them (typical without
+ * top-k), or because logprobs are wanted. */
+struct pick sampling_pick(const struct sampling *s, uint32_t n_vocab, uint64_t position);
 
 struct sampler; /* scratch for one vocabulary size */
 /* NULL when memory is refused. */
@@ -93,6 +96,12 @@ uint64_t sampler_bytes(uint32_t n_vocab); /* what one holds, at most */
  * are treated as -inf. */
 int32_t sampler_draw(struct sampler *s, const struct sampling *params, const float *logits,
                      const int32_t *history, size_t n_history, uint64_t position);
+
+/* The same token as sampler_draw's, from what was picked of the row by sampling_pick of the same
+ * parameters, which is not PICK_ROW. False where that is not enough: more ids are in it than are
+ * listed. */
+bool sampler_draw_picked(struct sampler *s, const struct sampling *params, const struct pick *pick,
+                         const struct picked *picked, int32_t *ret_id);
 
 struct sampling_logprob {
     int32_t id;

@@ -31,6 +31,7 @@
 #define CLOISTER_WORKER_KERNELS_BACKEND_H
 
 #include "common/err.h"
+#include "worker/kernels/pick.h"
 #include "worker/kernels/quant_type.h"
 #include "worker/kernels/sum_order.h"
 
@@ -181,12 +182,17 @@ typedef void backend_task(void *ctx, uint32_t task, uint32_t thread);
  * they were asked before. Arrays are host memory, borrowed until step_end, rope tables beyond that.
  */
 #define BACKEND_STEP_ROPES_MAX 2u
+struct backend_piece {
+    const float *at; /* a buffer, or a piece of one */
+    size_t count;    /* floats */
+};
 struct backend_step {
     const int32_t *ids; /* [rows.n_rows] what is embedded */
     struct step_rows rows;
     uint32_t n_results;
-    const float *results; /* a buffer, or a piece of one: what the host will look at afterwards */
-    size_t results_count; /* floats; 0: nothing */
+    const struct pick *picks; /* [n_results] what `pick` is called with; NULL: it is not called */
+    const struct backend_piece *pieces; /* [n_pieces] what the host will look at afterwards */
+    uint32_t n_pieces;
     const float *rope[BACKEND_STEP_ROPES_MAX]; /* tables that rope_kv is called with; NULL: none */
     uint32_t rope_dim;
     /* The step's operations take no arrays but these, nothing is read or written between them, and
@@ -265,10 +271,11 @@ struct backend_ops {
                      const float *gain, float eps, float *out);
     /* x = cap * nm_tanh(x / cap), in place; cap > 0. */
     void (*softcap)(struct backend *b, float *x, size_t count, float cap);
-    /* Of each of n rows of x the lowest index among those of its greatest element, the bits of a
-     * uint32_t in a float: a NaN counts as -infinity, +infinity as FLT_MAX; 0 where there is no
-     * other. NULL where the host reads rows in place: it finds that as it draws. */
-    void (*best)(struct backend *b, const float *x, uint32_t n, uint32_t cols, float *ret_best);
+    /* Of each of n rows of logits what the host wants for drawing from it (pick.h): ret_picked is
+     * `struct picked` [n], of which those fields are written that the row's kind has. NULL where
+     * the host reads rows in place: it finds all of that as it draws. */
+    void (*pick)(struct backend *b, const float *x, uint32_t n, uint32_t cols,
+                 const struct pick *picks, float *ret_picked);
     /* Quantizes x as it is. */
     void (*quantize)(struct backend *b, const float *x, uint32_t n, uint32_t cols, struct act *out);
     /* out[at[i]] = rows[i], each of `cols` floats: rows that another shard embedded. */

@@ -5,12 +5,7 @@
  *
  * A row is whole blocks of 64 logits. Those that differ from what the model said (penalties, bias)
  * and the short last one are blocks of their own, so that the model's logits are never written and
- * never copied. Every id's value is z = (logit - greatest) / temperature, two roundings, so that
- * the best id has 0; a logit of +infinity counts as FLT_MAX. A NaN is no candidate, nor is
- * -infinity.
- *
- * A probability is a whole number: mass(z) = floor(2^40 * nm_exp(z)). Sums of masses are exact and
- * therefore have no order.
+ * never copied. What an id's logit makes of it, z, its mass and its noise, is sample_math.h.
  *
  * Thread: any; a table touches nothing but its arguments.
  */
@@ -19,15 +14,12 @@
 
 #include "worker/kernels/backend.h"
 #include "worker/kernels/numerics.h"
+#include "worker/kernels/sample_math.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #define SAMPLE_BLOCK 64u
-/* exp(-30) * 2^40 is 0.1: no mass. */
-#define SAMPLE_MASS_Z_MIN -30.0f
-/* Above nm_gumbel of every word: the greatest, that of word 0, is 33 ln 2. */
-#define SAMPLE_GUMBEL_MAX 22.9f
 
 struct sample_row {
     const float *logits; /* [n_blocks * 64], but for the last block where that is `own` */
@@ -81,17 +73,6 @@ struct sample_kernels {
 
 /* NULL where this machine cannot run it; AUTO is the best that it can. */
 const struct sample_kernels *sample_kernels_of(enum backend_isa isa);
-
-static inline uint64_t sample_mass(float z)
-{
-    uint32_t bits = half_float_bits(nm_exp(z));
-    uint32_t right = 127u - (bits >> 23);
-
-    /* e = m * 2^(exponent - 150), so 2^40 e is m * 2^17 shifted right by 127 - exponent. A
-     * subnormal e has no mass, whatever its missing leading bit says. */
-    right = right < 63u ? right : 63u;
-    return ((uint64_t)((bits & 0x7fffffu) | 0x800000u) << 17) >> right;
-}
 
 static inline bool sample_filter_keeps(const struct sample_filter *f, float z, uint32_t id)
 {

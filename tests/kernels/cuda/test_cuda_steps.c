@@ -158,10 +158,11 @@ static void run_plan(const struct plan *p, struct small_model *ref, struct small
             b->ops->buffer_write(b, m->q, q, (size_t)p->n_rows * Q_COLS);
             b->ops->buffer_write(b, m->k, k, (size_t)p->n_rows * KV_COLS);
             b->ops->buffer_write(b, m->v, v, (size_t)p->n_rows * KV_COLS);
+            const struct backend_piece piece = {results[i], (size_t)p->n_results * Q_COLS};
             const struct backend_step step = {.rows = rows,
                                               .n_results = p->n_results,
-                                              .results = results[i],
-                                              .results_count = (size_t)p->n_results * Q_COLS,
+                                              .pieces = &piece,
+                                              .n_pieces = p->n_results > 0,
                                               .rope = {table},
                                               .rope_dim = DIM,
                                               .is_fixed = strcmp(p->name, "not fixed") != 0};
@@ -228,9 +229,73 @@ static void test_steps_captured_and_replayed_have_the_bits_of_ref(void **state)
     rope_table_free(table);
 }
 
+/* What is picked differs from step to step while the launches are the same; rows that are wanted
+ * whole come beside what was picked of others, each as a piece of its own. */
+static void test_picks_of_replayed_steps_are_their_own(void **state)
+{
+    const struct fixture *f = *state;
+    enum { N = 4, COLS = 1029, TIMES = 6 };
+    static const enum pick_kind kinds[] = {PICK_LIST, PICK_ROW, PICK_DRAW, PICK_ROW, PICK_BEST};
+    struct backend *b = f->others[0].backend;
+    static float x[N * COLS];
+    static struct picked want[N];
+    float *logits = b->ops->buffer_new(b, N * COLS);
+    float *picked = b->ops->buffer_new(b, N * PICKED_FLOATS);
+    const uint32_t position[N] = {0}, sequence[N] = {0, 1, 2, 3}, pages[N] = {0, 1, 2, 3};
+    struct fixture_random r = {91};
+    uint32_t replays = 0;
+
+    for (uint32_t t = 0; t < TIMES; t++) {
+        struct pick picks[N];
+        struct backend_piece pieces[N + 1] = {{picked, N * PICKED_FLOATS}};
+        uint32_t n_pieces = 1;
+        for (uint32_t i = 0; i < N; i++) {
+            picks[i] = (struct pick){.kind = kinds[(t + i) % 5],
+                                     .count = 1 + fixture_below(&r, PICK_LIST_MAX),
+                                     .temperature = 0.5f + (float)t,
+                                     .position = t,
+                                     .seed = fixture_next(&r)};
+            if (picks[i].kind == PICK_ROW)
+                pieces[n_pieces++] = (struct backend_piece){logits + i * COLS, COLS};
+        }
+        fixture_floats(&r, x, N * COLS);
+        b->ops->buffer_write(b, logits, x, N * COLS);
+        const struct backend_step step = {.rows = {N, position, sequence, pages, 1},
+                                          .n_results = N,
+                                          .picks = picks,
+                                          .pieces = pieces,
+                                          .n_pieces = n_pieces,
+                                          .is_fixed = true};
+        if (b->ops->step_begin(b, &step))
+            replays++;
+        else
+            b->ops->pick(b, logits, N, COLS, picks, picked);
+        b->ops->step_end(b);
+        f->ref->ops->pick(f->ref, x, N, COLS, picks, (float *)(void *)want);
+        for (uint32_t i = N; i-- > 0;) {
+            const struct picked *got = (const struct picked *)(const void *)b->ops->buffer_host(
+                b, picked + i * PICKED_FLOATS, PICKED_FLOATS);
+            if (picks[i].kind == PICK_ROW) {
+                fixture_same("a whole row", "cuda", x + i * COLS,
+                             b->ops->buffer_host(b, logits + i * COLS, COLS), COLS);
+            } else if (picks[i].kind == PICK_LIST) {
+                assert_int_equal(got->n, want[i].n);
+                assert_memory_equal(got->ids, want[i].ids, want[i].n * sizeof want[i].ids[0]);
+                fixture_same("a list", "cuda", want[i].z, got->z, want[i].n);
+            } else {
+                assert_int_equal(got->id, want[i].id);
+            }
+        }
+    }
+    assert_int_equal(replays, TIMES - 2);
+    b->ops->buffer_free(b, logits);
+    b->ops->buffer_free(b, picked);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_picks_of_replayed_steps_are_their_own),
         cmocka_unit_test(test_steps_captured_and_replayed_have_the_bits_of_ref),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);

@@ -40,11 +40,21 @@ def generate(program, file, more, schedule):
     return json.loads(out.stdout)
 
 
-def same_text(file, schedule, shards):
-    """Without a digest only the greatest of each row of logits comes to the host."""
+# An id, a short list, a list that may be too short, and all of a row.
+SAMPLINGS = [
+    [],
+    ["--temperature", "1"],
+    ["--temperature", "0.8", "--top-k", "40", "--top-p", "0.95", "--min-p", "0.05"],
+    ["--temperature", "2", "--top-p", "0.97"],
+    ["--temperature", "1", "--repetition-penalty", "1.2"],
+]
+
+
+def same_text(file, schedule, shards, sampling, more_of_both):
+    """Without a digest only what is picked of a row of logits comes to the host."""
     def text(program, more):
         command = [program, "generate", file, "--prompt", PROMPT, "--raw", "--ignore-end", "--context",
-                   "256", "--max-tokens", "12"] + more
+                   "256", "--seed", "11"] + sampling + more_of_both + more
         return subprocess.run(command, stdout=subprocess.PIPE, check=True,
                               env=dict(os.environ, CUDA_EMULATION_SCHEDULE=schedule,
                                        CUDA_EMULATION_DEVICES="4")).stdout
@@ -54,7 +64,7 @@ def same_text(file, schedule, shards):
                  ["--backend", "cuda-emulated", *shards]]:
         if text(GPU, more) != want:
             sys.exit("%s, %s: other text than on the CPU" % (schedule, " ".join(more)))
-    print("%s: the same text, with and without shards" % schedule)
+    print("%s, %s: the same text, with and without shards" % (schedule, " ".join(sampling) or "greedy"))
 
 
 def compare(file, schedule, ways, shards):
@@ -79,7 +89,8 @@ if NAME == "tiny":
         subprocess.run([os.path.join(BIN, "write_tiny_model"), path], check=True)
         for order in ("forward", "reverse", "random:7"):
             compare(path, order, WAYS, SHARDS)
-            same_text(path, order, SHARDS[0])
+            for sampling in SAMPLINGS:
+                same_text(path, order, SHARDS[0], sampling, ["--max-tokens", "12", "--beside", "1"])
         lacks = subprocess.run([GPU, "generate", path, "--prompt", PROMPT, "--shards", "3", "--backend",
                                 "cuda-emulated"], capture_output=True, text=True, check=False,
                                env=dict(os.environ, CUDA_EMULATION_DEVICES="2"))
@@ -91,3 +102,5 @@ else:
         print("no model to run")
         sys.exit(77)
     compare(path, "forward", WAYS, SHARDS[:1])
+    for how in SAMPLINGS[1:4]:
+        same_text(path, "forward", SHARDS[0], how, ["--max-tokens", "4"])

@@ -110,14 +110,6 @@ static inline const float *sample_block(const struct sample_row *row, uint32_t b
                     : row->own + (size_t)(own - 1) * SAMPLE_BLOCK;
 }
 
-/* A NaN stays one: the comparison is false. */
-static inline float sample_z(float logit, float greatest, float temperature)
-{
-    float tame = logit > FLT_MAX ? FLT_MAX : logit;
-
-    return (tame - greatest) / temperature;
-}
-
 static void body_block_max(const struct sample_row *row, float *ret_max)
 {
     enum { LANES = SAMPLE_LANES * 2 };
@@ -212,11 +204,6 @@ static void sample_settle(const struct sample_filter *filter, uint32_t block,
 static void body_draw(const struct sample_row *row, const struct sample_filter *filter,
                       uint64_t seed, uint32_t position, struct sample_best *best)
 {
-    /* nm_gumbel(word) is -ln(E) with E >= v, v a little above the word's upper 24 bits as a
-     * fraction f; and log2 f is at least f's bits as a number, in units of 2^-23, less 127. So
-     * -ln 2 times that is a bound, far above it (88) where f is 0. The slack covers all roundings.
-     */
-    const float scale = -0.69314718f * 0x1p-23f, offset = 0.69314718f * 127.0f + 0.01f;
     const float greatest = row->greatest, temperature = row->temperature;
 
     for (uint32_t block = 0; block < row->n_blocks; block++) {
@@ -230,9 +217,8 @@ static void body_draw(const struct sample_row *row, const struct sample_filter *
         int32_t any = 0;
         sample_words(block, position, seed, words);
         for (uint32_t i = 0; i < SAMPLE_BLOCK; i++) {
-            float f = (float)(int32_t)(words[i] >> 8) * 0x1p-24f;
             z[i] = sample_z(x[i], greatest, temperature);
-            bound[i] = z[i] + (offset + scale * (float)(int32_t)half_float_bits(f));
+            bound[i] = z[i] + sample_gumbel_bound(words[i]);
             any |= bound[i] >= to_beat ? 1 : 0;
         }
         if (any != 0)

@@ -27,8 +27,7 @@ struct graph_key {
     uint32_t pages_most;
     bool has_runs;
     uint32_t rope_dim;
-    const float *results;
-    size_t results_count;
+    bool has_picks;
     const float *rope[BACKEND_STEP_ROPES_MAX];
 };
 
@@ -54,8 +53,7 @@ static struct graph_key graph_key_of(const struct cuda_step *step)
     key.pages_most = step->pages_most;
     key.has_runs = step->has_runs;
     key.rope_dim = host->rope_dim;
-    key.results = host->results;
-    key.results_count = host->results_count;
+    key.has_picks = host->picks != NULL;
     memcpy(key.rope, host->rope, sizeof key.rope);
     return key;
 }

@@ -62,6 +62,7 @@ struct cuda_step {
     /* device */
     const struct cuda_row *rows;
     const int32_t *ids;
+    const struct pick *picks;
     const float
         *rope[BACKEND_STEP_ROPES_MAX]; /* [n_rows][rope_dim], of each of the step's tables */
     const uint32_t *pages;
@@ -92,9 +93,10 @@ struct cuda_backend {
     size_t step_bytes;
     struct cuda_graphs *graphs;
 
-    struct cuda_pinned result; /* what step_end brought, and what buffer_host brings */
-    const float *result_of;    /* device address of what is in there, or NULL */
-    size_t result_count;
+    /* What step_end brought, and what buffer_host brings: pieces, one behind another. */
+    struct cuda_pinned result;
+    struct backend_piece *results; /* [n_results], device addresses; room for results_max */
+    uint32_t n_results, results_max;
 
     uint32_t n_exchanges; /* open */
 
@@ -207,12 +209,12 @@ struct cuda_step_rows {
  * rope_kv, or NULL. */
 struct cuda_step_rows cuda_step_rows(struct cuda_backend *cuda, const struct step_rows *rows,
                                      const float *table, uint32_t rope_dim);
-/* Where everything is in the block of a step: rows, ids, n_ropes tables, page ids. */
+/* Where everything is in the block of a step: rows, ids, n_ropes tables, picks, page ids. */
 struct cuda_step_layout {
-    uint64_t ids_at, rope_at, rope_bytes, pages_at, bytes;
+    uint64_t ids_at, rope_at, rope_bytes, picks_at, pages_at, bytes;
 };
 struct cuda_step_layout cuda_step_layout(uint32_t n_rows, uint32_t n_ropes, uint32_t rope_dim,
-                                         uint64_t n_pages);
+                                         uint32_t n_picks, uint64_t n_pages);
 enum err cuda_step_reserve(struct cuda_backend *cuda, uint64_t bytes, struct errbuf *eb);
 void cuda_step_fini(struct cuda_backend *cuda);
 
@@ -229,7 +231,8 @@ void cuda_norm(struct backend *b, const float *x, uint32_t n, uint32_t cols, con
 void cuda_norm_add(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
                    float eps, float *out);
 void cuda_softcap(struct backend *b, float *x, size_t count, float cap);
-void cuda_best(struct backend *b, const float *x, uint32_t n, uint32_t cols, float *ret_best);
+void cuda_pick(struct backend *b, const float *x, uint32_t n, uint32_t cols,
+               const struct pick *picks, float *ret_picked);
 void cuda_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
                 float *out);
 void cuda_gate(struct backend *b, const float *gate, const float *up, uint32_t n, uint32_t cols,

@@ -140,13 +140,16 @@ void cuda_pinned_free(struct cuda_pinned *pinned)
     *pinned = (struct cuda_pinned){0};
 }
 
-/* Where the step's own arrays have the host array, its place on the device. */
+/* Where the host array is one of the step's own, or lies within its ids, its place on the device.
+ */
 static const void *cuda_step_input(const struct cuda_step *step, const void *host, size_t bytes)
 {
     const uint8_t *ids = (const uint8_t *)step->host.ids;
     const uint8_t *at = host;
     size_t size = step->host.rows.n_rows * sizeof *step->host.ids;
 
+    if (step->is_open && host == step->host.picks)
+        return step->picks;
     if (!step->is_open || ids == NULL || at < ids || at + bytes > ids + size)
         return NULL;
     return (const uint8_t *)step->ids + (at - ids);
@@ -240,13 +243,17 @@ const float *cuda_buffer_host(struct backend *b, const float *buffer, size_t cou
     struct cuda_backend *cuda = (struct cuda_backend *)b;
     struct errbuf eb = {{0}};
 
-    if (cuda->result_of != NULL && buffer >= cuda->result_of &&
-        buffer + count <= cuda->result_of + cuda->result_count)
-        return (const float *)(const void *)cuda->result.at + (buffer - cuda->result_of);
+    const float *at = (const float *)(const void *)cuda->result.at;
+    for (uint32_t i = 0; i < cuda->n_results; i++) {
+        const struct backend_piece *piece = &cuda->results[i];
+        if (buffer >= piece->at && buffer + count <= piece->at + piece->count)
+            return at + (buffer - piece->at);
+        at += piece->count;
+    }
     cuda_enter(cuda);
     if (cuda_pinned_grow(&cuda->result, count * sizeof *buffer, &eb) != ERR_OK)
         cuda_fail(cudaErrorMemoryAllocation, NULL, "%s", eb.text);
-    cuda->result_of = NULL;
+    cuda->n_results = 0;
     float *host = (float *)(void *)cuda->result.at;
     cuda_buffer_read(b, buffer, host, count);
     return host;

@@ -16,7 +16,7 @@ static uint64_t room_attention_floats(const struct backend_room *room)
 
 static uint64_t room_step_bytes(const struct backend_room *room)
 {
-    return cuda_step_layout(room->rows_max, room->n_ropes, room->rope_dim,
+    return cuda_step_layout(room->rows_max, room->n_ropes, room->rope_dim, room->sequences_max,
                             (uint64_t)room->sequences_max * room->pages_max)
         .bytes;
 }

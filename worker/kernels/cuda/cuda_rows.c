@@ -49,12 +49,16 @@ void cuda_gate(struct backend *b, const float *gate, const float *up, uint32_t n
                        "gate of %u rows of %u", n, cols);
 }
 
-void cuda_best(struct backend *b, const float *x, uint32_t n, uint32_t cols, float *ret_best)
+void cuda_pick(struct backend *b, const float *x, uint32_t n, uint32_t cols,
+               const struct pick *picks, float *ret_picked)
 {
     struct cuda_backend *cuda = rows_enter(b, NULL, n, cols);
-    if (n > 0)
-        CUDA_DO_LAUNCH(cuda_launch_best(cuda->stream, x, n, cols, (uint32_t *)(void *)ret_best),
-                       "best of %u rows of %u", n, cols);
+    if (n == 0)
+        return;
+    const struct pick *wanted = cuda_input(cuda, picks, n * sizeof *picks);
+    CUDA_DO_LAUNCH(
+        cuda_launch_pick(cuda->stream, x, n, cols, wanted, (struct picked *)(void *)ret_picked),
+        "picking of %u rows of %u", n, cols);
 }
 
 void cuda_softcap(struct backend *b, float *x, size_t count, float cap)

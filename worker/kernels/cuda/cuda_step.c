@@ -22,13 +22,14 @@ static uint64_t up_to_16(uint64_t bytes)
 }
 
 struct cuda_step_layout cuda_step_layout(uint32_t n_rows, uint32_t n_ropes, uint32_t rope_dim,
-                                         uint64_t n_pages)
+                                         uint32_t n_picks, uint64_t n_pages)
 {
     struct cuda_step_layout l = {0};
     l.ids_at = (uint64_t)n_rows * sizeof(struct cuda_row);
     l.rope_at = l.ids_at + up_to_16((uint64_t)n_rows * sizeof(int32_t));
     l.rope_bytes = up_to_16((uint64_t)n_rows * rope_dim * sizeof(float));
-    l.pages_at = l.rope_at + n_ropes * l.rope_bytes;
+    l.picks_at = l.rope_at + n_ropes * l.rope_bytes;
+    l.pages_at = l.picks_at + up_to_16((uint64_t)n_picks * sizeof(struct pick));
     l.bytes = l.pages_at + up_to_16(n_pages * sizeof(uint32_t));
     return l;
 }
@@ -152,12 +153,13 @@ static void step_upload(struct cuda_backend *cuda, const struct backend_step *st
     const struct step_rows *rows = &step->rows;
     struct cuda_pinned *pinned = &cuda->step_pinned[cuda->step_turn];
     uint32_t n_ropes = 0;
+    const uint32_t n_picks = step->picks != NULL ? step->n_results : 0;
     struct errbuf eb = {{0}};
     while (n_ropes < BACKEND_STEP_ROPES_MAX && step->rope[n_ropes] != NULL)
         n_ropes++;
     const uint64_t n_pages = step_count_pages(cuda, rows);
     const struct cuda_step_layout l =
-        cuda_step_layout(rows->n_rows, n_ropes, step->rope_dim, n_pages);
+        cuda_step_layout(rows->n_rows, n_ropes, step->rope_dim, n_picks, n_pages);
     CHECK(!cuda->reserved || l.bytes <= cuda->step_bytes);
     if (cuda_step_reserve(cuda, l.bytes, &eb) != ERR_OK)
         cuda_fail(cudaErrorMemoryAllocation, NULL, "%s", eb.text);
@@ -171,6 +173,8 @@ static void step_upload(struct cuda_backend *cuda, const struct backend_step *st
     for (uint32_t i = 0; i < n_ropes; i++)
         step_fill_rope(rows, step->rope[i], step->rope_dim,
                        (float *)(void *)(host + l.rope_at + i * l.rope_bytes));
+    if (n_picks > 0)
+        memcpy(host + l.picks_at, step->picks, n_picks * sizeof *step->picks);
     step_fill_pages(cuda, rows, (uint32_t *)(void *)(host + l.pages_at));
     CUDA_DO(cudaMemcpyAsync(cuda->step_device, host, l.bytes, cudaMemcpyHostToDevice, cuda->stream),
             "bringing a step of %u rows and %llu pages to the device", rows->n_rows,
@@ -181,6 +185,7 @@ static void step_upload(struct cuda_backend *cuda, const struct backend_step *st
     cuda->step.host = *step;
     cuda->step.rows = (const struct cuda_row *)(const void *)cuda->step_device;
     cuda->step.ids = (const int32_t *)(const void *)(cuda->step_device + l.ids_at);
+    cuda->step.picks = (const struct pick *)(const void *)(cuda->step_device + l.picks_at);
     cuda->step.pages = (const uint32_t *)(const void *)(cuda->step_device + l.pages_at);
     for (uint32_t i = 0; i < n_ropes; i++)
         cuda->step.rope[i] =
@@ -229,10 +234,28 @@ bool cuda_step_begin(struct backend *b, const struct backend_step *step)
     struct cuda_backend *cuda = (struct cuda_backend *)b;
     CHECK(!cuda->step.is_open && step->rows.n_rows > 0);
     cuda_enter(cuda);
-    cuda->result_of = NULL;
+    cuda->n_results = 0;
     step_upload(cuda, step);
     cuda->step.is_open = true;
     return cuda_graph_begin(cuda);
+}
+
+/* Remembers where the pieces come from; their bytes. */
+static size_t step_results(struct cuda_backend *cuda, const struct backend_step *step)
+{
+    size_t count = 0;
+
+    if (step->n_pieces > cuda->results_max) {
+        free(cuda->results);
+        cuda->results = calloc(step->n_pieces, sizeof *cuda->results);
+        CHECK(cuda->results != NULL);
+        cuda->results_max = step->n_pieces;
+    }
+    for (uint32_t i = 0; i < step->n_pieces; i++) {
+        cuda->results[i] = step->pieces[i];
+        count += step->pieces[i].count;
+    }
+    return count * sizeof(float);
 }
 
 void cuda_step_end(struct backend *b)
@@ -240,11 +263,11 @@ void cuda_step_end(struct backend *b)
     struct cuda_backend *cuda = (struct cuda_backend *)b;
     const struct backend_step *step = &cuda->step.host;
     struct errbuf eb = {{0}};
-    const size_t bytes = step->results_count * sizeof *step->results;
     CHECK(cuda->step.is_open);
     cuda_enter(cuda);
     cuda_graph_end(cuda);
     cuda->step.is_open = false;
+    const size_t bytes = step_results(cuda, step);
     if (bytes == 0) {
         if (cuda->n_exchanges > 0)
             cuda_exchange_done(b);
@@ -252,13 +275,17 @@ void cuda_step_end(struct backend *b)
     }
     if (cuda_pinned_grow(&cuda->result, bytes, &eb) != ERR_OK)
         cuda_fail(cudaErrorMemoryAllocation, NULL, "%s", eb.text);
-    CUDA_DO(cudaMemcpyAsync(cuda->result.at, step->results, bytes, cudaMemcpyDeviceToHost,
-                            cuda->stream),
-            "reading %zu results of a step of %u rows", step->results_count, step->rows.n_rows);
-    CUDA_DO(cudaStreamSynchronize(cuda->stream), "a step of %u rows with %zu results",
-            step->rows.n_rows, step->results_count);
-    cuda->result_of = step->results;
-    cuda->result_count = step->results_count;
+    size_t at = 0;
+    for (uint32_t i = 0; i < step->n_pieces; i++) {
+        const size_t size = step->pieces[i].count * sizeof(float);
+        CUDA_DO(cudaMemcpyAsync(cuda->result.at + at, step->pieces[i].at, size,
+                                cudaMemcpyDeviceToHost, cuda->stream),
+                "reading %zu bytes of results of a step of %u rows", size, step->rows.n_rows);
+        at += size;
+    }
+    CUDA_DO(cudaStreamSynchronize(cuda->stream), "a step of %u rows with %zu bytes of results",
+            step->rows.n_rows, bytes);
+    cuda->n_results = step->n_pieces;
 }
 
 void cuda_step_fini(struct cuda_backend *cuda)
@@ -270,4 +297,5 @@ void cuda_step_fini(struct cuda_backend *cuda)
     cuda_pinned_free(&cuda->step_pinned[1]);
     cuda_free(cuda, cuda->step_device);
     free(cuda->sequences);
+    free(cuda->results);
 }

@@ -10,6 +10,7 @@
 #include "worker/kernels/cuda/cuda_types.h"
 #include "worker/kernels/cuda/kv_layout.h"
 #include "worker/kernels/cuda/launch.h"
+#include "worker/kernels/pick.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -34,12 +35,16 @@ struct cuda_launched cuda_launch_norm_add(cudaStream_t stream, const float *x, u
 
 /* ---- elements.cu ----------------------------------------------------------------------------- */
 
-struct cuda_launched cuda_launch_best(cudaStream_t stream, const float *x, uint32_t n,
-                                      uint32_t cols, uint32_t *best);
 struct cuda_launched cuda_launch_softcap(cudaStream_t stream, float *x, size_t count, float cap);
 /* out[at[i]] = rows[i]. */
 struct cuda_launched cuda_launch_place(cudaStream_t stream, const float *rows, const uint32_t *at,
                                        uint32_t n, uint32_t cols, float *out);
+
+/* ---- pick.cu --------------------------------------------------------------------------------- */
+
+struct cuda_launched cuda_launch_pick(cudaStream_t stream, const float *x, uint32_t n,
+                                      uint32_t cols, const struct pick *picks,
+                                      struct picked *picked);
 
 /* ---- rope.cu --------------------------------------------------------------------------------- */
 

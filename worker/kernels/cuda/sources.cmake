@@ -4,12 +4,12 @@ set(cuda_dir ${PROJECT_SOURCE_DIR}/worker/kernels/cuda)
 set(CLOISTER_CUDA_KERNELS
   ${cuda_dir}/attention.cu
   ${cuda_dir}/attention_merge.cu
-  ${cuda_dir}/best.cu
   ${cuda_dir}/elements.cu
   ${cuda_dir}/join.cu
   ${cuda_dir}/matmul_blocks.cu
   ${cuda_dir}/matmul_floats.cu
   ${cuda_dir}/matmul_supers.cu
+  ${cuda_dir}/pick.cu
   ${cuda_dir}/rope.cu
   ${cuda_dir}/rows.cu
   ${cuda_dir}/weight_embed.cu

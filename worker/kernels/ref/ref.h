@@ -75,7 +75,8 @@ void ref_norm(struct backend *b, const float *x, uint32_t n, uint32_t cols, cons
 void ref_norm_row(const float *x, uint32_t cols, const float *gain, float eps, float *ret_y);
 void ref_norm_add(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
                   float eps, float *out);
-void ref_best(struct backend *b, const float *x, uint32_t n, uint32_t cols, float *ret_best);
+void ref_pick(struct backend *b, const float *x, uint32_t n, uint32_t cols,
+              const struct pick *picks, float *ret_picked);
 void ref_softcap(struct backend *b, float *x, size_t count, float cap);
 void ref_gate(struct backend *b, const float *gate, const float *up, uint32_t n, uint32_t cols,
               enum activation activation, struct act *out);

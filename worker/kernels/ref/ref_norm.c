@@ -48,24 +48,6 @@ void ref_norm_add(struct backend *b, const float *x, uint32_t n, uint32_t cols, 
     free(y);
 }
 
-void ref_best(struct backend *b, const float *x, uint32_t n, uint32_t cols, float *ret_best)
-{
-    (void)b;
-    for (uint32_t i = 0; i < n; i++) {
-        const float *row = x + (size_t)i * cols;
-        float greatest = -INFINITY;
-        uint32_t best = 0;
-        for (uint32_t k = 0; k < cols; k++) {
-            const float value = row[k] > FLT_MAX ? FLT_MAX : row[k];
-            if (value > greatest) {
-                greatest = value;
-                best = k;
-            }
-        }
-        memcpy(ret_best + i, &best, sizeof best);
-    }
-}
-
 void ref_softcap(struct backend *b, float *x, size_t count, float cap)
 {
     (void)b;
