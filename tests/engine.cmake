@@ -23,7 +23,8 @@ cloister_unit_test(engine_picks
 cloister_unit_test(engine_gang
   SOURCES unit/engine/test_gang.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
-target_link_options(test_engine_gang PRIVATE -Wl,--wrap=gang_ready -Wl,--wrap=gang_hear)
+target_link_options(test_engine_gang PRIVATE -Wl,--wrap=gang_ready -Wl,--wrap=gang_hear
+                                             -Wl,--wrap=gang_rows_least)
 add_executable(test_engine_gang_hosts unit/engine/test_gang_hosts.c unit/engine/tiny_model.c)
 target_link_libraries(test_engine_gang_hosts PRIVATE cloister_coll_crew cloister_engine
                       PkgConfig::CMOCKA m)

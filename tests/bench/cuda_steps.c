@@ -176,7 +176,9 @@ static void join(struct backend *b, uint32_t n, const struct join_job *job)
     const uint64_t one = (uint64_t)n * job->cols * 4;
     record_begin();
     record.real.join(b, n, job);
-    record_call("join", job->cols, one * (job->accumulate ? 2 : 1), one * job->n_parts, 0);
+    record_call("join", job->cols,
+                one * ((job->onto != NULL ? 1u : 0u) + (is_exchanged(job->out) ? 0u : 1u)),
+                one * (job->n_parts + (is_exchanged(job->out) ? 1u : 0u)), 0);
 }
 
 /* A launch for each type among the jobs, in the order in which they come. */

@@ -33,7 +33,7 @@ static const struct {
 };
 
 /* Sums of all nodes, between two halves. */
-#define EXCHANGE_COUNT ((size_t)SUM_GROUPS_MAX * (N_MAX * (ROWS + 3) + 5))
+#define EXCHANGE_COUNT ((size_t)(SUM_GROUPS_MAX + 1) * (N_MAX * (ROWS + 3) + 5))
 static float *exchange[2]; /* one directly behind the other */
 #define BACKENDS_MAX 8u
 static struct exchange *exchange_of[BACKENDS_MAX];
@@ -41,11 +41,12 @@ static struct exchange *exchange_of[BACKENDS_MAX];
 struct shards {
     struct backend *b;
     bool exchanges;  /* sums lie where ranks of a gang would hand them over */
+    bool by_rows;    /* ... a run of rows to each rank */
     size_t taken[2]; /* floats of each half */
     uint32_t n;      /* rows of x */
     uint32_t n_parts;
     struct sum_node nodes[SUM_GROUPS_MAX];
-    const float *part[SUM_GROUPS_MAX];
+    struct join_part part[SUM_GROUPS_MAX];
     float *sums[8];
 };
 
@@ -83,7 +84,6 @@ static void shard_run(struct shards *s, uint32_t shard, enum quant_type type, co
     const uint32_t first = sum_group_begin(cut, cut->first) * SUM_BLOCK_ITEMS;
     const uint32_t end = sum_group_begin(cut, cut->end) * SUM_BLOCK_ITEMS;
     const uint32_t own = (end < cols ? end : cols) - first;
-    const size_t node_stride = (size_t)s->n * (ROWS + 3) + 5;
     struct errbuf eb = {0};
     struct weight *w = NULL;
     uint64_t before, weights, kv, scratch;
@@ -99,18 +99,24 @@ static void shard_run(struct shards *s, uint32_t shard, enum quant_type type, co
     struct act *act = ops->act_new(s->b, s->n, own, true);
     float *in = columns(s->b, x, s->n, cols, first, own);
     const uint32_t n_nodes = sum_nodes(cut, s->nodes + s->n_parts);
+    /* Sums of one node behind another, or of one row. */
+    const size_t stride = s->by_rows ? n_nodes * (ROWS + 3) : ROWS + 3;
+    const size_t node_stride = s->by_rows ? ROWS + 3 : (size_t)s->n * stride + 5;
+    const size_t count = n_nodes * (s->n * (ROWS + 3) + 5);
     if (s->exchanges) {
         s->sums[shard] = exchange[shard % 2] + s->taken[shard % 2];
-        s->taken[shard % 2] += n_nodes * node_stride;
+        s->taken[shard % 2] += count;
     } else {
-        s->sums[shard] = ops->buffer_new(s->b, n_nodes * node_stride);
+        s->sums[shard] = ops->buffer_new(s->b, count);
     }
     ops->quantize(s->b, in, s->n, own, act);
-    const struct matmul_job job = {
-        .weight = w, .out = s->sums[shard], .out_stride = ROWS + 3, .node_stride = node_stride};
+    const struct matmul_job job = {.weight = w,
+                                   .out = s->sums[shard],
+                                   .out_stride = (uint32_t)stride,
+                                   .node_stride = node_stride};
     ops->matmul(s->b, act, s->n, &job, 1);
     for (uint32_t i = 0; i < n_nodes; i++)
-        s->part[s->n_parts++] = s->sums[shard] + i * node_stride;
+        s->part[s->n_parts++] = (struct join_part){s->sums[shard] + i * node_stride, stride};
     ops->buffer_free(s->b, in);
     ops->act_free(s->b, act);
     ops->weight_free(s->b, w);
@@ -131,31 +137,46 @@ static void shards_exchange(struct shards *s)
     }
 }
 
-/* Joined in two ranges of columns, as shards do that share out the joining. */
-static void shards_join(struct shards *s, const float *bias, bool accumulate, float *out)
+/* Joined in two ranges of columns, and by rows in two ranges of rows, as shards do that share out
+ * the joining. The first of these goes to where another rank takes it from, and `before` stays as
+ * it is there. */
+static void shards_join(struct shards *s, const float *bias, const float *before, float *out)
 {
     const struct backend_ops *ops = s->b->ops;
-    const float *part[SUM_GROUPS_MAX];
+    const uint32_t n_first = s->by_rows ? s->n / 2 : 0;
+    float *const first = s->exchanges ? exchange[0] + s->taken[0] : out;
+    struct join_part part[SUM_GROUPS_MAX];
     struct sum_join joins[SUM_GROUPS_MAX];
     const uint32_t seam = 16;
     struct join_job job = {
         .part = part,
         .n_parts = s->n_parts,
-        .part_stride = ROWS + 3,
         .joins = joins,
         .n_joins =
             sum_joins(s->nodes, s->n_parts,
                       s->nodes[s->n_parts - 1].first + s->nodes[s->n_parts - 1].count, joins),
         .out_stride = ROWS,
-        .accumulate = accumulate,
     };
     for (uint32_t from = 0; from < ROWS; from += job.cols) {
-        for (uint32_t i = 0; i < s->n_parts; i++)
-            part[i] = s->part[i] + from;
         job.cols = from == 0 ? seam : ROWS - seam;
-        job.out = out + from;
         job.bias = bias != NULL ? bias + from : NULL;
-        ops->join(s->b, s->n, &job);
+        for (uint32_t row = 0; row < s->n; row += row == 0 && n_first > 0 ? n_first : s->n) {
+            const uint32_t n = row < n_first ? n_first : s->n - row;
+            for (uint32_t i = 0; i < s->n_parts; i++) {
+                part[i] = s->part[i];
+                part[i].at += row * part[i].stride + from;
+            }
+            job.out = (row < n_first ? first : out) + row * ROWS + from;
+            job.onto = before == NULL ? NULL : before + row * ROWS + from;
+            ops->join(s->b, n, &job);
+        }
+    }
+    if (n_first > 0 && s->exchanges) {
+        const struct join_part whole = {first, ROWS};
+        const struct join_job copy = {
+            .part = &whole, .n_parts = 1, .cols = ROWS, .out = out, .out_stride = ROWS};
+        ops->exchange_done(s->b);
+        ops->join(s->b, n_first, &copy);
     }
 }
 
@@ -183,7 +204,8 @@ static void compare_shards(struct backend *b, const char *name, enum quant_type 
     float actual[N_MAX * ROWS];
     const uint32_t cols = cuts[c].cols;
     for (size_t k = 0; k < sizeof row_counts / sizeof row_counts[0]; k++) {
-        struct shards s = {.b = b, .n = row_counts[k], .exchanges = (c + k) % 2 == 0};
+        struct shards s = {
+            .b = b, .n = row_counts[k], .exchanges = (c + k) % 2 == 0, .by_rows = (c + k) % 4 >= 2};
         for (uint32_t i = 0; i < cuts[c].n_shards; i++) {
             struct sum_cut cut = sum_cut_whole(cols, cuts[c].groups, cuts[c].unit);
             cut.first = cuts[c].border[i];
@@ -194,13 +216,17 @@ static void compare_shards(struct backend *b, const char *name, enum quant_type 
             shards_exchange(&s);
         float *out = fixture_upload(b, before, (size_t)s.n * ROWS);
         float *own_bias = fixture_upload(b, bias, ROWS);
-        shards_join(&s, own_bias, accumulate, out);
-        b->ops->buffer_read(b, out, actual, (size_t)s.n * ROWS);
+        /* Onto itself where all sums of a node lie together, as most often. */
+        float *own = s.by_rows ? b->ops->buffer_new(b, (size_t)s.n * ROWS) : out;
+        shards_join(&s, own_bias, accumulate ? out : NULL, own);
+        b->ops->buffer_read(b, own, actual, (size_t)s.n * ROWS);
         char what[96];
         snprintf(what, sizeof what, "%s, %u groups of %u columns on %u shards, n = %u",
                  quant_type_info((uint32_t)type)->name, cuts[c].groups, cols, cuts[c].n_shards,
                  s.n);
         fixture_same(what, name, expected, actual, (size_t)s.n * ROWS);
+        if (own != out)
+            b->ops->buffer_free(b, own);
         b->ops->buffer_free(b, out);
         b->ops->buffer_free(b, own_bias);
         for (uint32_t i = 0; i < cuts[c].n_shards && !s.exchanges; i++)
@@ -279,18 +305,14 @@ static void test_rows_are_handed_on(void **state)
         fixture_floats(&r, out, N * COLS);
         float *from = fixture_upload(b, rows, N * COLS);
         float *to = fixture_upload(b, out, N * COLS);
-        const float *read[] = {from + COLS}, *again[] = {exchange[0]};
-        struct join_job job = {.part = read,
-                               .n_parts = 1,
-                               .part_stride = COLS,
-                               .cols = COLS,
-                               .out = exchange[0],
-                               .out_stride = COLS};
+        const struct join_part read = {from + COLS, COLS}, again = {exchange[0], COLS};
+        struct join_job job = {
+            .part = &read, .n_parts = 1, .cols = COLS, .out = exchange[0], .out_stride = COLS};
         b->ops->join(b, N - 2, &job);
         b->ops->exchange_done(b);
         fixture_same("rows for another stage", b->ops->name, rows + COLS, exchange[0],
                      (N - 2) * COLS);
-        job.part = again;
+        job.part = &again;
         job.out = to + 2 * COLS;
         b->ops->join(b, N - 2, &job);
         b->ops->buffer_read(b, to, actual, N * COLS);

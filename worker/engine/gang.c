@@ -12,7 +12,7 @@
 /* ---- opening ------------------------------------------------------------------------------ */
 
 static void cut_set(struct gang_cut *ret, const struct shard_plan *plan, uint32_t layer,
-                    enum gang_matrix which)
+                    enum gang_matrix which, uint32_t n_embd)
 {
     struct sum_node nodes[SUM_GROUPS_MAX];
     uint32_t groups = 1;
@@ -26,6 +26,7 @@ static void cut_set(struct gang_cut *ret, const struct shard_plan *plan, uint32_
         ret->n_parts += ret->nodes[k];
     }
     ret->n_joins = sum_joins(nodes, ret->n_parts, groups, ret->joins);
+    ret->rows_least = gang_rows_least(ret->nodes, plan->cut->n_ranks, n_embd);
 }
 
 /* The most that all ranks together have on the way at a time, each piece of it padded. */
@@ -146,8 +147,9 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
         memset(g->told.pages, 0xff,
                (size_t)limits->sequences * limits->sequence_pages * sizeof *g->told.pages);
         for (uint32_t i = 0; i < g->n_layers; i++) {
-            cut_set(gang_cut_of(g, i, GANG_MATRIX_ATTENTION), plan, i, GANG_MATRIX_ATTENTION);
-            cut_set(gang_cut_of(g, i, GANG_MATRIX_FFN), plan, i, GANG_MATRIX_FFN);
+            cut_set(gang_cut_of(g, i, GANG_MATRIX_ATTENTION), plan, i, GANG_MATRIX_ATTENTION,
+                    g->n_embd);
+            cut_set(gang_cut_of(g, i, GANG_MATRIX_FFN), plan, i, GANG_MATRIX_FFN, g->n_embd);
         }
         e = gang_meet(g, config, plan, stop, eb);
         if (e == ERR_OK)

@@ -3,8 +3,8 @@
  *
  * Rank 0 plans a step and tells the others; then every rank goes through the same layers with its
  * own heads and columns. Where a matrix was cut along its columns, each rank puts up the sums of
- * its groups, and all finish the same tree over all of them: the residual stream is whole, and the
- * same, on every rank. Rows of the embedding come from whoever has them, logits go to rank 0.
+ * its groups, and all finish the same tree over all of them, of many rows each rank a run: the
+ * residual stream is whole, and the same, on every rank. Rows of the embedding come from whoever has them, logits go to rank 0.
  *
  * A rank that is lost, or told to stop (coll_config.stop), ends the gang: whatever is called then
  * fails with the reason, at once, and what waits does within a tenth of a second.

@@ -5,8 +5,7 @@
 
 #include <string.h>
 
-/* Ends what was begun, once this rank's part is written. */
-static enum err hand_over(struct gang *g, const void *ret_parts[], struct errbuf *eb)
+enum err gang_hand_over(struct gang *g, const void *ret_parts[], struct errbuf *eb)
 {
     g->backend->ops->exchange_done(g->backend);
     return coll_end(g->coll, gang_deadline(g->wait_ns), ret_parts, eb);
@@ -50,7 +49,7 @@ enum err gang_embed(struct gang *g, const struct weight *weight, const int32_t *
         return e;
     if (bytes[g->rank] > 0)
         ops->embed(g->backend, weight, g->ids, first[g->rank + 1] - first[g->rank], scale, mine);
-    e = hand_over(g, parts, eb);
+    e = gang_hand_over(g, parts, eb);
     for (uint32_t k = 0; e == ERR_OK && k < g->n_ranks; k++)
         if (bytes[k] > 0)
             ops->place(g->backend, parts[k], g->at + first[k], first[k + 1] - first[k], g->n_embd,
@@ -66,12 +65,15 @@ enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, con
     const size_t node = (size_t)n * g->n_embd;
     size_t bytes[COLL_RANKS_MAX];
     const void *parts[COLL_RANKS_MAX];
-    const float *part[SUM_GROUPS_MAX];
+    struct join_part part[SUM_GROUPS_MAX];
     uint32_t n_parts = 0;
     void *mine;
 
+    CHECK(job->out_stride == g->n_embd);
+    if (n >= cut->rows_least)
+        return gang_matmul_rows(g, cut, in, n, job, eb);
     for (uint32_t k = 0; k < g->n_ranks; k++)
-        bytes[k] = cut->nodes[k] * node * sizeof *part[0];
+        bytes[k] = cut->nodes[k] * node * sizeof(float);
     enum err e = coll_all_gather_begin(g->coll, bytes, gang_deadline(g->wait_ns), &mine, eb);
     if (e != ERR_OK)
         return e;
@@ -80,23 +82,22 @@ enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, con
             .weight = job->weight, .out = mine, .out_stride = g->n_embd, .node_stride = node};
         ops->matmul(g->backend, in, n, &own, 1);
     }
-    e = hand_over(g, parts, eb);
+    e = gang_hand_over(g, parts, eb);
     if (e != ERR_OK)
         return e;
     for (uint32_t k = 0; k < g->n_ranks; k++)
         for (uint32_t i = 0; i < cut->nodes[k]; i++)
-            part[n_parts++] = (const float *)parts[k] + i * node;
+            part[n_parts++] = (struct join_part){(const float *)parts[k] + i * node, g->n_embd};
     const struct join_job join = {
         .part = part,
         .n_parts = n_parts,
-        .part_stride = g->n_embd,
         .joins = cut->joins,
         .n_joins = cut->n_joins,
         .cols = g->n_embd,
         .out = job->out,
-        .out_stride = job->out_stride,
+        .out_stride = g->n_embd,
         .bias = job->bias,
-        .accumulate = job->accumulate,
+        .onto = job->accumulate ? job->out : NULL,
     };
     ops->join(g->backend, n, &join);
     return ERR_OK;
@@ -123,13 +124,12 @@ enum err gang_logits(struct gang *g, const struct weight *weight, const float *b
                                        .bias = bias};
         g->backend->ops->matmul(g->backend, in, n, &job, 1);
     }
-    e = hand_over(g, parts, eb);
+    e = gang_hand_over(g, parts, eb);
     for (uint32_t k = 1; e == ERR_OK && g->rank == 0 && k < g->n_ranks; k++) {
-        const float *part = parts[k];
         const uint32_t count = shard_run_count(g->head[k]);
+        const struct join_part part = {parts[k], count};
         const struct join_job put = {.part = &part,
                                      .n_parts = 1,
-                                     .part_stride = count,
                                      .cols = count,
                                      .out = logits + g->head[k].first,
                                      .out_stride = g->vocab};

@@ -1,4 +1,4 @@
-/* gang_internal.h - what gang.c, gang_step.c and gang_compute.c share. */
+/* gang_internal.h - what gang.c, gang_step.c, gang_compute.c and gang_rows.c share. */
 #ifndef CLOISTER_WORKER_ENGINE_GANG_INTERNAL_H
 #define CLOISTER_WORKER_ENGINE_GANG_INTERNAL_H
 
@@ -11,6 +11,7 @@ struct gang_cut {
     uint32_t n_parts;
     uint32_t n_joins;
     struct sum_join joins[SUM_GROUPS_MAX];
+    uint32_t rows_least; /* from so many rows on the joining is shared out by rows */
 };
 
 struct gang {
@@ -44,5 +45,13 @@ static inline uint64_t gang_deadline(uint64_t wait_ns)
 {
     return clock_mono_ns() + wait_ns;
 }
+
+/* Ends what was begun, once this rank's part is written. */
+enum err gang_hand_over(struct gang *g, const void *ret_parts[], struct errbuf *eb);
+
+/* gang_matmul by rows. `nodes` [n_ranks] are those of gang_cut; UINT32_MAX: never. */
+uint32_t gang_rows_least(const uint32_t nodes[], uint32_t n_ranks, uint32_t n_embd);
+enum err gang_matmul_rows(struct gang *g, const struct gang_cut *cut, const struct act *in,
+                          uint32_t n, const struct matmul_job *job, struct errbuf *eb);
 
 #endif

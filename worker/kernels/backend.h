@@ -80,20 +80,27 @@ struct matmul_job {
     bool accumulate;   /* out = out + result instead of out = result (residual) */
 };
 
+/* The sums of one node, wherever they lie. */
+struct join_part {
+    const float *at; /* [n][stride] */
+    size_t stride;   /* floats */
+};
+
 /* The rest of a matrix product that shards have computed in parts: the sums of all nodes of the
  * matrix, added in the order of `joins` (sum_joins). Bias, residual and the result's bits are those
- * of `matmul` with the whole matrix. `cols` may be any range of the result's columns. */
+ * of `matmul` with the whole matrix. `cols` may be any range of the result's columns. One part and
+ * nothing to join is a copy. */
 struct join_job {
-    const float *const *part; /* [n_parts] of [n][part_stride], the array itself in host memory */
-    uint32_t n_parts;         /* at most SUM_GROUPS_MAX */
-    size_t part_stride;
+    const struct join_part *part; /* [n_parts], host memory */
+    uint32_t n_parts;             /* at most SUM_GROUPS_MAX */
     const struct sum_join *joins; /* host memory */
     uint32_t n_joins;
     uint32_t cols;
     float *out; /* [n][out_stride] */
     size_t out_stride;
     const float *bias; /* [cols] or NULL */
-    bool accumulate;
+    const float *onto; /* [n][out_stride], which the result is added to: `out` itself, or rows that
+                        * stay as they are; NULL: nothing */
 };
 
 struct attention_job {

@@ -63,6 +63,49 @@ enum err __wrap_gang_hear(struct gang *g, struct batch_plan *ret_plan, struct er
     return e;
 }
 
+/* ---- who finishes sums ---------------------------------------------------------------------- */
+
+/* Every rank its run of rows, of however few; else as the product has it: tiny models are never
+ * worth it. */
+static bool is_by_rows;
+
+uint32_t __real_gang_rows_least(const uint32_t nodes[], uint32_t n_ranks, uint32_t n_embd);
+uint32_t __wrap_gang_rows_least(const uint32_t nodes[], uint32_t n_ranks, uint32_t n_embd);
+uint32_t __wrap_gang_rows_least(const uint32_t nodes[], uint32_t n_ranks, uint32_t n_embd)
+{
+    const uint32_t least = __real_gang_rows_least(nodes, n_ranks, n_embd);
+
+    if (is_by_rows)
+        assert_int_equal(n_embd * sizeof(float) % COLL_ALIGN, 0);
+    return is_by_rows ? 1 : least;
+}
+
+static void rows_are_shared_out_where_that_saves_bytes(void **state)
+{
+    static const struct {
+        uint32_t n_ranks, nodes[COLL_RANKS_MAX], n_embd, least;
+    } rows[] = {
+        {1, {1}, 4096, UINT32_MAX},    /* nobody to exchange with */
+        {2, {1, 1}, 4096, UINT32_MAX}, /* as many bytes either way */
+        {2, {2, 1}, 4096, 8},          /* two of others, or one and half a row */
+        {2, {2, 0}, 4096, 8},          /* who has no sums waits for all of them */
+        {2, {1, 0}, 4096, UINT32_MAX}, /* finished already */
+        {3, {2, 2, 1}, 576, 15},       /* SmolLM2 */
+        {4, {1, 1, 1, 1}, 576, 19},    /* 65536 / (3 * 2 / 4 * 2304 bytes), rounded up */
+        {4, {1, 1, 1, 1}, 4096, 4},    /* no fewer rows than ranks */
+        {8, {1, 1, 1, 1, 1, 1, 1, 1}, 8192, 8},
+        {4, {1, 1, 1, 1}, 4088, UINT32_MAX}, /* rows that end within 64 bytes */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const uint32_t least =
+            __real_gang_rows_least(rows[i].nodes, rows[i].n_ranks, rows[i].n_embd);
+        if (least != rows[i].least)
+            fail_msg("row %zu: from %u rows on, not %u", i, least, rows[i].least);
+    }
+}
+
 /* ---- ranks ---------------------------------------------------------------------------------- */
 
 struct ranks {
@@ -241,6 +284,9 @@ static void any_number_of_ranks_gives_the_logits_of_one(void **state)
                 if (ways[k].weights[j] > 0)
                     model.shard.n_weights = ways[k].shards;
             compare(tiny_model_shape_name(i), &model, &whole);
+            is_by_rows = true;
+            compare(tiny_model_shape_name(i), &model, &whole);
+            is_by_rows = false;
         }
         assert_int_equal(unlink(path), 0);
     }
@@ -710,6 +756,7 @@ static void an_idle_gang_stays(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_are_shared_out_where_that_saves_bytes),
         cmocka_unit_test(any_number_of_ranks_gives_the_logits_of_one),
         cmocka_unit_test(only_rank_0_takes_jobs),
         cmocka_unit_test(a_rank_that_goes_ends_the_gang),

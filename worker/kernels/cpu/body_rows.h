@@ -93,13 +93,19 @@ static void body_norm_add(const float *x, uint32_t cols, const float *gain, floa
 
 static void body_join(const struct join_job *job, uint32_t x_row, uint32_t begin, uint32_t end)
 {
-    const size_t in = (size_t)x_row * job->part_stride;
-    float *restrict out = job->out + (size_t)x_row * job->out_stride;
+    float *out = job->out + (size_t)x_row * job->out_stride;
+    const float *onto = job->onto == NULL ? NULL : job->onto + (size_t)x_row * job->out_stride;
+    if (job->n_parts == 1 && job->bias == NULL && onto == NULL) {
+        memcpy(out + begin, job->part[0].at + x_row * job->part[0].stride + begin,
+               (end - begin) * sizeof *out);
+        return;
+    }
     for (uint32_t at = begin; at < end; at += JOIN_COLS) {
         const uint32_t cols = end - at < JOIN_COLS ? end - at : JOIN_COLS;
         float sum[SUM_GROUPS_MAX][JOIN_COLS];
         for (uint32_t p = 0; p < job->n_parts; p++)
-            memcpy(sum[p], job->part[p] + in + at, cols * sizeof sum[p][0]);
+            memcpy(sum[p], job->part[p].at + x_row * job->part[p].stride + at,
+                   cols * sizeof sum[p][0]);
         for (const struct sum_join *j = job->joins; j < job->joins + job->n_joins; j++) {
             for (uint32_t k = 0; k < cols; k++)
                 sum[j->into][k] = sum[j->into][k] + sum[j->from][k];
@@ -108,8 +114,11 @@ static void body_join(const struct join_job *job, uint32_t x_row, uint32_t begin
             for (uint32_t k = 0; k < cols; k++)
                 sum[0][k] = sum[0][k] + job->bias[at + k];
         }
-        for (uint32_t k = 0; k < cols; k++)
-            out[at + k] = job->accumulate ? out[at + k] + sum[0][k] : sum[0][k];
+        if (onto != NULL) {
+            for (uint32_t k = 0; k < cols; k++)
+                sum[0][k] = onto[at + k] + sum[0][k];
+        }
+        memcpy(out + at, sum[0], cols * sizeof sum[0][0]);
     }
 }
 

@@ -103,21 +103,23 @@ void cuda_matmul(struct backend *b, const struct act *x, uint32_t n, const struc
 void cuda_join(struct backend *b, uint32_t n, const struct join_job *job)
 {
     struct cuda_backend *cuda = (struct cuda_backend *)b;
-    struct cuda_join join = {.part_stride = job->part_stride,
-                             .out_stride = job->out_stride,
+    struct cuda_join join = {.out_stride = job->out_stride,
                              .out = job->out,
                              .bias = job->bias,
+                             .onto = job->onto,
                              .n = n,
                              .cols = job->cols,
                              .n_parts = job->n_parts,
-                             .n_joins = job->n_joins,
-                             .accumulate = job->accumulate ? 1 : 0};
+                             .n_joins = job->n_joins};
 
     CHECK(job->n_parts >= 1 && job->n_parts <= SUM_GROUPS_MAX && job->n_joins < job->n_parts);
     if (n == 0 || job->cols == 0)
         return;
     cuda_enter(cuda);
-    memcpy(join.part, job->part, job->n_parts * sizeof *job->part);
+    for (uint32_t i = 0; i < job->n_parts; i++) {
+        join.part[i].at = job->part[i].at;
+        join.part[i].stride = job->part[i].stride;
+    }
     if (job->n_joins > 0)
         memcpy(join.join, job->joins, job->n_joins * sizeof *job->joins);
     CUDA_DO_LAUNCH(cuda_join_sums(&join, cuda->stream), "joining %u parts of %u rows of %u",

@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(JOIN_THREADS) join_kernel(const struct cuda_jo
     const uint32_t row = (uint32_t)(element / join.cols), col = (uint32_t)(element % join.cols);
     float *const own = sums + threadIdx.x;
     for (uint32_t p = 0; p < join.n_parts; p++)
-        own[p * JOIN_THREADS] = join.part[p][row * join.part_stride + col];
+        own[p * JOIN_THREADS] = join.part[p].at[row * join.part[p].stride + col];
     for (uint32_t i = 0; i < join.n_joins; i++) {
         float *const into = own + join.join[i].into * JOIN_THREADS;
         *into = *into + own[join.join[i].from * JOIN_THREADS];
@@ -22,8 +22,8 @@ __global__ void __launch_bounds__(JOIN_THREADS) join_kernel(const struct cuda_jo
     float sum = own[0];
     if (join.bias != nullptr)
         sum = sum + join.bias[col];
-    float *const out = join.out + row * join.out_stride + col;
-    *out = join.accumulate ? *out + sum : sum;
+    const uint64_t at = row * join.out_stride + col;
+    join.out[at] = join.onto != nullptr ? join.onto[at] + sum : sum;
 }
 
 struct cuda_launched cuda_join_sums(const struct cuda_join *join, cudaStream_t stream)

@@ -112,14 +112,17 @@ struct cuda_launched cuda_weight_embed(enum quant_type type, const struct cuda_e
  * ----------------------------------------------------------------------------- */
 
 struct cuda_join {
-    const float *part[SUM_GROUPS_MAX];
+    struct {
+        const float *at;
+        uint64_t stride;
+    } part[SUM_GROUPS_MAX];
     struct sum_join join[SUM_GROUPS_MAX];
-    uint64_t part_stride, out_stride;
+    uint64_t out_stride;
     float *out;
     const float *bias;
+    const float *onto;
     uint32_t n, cols;
     uint32_t n_parts, n_joins;
-    uint32_t accumulate;
 };
 
 struct cuda_launched cuda_join_sums(const struct cuda_join *join, cudaStream_t stream);

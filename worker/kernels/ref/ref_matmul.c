@@ -121,12 +121,12 @@ void ref_join(struct backend *b, uint32_t n, const struct join_job *job)
         for (uint32_t r = 0; r < job->cols; r++) {
             float sum[SUM_GROUPS_MAX];
             for (uint32_t p = 0; p < job->n_parts; p++)
-                sum[p] = job->part[p][i * job->part_stride + r];
+                sum[p] = job->part[p].at[i * job->part[p].stride + r];
             for (const struct sum_join *j = job->joins; j < job->joins + job->n_joins; j++)
                 sum[j->into] = sum[j->into] + sum[j->from];
-            float *out = job->out + i * job->out_stride + r;
+            const size_t at = i * job->out_stride + r;
             float result = job->bias != NULL ? sum[0] + job->bias[r] : sum[0];
-            *out = job->accumulate ? *out + result : result;
+            job->out[at] = job->onto != NULL ? job->onto[at] + result : result;
         }
     }
 }
