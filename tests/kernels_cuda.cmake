@@ -73,7 +73,8 @@ foreach(model tiny smollm2 gemma3)
 endforeach()
 
 # What a step queues on a device that computes nothing (tests/bench/predict_cuda.py). Not a test.
-add_executable(cuda_steps bench/cuda_steps.c ${PROJECT_SOURCE_DIR}/worker/engine_tool/ranks.c)
+add_executable(cuda_steps bench/cuda_steps.c ${PROJECT_SOURCE_DIR}/worker/engine_tool/ranks.c
+               ${PROJECT_SOURCE_DIR}/worker/engine_tool/rank_cards.c)
 target_link_libraries(cuda_steps PRIVATE cloister_engine cuda_emulation cloister_common m)
 target_link_options(cuda_steps PRIVATE -Wl,--wrap=backend_cuda_open)
 set_target_properties(cuda_steps PROPERTIES LINKER_LANGUAGE CXX

@@ -129,7 +129,7 @@ static int read_options(struct bench_options *ret_options, const struct bench_fl
     };
     struct errbuf eb = {{0}};
 
-    if (shard_options_of(&f->shard, &ret_options->common.model.shard, &eb) != ERR_OK)
+    if (shard_options_of(&f->shard, &ret_options->common.model, &eb) != ERR_OK)
         return tool_usage("bench: %s", eb.text);
     ret_options->common.model.slots = (uint32_t)f->slots;
     return take_streams(ret_options, f->streams);

@@ -282,7 +282,7 @@ static int run(void *values, char **operands)
 
     o.engine.sequences = (uint32_t)f->sequences;
     o.model.slots = (uint32_t)f->slots;
-    if (shard_options_of(&f->shard, &o.model.shard, &eb) != ERR_OK)
+    if (shard_options_of(&f->shard, &o.model, &eb) != ERR_OK)
         return tool_usage("%s", eb.text);
     if (o.model.shard.shards > 0)
         return shards_run(&o);

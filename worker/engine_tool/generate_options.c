@@ -234,7 +234,7 @@ int generate_options_read(struct generate_options *ret_options, const struct gen
     };
     o->engine.chunk_tokens = (uint32_t)flags->chunk;
     buf_init(&o->prompt);
-    if (shard_options_of(&flags->shard, &o->model.shard, &eb) != ERR_OK)
+    if (shard_options_of(&flags->shard, &o->model, &eb) != ERR_OK)
         return tool_usage("generate: %s", eb.text);
     result = read_mode(o, flags);
     if (result == TOOL_EXIT_OK)

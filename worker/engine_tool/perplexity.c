@@ -155,7 +155,7 @@ static int run(void *values, char **operands)
     struct tokens ids = {0};
     struct buf text;
 
-    if (shard_options_of(&f->shard, &o.model.shard, &eb) != ERR_OK)
+    if (shard_options_of(&f->shard, &o.model, &eb) != ERR_OK)
         return tool_usage("perplexity: %s", eb.text);
     o.engine.sequences = LOGITS_ROWS;
     o.model.slots = 1;

@@ -71,6 +71,7 @@ static enum err rank_start(struct ranks *r, const struct engine_config *engine,
     struct engine_config config = *engine;
     config.gpu += rank; /* each has a GPU of its own */
     gang.coll.rank = rank;
+    r->cards.rank = rank;
     own.rank = rank;
     own.gang = &gang;
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)
@@ -82,14 +83,26 @@ enum err ranks_start(struct ranks *ret_ranks, struct engine_config *engine,
                      struct engine_model_config *model, struct errbuf *eb)
 {
     const uint32_t n = model->shard.shards;
+    const enum coll_transport transport =
+        model->gang == NULL ? COLL_TRANSPORT_SHM : model->gang->coll.transport;
     enum err e = ERR_OK;
     int ends[2];
 
     *ret_ranks = (struct ranks){.reasons = -1};
+    model->gang = NULL;
     if (n <= 1)
         return ERR_OK;
+    e = coll_transport_available(transport, eb);
+    if (e == ERR_OK && transport != COLL_TRANSPORT_SHM)
+        e = rank_cards_init(&ret_ranks->cards, n, eb);
+    if (e != ERR_OK)
+        return e;
     ret_ranks->gang = (struct gang_config){
-        .coll = {.transport = COLL_TRANSPORT_SHM, .epoch = 1, .n_ranks = n, .build = "one program"},
+        .coll = {.transport = transport,
+                 .epoch = 1,
+                 .n_ranks = n,
+                 .build = "one program",
+                 .rendezvous = rank_cards_rendezvous(&ret_ranks->cards)},
         .meet_ms = MEET_MS,
         .load_ms = LOAD_MS,
         .wait_ms = WAIT_MS,
@@ -216,4 +229,5 @@ void ranks_join(struct ranks *r)
     if (r->n_children > 0)
         (void)close(r->reasons);
     r->n_children = 0;
+    rank_cards_fini(&r->cards);
 }

@@ -13,6 +13,7 @@
 
 #include "worker/engine/engine.h"
 #include "worker/engine/gang.h"
+#include "worker/engine_tool/rank_cards.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -21,6 +22,7 @@
 /* In place: threads and `model` point into it. */
 struct ranks {
     struct gang_config gang;      /* rank 0's; `model` points to it afterwards */
+    struct rank_cards cards;      /* over a network */
     pid_t child[SHARD_RANKS_MAX]; /* 0: it has ended */
     uint32_t n_children;
     int reasons; /* a pipe: why ranks end that could not load */
@@ -34,8 +36,9 @@ struct ranks {
     struct errbuf why; /* written before `lost` */
 };
 
-/* Starts the other ranks of model->shard; nothing where it asks for none. Where no number of
- * threads was given, ranks share out the machine's. */
+/* Starts the other ranks of model->shard; nothing where it asks for none. They meet by the
+ * transport of model->gang, over shared memory where that is NULL. Where no number of threads was
+ * given, ranks share out the machine's. */
 enum err ranks_start(struct ranks *ret_ranks, struct engine_config *engine,
                      struct engine_model_config *model, struct errbuf *eb);
 /* Before rank 0 loads: `lost` becomes true when a rank ends, and `notify` (from another thread; may

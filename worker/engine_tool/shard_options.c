@@ -1,10 +1,14 @@
 #include "worker/engine_tool/shard_options.h"
 
 #include "common/units.h"
+#include "worker/engine/gang.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #define SHARD(field) offsetof(struct shard_flags, field)
+
+static const char *const transport_names[] = {"shm", "ucx", NULL};
 
 const struct flag shard_flags_table[] = {
     {.name = "shards",
@@ -27,11 +31,20 @@ const struct flag shard_flags_table[] = {
      .offset = SHARD(split),
      .help = "In what proportion, one number or size each, stage by stage: 3,1 or 80GiB,24GiB "
              "(even)."},
+    {.name = "transport",
+     .type = FLAG_CHOICE,
+     .argument = "NAME",
+     .offset = SHARD(transport),
+     .choices = transport_names,
+     .help =
+         "How shards reach each other: shm, or ucx, over this machine's network (shm). Changes no "
+         "bit of what is computed."},
     {0}};
 
-enum err shard_options_of(const struct shard_flags *flags, struct shard_request *ret_request,
+enum err shard_options_of(const struct shard_flags *flags, struct engine_model_config *model,
                           struct errbuf *eb)
 {
+    static const struct gang_config over_network = {.coll.transport = COLL_TRANSPORT_UCX};
     struct shard_request r = {.shards = (uint32_t)flags->shards, .stages = (uint32_t)flags->stages};
     size_t n = 0;
 
@@ -49,6 +62,8 @@ enum err shard_options_of(const struct shard_flags *flags, struct shard_request 
     } else if (r.shards == 0 && r.stages > 0) {
         r.shards = 1;
     }
-    *ret_request = r;
+    model->shard = r;
+    model->gang =
+        flags->transport != NULL && strcmp(flags->transport, "ucx") == 0 ? &over_network : NULL;
     return ERR_OK;
 }

@@ -44,9 +44,13 @@ def shared():
 
 def same_answer(file):
     want = None
-    for options in ([], ["--shards", "2"], ["--shards", "3"], ["--split", "1,2,5"], ["--split", "1,0"]):
+    for options in ([], ["--shards", "2"], ["--shards", "3"], ["--split", "1,2,5"], ["--split", "1,0"],
+                    ["--shards", "3", "--transport", "ucx"], ["--shards", "1", "--transport", "ucx"]):
         p = subprocess.run(generate(file, "--max-tokens", "20", "--json", *options),
                            capture_output=True, text=True, timeout=120)
+        if p.returncode == 1 and "libucx" in p.stderr:
+            print(p.stderr.strip())
+            continue
         if p.returncode != 0:
             sys.exit("%s: %s" % (options, p.stderr))
         got = json.loads(p.stdout)["logits_sha256"]
@@ -56,10 +60,11 @@ def same_answer(file):
     print("the same logits on 1, 2 and 3 processes")
 
 
-def kill_one(file, ranks, victim):
+def kill_one(file, ranks, victim, transport="shm"):
     """victim: 0, or which of the children."""
     before = shared()
-    p = subprocess.Popen(generate(file, "--max-tokens", "8000", "--shards", str(ranks)),
+    p = subprocess.Popen(generate(file, "--max-tokens", "8000", "--shards", str(ranks), "--transport",
+                                  transport),
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     p.stdout.read(1)  # the answer has begun
     others = children(p.pid)
@@ -78,6 +83,12 @@ def kill_one(file, ranks, victim):
     if shared() != before:
         sys.exit("left behind: %s" % shared())
     return seconds
+
+
+def has_network(file):
+    p = subprocess.run(generate(file, "--max-tokens", "1", "--shards", "2", "--transport", "ucx"),
+                       capture_output=True, timeout=60)
+    return b"libucx" not in p.stderr
 
 
 def refused(file):
@@ -162,3 +173,8 @@ with tempfile.TemporaryDirectory() as folder:
             print("rank %d of %d killed: the others gone after %.3f s" % (victim, ranks, seconds))
             if seconds > END_S:
                 sys.exit("that is more than %.0f s" % END_S)
+    for victim in (0, 2) if has_network(model) else ():
+        seconds = kill_one(model, 3, victim, "ucx")
+        print("rank %d of 3 killed, over ucx: the others gone after %.3f s" % (victim, seconds))
+        if seconds > END_S:
+            sys.exit("that is more than %.0f s" % END_S)
