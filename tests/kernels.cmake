@@ -1,5 +1,5 @@
 # Kernels: every backend against ref/ bit for bit, ref/ against double precision, and the parts.
-add_library(kernels_fixture STATIC kernels/fixture.c kernels/kernels_plain.c)
+add_library(kernels_fixture STATIC kernels/fixture.c kernels/matrix.c kernels/kernels_plain.c)
 target_link_libraries(kernels_fixture PUBLIC cloister_kernels PkgConfig::CMOCKA)
 target_compile_options(kernels_fixture PRIVATE -O2 -fno-math-errno)
 cloister_target(kernels_fixture)
@@ -45,14 +45,14 @@ else()
 endif()
 
 # Not a test: `bench_kernels` prints speeds beside the machine's limits.
-add_executable(bench_kernels bench/bench_kernels.c)
+add_executable(bench_kernels bench/bench_kernels.c kernels/matrix.c)
 target_compile_options(bench_kernels PRIVATE -O3)
 target_link_libraries(bench_kernels PRIVATE cloister_kernels)
 cloister_target(bench_kernels)
 # `bench_cuda` does the same for a GPU.
 if(CLOISTER_CUDA_FOUND)
   cloister_cuda_library(bench_cuda_peak SOURCES bench/bench_cuda_peak.cu)
-  add_executable(bench_cuda bench/bench_cuda.c)
+  add_executable(bench_cuda bench/bench_cuda.c kernels/matrix.c)
   target_link_libraries(bench_cuda PRIVATE bench_cuda_peak cloister_cuda)
   cloister_target(bench_cuda)
 endif()

@@ -9,6 +9,7 @@
  * leaves the registers. So many copies of a matrix take turns that no cache holds them. Without a
  * GPU it says so and exits with 77. Not a test.
  */
+#include "tests/kernels/matrix.h"
 #include "common/clock.h"
 #include "tests/bench/bench_cuda_peak.h"
 #include "worker/kernels/backend.h"
@@ -125,8 +126,7 @@ static void turns_load(struct turns *t, struct backend *b, enum quant_type type,
     t->count = (uint32_t)(TURNS_BYTES / t->bytes) + 2;
     t->count = t->count < TURNS_MAX ? t->count : TURNS_MAX;
     for (uint32_t i = 0; i < t->count; i++) {
-        if (b->ops->weight_load(b, type, data, o->rows, o->cols, &cut, &t->weight[i], &eb) !=
-            ERR_OK)
+        if (matrix_load(b, type, data, o->rows, o->cols, &cut, &t->weight[i], &eb) != ERR_OK)
             die("a matrix", eb.text);
     }
     free(data);

@@ -10,6 +10,7 @@
  * counts this process's processor time per thread, for machines that do other work as well: with
  * one thread it is exact, with more it also counts their waiting. Not a test.
  */
+#include "tests/kernels/matrix.h"
 #include "common/clock.h"
 #include "worker/kernels/backend.h"
 #include "worker/kernels/pool.h"
@@ -199,7 +200,7 @@ static void bench_matmul(struct backend *b, const struct options *o, const struc
     /* Its scale is a bare exponent; others would make subnormal numbers, which are slow. */
     for (size_t i = 0; type == QUANT_TYPE_MXFP4 && i < o->rows * row_bytes; i += info->block_bytes)
         data[i] = 120;
-    enum err err = b->ops->weight_load(b, type, data, o->rows, o->cols, NULL, &w, &eb);
+    enum err err = matrix_load(b, type, data, o->rows, o->cols, NULL, &w, &eb);
     free(data);
     if (err != ERR_OK) {
         fprintf(stderr, "%s\n", eb.text);
@@ -284,8 +285,8 @@ static void bench_order(struct backend *b, enum quant_type type)
     if (data == NULL)
         return;
     fill(data, rows * row_bytes, 1);
-    if (b->ops->weight_load(b, type, data, rows, cols, NULL, &free_order, &eb) != ERR_OK ||
-        b->ops->weight_load(b, type, data, rows, cols, &cut, &fixed, &eb) != ERR_OK)
+    if (matrix_load(b, type, data, rows, cols, NULL, &free_order, &eb) != ERR_OK ||
+        matrix_load(b, type, data, rows, cols, &cut, &fixed, &eb) != ERR_OK)
         fprintf(stderr, "%s\n", eb.text);
     free(data);
     for (size_t i = 0; fixed != NULL && i < sizeof counts / sizeof counts[0]; i++) {

@@ -1,5 +1,6 @@
 /* What backends refuse, count and promise about sizes; the page memory. */
 #include "tests/kernels/fixture.h"
+#include "tests/kernels/matrix.h"
 
 #include "worker/kernels/cpu/pages.h"
 #include "worker/kernels/sum_order.h"
@@ -42,8 +43,8 @@ static void test_impossible_weights_are_refused(void **state)
             struct errbuf eb = {0};
             struct weight *w = NULL;
             const struct sum_cut cut = sum_cut_whole(cases[i].cols, cases[i].groups, 1);
-            assert_int_equal(b->ops->weight_load(b, (enum quant_type)cases[i].type, data,
-                                                 cases[i].rows, cases[i].cols, &cut, &w, &eb),
+            assert_int_equal(matrix_load(b, (enum quant_type)cases[i].type, data, cases[i].rows,
+                                         cases[i].cols, &cut, &w, &eb),
                              cases[i].err);
             assert_non_null(strstr(eb.text, cases[i].text));
             assert_null(w);
@@ -77,9 +78,9 @@ static void test_impossible_cuts_are_refused(void **state)
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
             struct errbuf eb = {0};
             struct weight *w = NULL;
-            assert_int_equal(b->ops->weight_load(b, cases[i].type, data, 2, cases[i].cols,
-                                                 &cases[i].cut, &w, &eb),
-                             ERR_INVALID);
+            assert_int_equal(
+                matrix_load(b, cases[i].type, data, 2, cases[i].cols, &cases[i].cut, &w, &eb),
+                ERR_INVALID);
             if (strstr(eb.text, cases[i].text) == NULL)
                 fail_msg("%s, not: %s", eb.text, cases[i].text);
             assert_null(w);
@@ -131,9 +132,8 @@ static void test_memory_is_what_was_promised_and_all_comes_back(void **state)
         for (size_t t = 0; t < fixture_n_types; t++) {
             uint8_t *matrix = fixture_matrix(&r, fixture_types[t], 35, 768);
             struct errbuf eb = {0};
-            assert_int_equal(
-                b->ops->weight_load(b, fixture_types[t], matrix, 35, 768, NULL, &w[t], &eb),
-                ERR_OK);
+            assert_int_equal(matrix_load(b, fixture_types[t], matrix, 35, 768, NULL, &w[t], &eb),
+                             ERR_OK);
             promised += fixture_weight_bytes(fixture_types[t], 35, 768, &whole);
             free(matrix);
         }

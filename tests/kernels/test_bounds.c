@@ -4,6 +4,7 @@
  * summed, so that cancellation in the data is not held against the arithmetic.
  */
 #include "tests/kernels/fixture.h"
+#include "tests/kernels/matrix.h"
 
 #include "worker/kernels/half.h"
 #include "worker/kernels/quant_raw_read.h"
@@ -101,7 +102,7 @@ static void test_embed(void **state)
         uint8_t *matrix = fixture_matrix(&r, type, ROWS, COLS);
         struct weight *w;
         struct errbuf eb = {0};
-        assert_int_equal(b->ops->weight_load(b, type, matrix, ROWS, COLS, NULL, &w, &eb), ERR_OK);
+        assert_int_equal(matrix_load(b, type, matrix, ROWS, COLS, NULL, &w, &eb), ERR_OK);
         for (int32_t id = 0; id < ROWS; id++) {
             float out[COLS];
             b->ops->embed(b, w, &id, 1, 1.0f, out);
@@ -150,7 +151,7 @@ static void test_matmul(void **state)
         struct weight *w;
         struct errbuf eb = {0};
         const struct sum_cut cut = sum_cut_whole(COLS, 8, SUM_LEAF_BLOCKS);
-        assert_int_equal(b->ops->weight_load(b, type, matrix, ROWS, COLS, &cut, &w, &eb), ERR_OK);
+        assert_int_equal(matrix_load(b, type, matrix, ROWS, COLS, &cut, &w, &eb), ERR_OK);
         struct act *a = b->ops->act_new(b, N, COLS, true);
         b->ops->quantize(b, x, N, COLS, a);
         float out[N * ROWS];

@@ -1,6 +1,7 @@
 /* Every quantized type is read as llama.cpp reads it: blocks and values in
  * tests/vectors/dequantize.jsonl. */
 #include "tests/kernels/fixture.h"
+#include "tests/kernels/matrix.h"
 
 #include <jansson.h>
 #include <setjmp.h>
@@ -34,7 +35,7 @@ static void compare_values(const struct fixture *f, enum quant_type type, const 
         struct weight *w;
         struct errbuf eb = {0};
         const int32_t id = 0;
-        if (b->ops->weight_load(b, type, row, 1, cols, NULL, &w, &eb) != ERR_OK)
+        if (matrix_load(b, type, row, 1, cols, NULL, &w, &eb) != ERR_OK)
             fail_msg("%s", eb.text);
         b->ops->embed(b, w, &id, 1, 1.0f, actual);
         fixture_same(name, i == 0 ? "scalar" : f->others[i - 1].name, expected, actual, cols);

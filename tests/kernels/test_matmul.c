@@ -1,5 +1,6 @@
 /* Matrix products: every type x shape x number of rows x groups x backend gives ref's bits. */
 #include "tests/kernels/fixture.h"
+#include "tests/kernels/matrix.h"
 
 #include "worker/kernels/half.h"
 
@@ -55,7 +56,7 @@ static void product_run(struct backend *b, const struct product *p, uint32_t n, 
     struct errbuf eb = {0};
     struct weight *w = NULL;
     const struct sum_cut cut = cut_of(p->cols, p->groups);
-    if (ops->weight_load(b, p->type, p->matrix, p->rows, p->cols, &cut, &w, &eb) != ERR_OK)
+    if (matrix_load(b, p->type, p->matrix, p->rows, p->cols, &cut, &w, &eb) != ERR_OK)
         fail_msg("%s", eb.text);
     struct act *x = ops->act_new(b, n, p->cols, true);
     float *in = fixture_upload(b, p->x, (size_t)n * p->cols);
@@ -202,8 +203,8 @@ static void test_jobs_of_one_call_are_independent(void **state)
         for (int j = 0; j < JOBS; j++) {
             struct weight *w;
             const struct sum_cut cut = cut_of(COLS, 2);
-            assert_int_equal(
-                b->ops->weight_load(b, types[j], matrix[j], rows[j], COLS, &cut, &w, &eb), ERR_OK);
+            assert_int_equal(matrix_load(b, types[j], matrix[j], rows[j], COLS, &cut, &w, &eb),
+                             ERR_OK);
             jobs[j] = (struct matmul_job){.weight = w,
                                           .out = b->ops->buffer_new(b, (size_t)N * rows[j]),
                                           .out_stride = rows[j]};

@@ -1,5 +1,6 @@
 /* Embedding, quantizing, norm and gate: every backend gives ref's bits, whatever the input. */
 #include "tests/kernels/fixture.h"
+#include "tests/kernels/matrix.h"
 
 #include "worker/kernels/half.h"
 
@@ -167,8 +168,7 @@ static void test_embedding_has_the_bits_of_ref(void **state)
                 struct weight *w;
                 struct errbuf eb = {0};
                 assert_int_equal(
-                    b->ops->weight_load(b, fixture_types[t], matrix, ROWS, COLS, NULL, &w, &eb),
-                    ERR_OK);
+                    matrix_load(b, fixture_types[t], matrix, ROWS, COLS, NULL, &w, &eb), ERR_OK);
                 float *out = b->ops->buffer_new(b, N * COLS);
                 b->ops->embed(b, w, ids, N, scales[s], out);
                 b->ops->buffer_read(b, out, i == 0 ? expected : actual, N * COLS);

@@ -1,6 +1,7 @@
 /* A matrix whose groups are on several shards: every type x cut x number of rows, each shard with
  * its own columns of the file and of x, joined, has the bits of the whole matrix on ref. */
 #include "tests/kernels/fixture.h"
+#include "tests/kernels/matrix.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -90,7 +91,7 @@ static void shard_run(struct shards *s, uint32_t shard, enum quant_type type, co
 
     uint8_t *data = file_part(type, matrix, cols, own, cut);
     ops->memory(s->b, &before, &kv, &scratch);
-    if (ops->weight_load(s->b, type, data, ROWS, own, cut, &w, &eb) != ERR_OK)
+    if (matrix_load(s->b, type, data, ROWS, own, cut, &w, &eb) != ERR_OK)
         fail_msg("%s", eb.text);
     ops->memory(s->b, &weights, &kv, &scratch);
     if (strcmp(ops->name, "scalar") != 0)
@@ -186,7 +187,7 @@ static void whole_run(struct backend *ref, enum quant_type type, const uint8_t *
 {
     struct errbuf eb = {0};
     struct weight *w = NULL;
-    if (ref->ops->weight_load(ref, type, matrix, ROWS, cols, cut, &w, &eb) != ERR_OK)
+    if (matrix_load(ref, type, matrix, ROWS, cols, cut, &w, &eb) != ERR_OK)
         fail_msg("%s", eb.text);
     struct act *act = ref->ops->act_new(ref, N_MAX, cols, true);
     ref->ops->quantize(ref, x, N_MAX, cols, act);

@@ -1,6 +1,7 @@
 /* Matrices that come in pieces: the same weights as from memory, each byte asked for once, and a
  * source that fails leaves nothing behind. */
 #include "tests/kernels/fixture.h"
+#include "tests/kernels/matrix.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -75,7 +76,7 @@ static void compare(struct backend *b, const char *name, enum quant_type type, u
     struct errbuf eb = {{0}};
     uint64_t weights[2], kv, scratch;
 
-    assert_int_equal(b->ops->weight_load(b, type, p->data, rows, cols, NULL, &whole, &eb), ERR_OK);
+    assert_int_equal(matrix_load(b, type, p->data, rows, cols, NULL, &whole, &eb), ERR_OK);
     b->ops->memory(b, &weights[0], &kv, &scratch);
     memset(p->seen, 0, p->size);
     p->fails_at = UINT64_MAX;
@@ -173,9 +174,9 @@ static void read_together(struct backend *b, const char *name, struct together *
     for (uint32_t i = 0; i < TOGETHER; i++) {
         const struct weight_job *job = &g->jobs[i];
         struct weight *alone;
-        assert_int_equal(b->ops->weight_load(b, job->type, g->pieces[i].data, job->rows, job->cols,
-                                             NULL, &alone, &eb),
-                         ERR_OK);
+        assert_int_equal(
+            matrix_load(b, job->type, g->pieces[i].data, job->rows, job->cols, NULL, &alone, &eb),
+            ERR_OK);
         float *want = values_of(b, alone, job->rows, job->cols);
         float *got = values_of(b, g->weights[i], job->rows, job->cols);
         fixture_same(quant_type_info((uint32_t)job->type)->name, name, want, got,

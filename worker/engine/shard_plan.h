@@ -68,7 +68,7 @@ enum err shard_plan_shape(struct shard_shape *ret_shape, const struct model_hpar
                           struct errbuf *eb);
 
 /* What a rank holds of a tensor. Of a matrix: rows row .. row + rows - 1, and of each the columns
- * that `cut` has, `cols` of them; row and cut as weight_load takes them: from the file come, for
+ * that `cut` has, `cols` of them; row and cut as weights_read takes them: from the file come, for
  * each row, weight_row_bytes at weight_row_begin. Of a vector: `rows` elements from `row` on, and
  * `cols` is 1. rows is 0 where the rank holds nothing of it. */
 struct shard_slice {

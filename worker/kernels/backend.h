@@ -144,12 +144,12 @@ struct weight_source {
     void *ctx;
 };
 
-/* A matrix to read from its source: type, shape and cut as weight_load has them. */
+/* A matrix to read from its source. */
 struct weight_job {
     enum quant_type type;
     uint32_t rows;
-    uint32_t cols;
-    struct sum_cut cut;
+    uint32_t cols;      /* those of the groups that are here */
+    struct sum_cut cut; /* how it is summed, and which of its groups are here */
     struct weight_source source;
     struct weight **ret_weight;
 };
@@ -212,17 +212,12 @@ struct backend_ops {
 
     void (*close)(struct backend *b);
 
-    /* Copies and repacks a matrix as the file has it: `rows` rows of `cols` elements, `data` of
-     * rows * weight_row_bytes. `cut`: how it is summed, and which of its groups are here; `cols`
-     * are the columns of those. NULL: a whole matrix in one group. ERR_UNSUPPORTED names the type;
-     * ERR_INVALID: no rows or columns, columns of a quantized type that are no multiple of its
-     * block, a cut that cannot be or has other columns; ERR_NO_MEMORY the bytes wanted. */
-    enum err (*weight_load)(struct backend *b, enum quant_type type, const void *data,
-                            uint32_t rows, uint32_t cols, const struct sum_cut *cut,
-                            struct weight **ret_weight, struct errbuf *eb);
-    /* Many from their sources, in pieces, so that no matrix is in memory twice and the threads
-     * share out small matrices like the pieces of large ones. All, or on an error none, *ret_failed
-     * being the job at fault. ERR_IO where a piece could not be read. */
+    /* Copies and repacks matrices as files have them, in pieces, so that no matrix is in memory
+     * twice and the threads share out small matrices like the pieces of large ones. All, or on an
+     * error none, *ret_failed being the job at fault. ERR_UNSUPPORTED names the type; ERR_INVALID:
+     * no rows or columns, columns of a quantized type that are no multiple of its block, a cut that
+     * cannot be or has other columns; ERR_NO_MEMORY the bytes wanted; ERR_IO where a piece could
+     * not be read. */
     enum err (*weights_read)(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
                              uint32_t *ret_failed, struct errbuf *eb);
     void (*weight_free)(struct backend *b, struct weight *w);
@@ -384,12 +379,12 @@ bool backend_isa_available(enum backend_isa isa);
 /* AUTO as what it stands for on this machine; the others as they are. */
 enum backend_isa backend_isa_resolve(enum backend_isa isa);
 
-/* Bytes of a row as weight_load takes it. Of a weight that holds some groups of a matrix of
+/* Bytes of a row as weights_read takes it. Of a weight that holds some groups of a matrix of
  * super-blocks: the super-blocks that have columns of these. 0 for an unsupported type. */
 uint64_t weight_row_bytes(enum quant_type type, uint32_t cols, const struct sum_cut *cut);
 /* Where in a row of the whole matrix those bytes begin. */
 uint64_t weight_row_begin(enum quant_type type, const struct sum_cut *cut);
-/* Bytes that weight_load will hold for such a matrix, padding included: exact for avx2 and avx512;
+/* Bytes that weights_read will hold for such a matrix, padding included: exact for avx2 and avx512;
  * scalar holds the file's own bytes, which are never more. */
 uint64_t backend_cpu_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols,
                                   const struct sum_cut *cut);

@@ -51,12 +51,6 @@ void host_free(struct backend *b, void *memory)
     free(header.allocated);
 }
 
-bool host_source_read(void *ctx, uint64_t at, void *to, size_t size)
-{
-    memcpy(to, (const uint8_t *)ctx + at, size);
-    return true;
-}
-
 /* Shared or not, it is memory like any other to the host. */
 enum err host_exchange_open(struct backend *b, void *const halves[2], size_t bytes,
                             struct exchange **ret_exchange, struct errbuf *eb)

@@ -21,9 +21,6 @@ void host_free(struct backend *b, void *memory);
 /* What host_alloc counts for so many bytes. */
 uint64_t host_held_bytes(uint64_t bytes);
 
-/* A source of a matrix in memory at `ctx`. */
-bool host_source_read(void *ctx, uint64_t at, void *to, size_t size);
-
 /* The constructors behind backend_cpu_open. `threads`: 0 is backend_threads_auto. */
 struct cpu_kernels;
 /* NULL for SCALAR, and where this build has none. `isa` is not AUTO. */

@@ -15,7 +15,7 @@
 #define SHAPE_HEADS_MAX    4096u
 #define SHAPE_KV_BYTES_MAX (1ull << 46) /* what an address space has room for */
 
-/* What weight_load refuses, see backend.h. */
+/* What weights_read refuses, see backend.h. */
 enum err shape_weight_check(enum quant_type type, uint32_t rows, uint32_t cols,
                             const struct sum_cut *cut, struct errbuf *eb);
 /* Blocks of the first super-block that a weight has no use for: its groups begin behind them. */

@@ -1,6 +1,7 @@
 /* How matrix products read memory: what the layout is for (worker/kernels/cuda/weight_layout.h).
  * Whole sectors of the matrix and each once, and no two lanes in one bank of shared memory. Counted
  * by the emulation, in checked mode. */
+#include "tests/kernels/matrix.h"
 #include "tests/cuda_emulation/emulation.h"
 #include "tests/kernels/fixture.h"
 
@@ -50,7 +51,7 @@ static void product_run(struct backend *b, enum quant_type type, const uint8_t *
     fixture_floats(&r, host, (size_t)n * COLS);
     b->ops->buffer_write(b, in, host, (size_t)n * COLS);
     b->ops->quantize(b, in, n, COLS, x);
-    assert_int_equal(b->ops->weight_load(b, type, matrix, ROWS, COLS, NULL, &w, &eb), ERR_OK);
+    assert_int_equal(matrix_load(b, type, matrix, ROWS, COLS, NULL, &w, &eb), ERR_OK);
     emu_counters_reset();
     const struct matmul_job job = {.weight = w, .out = out, .out_stride = ROWS};
     b->ops->matmul(b, x, n, &job, 1);

@@ -79,9 +79,6 @@ size_t cpu_attention_partials_room(const struct backend_room_cache *cache, uint3
 void cpu_act_store(const struct cpu_backend *cpu, struct act *a, uint32_t row, const float *y,
                    uint32_t cols);
 
-enum err cpu_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                         uint32_t cols, const struct sum_cut *cut, struct weight **ret_weight,
-                         struct errbuf *eb);
 enum err cpu_weights_read(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
                           uint32_t *ret_failed, struct errbuf *eb);
 void cpu_weight_free(struct backend *b, struct weight *w);

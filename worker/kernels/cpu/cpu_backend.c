@@ -27,7 +27,6 @@ static uint32_t cpu_threads(const struct backend *b)
 
 static const struct backend_ops cpu_ops = {
     .close = cpu_close,
-    .weight_load = cpu_weight_load,
     .weights_read = cpu_weights_read,
     .weight_free = cpu_weight_free,
     .buffer_new = host_buffer_new,

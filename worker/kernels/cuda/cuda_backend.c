@@ -37,7 +37,6 @@ static uint32_t cuda_threads(const struct backend *b)
 
 static const struct backend_ops cuda_ops = {
     .close = cuda_close,
-    .weight_load = cuda_weight_load,
     .weights_read = cuda_weights_read,
     .weight_free = cuda_weight_free,
     .buffer_new = cuda_buffer_new,

@@ -254,9 +254,6 @@ enum err cuda_reserve(struct backend *b, const struct backend_room *room, struct
 /* ---- matrices
  * ------------------------------------------------------------------------------------ */
 
-enum err cuda_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                          uint32_t cols, const struct sum_cut *cut, struct weight **ret_weight,
-                          struct errbuf *eb);
 enum err cuda_weights_read(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
                            uint32_t *ret_failed, struct errbuf *eb);
 void cuda_weight_free(struct backend *b, struct weight *w);

@@ -322,22 +322,6 @@ enum err cuda_weights_read(struct backend *b, const struct weight_job *jobs, uin
     return err;
 }
 
-enum err cuda_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                          uint32_t cols, const struct sum_cut *cut, struct weight **ret_weight,
-                          struct errbuf *eb)
-{
-    uint32_t failed;
-    const struct weight_job job = {
-        .type = type,
-        .rows = rows,
-        .cols = cols,
-        .cut = cut != NULL ? *cut : sum_cut_whole(cols, 1, 1),
-        .source = {.read = host_source_read, .ctx = (void *)(uintptr_t)data},
-        .ret_weight = ret_weight,
-    };
-    return cuda_weights_read(b, &job, 1, &failed, eb);
-}
-
 /* ---- the embedding --------------------------------------------------------------------------- */
 
 void cuda_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,

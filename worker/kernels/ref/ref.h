@@ -38,9 +38,6 @@ struct kv {
     float *v;
 };
 
-enum err ref_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                         uint32_t cols, const struct sum_cut *cut, struct weight **ret_weight,
-                         struct errbuf *eb);
 enum err ref_weights_read(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
                           uint32_t *ret_failed, struct errbuf *eb);
 void ref_weight_free(struct backend *b, struct weight *w);

@@ -33,7 +33,6 @@ static enum err ref_reserve(struct backend *b, const struct backend_room *room, 
 static const struct backend_ops ref_ops = {
     .name = "scalar",
     .close = ref_close,
-    .weight_load = ref_weight_load,
     .weights_read = ref_weights_read,
     .weight_free = ref_weight_free,
     .buffer_new = host_buffer_new,

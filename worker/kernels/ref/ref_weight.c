@@ -58,21 +58,6 @@ enum err ref_weights_read(struct backend *b, const struct weight_job *jobs, uint
     return ERR_OK;
 }
 
-enum err ref_weight_load(struct backend *b, enum quant_type type, const void *data, uint32_t rows,
-                         uint32_t cols, const struct sum_cut *cut, struct weight **ret_weight,
-                         struct errbuf *eb)
-{
-    const struct weight_job job = {
-        .type = type,
-        .rows = rows,
-        .cols = cols,
-        .cut = cut != NULL ? *cut : sum_cut_whole(cols, 1, 1),
-        .source = {.read = host_source_read, .ctx = (void *)(uintptr_t)data},
-        .ret_weight = ret_weight,
-    };
-    return ref_weight_read(b, &job, eb);
-}
-
 void ref_weight_free(struct backend *b, struct weight *w)
 {
     if (w == NULL)
