@@ -21,10 +21,14 @@ cloister_unit_test(engine_picks
   SOURCES unit/engine/test_picks.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
 cloister_unit_test(engine_gang
-  SOURCES unit/engine/test_gang.c unit/engine/rig.c unit/engine/tiny_model.c
+  SOURCES unit/engine/test_gang.c unit/engine/gang_rig.c unit/engine/rig.c unit/engine/tiny_model.c
   LIBS cloister_engine)
 target_link_options(test_engine_gang PRIVATE -Wl,--wrap=gang_ready -Wl,--wrap=gang_hear
                                              -Wl,--wrap=gang_rows_least)
+cloister_unit_test(engine_stages
+  SOURCES unit/engine/test_stages.c unit/engine/gang_rig.c unit/engine/rig.c
+          unit/engine/tiny_model.c
+  LIBS cloister_engine)
 add_executable(test_engine_gang_hosts unit/engine/test_gang_hosts.c unit/engine/tiny_model.c)
 target_link_libraries(test_engine_gang_hosts PRIVATE cloister_coll_crew cloister_engine
                       PkgConfig::CMOCKA m)

@@ -4,21 +4,21 @@
 
 _Static_assert(MODEL_ROPES <= BACKEND_STEP_ROPES_MAX, "a step has room for all tables");
 
-/* A run of a step's rows: all of them, or its last ones. Rows stand one behind the other in every
- * buffer, so a run is an offset. */
+/* A run of a step's rows. Rows stand one behind the other in every buffer, so a run is an offset.
+ */
 struct rows {
     uint32_t first, count;
     struct step_rows step;
 };
 
-static struct rows rows_from(const struct batch_plan *plan, uint32_t first)
+static struct rows rows_of(const struct batch_plan *plan, uint32_t first, uint32_t end)
 {
     return (struct rows){
         .first = first,
-        .count = plan->n_rows - first,
+        .count = end - first,
         .step =
             {
-                .n_rows = plan->n_rows - first,
+                .n_rows = end - first,
                 .position = plan->position + first,
                 .sequence = plan->slot + first,
                 .page_table = plan->pages,
@@ -165,6 +165,11 @@ static enum err forward_ffn(struct runtime *r, uint32_t layer, const struct rows
                           w->vector[MODEL_PART_FFN_POST_NORM], eb);
 }
 
+static bool is_last_stage(const struct runtime *r)
+{
+    return r->gang == NULL || gang_is_last(r->gang);
+}
+
 static enum err forward_head(struct runtime *r, const struct rows *rows, struct errbuf *eb)
 {
     const struct model_hparams *h = &r->hparams;
@@ -176,8 +181,9 @@ static enum err forward_head(struct runtime *r, const struct rows *rows, struct 
 
     enum err e = ERR_OK;
 
-    b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd,
-                 r->whole.vector[MODEL_PART_OUTPUT_NORM], h->rms_eps, r->act_embd);
+    if (is_last_stage(r))
+        b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd,
+                     r->whole.vector[MODEL_PART_OUTPUT_NORM], h->rms_eps, r->act_embd);
     if (r->gang == NULL)
         b->ops->matmul(b, r->act_embd, rows->count, &head, 1);
     else
@@ -189,15 +195,19 @@ static enum err forward_head(struct runtime *r, const struct rows *rows, struct 
     return e;
 }
 
-static enum err forward_embed(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)
+static enum err forward_embed(struct runtime *r, const struct batch_plan *plan,
+                              const struct rows *rows, struct errbuf *eb)
 {
     const struct weight *weight = r->whole.matrix[MODEL_PART_TOKEN_EMBD];
+    const int32_t *ids = plan->ids + rows->first;
+    const float scale = r->hparams.embed_scale;
+    float *x = row_at(r->x, rows, r->hparams.n_embd);
     struct backend *b = r->backend;
 
     if (r->gang != NULL)
-        return gang_embed(r->gang, weight, plan->ids, plan->n_rows, r->hparams.embed_scale, r->x,
-                          eb);
-    b->ops->embed(b, weight, plan->ids, plan->n_rows, r->hparams.embed_scale, r->x);
+        return gang_is_first(r->gang) ? gang_embed(r->gang, weight, ids, rows->count, scale, x, eb)
+                                      : gang_receive(r->gang, rows->count, x, eb);
+    b->ops->embed(b, weight, ids, rows->count, scale, x);
     return ERR_OK;
 }
 
@@ -241,7 +251,7 @@ static struct backend_step step_of(const struct runtime *r, const struct batch_p
 {
     struct backend_step step = {
         .ids = plan->ids,
-        .rows = rows_from(plan, 0).step,
+        .rows = rows_of(plan, 0, plan->n_rows).step,
         .n_results = plan->n_logits,
         .picks = r->picks,
         .pieces = r->pieces,
@@ -257,25 +267,44 @@ static struct backend_step step_of(const struct runtime *r, const struct batch_p
     return step;
 }
 
-/* Nothing here may depend on what the plan's arrays hold: the backend may replay it. */
-static enum err forward_layers(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)
+/* A run of rows through the layers that are here. */
+static enum err forward_piece(struct runtime *r, const struct batch_plan *plan,
+                              struct shard_run piece, struct errbuf *eb)
 {
-    struct rows rows = rows_from(plan, 0);
-    enum err e = forward_embed(r, plan, eb);
+    const struct shard_run layers = r->shard->layers;
+    const uint32_t n_embd = r->hparams.n_embd, silent = plan->n_rows - plan->n_logits;
+    struct rows rows = rows_of(plan, piece.first, piece.end);
+    enum err e = forward_embed(r, plan, &rows, eb);
 
-    for (uint32_t layer = 0; e == ERR_OK && layer < r->hparams.n_layers; layer++) {
+    for (uint32_t layer = layers.first; e == ERR_OK && layer < layers.end; layer++) {
         forward_qkv(r, layer, &rows);
         /* Behind the last layer's K and V nobody looks at rows without logits any more. */
         if (layer + 1 == r->hparams.n_layers) {
-            if (plan->n_logits == 0)
+            if (piece.end <= silent)
                 return ERR_OK;
-            rows = rows_from(plan, plan->n_rows - plan->n_logits);
+            rows = rows_of(plan, shard_larger(piece.first, silent), piece.end);
         }
         e = forward_attention(r, layer, &rows, eb);
         if (e == ERR_OK)
             e = forward_ffn(r, layer, &rows, eb);
     }
-    return e == ERR_OK ? forward_head(r, &rows, eb) : e;
+    return e != ERR_OK || is_last_stage(r)
+               ? e
+               : gang_send(r->gang, rows.count, row_at(r->x, &rows, n_embd), eb);
+}
+
+/* Nothing here may depend on what the plan's arrays hold: the backend may replay it. */
+static enum err forward_layers(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)
+{
+    const uint32_t n_pieces = r->gang == NULL ? 1 : gang_pieces(r->gang, plan->n_rows);
+    const struct rows last = rows_of(plan, plan->n_rows - plan->n_logits, plan->n_rows);
+    const struct shard_run all = {0, plan->n_rows};
+    enum err e = ERR_OK;
+
+    for (uint32_t i = 0; e == ERR_OK && i < n_pieces; i++)
+        e = forward_piece(r, plan, r->gang == NULL ? all : gang_piece(r->gang, plan->n_rows, i),
+                          eb);
+    return e != ERR_OK || plan->n_logits == 0 ? e : forward_head(r, &last, eb);
 }
 
 static enum err forward_compute(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)

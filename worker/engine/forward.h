@@ -3,9 +3,10 @@
  *
  * For each layer: norm; q, k, v; norms of heads; rotation and cache; attention; output, normed or
  * not, added to the residual; norm; gate and up; activation; down, normed or not, added to the
- * residual. Then the head, for the rows whose logits are wanted. Everything that differs between
- * models is data: sizes, windows and scales in `struct model_hparams`, norms and biases by being
- * there or not. No architecture is known here by name.
+ * residual. Then the head, for the rows whose logits are wanted. A stage of a gang does so with the
+ * layers that it has, one piece of the step's rows after another (gang.h). Everything that differs
+ * between models is data: sizes, windows and scales in `struct model_hparams`, norms and biases by
+ * being there or not. No architecture is known here by name.
  *
  * Source: Touvron et al., "LLaMA", 2023; Ainslie et al., "GQA", 2023.
  * Thread: the runtime's owner.

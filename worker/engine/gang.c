@@ -11,29 +11,23 @@
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
-static void cut_set(struct gang_cut *ret, const struct shard_plan *plan, uint32_t layer,
-                    enum gang_matrix which, uint32_t n_embd)
+static void cut_set(struct gang_cut *ret, const struct gang *g, const struct shard_plan *plan,
+                    uint32_t layer, enum gang_matrix which)
 {
+    const struct shard_rank_cut *shards = &plan->cut->rank[g->stage * g->n_shards];
     struct sum_node nodes[SUM_GROUPS_MAX];
     uint32_t groups = 1;
 
     *ret = (struct gang_cut){0};
-    for (uint32_t k = 0; k < plan->cut->n_ranks; k++) {
-        const struct shard_sums sums = shard_sums(plan, &plan->cut->rank[k], layer);
+    for (uint32_t k = 0; k < g->n_shards; k++) {
+        const struct shard_sums sums = shard_sums(plan, &shards[k], layer);
         const struct sum_cut cut = which == GANG_MATRIX_ATTENTION ? sums.attention : sums.ffn;
         groups = cut.groups;
         ret->nodes[k] = cut.first < cut.end ? sum_nodes(&cut, nodes + ret->n_parts) : 0;
         ret->n_parts += ret->nodes[k];
     }
     ret->n_joins = sum_joins(nodes, ret->n_parts, groups, ret->joins);
-    ret->rows_least = gang_rows_least(ret->nodes, plan->cut->n_ranks, n_embd);
-}
-
-/* The most that all ranks together have on the way at a time, each piece of it padded. */
-static size_t bytes_max(const struct gang_limits *l)
-{
-    const size_t told = gang_told_bytes(l), exchange = (size_t)l->exchange_bytes;
-    return (exchange > told ? exchange : told) + (size_t)COLL_RANKS_MAX * COLL_ALIGN;
+    ret->rows_least = gang_rows_least(ret->nodes, g->n_shards, g->n_embd);
 }
 
 /* Model, shares and settings: what differs here would differ in the logits, or in what fits. */
@@ -67,20 +61,29 @@ enum err gang_config_check(const struct gang_config *config, struct errbuf *eb)
 static enum err gang_meet(struct gang *g, const struct gang_config *config,
                           const struct shard_plan *plan, const atomic_bool *stop, struct errbuf *eb)
 {
+    const uint64_t deadline_ns = gang_deadline((uint64_t)config->meet_ms * 1000000u);
     struct coll_config coll = config->coll;
+    size_t bytes[GANG_COLLS];
 
+    gang_coll_bytes(&g->limits, plan->cut, g->rank, bytes);
     agreement_digest(plan, &g->limits, coll.plan);
-    coll.bytes_max = bytes_max(&g->limits);
+    coll.bytes_max = bytes[GANG_COLL_ALL];
     coll.stop = stop;
-    return coll_open(&g->coll, &coll, gang_deadline((uint64_t)config->meet_ms * 1000000u), eb);
+    enum err e = coll_open(&g->coll[GANG_COLL_ALL], &coll, deadline_ns, eb);
+    return e == ERR_OK ? gang_stages_meet(g, bytes, deadline_ns, eb) : e;
 }
 
 static enum err open_exchange(struct gang *g, struct errbuf *eb)
 {
-    void *halves[2];
-    const size_t bytes = coll_halves(g->coll, halves);
-    enum err e = g->backend->ops->exchange_open(g->backend, halves, bytes, &g->exchange, eb);
+    enum err e = ERR_OK;
 
+    for (uint32_t i = 0; e == ERR_OK && i < GANG_COLLS; i++) {
+        void *halves[2];
+        if (g->coll[i] == NULL)
+            continue;
+        const size_t bytes = coll_halves(g->coll[i], halves);
+        e = g->backend->ops->exchange_open(g->backend, halves, bytes, &g->exchange[i], eb);
+    }
     if (e != ERR_OK)
         gang_abort(g, eb->text);
     return e;
@@ -93,12 +96,26 @@ static void *take(struct gang *g, size_t count, size_t size)
     return calloc(count, size);
 }
 
-uint64_t gang_memory(const struct gang_limits *l, uint32_t n_layers, enum coll_transport transport)
+static uint64_t colls_memory(const struct gang_limits *l, const struct shard_cut *cut,
+                             uint32_t rank, enum coll_transport transport)
+{
+    size_t bytes[GANG_COLLS];
+    uint64_t sum = 0;
+
+    gang_coll_bytes(l, cut, rank, bytes);
+    for (uint32_t i = 0; i < GANG_COLLS; i++)
+        sum += bytes[i] > 0 ? coll_memory(transport, bytes[i]) : 0;
+    return sum;
+}
+
+uint64_t gang_memory(const struct gang_limits *l, const struct shard_cut *cut, uint32_t rank,
+                     enum coll_transport transport)
 {
     const uint64_t pages = (uint64_t)l->sequences * l->sequence_pages;
+    const uint64_t n_layers = shard_run_count(cut->rank[rank].layers);
 
-    return coll_memory(transport, bytes_max(l)) + gang_told_bytes(l) +
-           2ull * n_layers * sizeof(struct gang_cut) + pages * sizeof(uint32_t) +
+    return colls_memory(l, cut, rank, transport) + gang_told_bytes(l) +
+           2 * n_layers * sizeof(struct gang_cut) + pages * sizeof(uint32_t) +
            l->rows * (sizeof(int32_t) + sizeof(uint32_t));
 }
 
@@ -115,24 +132,30 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
     struct gang *g = calloc(1, sizeof *g);
     enum err e = ERR_OK;
 
-    CHECK(plan->cut->n_stages == 1 && plan->cut->n_ranks == config->coll.n_ranks &&
-          plan->cut->n_ranks <= COLL_RANKS_MAX);
+    const struct shard_cut *cut = plan->cut;
+    const struct shard_rank_cut *own = &cut->rank[config->coll.rank];
+
+    CHECK(cut->n_ranks == config->coll.n_ranks && cut->n_ranks <= COLL_RANKS_MAX);
     if (g == NULL)
         return err_set(eb, ERR_NO_MEMORY, "no memory for a gang");
     g->backend = backend;
     g->rank = config->coll.rank;
-    g->n_ranks = plan->cut->n_ranks;
+    g->n_ranks = cut->n_ranks;
+    g->n_stages = cut->n_stages;
+    g->stage = own->stage;
+    g->n_shards = cut->n_shards;
+    g->shard = own->index;
+    g->layers = own->layers;
     g->load_ns = (uint64_t)config->load_ms * 1000000u;
     g->wait_ns = (uint64_t)config->wait_ms * 1000000u;
     g->limits = *limits;
     g->n_embd = h->n_embd;
-    g->n_layers = h->n_layers;
     g->vocab = h->vocab_size;
-    for (uint32_t k = 0; k < g->n_ranks; k++) {
-        g->embed[k] = plan->cut->rank[k].embed;
-        g->head[k] = plan->cut->rank[k].head;
-    }
-    g->cuts = take(g, 2 * (size_t)g->n_layers, sizeof *g->cuts);
+    for (uint32_t k = 0; k < g->n_shards; k++)
+        g->embed[k] = cut->rank[k].embed;
+    for (uint32_t k = 0; k < g->n_ranks; k++)
+        g->head[k] = cut->rank[k].head;
+    g->cuts = take(g, 2 * (size_t)shard_run_count(g->layers), sizeof *g->cuts);
     g->ids = take(g, limits->rows, sizeof *g->ids);
     g->at = take(g, limits->rows, sizeof *g->at);
     g->told.limits = &g->limits;
@@ -146,16 +169,14 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
     } else {
         memset(g->told.pages, 0xff,
                (size_t)limits->sequences * limits->sequence_pages * sizeof *g->told.pages);
-        for (uint32_t i = 0; i < g->n_layers; i++) {
-            cut_set(gang_cut_of(g, i, GANG_MATRIX_ATTENTION), plan, i, GANG_MATRIX_ATTENTION,
-                    g->n_embd);
-            cut_set(gang_cut_of(g, i, GANG_MATRIX_FFN), plan, i, GANG_MATRIX_FFN, g->n_embd);
-        }
+        for (uint32_t i = g->layers.first; i < g->layers.end; i++)
+            for (enum gang_matrix m = GANG_MATRIX_ATTENTION; m <= GANG_MATRIX_FFN; m++)
+                cut_set(gang_cut_of(g, i, m), g, plan, i, m);
         e = gang_meet(g, config, plan, stop, eb);
         if (e == ERR_OK)
             e = open_exchange(g, eb);
     }
-    g->held_bytes += coll_memory(config->coll.transport, bytes_max(limits));
+    g->held_bytes += colls_memory(limits, cut, g->rank, config->coll.transport);
     if (e != ERR_OK) {
         gang_close(g);
         return e;
@@ -177,8 +198,10 @@ void gang_close(struct gang *g)
 {
     if (g == NULL)
         return;
-    g->backend->ops->exchange_close(g->backend, g->exchange);
-    coll_close(g->coll);
+    for (uint32_t i = GANG_COLLS; i-- > 0;) {
+        g->backend->ops->exchange_close(g->backend, g->exchange[i]);
+        coll_close(g->coll[i]);
+    }
     free(g->cuts);
     free(g->ids);
     free(g->at);
@@ -189,11 +212,11 @@ void gang_close(struct gang *g)
 
 void gang_abort(struct gang *g, const char *why)
 {
-    coll_abort(g->coll, why);
+    coll_abort(g->coll[GANG_COLL_ALL], why);
 }
 
 enum err gang_ready(struct gang *g, struct errbuf *eb)
 {
     g->told_ns = clock_mono_ns();
-    return coll_barrier(g->coll, gang_deadline(g->load_ns), eb);
+    return coll_barrier(g->coll[GANG_COLL_ALL], gang_deadline(g->load_ns), eb);
 }

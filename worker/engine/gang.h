@@ -1,10 +1,17 @@
 /*
- * gang.h - how the ranks of a gang compute one model together, each with its shard of it.
+ * gang.h - how the ranks of a gang compute one model together, each with its part of it.
  *
- * Rank 0 plans a step and tells the others; then every rank goes through the same layers with its
- * own heads and columns. Where a matrix was cut along its columns, each rank puts up the sums of
- * its groups, and all finish the same tree over all of them, of many rows each rank a run: the
- * residual stream is whole, and the same, on every rank. Rows of the embedding come from whoever has them, logits go to rank 0.
+ * Rank 0 plans a step and tells the others; then the ranks of a stage go through their layers with
+ * their own heads and columns. Where a matrix was cut along its columns, each rank puts up the sums
+ * of its groups, and all of the stage finish the same tree over all of them, of many rows each rank
+ * a run: the residual stream is whole, and the same, on each of them. Rows of the embedding come
+ * from whoever has them; a shard hands the residual on to the same shard of the next stage; logits
+ * go to rank 0.
+ *
+ * A step of many rows is cut into pieces, so that stages compute beside each other: while one is at
+ * a piece, the one before it is at the next. Rows do not depend on each other but through the
+ * cache, where a later one finds what earlier ones left behind in the same layer, so any pieces
+ * give the same bits.
  *
  * A rank that is lost, or told to stop (coll_config.stop), ends the gang: whatever is called then
  * fails with the reason, at once, and what waits does within a tenth of a second.
@@ -51,15 +58,22 @@ struct gang_limits {
     uint32_t sequences;
     uint32_t sequence_pages;
     uint32_t kv_pages;
-    uint64_t exchange_bytes; /* that all ranks put into an operation */
+    /* What is put into one operation at most: by the shards of this rank's stage, as sums; by all
+     * ranks, as logits; by a stage, as rows for the next one. */
+    uint64_t sums_bytes;
+    uint64_t logits_bytes;
+    uint64_t rows_bytes;
 };
 
 /* A matrix whose columns the ranks share out. */
 enum gang_matrix { GANG_MATRIX_ATTENTION = 0, GANG_MATRIX_FFN = 1 };
 
-/* Bytes that gang_open takes: for what ranks hand each other, twice, and to keep track of steps.
- * Over shm the ranks of a host share most of it, and it is counted for each. */
-uint64_t gang_memory(const struct gang_limits *limits, uint32_t n_layers,
+/* Rows of the largest piece of a step: all of them where there is one stage. */
+uint32_t gang_piece_most(const struct shard_cut *cut, uint32_t step_rows);
+
+/* Bytes that gang_open takes for a rank: for what ranks hand each other, twice, and to keep track
+ * of steps. Over shm the ranks of a host share most of it, and it is counted for each. */
+uint64_t gang_memory(const struct gang_limits *limits, const struct shard_cut *cut, uint32_t rank,
                      enum coll_transport transport);
 /* Bytes taken; of no gang (NULL) none. */
 uint64_t gang_held(const struct gang *g);
@@ -92,7 +106,20 @@ enum err gang_idle(struct gang *g, uint64_t now_ns, struct errbuf *eb);
  * is none yet. */
 enum err gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *eb);
 
-/* out [n][n_embd] = the rows of the embedding; `weight` is the part that is here, or NULL. */
+/* A step's pieces, in the order in which every rank takes them: a run of its rows each. */
+uint32_t gang_pieces(const struct gang *g, uint32_t n_rows);
+struct shard_run gang_piece(const struct gang *g, uint32_t n_rows, uint32_t piece);
+
+/* Whether this rank's stage begins with the embedding, and whether it ends with the head. */
+bool gang_is_first(const struct gang *g);
+bool gang_is_last(const struct gang *g);
+/* x [n][n_embd], the residual of a piece: from the stage before this one, once it has it; to the
+ * next one, which need not have taken the piece before it yet, but the one before that. */
+enum err gang_receive(struct gang *g, uint32_t n, float *x, struct errbuf *eb);
+enum err gang_send(struct gang *g, uint32_t n, const float *x, struct errbuf *eb);
+
+/* The first stage: out [n][n_embd] = the rows of the embedding; `weight` is the part that is here,
+ * or NULL. */
 enum err gang_embed(struct gang *g, const struct weight *weight, const int32_t *ids, uint32_t n,
                     float scale, float *out, struct errbuf *eb);
 /* As backend_ops.matmul with the whole matrix: `job` has this rank's part of it, its weight NULL
@@ -100,7 +127,7 @@ enum err gang_embed(struct gang *g, const struct weight *weight, const int32_t *
 enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, const struct act *in,
                      uint32_t n, const struct matmul_job *job, struct errbuf *eb);
 /* n rows of logits, which rank 0 has in `logits` [n][vocabulary] afterwards: `weight` is the part
- * of the head that is here, or NULL, and `bias` its part of that, or NULL. */
+ * of the head that is here, or NULL, and `bias` its part of that, or NULL. All ranks come to it. */
 enum err gang_logits(struct gang *g, const struct weight *weight, const float *bias,
                      const struct act *in, uint32_t n, float *logits, struct errbuf *eb);
 

@@ -5,14 +5,15 @@
 
 #include <string.h>
 
-enum err gang_hand_over(struct gang *g, const void *ret_parts[], struct errbuf *eb)
+enum err gang_hand_over(struct gang *g, struct coll *coll, const void *ret_parts[],
+                        struct errbuf *eb)
 {
     g->backend->ops->exchange_done(g->backend);
-    return coll_end(g->coll, gang_deadline(g->wait_ns), ret_parts, eb);
+    return coll_end(coll, gang_deadline(g->wait_ns), ret_parts, eb);
 }
 
-/* The rank that embeds a token. */
-static uint32_t embed_rank(const struct gang *g, uint32_t id)
+/* The shard that embeds a token. */
+static uint32_t embed_shard(const struct gang *g, uint32_t id)
 {
     uint32_t k = 0;
     while (g->embed[k].end <= id)
@@ -24,33 +25,38 @@ enum err gang_embed(struct gang *g, const struct weight *weight, const int32_t *
                     float scale, float *out, struct errbuf *eb)
 {
     const struct backend_ops *ops = g->backend->ops;
-    const uint32_t own_first = g->embed[g->rank].first;
+    struct coll *shards = gang_shards(g);
+    const uint32_t own_first = g->embed[g->shard].first;
     uint32_t first[COLL_RANKS_MAX + 1] = {0}, next[COLL_RANKS_MAX];
     size_t bytes[COLL_RANKS_MAX];
     const void *parts[COLL_RANKS_MAX];
     void *mine;
 
-    CHECK(n <= g->limits.rows);
+    CHECK(n <= g->limits.rows && g->stage == 0);
+    if (shards == NULL) {
+        ops->embed(g->backend, weight, ids, n, scale, out);
+        return ERR_OK;
+    }
     for (uint32_t i = 0; i < n; i++)
-        first[embed_rank(g, (uint32_t)ids[i]) + 1]++;
-    for (uint32_t k = 0; k < g->n_ranks; k++) {
+        first[embed_shard(g, (uint32_t)ids[i]) + 1]++;
+    for (uint32_t k = 0; k < g->n_shards; k++) {
         bytes[k] = (size_t)first[k + 1] * g->n_embd * sizeof *out;
         first[k + 1] += first[k];
         next[k] = first[k];
     }
     for (uint32_t i = 0; i < n; i++) {
-        const uint32_t rank = embed_rank(g, (uint32_t)ids[i]);
-        if (rank == g->rank)
-            g->ids[next[rank] - first[rank]] = (int32_t)((uint32_t)ids[i] - own_first);
-        g->at[next[rank]++] = i;
+        const uint32_t k = embed_shard(g, (uint32_t)ids[i]);
+        if (k == g->shard)
+            g->ids[next[k] - first[k]] = (int32_t)((uint32_t)ids[i] - own_first);
+        g->at[next[k]++] = i;
     }
-    enum err e = coll_all_gather_begin(g->coll, bytes, gang_deadline(g->wait_ns), &mine, eb);
+    enum err e = coll_all_gather_begin(shards, bytes, gang_deadline(g->wait_ns), &mine, eb);
     if (e != ERR_OK)
         return e;
-    if (bytes[g->rank] > 0)
-        ops->embed(g->backend, weight, g->ids, first[g->rank + 1] - first[g->rank], scale, mine);
-    e = gang_hand_over(g, parts, eb);
-    for (uint32_t k = 0; e == ERR_OK && k < g->n_ranks; k++)
+    if (bytes[g->shard] > 0)
+        ops->embed(g->backend, weight, g->ids, first[g->shard + 1] - first[g->shard], scale, mine);
+    e = gang_hand_over(g, shards, parts, eb);
+    for (uint32_t k = 0; e == ERR_OK && k < g->n_shards; k++)
         if (bytes[k] > 0)
             ops->place(g->backend, parts[k], g->at + first[k], first[k + 1] - first[k], g->n_embd,
                        out);
@@ -62,6 +68,7 @@ enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, con
 {
     const struct backend_ops *ops = g->backend->ops;
     const struct gang_cut *cut = gang_cut_of(g, layer, which);
+    struct coll *shards = gang_shards(g);
     const size_t node = (size_t)n * g->n_embd;
     size_t bytes[COLL_RANKS_MAX];
     const void *parts[COLL_RANKS_MAX];
@@ -70,11 +77,15 @@ enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, con
     void *mine;
 
     CHECK(job->out_stride == g->n_embd);
+    if (shards == NULL) {
+        ops->matmul(g->backend, in, n, job, 1);
+        return ERR_OK;
+    }
     if (n >= cut->rows_least)
         return gang_matmul_rows(g, cut, in, n, job, eb);
-    for (uint32_t k = 0; k < g->n_ranks; k++)
+    for (uint32_t k = 0; k < g->n_shards; k++)
         bytes[k] = cut->nodes[k] * node * sizeof(float);
-    enum err e = coll_all_gather_begin(g->coll, bytes, gang_deadline(g->wait_ns), &mine, eb);
+    enum err e = coll_all_gather_begin(shards, bytes, gang_deadline(g->wait_ns), &mine, eb);
     if (e != ERR_OK)
         return e;
     if (job->weight != NULL) {
@@ -82,10 +93,10 @@ enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, con
             .weight = job->weight, .out = mine, .out_stride = g->n_embd, .node_stride = node};
         ops->matmul(g->backend, in, n, &own, 1);
     }
-    e = gang_hand_over(g, parts, eb);
+    e = gang_hand_over(g, shards, parts, eb);
     if (e != ERR_OK)
         return e;
-    for (uint32_t k = 0; k < g->n_ranks; k++)
+    for (uint32_t k = 0; k < g->n_shards; k++)
         for (uint32_t i = 0; i < cut->nodes[k]; i++)
             part[n_parts++] = (struct join_part){(const float *)parts[k] + i * node, g->n_embd};
     const struct join_job join = {
@@ -107,6 +118,7 @@ enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, con
 enum err gang_logits(struct gang *g, const struct weight *weight, const float *bias,
                      const struct act *in, uint32_t n, float *logits, struct errbuf *eb)
 {
+    struct coll *all = g->coll[GANG_COLL_ALL];
     const uint32_t cols = shard_run_count(g->head[g->rank]);
     size_t bytes[COLL_RANKS_MAX];
     const void *parts[COLL_RANKS_MAX];
@@ -114,7 +126,7 @@ enum err gang_logits(struct gang *g, const struct weight *weight, const float *b
 
     for (uint32_t k = 0; k < g->n_ranks; k++)
         bytes[k] = k == 0 ? 0 : (size_t)n * shard_run_count(g->head[k]) * sizeof *logits;
-    enum err e = coll_gather_begin(g->coll, 0, bytes, gang_deadline(g->wait_ns), &mine, eb);
+    enum err e = coll_gather_begin(all, 0, bytes, gang_deadline(g->wait_ns), &mine, eb);
     if (e != ERR_OK)
         return e;
     if (cols > 0) {
@@ -124,7 +136,7 @@ enum err gang_logits(struct gang *g, const struct weight *weight, const float *b
                                        .bias = bias};
         g->backend->ops->matmul(g->backend, in, n, &job, 1);
     }
-    e = gang_hand_over(g, parts, eb);
+    e = gang_hand_over(g, all, parts, eb);
     for (uint32_t k = 1; e == ERR_OK && g->rank == 0 && k < g->n_ranks; k++) {
         const uint32_t count = shard_run_count(g->head[k]);
         const struct join_part part = {parts[k], count};

@@ -1,13 +1,23 @@
-/* gang_internal.h - what gang.c, gang_step.c, gang_compute.c and gang_rows.c share. */
+/* gang_internal.h - what gang.c, gang_stage.c, gang_step.c, gang_compute.c and gang_rows.c share.
+ */
 #ifndef CLOISTER_WORKER_ENGINE_GANG_INTERNAL_H
 #define CLOISTER_WORKER_ENGINE_GANG_INTERNAL_H
 
 #include "common/clock.h"
 #include "worker/engine/gang_told.h"
 
+/* With whom a rank exchanges what. */
+enum gang_coll {
+    GANG_COLL_ALL = 0, /* all ranks: steps, logits; sums too where there is one stage */
+    GANG_COLL_STAGE,   /* the shards of a stage among several: sums */
+    GANG_COLL_BEFORE,  /* this shard of the stage before this one, and this rank: rows */
+    GANG_COLL_BEHIND,  /* this rank, and this shard of the next stage */
+    GANG_COLLS
+};
+
 /* What becomes of the parts of one matrix. */
 struct gang_cut {
-    uint32_t nodes[COLL_RANKS_MAX]; /* sums that each rank puts up */
+    uint32_t nodes[COLL_RANKS_MAX]; /* sums that each shard puts up */
     uint32_t n_parts;
     uint32_t n_joins;
     struct sum_join joins[SUM_GROUPS_MAX];
@@ -16,18 +26,21 @@ struct gang_cut {
 
 struct gang {
     struct backend *backend;
-    struct coll *coll;
-    struct exchange *exchange; /* its memory, as the backend knows it */
+    struct coll *coll[GANG_COLLS];         /* NULL: this rank is of none such */
+    struct exchange *exchange[GANG_COLLS]; /* their memory, as the backend knows it */
     uint32_t rank, n_ranks;
+    uint32_t n_stages, stage;
+    uint32_t n_shards, shard; /* of a stage */
+    struct shard_run layers;
     uint64_t load_ns, wait_ns;
     uint64_t told_ns, looked_ns;
     uint64_t held_bytes;
     struct gang_limits limits;
-    uint32_t n_embd, n_layers;
+    uint32_t n_embd;
     uint32_t vocab;
-    struct shard_run embed[COLL_RANKS_MAX]; /* rows of the embedding */
-    struct shard_run head[COLL_RANKS_MAX];  /* rows of the head */
-    struct gang_cut *cuts;                  /* [layer][enum gang_matrix] */
+    struct shard_run embed[COLL_RANKS_MAX]; /* rows of the embedding, by shard */
+    struct shard_run head[COLL_RANKS_MAX];  /* rows of the head, by rank */
+    struct gang_cut *cuts;                  /* [layers][enum gang_matrix], of this stage */
 
     int32_t *ids; /* [rows] of those that are embedded here */
     uint32_t *at; /* [rows] where they belong, by rank */
@@ -37,17 +50,31 @@ struct gang {
 static inline struct gang_cut *gang_cut_of(const struct gang *g, uint32_t layer,
                                            enum gang_matrix which)
 {
-    return &g->cuts[2 * (size_t)layer + which];
+    return &g->cuts[2 * (size_t)(layer - g->layers.first) + which];
 }
+
+/* Where the shards of this rank's stage meet; NULL: it is alone in it. */
+static inline struct coll *gang_shards(const struct gang *g)
+{
+    return g->n_shards == 1 ? NULL : g->coll[g->n_stages == 1 ? GANG_COLL_ALL : GANG_COLL_STAGE];
+}
+
+/* gang_stage.c: bytes_max of a rank's colls; 0: it is of none such. */
+void gang_coll_bytes(const struct gang_limits *limits, const struct shard_cut *cut, uint32_t rank,
+                     size_t ret_bytes[GANG_COLLS]);
+/* Splits GANG_COLL_ALL into the others. */
+enum err gang_stages_meet(struct gang *g, const size_t bytes[GANG_COLLS], uint64_t deadline_ns,
+                          struct errbuf *eb);
+
+/* gang_compute.c: ends what was begun, once this rank's part is written. */
+enum err gang_hand_over(struct gang *g, struct coll *coll, const void *ret_parts[],
+                        struct errbuf *eb);
 
 /* A rank that lives and does not come is waited for until then. */
 static inline uint64_t gang_deadline(uint64_t wait_ns)
 {
     return clock_mono_ns() + wait_ns;
 }
-
-/* Ends what was begun, once this rank's part is written. */
-enum err gang_hand_over(struct gang *g, const void *ret_parts[], struct errbuf *eb);
 
 /* gang_matmul by rows. `nodes` [n_ranks] are those of gang_cut; UINT32_MAX: never. */
 uint32_t gang_rows_least(const uint32_t nodes[], uint32_t n_ranks, uint32_t n_embd);

@@ -25,10 +25,10 @@ uint32_t gang_rows_least(const uint32_t nodes[], uint32_t n_ranks, uint32_t n_em
     return least < n_ranks ? n_ranks : (uint32_t)least;
 }
 
-/* The first of the rows that rank k finishes. */
+/* The first of the rows that shard k finishes. */
 static uint32_t rows_first(const struct gang *g, uint32_t n, uint32_t k)
 {
-    return (uint32_t)((uint64_t)n * k / g->n_ranks);
+    return (uint32_t)((uint64_t)n * k / g->n_shards);
 }
 
 /* Sums of one row's nodes one behind another, so that a run of rows is one piece. */
@@ -36,15 +36,15 @@ static enum err exchange_sums(struct gang *g, const struct gang_cut *cut, const 
                               uint32_t n, const struct weight *weight, const void *ret_parts[],
                               struct errbuf *eb)
 {
-    const uint32_t row = cut->nodes[g->rank] * g->n_embd;
+    const uint32_t row = cut->nodes[g->shard] * g->n_embd;
     size_t bytes[COLL_RANKS_MAX * COLL_RANKS_MAX];
     void *pieces[COLL_RANKS_MAX];
 
-    for (uint32_t from = 0; from < g->n_ranks; from++)
-        for (uint32_t to = 0; to < g->n_ranks; to++)
-            bytes[from * g->n_ranks + to] = (rows_first(g, n, to + 1) - rows_first(g, n, to)) *
-                                            (size_t)cut->nodes[from] * g->n_embd * sizeof(float);
-    enum err e = coll_exchange_begin(g->coll, bytes, gang_deadline(g->wait_ns), pieces, eb);
+    for (uint32_t from = 0; from < g->n_shards; from++)
+        for (uint32_t to = 0; to < g->n_shards; to++)
+            bytes[from * g->n_shards + to] = (rows_first(g, n, to + 1) - rows_first(g, n, to)) *
+                                             (size_t)cut->nodes[from] * g->n_embd * sizeof(float);
+    enum err e = coll_exchange_begin(gang_shards(g), bytes, gang_deadline(g->wait_ns), pieces, eb);
     if (e != ERR_OK)
         return e;
     if (weight != NULL) {
@@ -52,7 +52,7 @@ static enum err exchange_sums(struct gang *g, const struct gang_cut *cut, const 
             .weight = weight, .out = pieces[0], .out_stride = row, .node_stride = g->n_embd};
         g->backend->ops->matmul(g->backend, in, n, &own, 1);
     }
-    return gang_hand_over(g, ret_parts, eb);
+    return gang_hand_over(g, gang_shards(g), ret_parts, eb);
 }
 
 /* This rank's rows, to where the others take them from. */
@@ -62,7 +62,7 @@ static void finish_rows(struct gang *g, const struct gang_cut *cut, const void *
     struct join_part part[SUM_GROUPS_MAX];
     uint32_t n_parts = 0;
 
-    for (uint32_t k = 0; k < g->n_ranks; k++)
+    for (uint32_t k = 0; k < g->n_shards; k++)
         for (uint32_t i = 0; i < cut->nodes[k]; i++)
             part[n_parts++] = (struct join_part){(const float *)parts[k] + (size_t)i * g->n_embd,
                                                  (size_t)cut->nodes[k] * g->n_embd};
@@ -83,21 +83,21 @@ static void finish_rows(struct gang *g, const struct gang_cut *cut, const void *
 enum err gang_matmul_rows(struct gang *g, const struct gang_cut *cut, const struct act *in,
                           uint32_t n, const struct matmul_job *job, struct errbuf *eb)
 {
-    const uint32_t first = rows_first(g, n, g->rank), end = rows_first(g, n, g->rank + 1);
+    const uint32_t first = rows_first(g, n, g->shard), end = rows_first(g, n, g->shard + 1);
     size_t bytes[COLL_RANKS_MAX];
     const void *parts[COLL_RANKS_MAX];
     void *mine;
     enum err e = exchange_sums(g, cut, in, n, job->weight, parts, eb);
 
-    for (uint32_t k = 0; k < g->n_ranks; k++)
+    for (uint32_t k = 0; k < g->n_shards; k++)
         bytes[k] =
             (rows_first(g, n, k + 1) - rows_first(g, n, k)) * (size_t)g->n_embd * sizeof(float);
     if (e == ERR_OK)
-        e = coll_all_gather_begin(g->coll, bytes, gang_deadline(g->wait_ns), &mine, eb);
+        e = coll_all_gather_begin(gang_shards(g), bytes, gang_deadline(g->wait_ns), &mine, eb);
     if (e != ERR_OK)
         return e;
     finish_rows(g, cut, parts, first, end, job, mine);
-    e = gang_hand_over(g, parts, eb);
+    e = gang_hand_over(g, gang_shards(g), parts, eb);
     if (e != ERR_OK)
         return e;
     const struct join_part whole = {parts[0], g->n_embd};

@@ -14,8 +14,8 @@ static enum err tell(struct gang *g, const struct batch_plan *plan, uint64_t wai
 
     CHECK(g->rank == 0);
     g->told_ns = clock_mono_ns();
-    return coll_broadcast(g->coll, 0, g->told.words, size, gang_deadline(wait_ns), &bytes, &size,
-                          eb);
+    return coll_broadcast(g->coll[GANG_COLL_ALL], 0, g->told.words, size, gang_deadline(wait_ns),
+                          &bytes, &size, eb);
 }
 
 enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb)
@@ -28,7 +28,8 @@ enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf 
 static bool is_due(struct gang *g, uint64_t now_ns)
 {
     const uint64_t silent_ns = now_ns - g->told_ns;
-    return silent_ns >= g->wait_ns || (silent_ns >= g->wait_ns / 4 && coll_is_clear(g->coll));
+    return silent_ns >= g->wait_ns ||
+           (silent_ns >= g->wait_ns / 4 && coll_is_clear(g->coll[GANG_COLL_ALL]));
 }
 
 enum err gang_idle(struct gang *g, uint64_t now_ns, struct errbuf *eb)
@@ -38,7 +39,7 @@ enum err gang_idle(struct gang *g, uint64_t now_ns, struct errbuf *eb)
     if (now_ns - g->looked_ns < LOOK_NS)
         return ERR_OK;
     g->looked_ns = now_ns;
-    e = coll_check(g->coll, eb);
+    e = coll_check(g->coll[GANG_COLL_ALL], eb);
     if (e == ERR_OK && is_due(g, now_ns))
         e = tell(g, NULL, now_ns - g->told_ns >= g->wait_ns ? LATE_NS : g->wait_ns, eb);
     return e;
@@ -49,7 +50,8 @@ enum err gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *e
     const void *bytes;
     size_t size;
     /* Rank 0 may be computing something else, for long; that it is gone is seen at once. */
-    enum err e = coll_broadcast(g->coll, 0, NULL, 0, gang_deadline(g->load_ns), &bytes, &size, eb);
+    enum err e = coll_broadcast(g->coll[GANG_COLL_ALL], 0, NULL, 0, gang_deadline(g->load_ns),
+                                &bytes, &size, eb);
 
     if (e != ERR_OK)
         return e;

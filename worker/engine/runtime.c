@@ -247,17 +247,15 @@ static enum err check_gang(const struct engine_model_config *model,
 {
     const struct gang_config *gang = model->gang;
 
-    if (shape->plan->cut->n_stages > 1)
-        return err_set(eb, ERR_UNSUPPORTED, "a model in %u stages cannot be run yet, only planned",
-                       shape->plan->cut->n_stages);
     if ((gang == NULL) != (shape->plan->cut->n_ranks == 1))
         return gang == NULL
-                   ? err_set(eb, ERR_INVALID, "%u shards need a gang", shape->plan->cut->n_ranks)
+                   ? err_set(eb, ERR_INVALID, "a model on %u ranks needs a gang",
+                             shape->plan->cut->n_ranks)
                    : err_set(eb, ERR_INVALID, "a gang of %u has no use for a model that is not cut",
                              gang->coll.n_ranks);
     if (gang != NULL &&
         (gang->coll.n_ranks != shape->plan->cut->n_ranks || gang->coll.rank != shape->rank))
-        return err_set(eb, ERR_INVALID, "rank %u of %u shards in a gang of %u, as its rank %u",
+        return err_set(eb, ERR_INVALID, "rank %u of %u in a gang of %u, as its rank %u",
                        shape->rank, shape->plan->cut->n_ranks, gang->coll.n_ranks, gang->coll.rank);
     return gang == NULL ? ERR_OK : gang_config_check(gang, eb);
 }

@@ -376,9 +376,7 @@ struct gang_limits runtime_gang_limits(const struct runtime_shape *shape,
                                        const struct engine_config *config)
 {
     const uint64_t row = shape->hparams.n_embd * sizeof(float);
-    const uint64_t sums = shard_nodes(shape->plan, shape->shard).all * row * config->step_tokens;
-    const uint64_t logits =
-        (uint64_t)shape->hparams.vocab_size * sizeof(float) * shape->logits_rows;
+    const uint32_t rows = gang_piece_most(shape->plan->cut, config->step_tokens);
 
     return (struct gang_limits){
         .context_tokens = shape->context_tokens,
@@ -388,7 +386,9 @@ struct gang_limits runtime_gang_limits(const struct runtime_shape *shape,
         .sequences = config->sequences,
         .sequence_pages = (shape->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
         .kv_pages = shape->n_pages,
-        .exchange_bytes = sums > logits ? sums : logits,
+        .sums_bytes = shard_nodes(shape->plan, shape->shard).all * row * rows,
+        .logits_bytes = (uint64_t)shape->hparams.vocab_size * sizeof(float) * shape->logits_rows,
+        .rows_bytes = row * rows,
     };
 }
 
@@ -399,7 +399,7 @@ static uint64_t exchange_bytes(const struct runtime_shape *shape,
 
     return runtime_is_whole(shape)
                ? 0
-               : gang_memory(&limits, shape->hparams.n_layers, shape->transport);
+               : gang_memory(&limits, shape->plan->cut, shape->rank, shape->transport);
 }
 
 struct engine_estimate runtime_shape_estimate(const struct runtime_shape *shape,

@@ -79,9 +79,9 @@ struct runtime_widths runtime_widths(const struct runtime_shape *shape);
 /* What the operations of its steps take room for. */
 struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t step_rows);
 
-/* The most of a step, as all ranks of a gang have it; `model` is not filled in. Its exchange_bytes
- * are what all ranks of a stage together put into their largest exchange: the sums of all nodes of
- * a part, the rows of the embedding that others have, or the logits that rank 0 draws from. */
+/* The most of a step, as all ranks of a gang have it; `model` is not filled in. What a stage's
+ * ranks put into an exchange is the sums of all nodes of a part, which is never less than the rows
+ * of the embedding. */
 struct gang_limits runtime_gang_limits(const struct runtime_shape *shape,
                                        const struct engine_config *config);
 

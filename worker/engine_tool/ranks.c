@@ -82,7 +82,7 @@ static enum err rank_start(struct ranks *r, const struct engine_config *engine,
 enum err ranks_start(struct ranks *ret_ranks, struct engine_config *engine,
                      struct engine_model_config *model, struct errbuf *eb)
 {
-    const uint32_t n = model->shard.shards;
+    const uint32_t n = model->shard.shards * (model->shard.stages > 1 ? model->shard.stages : 1);
     const enum coll_transport transport =
         model->gang == NULL ? COLL_TRANSPORT_SHM : model->gang->coll.transport;
     enum err e = ERR_OK;

@@ -62,6 +62,9 @@ enum err shard_options_of(const struct shard_flags *flags, struct engine_model_c
     } else if (r.shards == 0 && r.stages > 0) {
         r.shards = 1;
     }
+    if (r.shards * r.stages > SHARD_RANKS_MAX)
+        return err_set(eb, ERR_INVALID, "%u stages of %u shards: at most %u ranks are possible",
+                       r.stages, r.shards, SHARD_RANKS_MAX);
     model->shard = r;
     model->gang =
         flags->transport != NULL && strcmp(flags->transport, "ucx") == 0 ? &over_network : NULL;

@@ -1,6 +1,6 @@
 /* One model on several engines: the logits of one, whatever the shares; what each holds; and how a
  * gang ends. The ranks are engines of this process, over shared memory. */
-#include "tests/unit/engine/rig.h"
+#include "tests/unit/engine/gang_rig.h"
 #include "tests/unit/engine/tiny_model.h"
 #include "common/clock.h"
 #include "worker/engine/gang_internal.h"
@@ -14,27 +14,10 @@
 
 #include <cmocka.h>
 
-#define MODEL     7u
-#define RANKS_MAX 8u
+#define MODEL GANG_RIG_MODEL
 
 /* What the agent counts on where a gang is dissolved; most of it is a busy machine's. */
 #define AT_ONCE_MS 1000u
-
-static struct gang_config gang_of(uint32_t n_ranks)
-{
-    static uint8_t next;
-    struct gang_config gang = {
-        .coll = {.transport = COLL_TRANSPORT_SHM, .epoch = 1, .n_ranks = n_ranks, .build = "test"},
-        .meet_ms = 20000,
-        .load_ms = 60000,
-        .wait_ms = 20000,
-    };
-    const pid_t pid = getpid();
-
-    memcpy(gang.coll.group, &pid, sizeof pid);
-    gang.coll.group[15] = ++next;
-    return gang;
-}
 
 /* ---- a rank that hangs ---------------------------------------------------------------------- */
 
@@ -106,156 +89,15 @@ static void rows_are_shared_out_where_that_saves_bytes(void **state)
     }
 }
 
-/* ---- ranks ---------------------------------------------------------------------------------- */
-
-struct ranks {
-    uint32_t n;
-    struct rig rig[RANKS_MAX];
-    struct gang_config gang[RANKS_MAX];
-    struct engine_model_config model[RANKS_MAX];
-};
-
-/* Engines, and the orders to load; they do not load before all are there. */
-static void ranks_open(struct ranks *r, const struct engine_config *config,
-                       const struct engine_model_config *model)
-{
-    const struct gang_config gang = gang_of(model->shard.shards);
-    struct errbuf eb;
-
-    r->n = model->shard.shards;
-    assert_true(r->n <= RANKS_MAX);
-    for (uint32_t k = 0; k < r->n; k++) {
-        r->gang[k] = gang;
-        r->gang[k].coll.rank = k;
-        r->model[k] = *model;
-        r->model[k].rank = k;
-        r->model[k].gang = &r->gang[k];
-        rig_open(&r->rig[k], config);
-        if (engine_load(r->rig[k].engine, MODEL, &r->model[k], &eb) != ERR_OK)
-            fail_msg("%s", eb.text);
-    }
-}
-
-static void ranks_ready(struct ranks *r)
-{
-    for (uint32_t k = 0; k < r->n; k++) {
-        rig_until_model_event(&r->rig[k]);
-        if (r->rig[k].model_event.kind != ENGINE_EVENT_MODEL_READY)
-            fail_msg("rank %u: %s", k, r->rig[k].model_event.error_text);
-    }
-}
-
-static void ranks_close(struct ranks *r)
-{
-    for (uint32_t k = 0; k < r->n; k++)
-        rig_close(&r->rig[k]);
-}
-
-static struct engine_job job_of(uint64_t job_id)
-{
-    static const char text[] = "a text that is longer than one page of the cache, and then some";
-    struct engine_job job = {
-        .job_id = job_id,
-        .model_id = MODEL,
-        .prompt_kind = ENGINE_PROMPT_TEXT,
-        .text = text,
-        .text_size = sizeof text - 1,
-        .max_tokens = 24,
-        .sampling = sampling_default(),
-        .ignore_end = true,
-        .want_logits_digest = true,
-    };
-
-    job.sampling.temperature = 1.0f;
-    job.sampling.seed = 3;
-    return job;
-}
-
-/* One job with two beside it, so that steps have rows of several sequences: answers 1 to JOBS. */
-#define JOBS 3u
-static void run_jobs(struct rig *rig)
-{
-    struct errbuf eb;
-
-    for (uint64_t id = 2; id <= 3; id++) {
-        struct engine_job beside = job_of(id);
-        beside.sampling.seed = id;
-        beside.text_size -= id * 9;
-        if (rig_submit(rig, &beside, &eb) != ERR_OK)
-            fail_msg("%s", eb.text);
-    }
-    const struct engine_job job = job_of(1);
-    (void)rig_run(rig, &job);
-    for (uint64_t id = 1; id <= JOBS; id++) {
-        const struct answer *a = rig_wait(rig, id);
-        if (a->finish == ENGINE_FINISH_ERROR)
-            fail_msg("job %u: %s", (unsigned)id, a->error_text);
-        assert_int_equal(a->ids.count, 24);
-    }
-}
+/* ---- what ranks answer ---------------------------------------------------------------------- */
 
 static const struct engine_config config = {.threads = 1, .step_tokens = 24, .sequences = 4};
-
-/* What one engine answers to each of the jobs. */
-struct whole {
-    int32_t ids[JOBS][24];
-    uint8_t sha256[JOBS][32];
-};
-
-static void whole_run(const struct engine_model_config *model, struct whole *ret)
-{
-    struct rig rig;
-
-    rig_open(&rig, &config);
-    rig_load(&rig, MODEL, model);
-    run_jobs(&rig);
-    for (uint32_t i = 0; i < JOBS; i++) {
-        memcpy(ret->ids[i], rig.answers[1 + i].ids.ids, sizeof ret->ids[i]);
-        memcpy(ret->sha256[i], rig.answers[1 + i].sha256, sizeof ret->sha256[i]);
-    }
-    rig_close(&rig);
-}
-
-/* What was reckoned for each rank from the header is what it holds. */
-static void ranks_hold_what_was_estimated(const struct ranks *r)
-{
-    for (uint32_t k = 0; k < r->n; k++) {
-        const struct engine_event *ready = &r->rig[k].model_event;
-        struct engine_estimate estimate;
-        struct errbuf eb;
-        if (engine_estimate_file(&config, &r->model[k], &estimate, &eb) != ERR_OK)
-            fail_msg("%s", eb.text);
-        assert_int_equal(ready->weights_bytes, estimate.weights_bytes);
-        assert_int_equal(ready->kv_bytes, estimate.kv_bytes);
-        assert_int_equal(ready->scratch_bytes, estimate.scratch_bytes);
-        assert_int_equal(ready->exchange_bytes, estimate.exchange_bytes);
-        assert_true(estimate.exchange_bytes > 0);
-    }
-}
-
-static void compare(const char *what, const struct engine_model_config *model,
-                    const struct whole *whole)
-{
-    static struct ranks r;
-
-    ranks_open(&r, &config, model);
-    ranks_ready(&r);
-    ranks_hold_what_was_estimated(&r);
-    run_jobs(&r.rig[0]);
-    for (uint32_t i = 0; i < JOBS; i++) {
-        const struct answer *a = &r.rig[0].answers[1 + i];
-        if (memcmp(a->ids.ids, whole->ids[i], sizeof whole->ids[i]) != 0 ||
-            memcmp(a->sha256, whole->sha256[i], sizeof whole->sha256[i]) != 0)
-            fail_msg("%s on %u ranks, job %u: other logits than on one", what, r.n, 1 + i);
-    }
-    ranks_close(&r);
-}
 
 static void any_number_of_ranks_gives_the_logits_of_one(void **state)
 {
     static const struct {
         uint32_t shards;
-        uint64_t weights[RANKS_MAX];
+        uint64_t weights[GANG_RIG_RANKS_MAX];
         enum kv_type kv;
     } ways[] = {
         {2, {0}, KV_TYPE_F16},           {3, {0}, KV_TYPE_Q8_0}, {2, {3, 1}, KV_TYPE_F16},
@@ -276,16 +118,16 @@ static void any_number_of_ranks_gives_the_logits_of_one(void **state)
                                                 .context_tokens = 128,
                                                 .slots = 3,
                                                 .kv_type = fits ? ways[k].kv : KV_TYPE_F16};
-            struct whole whole;
-            whole_run(&model, &whole);
+            struct gang_rig_answers alone;
+            gang_rig_alone(&config, &model, NULL, &alone);
             model.shard.shards = ways[k].shards;
             memcpy(model.shard.weights, ways[k].weights, sizeof ways[k].weights);
             for (uint32_t j = 0; j < ways[k].shards; j++)
                 if (ways[k].weights[j] > 0)
                     model.shard.n_weights = ways[k].shards;
-            compare(tiny_model_shape_name(i), &model, &whole);
+            gang_rig_compare(tiny_model_shape_name(i), &config, &model, NULL, &alone);
             is_by_rows = true;
-            compare(tiny_model_shape_name(i), &model, &whole);
+            gang_rig_compare(tiny_model_shape_name(i), &config, &model, NULL, &alone);
             is_by_rows = false;
         }
         assert_int_equal(unlink(path), 0);
@@ -300,22 +142,22 @@ static void model_at(char *ret_path)
 
 static void only_rank_0_takes_jobs(void **state)
 {
-    static struct ranks r;
+    static struct gang_rig r;
     char path[64];
     struct errbuf eb;
-    const struct engine_job job = job_of(1);
+    const struct engine_job job = gang_rig_job(1);
 
     (void)state;
     model_at(path);
     const struct engine_model_config model = {.path = path, .shard.shards = 2};
-    ranks_open(&r, &config, &model);
-    ranks_ready(&r);
+    gang_rig_open(&r, &config, &model);
+    gang_rig_ready(&r);
     /* Not the job's fault: it is to run elsewhere. */
     const enum err refused = rig_submit(&r.rig[1], &job, &eb);
     assert_int_equal(refused, ERR_UNAVAILABLE);
     assert_true(err_retryable(refused));
     assert_non_null(strstr(eb.text, "rank 1 of a gang"));
-    ranks_close(&r);
+    gang_rig_close(&r);
     assert_int_equal(unlink(path), 0);
 }
 
@@ -323,7 +165,7 @@ static void only_rank_0_takes_jobs(void **state)
  * and the engines are free to load it again, whole or with others. */
 static void a_rank_that_goes_ends_the_gang(void **state)
 {
-    static struct ranks r;
+    static struct gang_rig r;
     char path[64];
     struct errbuf eb;
 
@@ -331,9 +173,9 @@ static void a_rank_that_goes_ends_the_gang(void **state)
     model_at(path);
     for (uint32_t gone = 0; gone < 3; gone++) {
         const struct engine_model_config model = {.path = path, .shard.shards = 3};
-        struct engine_job job = job_of(1);
-        ranks_open(&r, &config, &model);
-        ranks_ready(&r);
+        struct engine_job job = gang_rig_job(1);
+        gang_rig_open(&r, &config, &model);
+        gang_rig_ready(&r);
         job.max_tokens = 200;
         assert_int_equal(rig_submit(&r.rig[0], &job, &eb), ERR_OK);
         while (r.rig[0].answers[1].ids.count == 0)
@@ -352,9 +194,9 @@ static void a_rank_that_goes_ends_the_gang(void **state)
         const struct engine_model_config alone = {.path = path};
         for (uint32_t k = 0; k < 3; k++) {
             rig_load(&r.rig[k], MODEL, &alone);
-            run_jobs(&r.rig[k]);
+            gang_rig_jobs(&r.rig[k], NULL);
         }
-        ranks_close(&r);
+        gang_rig_close(&r);
     }
     assert_int_equal(unlink(path), 0);
 }
@@ -362,7 +204,7 @@ static void a_rank_that_goes_ends_the_gang(void **state)
 /* Ranks that would not compute the same model alike do not become a gang. */
 static void ranks_that_differ_do_not_meet(void **state)
 {
-    static struct ranks r;
+    static struct gang_rig r;
     struct tiny_model tiny = tiny_model_default();
     char path[64], other_path[64];
     struct errbuf eb;
@@ -382,7 +224,7 @@ static void ranks_that_differ_do_not_meet(void **state)
     different[2].kv_type = KV_TYPE_Q8_0;
     different[3].context_tokens = 100; /* as many pages */
     for (size_t i = 0; i < sizeof different / sizeof different[0]; i++) {
-        const struct gang_config gang = gang_of(2);
+        const struct gang_config gang = gang_rig_config(2);
         r.n = 2;
         for (uint32_t k = 0; k < 2; k++) {
             r.gang[k] = gang;
@@ -399,7 +241,7 @@ static void ranks_that_differ_do_not_meet(void **state)
             if (strstr(r.rig[k].model_event.error_text, "another plan") == NULL)
                 fail_msg("%zu, rank %u: %s", i, k, r.rig[k].model_event.error_text);
         }
-        ranks_close(&r);
+        gang_rig_close(&r);
     }
     assert_int_equal(unlink(path), 0);
     assert_int_equal(unlink(other_path), 0);
@@ -408,14 +250,14 @@ static void ranks_that_differ_do_not_meet(void **state)
 /* A gang may end before anybody has heard that it was ready: both are said, in that order. */
 static void an_end_is_told_behind_the_beginning(void **state)
 {
-    static struct ranks r;
+    static struct gang_rig r;
     char path[64];
     struct errbuf eb;
 
     (void)state;
     model_at(path);
     const struct engine_model_config model = {.path = path, .shard.shards = 2};
-    ranks_open(&r, &config, &model);
+    gang_rig_open(&r, &config, &model);
     rig_until_model_event(&r.rig[1]);
     assert_int_equal(engine_unload(r.rig[1].engine, MODEL, &eb), ERR_OK);
     rig_until_model_event(&r.rig[1]);
@@ -428,7 +270,7 @@ static void an_end_is_told_behind_the_beginning(void **state)
     assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
     const struct engine_model_config alone = {.path = path};
     rig_load(&r.rig[0], MODEL, &alone);
-    ranks_close(&r);
+    gang_rig_close(&r);
     assert_int_equal(unlink(path), 0);
 }
 
@@ -442,7 +284,7 @@ static void assert_at_once(uint64_t since_ms, const char *what)
 /* Nobody asks anything of the gang, and the end of a rank is known all the same. */
 static void an_idle_gang_ends_with_its_rank(void **state)
 {
-    static struct ranks r;
+    static struct gang_rig r;
     char path[64];
     struct errbuf eb;
 
@@ -450,8 +292,8 @@ static void an_idle_gang_ends_with_its_rank(void **state)
     model_at(path);
     for (uint32_t gone = 0; gone < 3; gone++) {
         const struct engine_model_config model = {.path = path, .shard.shards = 3};
-        ranks_open(&r, &config, &model);
-        ranks_ready(&r);
+        gang_rig_open(&r, &config, &model);
+        gang_rig_ready(&r);
         const uint64_t since = clock_mono_ms();
         assert_int_equal(engine_unload(r.rig[gone].engine, MODEL, &eb), ERR_OK);
         for (uint32_t k = 0; k < 3; k++) {
@@ -460,7 +302,7 @@ static void an_idle_gang_ends_with_its_rank(void **state)
                              k == gone ? ENGINE_EVENT_MODEL_GONE : ENGINE_EVENT_MODEL_FAILED);
             assert_at_once(since, "an idle gang's end");
         }
-        ranks_close(&r);
+        gang_rig_close(&r);
     }
     assert_int_equal(unlink(path), 0);
 }
@@ -469,7 +311,7 @@ static void an_idle_gang_ends_with_its_rank(void **state)
  * those who wait for it learn why. */
 static void a_gang_is_unloaded_while_ranks_wait(void **state)
 {
-    static struct ranks r;
+    static struct gang_rig r;
     char path[64];
     struct errbuf eb;
 
@@ -478,7 +320,7 @@ static void a_gang_is_unloaded_while_ranks_wait(void **state)
     for (uint32_t loading = 0; loading < 2; loading++) {
         for (uint32_t gone = 0; gone < 3; gone += 2) {
             const struct engine_model_config model = {.path = path, .shard.shards = 3};
-            struct gang_config gang = gang_of(3);
+            struct gang_config gang = gang_rig_config(3);
             gang.meet_ms = gang.load_ms = 60000;
             atomic_store(&hangs_loading, true);
             r.n = 3;
@@ -502,7 +344,7 @@ static void a_gang_is_unloaded_while_ranks_wait(void **state)
             assert_int_equal(r.rig[2 - gone].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
             assert_at_once(since, "its end elsewhere");
             atomic_store(&hangs_loading, false);
-            ranks_close(&r);
+            gang_rig_close(&r);
         }
     }
     assert_int_equal(unlink(path), 0);
@@ -512,7 +354,7 @@ static void a_gang_is_unloaded_while_ranks_wait(void **state)
  * its engine. */
 static void a_hung_rank_holds_up_no_end(void **state)
 {
-    static struct ranks r;
+    static struct gang_rig r;
     char path[64];
     struct errbuf eb;
 
@@ -520,9 +362,9 @@ static void a_hung_rank_holds_up_no_end(void **state)
     model_at(path);
     for (uint32_t closes = 0; closes < 2; closes++) {
         const struct engine_model_config model = {.path = path, .shard.shards = 3};
-        const struct engine_job job = job_of(1);
-        ranks_open(&r, &config, &model);
-        ranks_ready(&r);
+        const struct engine_job job = gang_rig_job(1);
+        gang_rig_open(&r, &config, &model);
+        gang_rig_ready(&r);
         atomic_store(&hangs_stepping, true);
         assert_int_equal(rig_submit(&r.rig[0], &job, &eb), ERR_OK);
         while (!r.rig[0].answers[1].started)
@@ -551,7 +393,7 @@ static void a_hung_rank_holds_up_no_end(void **state)
  * until its time is up. */
 static void a_rank_that_fails_tells_why(void **state)
 {
-    static struct ranks r;
+    static struct gang_rig r;
     struct tiny_model tiny = tiny_model_default();
     char path[64], torn_path[64], holed_path[64];
     struct errbuf eb;
@@ -576,7 +418,7 @@ static void a_rank_that_fails_tells_why(void **state)
                 {holed_path, 2, "no finite number"}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const uint64_t since = clock_mono_ms();
-        const struct gang_config gang = gang_of(3);
+        const struct gang_config gang = gang_rig_config(3);
         r.n = 3;
         for (uint32_t k = 0; k < 3; k++) {
             r.gang[k] = gang;
@@ -601,7 +443,7 @@ static void a_rank_that_fails_tells_why(void **state)
         }
         if (clock_mono_ms() - since > 2 * AT_ONCE_MS)
             fail_msg("row %zu: after %llu ms", i, (unsigned long long)(clock_mono_ms() - since));
-        ranks_close(&r);
+        gang_rig_close(&r);
     }
     assert_int_equal(unlink(path), 0);
     assert_int_equal(unlink(torn_path), 0);
@@ -612,7 +454,7 @@ static void a_rank_that_fails_tells_why(void **state)
  * its time. */
 static void a_hung_rank_of_an_idle_gang_holds_up_nobody(void **state)
 {
-    static struct ranks r;
+    static struct gang_rig r;
     char path[64];
     struct errbuf eb;
 
@@ -620,7 +462,7 @@ static void a_hung_rank_of_an_idle_gang_holds_up_nobody(void **state)
     model_at(path);
     const struct engine_model_config model = {.path = path, .shard.shards = 2};
     const struct engine_model_config alone = {.path = path};
-    struct gang_config gang = gang_of(2);
+    struct gang_config gang = gang_rig_config(2);
     gang.wait_ms = 2000;
     r.n = 2;
     for (uint32_t k = 0; k < 2; k++) {
@@ -632,14 +474,14 @@ static void a_hung_rank_of_an_idle_gang_holds_up_nobody(void **state)
         rig_open(&r.rig[k], &config);
         assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
     }
-    ranks_ready(&r);
+    gang_rig_ready(&r);
     atomic_store(&hangs_idling, true);
     rig_load(&r.rig[0], MODEL + 1, &alone);
     const uint32_t events = r.rig[0].n_model_events;
     const uint64_t since = clock_mono_ms();
     uint64_t longest = 0;
     while (r.rig[0].n_model_events == events && clock_mono_ms() - since < 20000) {
-        struct engine_job job = job_of(1);
+        struct engine_job job = gang_rig_job(1);
         const uint64_t before = clock_mono_ms();
         job.model_id = MODEL + 1;
         job.max_tokens = 2;
@@ -654,7 +496,7 @@ static void a_hung_rank_of_an_idle_gang_holds_up_nobody(void **state)
     if (longest > gang.wait_ms / 2)
         fail_msg("another model waited for %llu ms", (unsigned long long)longest);
     atomic_store(&hangs_idling, false);
-    ranks_close(&r);
+    gang_rig_close(&r);
     assert_int_equal(unlink(path), 0);
 }
 
@@ -672,7 +514,7 @@ static void times_that_cannot_be_are_refused(void **state)
     model_at(path);
     rig_open(&rig, &config);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        struct gang_config gang = gang_of(2);
+        struct gang_config gang = gang_rig_config(2);
         const struct engine_model_config model = {.path = path, .shard.shards = 2, .gang = &gang};
         gang.meet_ms = rows[i].meet_ms;
         gang.load_ms = rows[i].load_ms;
@@ -691,29 +533,29 @@ static void times_that_cannot_be_are_refused(void **state)
  * and another gang that is ready. */
 static void an_engine_closes_while_it_waits_for_ranks(void **state)
 {
-    static struct ranks r;
+    static struct gang_rig r;
     char path[64];
     struct errbuf eb;
 
     (void)state;
     model_at(path);
     const struct engine_model_config model = {.path = path, .shard.shards = 2};
-    ranks_open(&r, &config, &model);
-    ranks_ready(&r);
+    gang_rig_open(&r, &config, &model);
+    gang_rig_ready(&r);
     for (uint32_t k = 0; k < 2; k++) {
-        struct gang_config gang = gang_of(3);
+        struct gang_config gang = gang_rig_config(3);
         struct engine_model_config other = {
             .path = path, .shard.shards = 3, .rank = k, .gang = &gang};
         gang.coll.rank = k;
         gang.meet_ms = 60000;
         assert_int_equal(engine_load(r.rig[k].engine, MODEL + 1, &other, &eb), ERR_OK);
     }
-    struct engine_job job = job_of(1);
+    struct engine_job job = gang_rig_job(1);
     job.model_id = MODEL + 1;
     assert_int_equal(rig_submit(&r.rig[0], &job, &eb), ERR_OK);
     assert_int_equal(usleep(200000), 0);
     const uint64_t since = clock_mono_ms();
-    ranks_close(&r);
+    gang_rig_close(&r);
     assert_at_once(since, "closing two engines");
     assert_int_equal(unlink(path), 0);
 }
@@ -722,14 +564,14 @@ static void an_engine_closes_while_it_waits_for_ranks(void **state)
  * each other stays. */
 static void an_idle_gang_stays(void **state)
 {
-    static struct ranks r;
+    static struct gang_rig r;
     char path[64];
     struct errbuf eb;
 
     (void)state;
     model_at(path);
     const struct engine_model_config model = {.path = path, .shard.shards = 2};
-    struct gang_config gang = gang_of(2);
+    struct gang_config gang = gang_rig_config(2);
     gang.wait_ms = 3000;
     r.n = 2;
     for (uint32_t k = 0; k < 2; k++) {
@@ -741,15 +583,15 @@ static void an_idle_gang_stays(void **state)
         rig_open(&r.rig[k], &config);
         assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
     }
-    ranks_ready(&r);
+    gang_rig_ready(&r);
     for (int i = 0; i < 8; i++)
         assert_int_equal(usleep(900000), 0);
     struct engine_event ev;
     for (uint32_t k = 0; k < 2; k++)
         if (engine_poll(r.rig[k].engine, &ev))
             fail_msg("rank %u: %s", k, ev.error_text);
-    run_jobs(&r.rig[0]);
-    ranks_close(&r);
+    gang_rig_jobs(&r.rig[0], NULL);
+    gang_rig_close(&r);
     assert_int_equal(unlink(path), 0);
 }
 

@@ -1,7 +1,8 @@
 /*
- * One model on the engines of three hosts, over libucx: ranks are processes, in network namespaces
- * of their own with cables to a switch. They answer as one engine does, and when a cable is pulled,
- * or a host's process ends, every engine fails the model with the reason.
+ * One model on the engines of several hosts, over libucx: ranks are processes, in network
+ * namespaces of their own with cables to a switch. As shards or as stages they answer as one engine
+ * does, and when a cable is pulled, or a host's process ends, every engine fails the model with the
+ * reason.
  *
  *   test_engine_gang_hosts loopback|netns
  *
@@ -30,7 +31,6 @@
 #include <cmocka.h>
 
 #define MODEL   1u
-#define RANKS   3u
 #define TOLD_NS 3000000000u /* silence (1.5 s) and a busy machine */
 
 enum step { STEP_APART = 1, STEP_CABLED = 2, STEP_ANSWERED = 3 };
@@ -46,6 +46,7 @@ struct answered {
 
 struct play {
     char path[64];
+    uint32_t shards, stages;
     struct answered *answered;
 };
 
@@ -95,7 +96,8 @@ static enum err host_load(struct host *h, const struct play *play, const struct 
     struct engine_model_config model = {.path = play->path, .context_tokens = 128, .slots = 2};
     struct engine_event ev;
     if (gang != NULL) {
-        model.shard.shards = gang->coll.n_ranks;
+        model.shard.shards = play->shards;
+        model.shard.stages = play->stages;
         model.rank = gang->coll.rank;
         model.gang = gang;
     }
@@ -158,7 +160,7 @@ static void connect_host(struct crew_rank *g)
         CHECK(netns_run("ip link add switch0 type bridge forward_delay 0", 0, 0) == 0);
     atomic_store(&report->steps, STEP_APART);
     wait_for_step(report, STEP_CABLED);
-    for (uint32_t k = 1; g->rank == 0 && k < RANKS; k++)
+    for (uint32_t k = 1; g->rank == 0 && k < g->gang->n_ranks; k++)
         CHECK(netns_run("ip link set port%u master switch0 up", k, 0) == 0);
     if (g->rank > 0)
         CHECK(netns_run("ip link set cable%u name cable0 && ip link set cable0 up", g->rank, 0) ==
@@ -206,7 +208,7 @@ static enum err far_apart(struct crew_rank *g, void *arg, struct errbuf *eb)
 static void lay_cables(struct crew *gang)
 {
     crew_reach(gang, COLL_RANKS_MAX, STEP_APART);
-    for (uint32_t k = 1; k < RANKS; k++) {
+    for (uint32_t k = 1; k < gang->n_ranks; k++) {
         char command[128];
         (void)snprintf(command, sizeof command,
                        "ip link add port%u netns %%u type veth peer name cable%u netns %%u", k, k);
@@ -215,13 +217,13 @@ static void lay_cables(struct crew *gang)
             netns_skip("no cable (veth) is to be had here");
         }
     }
-    for (uint32_t r = 0; r < RANKS; r++)
+    for (uint32_t r = 0; r < gang->n_ranks; r++)
         atomic_store(&gang->report[r].steps, STEP_CABLED);
 }
 
 static void assert_all_told(struct crew *gang, uint32_t gone, uint64_t since_ns)
 {
-    for (uint32_t r = 0; r < RANKS; r++) {
+    for (uint32_t r = 0; r < gang->n_ranks; r++) {
         const struct crew_report *report = &gang->report[r];
         if (r == gone)
             continue;
@@ -233,15 +235,16 @@ static void assert_all_told(struct crew *gang, uint32_t gone, uint64_t since_ns)
     }
 }
 
-static void three_hosts_answer_as_one(void **state)
+/* Each rank in turn is lost. */
+static void hosts_answer_as_one(uint32_t stages, uint32_t shards)
 {
+    const uint32_t n_ranks = stages * shards;
     const struct tiny_model tiny = tiny_model_default();
     struct answered one = {.n_ids = 0};
     struct errbuf eb = {{0}};
-    struct play play;
+    struct play play = {.stages = stages, .shards = shards};
     struct host h;
 
-    (void)state;
     tiny_model_write(&tiny, play.path);
     play.answered = mmap(NULL, sizeof *play.answered, PROT_READ | PROT_WRITE,
                          MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -250,10 +253,10 @@ static void three_hosts_answer_as_one(void **state)
     if (host_load(&h, &play, NULL, &eb) != ERR_OK || host_answer(&h, &one, &eb) != ERR_OK)
         fail_msg("%s", eb.text);
     host_close(&h);
-    for (uint32_t gone = 0; gone < RANKS; gone++) {
+    for (uint32_t gone = 0; gone < n_ranks; gone++) {
         struct crew gang;
         memset(play.answered, 0, sizeof *play.answered);
-        crew_init(&gang, COLL_TRANSPORT_UCX, RANKS, far_apart, &play);
+        crew_init(&gang, COLL_TRANSPORT_UCX, n_ranks, far_apart, &play);
         gang.silence_ms = 0; /* the default */
         crew_start(&gang);
         if (is_netns)
@@ -270,7 +273,7 @@ static void three_hosts_answer_as_one(void **state)
             (void)snprintf(command, sizeof command, "nsenter -t %u -n ip link set cable0 down",
                            (unsigned)gang.pid[gone]);
             assert_int_equal(netns_run(command, 0, 0), 0);
-            dead = RANKS;
+            dead = n_ranks;
         } else {
             crew_kill(&gang, gone);
         }
@@ -282,10 +285,23 @@ static void three_hosts_answer_as_one(void **state)
     assert_int_equal(unlink(play.path), 0);
 }
 
+static void three_shards_answer_as_one(void **state)
+{
+    (void)state;
+    hosts_answer_as_one(1, 3);
+}
+
+static void two_stages_of_two_shards_answer_as_one(void **state)
+{
+    (void)state;
+    hosts_answer_as_one(2, 2);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(three_hosts_answer_as_one),
+        cmocka_unit_test(three_shards_answer_as_one),
+        cmocka_unit_test(two_stages_of_two_shards_answer_as_one),
     };
     if (argc != 2 || (strcmp(argv[1], "loopback") != 0 && strcmp(argv[1], "netns") != 0)) {
         fprintf(stderr, "usage: %s loopback|netns\n", argv[0]);

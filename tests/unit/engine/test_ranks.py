@@ -20,8 +20,11 @@ SHAPE = ["--layers", "4", "--embd", "256", "--ff", "512", "--heads", "4", "--kv-
 END_S = 2.0
 
 
-def generate(file, *options):
-    return [ENGINE, "generate", file, "--raw", "--prompt", "The sea", "--ignore-end", "--threads", "1",
+LONG = "The sea gave back what it had taken, and took what it had given. " * 6  # pieces of a step
+
+
+def generate(file, *options, prompt="The sea"):
+    return [ENGINE, "generate", file, "--raw", "--prompt", prompt, "--ignore-end", "--threads", "1",
             *options]
 
 
@@ -43,28 +46,34 @@ def shared():
 
 
 def same_answer(file):
-    want = None
-    for options in ([], ["--shards", "2"], ["--shards", "3"], ["--split", "1,2,5"], ["--split", "1,0"],
-                    ["--shards", "3", "--transport", "ucx"], ["--shards", "1", "--transport", "ucx"]):
-        p = subprocess.run(generate(file, "--max-tokens", "20", "--json", *options),
-                           capture_output=True, text=True, timeout=120)
-        if p.returncode == 1 and "libucx" in p.stderr:
-            print(p.stderr.strip())
-            continue
-        if p.returncode != 0:
-            sys.exit("%s: %s" % (options, p.stderr))
-        got = json.loads(p.stdout)["logits_sha256"]
-        want = want or got
-        if got != want:
-            sys.exit("%s: other logits than on one process" % options)
-    print("the same logits on 1, 2 and 3 processes")
+    ways = ([], ["--shards", "2"], ["--shards", "3"], ["--split", "1,2,5"], ["--split", "1,0"],
+            ["--stages", "2"], ["--stages", "3", "--split", "1,2,1"], ["--stages", "4"],
+            ["--stages", "2", "--shards", "2"], ["--stages", "3", "--split", "1,2,1,1,3,0"],
+            ["--shards", "3", "--transport", "ucx"], ["--shards", "1", "--transport", "ucx"],
+            ["--stages", "2", "--shards", "2", "--transport", "ucx"])
+    for prompt in ("The sea", LONG):
+        want = None
+        for options in ways:
+            p = subprocess.run(generate(file, "--max-tokens", "20", "--json", *options, prompt=prompt),
+                               capture_output=True, text=True, timeout=120)
+            if p.returncode == 1 and "libucx" in p.stderr:
+                print(p.stderr.strip())
+                continue
+            if p.returncode != 0:
+                sys.exit("%s: %s" % (options, p.stderr))
+            got = json.loads(p.stdout)["logits_sha256"]
+            want = want or got
+            if got != want:
+                sys.exit("%s: other logits than on one process" % options)
+    print("the same logits on 1 to 6 processes, as shards, as stages and as both")
 
 
-def kill_one(file, ranks, victim, transport="shm"):
+def kill_one(file, stages, shards, victim, transport="shm"):
     """victim: 0, or which of the children."""
     before = shared()
-    p = subprocess.Popen(generate(file, "--max-tokens", "8000", "--shards", str(ranks), "--transport",
-                                  transport),
+    ranks = stages * shards
+    p = subprocess.Popen(generate(file, "--max-tokens", "8000", "--shards", str(shards), "--stages",
+                                  str(stages), "--transport", transport),
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     p.stdout.read(1)  # the answer has begun
     others = children(p.pid)
@@ -92,7 +101,9 @@ def has_network(file):
 
 
 def refused(file):
-    for options, text in ((["--shards", "2", "--stages", "2"], "stages"), (["--split", "0,0"], "0"),
+    for options, text in ((["--stages", "5"], "5 stages"), (["--split", "0,0"], "0"),
+                          (["--shards", "5", "--stages", "4"], "at most 16"),
+                          (["--stages", "2", "--split", "1,0"], "0"),
                           (["--shards", "17"], "17"), (["--shards", "3", "--split", "1,2"], "2")):
         p = subprocess.run(generate(file, "--max-tokens", "2", *options), capture_output=True, text=True,
                            timeout=60)
@@ -167,14 +178,17 @@ with tempfile.TemporaryDirectory() as folder:
     cannot_load(damaged(model, os.path.join(folder, "a.gguf"), without_tokenizer), ["tokenizer"])
     cannot_load(damaged(model, os.path.join(folder, "b.gguf"), with_a_hole),
                 ["rank ", "blk.3.ffn_down.weight", "no finite number"])
-    for ranks in (2, 3):
-        for victim in range(ranks):
-            seconds = max(kill_one(model, ranks, victim) for _ in range(3))
-            print("rank %d of %d killed: the others gone after %.3f s" % (victim, ranks, seconds))
+    for stages, shards in ((1, 2), (1, 3), (2, 1), (2, 2)):
+        for victim in range(stages * shards):
+            seconds = max(kill_one(model, stages, shards, victim) for _ in range(3))
+            print("%d stages of %d shards, rank %d killed: the others gone after %.3f s"
+                  % (stages, shards, victim, seconds))
             if seconds > END_S:
                 sys.exit("that is more than %.0f s" % END_S)
-    for victim in (0, 2) if has_network(model) else ():
-        seconds = kill_one(model, 3, victim, "ucx")
-        print("rank %d of 3 killed, over ucx: the others gone after %.3f s" % (victim, seconds))
+    ways = ((1, 3, 0), (1, 3, 2), (2, 2, 1), (2, 2, 2)) if has_network(model) else ()
+    for stages, shards, victim in ways:
+        seconds = kill_one(model, stages, shards, victim, "ucx")
+        print("%d stages of %d shards over ucx, rank %d killed: the others gone after %.3f s"
+              % (stages, shards, victim, seconds))
         if seconds > END_S:
             sys.exit("that is more than %.0f s" % END_S)
