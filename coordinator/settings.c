@@ -16,6 +16,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* By enum core_gang_split. */
+static const char *const gang_split_names[] = {"auto", "shards", "stages", NULL};
+
 #define FIELD(field) offsetof(struct settings, field)
 #define WITHIN(group, field)                                                                       \
     (offsetof(struct settings, group.field) - offsetof(struct settings, group))
@@ -249,6 +252,14 @@ static const struct config_key settings_keys[] = {
      .max = SHARD_RANKS_MAX,
      .help = "A model that no worker alone has room for is shared out among as few as have it "
              "together, up to this many. 0: jobs for it are refused."},
+    {.name = "gang_split",
+     .type = CONFIG_ENUM,
+     .offset = FIELD(gang_split),
+     .fallback = "auto",
+     .names = gang_split_names,
+     .help = "How it is shared out: shards, each has a part of every layer; stages, each has some "
+             "of the layers; or auto: shards, but stages from host to host between GPUs, and where "
+             "shards do not fit."},
     {.name = "load_retry",
      .type = CONFIG_DURATION,
      .offset = FIELD(load_retry_ms),
@@ -529,6 +540,7 @@ void settings_loop_config(struct settings *s, const char *build, struct loop_con
         .queue_age_max_ms = s->queue.age_ms,
         .worker_leases_max = (uint32_t)s->worker_jobs,
         .gang_workers_max = (uint32_t)s->gang_workers,
+        .gang_split = (enum core_gang_split)s->gang_split,
         .default_max_tokens = (uint32_t)s->default_max_tokens,
         .retain_ended_jobs = (uint64_t)s->retain_jobs,
         .tenants = s->core_tenants,

@@ -52,6 +52,7 @@ struct settings {
         uint64_t age_ms;
     } queue;
     int64_t worker_jobs, gang_workers;
+    int gang_split; /* enum core_gang_split */
     int64_t default_max_tokens;
     int64_t retain_jobs;
     int64_t default_budget_tokens;

@@ -52,6 +52,13 @@ struct core_key_config {
     bool is_operator;   /* clients: sees and cancels every tenant's jobs */
 };
 
+/* How a model is cut that several workers compute together. */
+enum core_gang_split {
+    CORE_GANG_SPLIT_AUTO = 0,   /* whichever is better */
+    CORE_GANG_SPLIT_SHARDS = 1, /* each has a part of every layer */
+    CORE_GANG_SPLIT_STAGES = 2, /* each has some of the layers */
+};
+
 struct core_config {
     const char *node; /* this coordinator's name */
     const char *build;
@@ -72,6 +79,7 @@ struct core_config {
     uint64_t queue_age_max_ms; /* of the oldest waiting job, before new ones are turned away */
     uint32_t worker_leases_max;
     uint32_t gang_workers_max; /* that may compute a model together; below 2: none do */
+    enum core_gang_split gang_split;
     uint32_t default_max_tokens;
     /* Above this those that ended first are removed, a minute after their end; the ledger stays. */
     uint64_t retain_ended_jobs;

@@ -56,14 +56,14 @@ struct core_gang *gang_find(const struct core *c, uint64_t number)
 }
 
 static struct core_gang *gang_new(struct core *c, struct core_model *m, uint64_t number,
-                                  uint32_t n_ranks, const char *why)
+                                  uint32_t n_ranks, uint32_t n_stages, const char *why)
 {
     struct core_gang *g = core_alloc(sizeof *g);
     size_t size = strlen(why) + 1;
     g->number = number;
     g->model = m;
     g->n_ranks = n_ranks;
-    g->n_stages = 1;
+    g->n_stages = n_stages;
     g->why = core_alloc(size);
     memcpy(g->why, why, size);
     tree_insert(&c->gangs, &g->node);
@@ -91,14 +91,23 @@ static const char *transport_name(enum wire_gang_transport transport)
                                                   : "";
 }
 
+static const char *layout_text(const struct core_gang *g, struct core_effects *fx)
+{
+    if (g->n_stages <= 1)
+        return "";
+    if (g->n_stages == g->n_ranks)
+        return effect_printf(fx, ", %u stages", g->n_stages);
+    return effect_printf(fx, ", %u stages of %u shards", g->n_stages, g->n_ranks / g->n_stages);
+}
+
 const char *gang_text(const struct core_gang *g, struct core_effects *fx)
 {
     const char *names = "";
     for (uint32_t r = 0; r < g->n_ranks; r++)
         names = effect_printf(fx, "%s%s%s", names, r > 0 ? ", " : "",
                               g->rank[r].worker != NULL ? g->rank[r].worker : "(not back yet)");
-    return effect_printf(fx, GANG_NUMBER " of %s%s: %s", GANG_NUMBER_ARGS(g->number), names,
-                         transport_name(g->transport), g->why);
+    return effect_printf(fx, GANG_NUMBER " of %s%s%s: %s", GANG_NUMBER_ARGS(g->number), names,
+                         layout_text(g, fx), transport_name(g->transport), g->why);
 }
 
 void gang_place(const struct core_gang *g, const struct core_worker *w, struct core_effects *fx,
@@ -164,7 +173,8 @@ static void gang_form(struct core *c, struct core_model *m, const struct gang_ch
                       struct core_effects *fx)
 {
     const uint64_t number = c->boot_epoch << GANG_NUMBER_BITS | ++c->gang_number;
-    struct core_gang *g = gang_new(c, m, number, choice->n_ranks, why_of(m, choice, fx));
+    struct core_gang *g =
+        gang_new(c, m, number, choice->n_ranks, choice->n_stages, why_of(m, choice, fx));
     g->transport = choice->transport;
     for (uint32_t r = 0; r < g->n_ranks; r++) {
         struct core_hosting *h = choice->rank[r];
@@ -514,7 +524,7 @@ void gang_rejoin(struct core *c, struct core_hosting *h, const struct wire_model
     if (g == NULL) {
         if (!may_come_back(c, s->gang) || !h->same_file)
             return; /* it ended while the worker was away */
-        g = gang_new(c, h->model, s->gang, s->ranks, "formed before the coordinator started");
+        g = gang_new(c, h->model, s->gang, s->ranks, 0, "formed before the coordinator started");
     }
     if (g->model != h->model || !h->same_file || g->n_ranks != s->ranks ||
         g->rank[s->rank].hosting != NULL ||

@@ -1,9 +1,15 @@
 /*
- * gang_choose.c - which workers compute a model together that none of them has room for: the fewest
- * that have room for its shares, on one host where that is possible. Shares are equal where they
- * fit, else in proportion to the room that each has.
+ * gang_choose.c - which workers compute a model together that none of them has room for, and how it
+ * is cut: the fewest that have room for their parts, on one host where that is possible. Parts are
+ * equal where they fit, else in proportion to the room that each has.
  *
- * A cut of a large model takes milliseconds to work out, so it is only done where the shares would
+ * Shards wait for each other twice in each layer, stages once for each border, and then only
+ * for what comes before: shards make a token sooner where the way between them is short. Where it
+ * is not (GPUs on several hosts: a layer takes them no longer than the way does) the model is cut
+ * into stages from host to host, and into shards within each. Stages share out the KV pool in full,
+ * so they may have room where shards have not.
+ *
+ * A cut of a large model takes milliseconds to work out, so it is only done where the parts would
  * fit if a model could be cut anywhere, no more often in a look than WORK_MAX allows, and the turn
  * has so much less time for other models.
  */
@@ -88,9 +94,9 @@ static uint64_t share_bytes(const struct shard_shape *shape, const struct shard_
 static bool ideal_fits(const struct shard_request *request, const struct candidate *group)
 {
     uint64_t sum = 0;
-    for (uint32_t r = 0; r < request->shards; r++)
+    for (uint32_t r = 0; r < request->n_weights; r++)
         sum += request->weights[r];
-    for (uint32_t r = 0; r < request->shards; r++) {
+    for (uint32_t r = 0; r < request->n_weights; r++) {
         const struct wire_model_offer *o = &group[r].hosting->offer;
         if (shard_in_proportion(o->weights_bytes + o->kv_bytes, request->weights[r], sum) +
                 o->rank_bytes >
@@ -111,7 +117,7 @@ static bool cut_fits(struct search *s, const struct shard_request *request,
     if (s->work + work > WORK_MAX || shard_cut_new(&cut, s->shape, request, NULL) != ERR_OK)
         return false;
     s->work += work;
-    for (uint32_t r = 0; r < request->shards; r++) {
+    for (uint32_t r = 0; r < request->n_weights; r++) {
         choice->need_bytes[r] = share_bytes(s->shape, cut, r, &group[r].hosting->offer);
         fits = fits && choice->need_bytes[r] <= group[r].room_bytes;
     }
@@ -119,10 +125,10 @@ static bool cut_fits(struct search *s, const struct shard_request *request,
     return fits;
 }
 
-static bool group_fits(struct search *s, const struct candidate *group, uint32_t n,
-                       struct gang_choice *choice)
+static bool layout_fits(struct search *s, const struct candidate *group, uint32_t n,
+                        uint32_t stages, struct gang_choice *choice)
 {
-    struct shard_request request = {.shards = n, .stages = 1, .n_weights = n};
+    struct shard_request request = {.shards = n / stages, .stages = stages, .n_weights = n};
     for (uint32_t r = 0; r < n; r++)
         request.weights[r] = 1;
     if (!cut_fits(s, &request, group, choice)) {
@@ -135,11 +141,85 @@ static bool group_fits(struct search *s, const struct candidate *group, uint32_t
             return false;
     }
     choice->n_ranks = n;
+    choice->n_stages = stages;
     for (uint32_t r = 0; r < n; r++) {
         choice->rank[r] = group[r].hosting;
         choice->weight[r] = request.weights[r];
     }
     return true;
+}
+
+static int host_compare(const struct candidate *a, const struct candidate *b)
+{
+    const struct core_worker *v = a->hosting->worker, *w = b->hosting->worker;
+    return memcmp(v->host, w->host, sizeof v->host);
+}
+
+static bool host_is_known(const struct candidate *it)
+{
+    static const uint8_t nowhere[sizeof it->hosting->worker->host];
+    return memcmp(it->hosting->worker->host, nowhere, sizeof nowhere) != 0;
+}
+
+/* The group with those of a host beside each other, hosts by their roomiest. Returns the number of
+ * hosts where each has as many of them; 0: they have not. */
+static uint32_t by_host(const struct candidate *group, uint32_t n, struct candidate *ret)
+{
+    uint32_t hosts = 0, filled = 0, each = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        bool is_seen = false;
+        for (uint32_t k = 0; k < i && host_is_known(&group[i]); k++)
+            is_seen = is_seen || host_compare(&group[k], &group[i]) == 0;
+        if (is_seen)
+            continue;
+        const uint32_t before = filled;
+        ret[filled++] = group[i];
+        for (uint32_t k = i + 1; k < n && host_is_known(&group[i]); k++) {
+            if (host_compare(&group[k], &group[i]) == 0)
+                ret[filled++] = group[k];
+        }
+        if (hosts++ == 0)
+            each = filled;
+        else if (filled - before != each)
+            each = 0;
+    }
+    return each > 0 && hosts * each == n ? hosts : 0;
+}
+
+/* The numbers of stages that are tried, the best first; 0 ends them. */
+static void layouts_of(const struct search *s, const struct candidate *group, uint32_t n,
+                       uint32_t hosts, uint32_t ret[4])
+{
+    const bool between = hosts > 1 && hosts < n;
+    const bool far = hosts != 1 && group[0].hosting->worker->gpu.uuid[0] != '\0';
+    uint32_t k = 0;
+    memset(ret, 0, 4 * sizeof *ret);
+    if (s->c->config->gang_split == CORE_GANG_SPLIT_STAGES) {
+        ret[0] = n;
+        return;
+    }
+    if (s->c->config->gang_split == CORE_GANG_SPLIT_SHARDS || !far)
+        ret[k++] = 1;
+    if (s->c->config->gang_split == CORE_GANG_SPLIT_SHARDS)
+        return;
+    if (between)
+        ret[k++] = hosts;
+    ret[k++] = n;
+    if (far)
+        ret[k++] = 1;
+}
+
+static bool group_fits(struct search *s, const struct candidate *group, uint32_t n,
+                       struct gang_choice *choice)
+{
+    struct candidate ordered[SHARD_RANKS_MAX];
+    uint32_t layouts[4];
+    layouts_of(s, group, n, by_host(group, n, ordered), layouts);
+    for (uint32_t i = 0; i < 4 && layouts[i] != 0; i++) {
+        if (layout_fits(s, layouts[i] > 1 ? ordered : group, n, layouts[i], choice))
+            return true;
+    }
+    return false;
 }
 
 static bool choose_over(struct search *s, enum wire_gang_transport transport,

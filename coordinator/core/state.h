@@ -217,7 +217,8 @@ struct core_gang {
     bool has_met;    /* all addresses were handed out */
     bool has_worked; /* a token came of it */
     char *why;       /* it was formed */
-    uint32_t n_ranks, n_stages;
+    uint32_t n_ranks;
+    uint32_t n_stages; /* of one that was formed before we were started: 0, not known */
     struct core_gang_rank rank[SHARD_RANKS_MAX];
 };
 
@@ -673,7 +674,7 @@ enum gang_room {
 };
 struct gang_choice {
     enum wire_gang_transport transport;
-    uint32_t n_ranks;
+    uint32_t n_ranks, n_stages;
     struct core_hosting *rank[SHARD_RANKS_MAX];
     uint64_t weight[SHARD_RANKS_MAX];
     uint64_t need_bytes[SHARD_RANKS_MAX];

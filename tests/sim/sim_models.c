@@ -21,8 +21,9 @@ static const uint64_t weights[SIM_MODELS] = {5 * GB, 5 * GB, 12 * GB};
 
 static uint64_t share_bytes(uint32_t model, const struct wire_gang_place *place)
 {
-    struct shard_request request = {
-        .shards = (uint32_t)place->n_members, .stages = 1, .n_weights = (uint32_t)place->n_members};
+    struct shard_request request = {.shards = (uint32_t)place->n_members / place->stages,
+                                    .stages = place->stages,
+                                    .n_weights = (uint32_t)place->n_members};
     struct shard_shape shape;
     struct shard_cut *cut;
     for (size_t r = 0; r < place->n_members; r++)
@@ -39,14 +40,14 @@ static uint64_t share_bytes(uint32_t model, const struct wire_gang_place *place)
 static void model_drop(struct sim_worker *w, uint32_t i, const char *error)
 {
     struct sim_model *m = &w->models[i];
-    *m = (struct sim_model){.state = WIRE_MODEL_STATE_AVAILABLE};
+    *m = (struct sim_model){.state = WIRE_MODEL_STATE_AVAILABLE, .last = m->last};
     (void)snprintf(m->error, sizeof m->error, "%s", error);
 }
 
 void models_reset(struct sim_worker *w)
 {
     for (uint32_t i = 0; i < SIM_MODELS; i++)
-        model_drop(w, i, "");
+        w->models[i] = (struct sim_model){.state = WIRE_MODEL_STATE_AVAILABLE};
 }
 
 struct wire_memory models_memory(const struct sim_worker *w)
@@ -87,15 +88,16 @@ void models_status(const struct sim_worker *w, struct wire_model_status *ret_sta
     for (uint32_t i = 0; i < SIM_MODELS; i++) {
         const struct sim_model *m = &w->models[i];
         bool ready = m->state == WIRE_MODEL_STATE_READY;
+        bool gone = m->state == WIRE_MODEL_STATE_AVAILABLE;
         ret_status[i] = (struct wire_model_status){.name = sim_model_names[i],
                                                    .state = m->state,
                                                    .error = m->error,
                                                    .weights_bytes = ready ? m->bytes : 0,
                                                    .load_ms = ready ? 300 : 0,
                                                    .decode_tokens_per_s = ready ? 100 : 0,
-                                                   .gang = m->gang,
-                                                   .rank = m->rank,
-                                                   .ranks = m->ranks};
+                                                   .gang = gone ? m->last.gang : m->gang,
+                                                   .rank = gone ? m->last.rank : m->rank,
+                                                   .ranks = gone ? m->last.ranks : m->ranks};
     }
 }
 
@@ -118,7 +120,8 @@ void models_load(struct sim *s, struct sim_actor *a, const struct wire_command_l
                             .ready_ns = s->now_ns + (100 + sim_below(s, 500)) * SIM_MS,
                             .gang = p->gang,
                             .rank = p->rank,
-                            .ranks = (uint32_t)p->n_members};
+                            .ranks = (uint32_t)p->n_members,
+                            .last = {p->gang, p->rank, (uint32_t)p->n_members}};
     for (size_t r = 0; r < p->n_members; r++)
         (void)snprintf(m->members[r], sizeof m->members[r], "%s", p->members[r].worker);
     if (p->gang != 0 && strcmp(m->members[p->rank], a->name) != 0)

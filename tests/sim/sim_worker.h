@@ -33,6 +33,10 @@ struct sim_model {
     uint32_t rank, ranks;
     char members[SHARD_RANKS_MAX][16];
     bool has_met;
+    struct {
+        uint64_t gang;
+        uint32_t rank, ranks;
+    } last;           /* that it was told to load */
     uint64_t over_ns; /* when it hears that another rank is gone; 0: none is */
     char error[64];
 };

@@ -72,6 +72,7 @@ struct core_test_worker {
     uint64_t rank_bytes;       /* likewise */
     uint8_t host;              /* in all bytes */
     uint32_t transports;
+    bool has_gpu;
     const struct wire_model_status *status; /* instead of what `ready` says */
     size_t n_status;
     const struct wire_lease_held *leases;

@@ -38,7 +38,8 @@ struct core_test_worker gang_member_hello(const struct gang_member *m)
                                      .gang_settings = m->settings != NULL ? m->settings : "alike",
                                      .rank_bytes = GB / 100,
                                      .host = m->host,
-                                     .transports = m->transports};
+                                     .transports = m->transports,
+                                     .has_gpu = m->has_gpu};
 }
 
 uint64_t gang_member_says(struct core_test *t, const struct gang_member *m,
@@ -90,8 +91,8 @@ struct wire_command gang_command(struct core_test *t, uint64_t worker, uint64_t 
     return pull.commands[0];
 }
 
-const struct gang_member gang_pair_a = {"a", 4, 1, GANG_SHM, NULL},
-                         gang_pair_b = {"b", 4, 1, GANG_SHM, NULL};
+const struct gang_member gang_pair_a = {"a", 4, 1, GANG_SHM, NULL, false},
+                         gang_pair_b = {"b", 4, 1, GANG_SHM, NULL, false};
 
 void gang_pair_start(struct gang_pair *p, const struct gang_member *a, const struct gang_member *b)
 {

@@ -20,6 +20,7 @@ struct gang_member {
     uint8_t host;
     uint32_t transports;
     const char *settings; /* NULL: those that the others have */
+    bool has_gpu;
 };
 uint64_t gang_member(struct core_test *t, const struct gang_member *m);
 /* Which has a part of the model already, or had. */

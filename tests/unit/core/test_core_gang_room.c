@@ -60,8 +60,8 @@ static void full_wait(struct full *f, uint64_t ms)
 
 static void full_start(struct full *f, bool has_y)
 {
-    static const struct gang_member members[] = {{"a", 4.3, 1, GANG_SHM, NULL},
-                                                 {"b", 4.3, 1, GANG_SHM, NULL}};
+    static const struct gang_member members[] = {{"a", 4.3, 1, GANG_SHM, NULL, false},
+                                                 {"b", 4.3, 1, GANG_SHM, NULL, false}};
     *f = (struct full){.has_y = has_y};
     core_test_start(&f->t);
     for (uint32_t i = 0; i < 2; i++) {
@@ -172,7 +172,7 @@ static void they_are_let_go_for_one_that_has_room_alone(void **state)
     struct full f;
     (void)state;
     full_reserve(&f);
-    const uint64_t z = gang_member(&f.t, &(struct gang_member){"z", 8, 1, GANG_SHM, NULL});
+    const uint64_t z = gang_member(&f.t, &(struct gang_member){"z", 8, 1, GANG_SHM, NULL, false});
     assert_true(gang_command(&f.t, z, 0, WIRE_COMMAND_LOAD).load.place.gang == 0);
     full_wait(&f, 2 * MS_S);
     const size_t runs =

@@ -49,50 +49,55 @@ static void who_comes_together(void **state)
         enum wire_gang_transport transport;
     } table[] = {
         {"as few as have room",
-         {{"a", 4, 1, GANG_SHM, NULL}, {"b", 4, 1, GANG_SHM, NULL}, {"c", 4, 1, GANG_SHM, NULL}},
+         {{"a", 4, 1, GANG_SHM, NULL, false},
+          {"b", 4, 1, GANG_SHM, NULL, false},
+          {"c", 4, 1, GANG_SHM, NULL, false}},
          "ab",
          WIRE_GANG_TRANSPORT_SHM},
         {"three where two have not",
-         {{"a", 2.5, 1, GANG_SHM, NULL},
-          {"b", 2.5, 1, GANG_SHM, NULL},
-          {"c", 2.5, 1, GANG_SHM, NULL}},
+         {{"a", 2.5, 1, GANG_SHM, NULL, false},
+          {"b", 2.5, 1, GANG_SHM, NULL, false},
+          {"c", 2.5, 1, GANG_SHM, NULL, false}},
          "abc",
          WIRE_GANG_TRANSPORT_SHM},
         {"unequal shares for unequal workers, the roomiest first",
-         {{"a", 2, 1, GANG_SHM, NULL}, {"b", 5, 1, GANG_SHM, NULL}},
+         {{"a", 2, 1, GANG_SHM, NULL, false}, {"b", 5, 1, GANG_SHM, NULL, false}},
          "ba",
          WIRE_GANG_TRANSPORT_SHM},
         {"one host before several, though it takes more of them",
-         {{"a", 4, 1, GANG_SHM | GANG_UCX, NULL},
-          {"b", 2.5, 2, GANG_SHM | GANG_UCX, NULL},
-          {"c", 2.5, 2, GANG_SHM | GANG_UCX, NULL},
-          {"d", 2.5, 2, GANG_SHM | GANG_UCX, NULL}},
+         {{"a", 4, 1, GANG_SHM | GANG_UCX, NULL, false},
+          {"b", 2.5, 2, GANG_SHM | GANG_UCX, NULL, false},
+          {"c", 2.5, 2, GANG_SHM | GANG_UCX, NULL, false},
+          {"d", 2.5, 2, GANG_SHM | GANG_UCX, NULL, false}},
          "bcd",
          WIRE_GANG_TRANSPORT_SHM},
         {"several hosts where one is not enough",
-         {{"a", 4, 1, GANG_SHM | GANG_UCX, NULL}, {"b", 4, 2, GANG_SHM | GANG_UCX, NULL}},
+         {{"a", 4, 1, GANG_SHM | GANG_UCX, NULL, false},
+          {"b", 4, 2, GANG_SHM | GANG_UCX, NULL, false}},
          "ab",
          WIRE_GANG_TRANSPORT_UCX},
         {"hosts without a way to each other",
-         {{"a", 4, 1, GANG_SHM, NULL}, {"b", 4, 2, GANG_SHM, NULL}},
+         {{"a", 4, 1, GANG_SHM, NULL, false}, {"b", 4, 2, GANG_SHM, NULL, false}},
          NULL,
          WIRE_GANG_TRANSPORT_UNSPECIFIED},
         {"workers that do not say which host they are on",
-         {{"a", 4, 0, GANG_SHM, NULL}, {"b", 4, 0, GANG_SHM, NULL}},
+         {{"a", 4, 0, GANG_SHM, NULL, false}, {"b", 4, 0, GANG_SHM, NULL, false}},
          NULL,
          WIRE_GANG_TRANSPORT_UNSPECIFIED},
         {"different settings",
-         {{"a", 4, 1, GANG_SHM, "f16"},
-          {"b", 4, 1, GANG_SHM, "q8_0"},
-          {"c", 4, 1, GANG_SHM, "q8_0"}},
+         {{"a", 4, 1, GANG_SHM, "f16", false},
+          {"b", 4, 1, GANG_SHM, "q8_0", false},
+          {"c", 4, 1, GANG_SHM, "q8_0", false}},
          "bc",
          WIRE_GANG_TRANSPORT_SHM},
         {"one that joins nobody",
-         {{"a", 4, 1, GANG_SHM, ""}, {"b", 4, 1, GANG_SHM, NULL}, {"c", 4, 1, GANG_SHM, NULL}},
+         {{"a", 4, 1, GANG_SHM, "", false},
+          {"b", 4, 1, GANG_SHM, NULL, false},
+          {"c", 4, 1, GANG_SHM, NULL, false}},
          "bc",
          WIRE_GANG_TRANSPORT_SHM},
         {"not enough together",
-         {{"a", 2.9, 1, GANG_SHM, NULL}, {"b", 2.9, 1, GANG_SHM, NULL}},
+         {{"a", 2.9, 1, GANG_SHM, NULL, false}, {"b", 2.9, 1, GANG_SHM, NULL, false}},
          NULL,
          WIRE_GANG_TRANSPORT_UNSPECIFIED},
     };
@@ -124,9 +129,72 @@ static void who_comes_together(void **state)
     }
 }
 
+static void how_it_is_cut(void **state)
+{
+    static const struct gang_member cpu[] = {{"a", 4, 1, GANG_UCX, NULL, false},
+                                             {"b", 4, 2, GANG_UCX, NULL, false}};
+    static const struct gang_member gpu[] = {{"a", 4, 1, GANG_UCX, NULL, true},
+                                             {"b", 4, 2, GANG_UCX, NULL, true}};
+    static const struct gang_member gpus_here[] = {{"a", 4, 1, GANG_SHM, NULL, true},
+                                                   {"b", 4, 1, GANG_SHM, NULL, true}};
+    static const struct gang_member two_by_two[] = {{"a", 1.7, 1, GANG_UCX, NULL, true},
+                                                    {"b", 1.7, 2, GANG_UCX, NULL, true},
+                                                    {"c", 1.7, 1, GANG_UCX, NULL, true},
+                                                    {"d", 1.7, 2, GANG_UCX, NULL, true}};
+    static const struct gang_member three_and_one[] = {{"a", 1.7, 1, GANG_UCX, NULL, true},
+                                                       {"b", 1.7, 1, GANG_UCX, NULL, true},
+                                                       {"c", 1.7, 1, GANG_UCX, NULL, true},
+                                                       {"d", 1.7, 2, GANG_UCX, NULL, true}};
+    static const struct {
+        const char *what;
+        const struct gang_member *members;
+        uint32_t n;
+        enum core_gang_split split;
+        const char *order; /* names by rank */
+        uint32_t stages;
+        const char *says;
+    } table[] = {
+        {"CPUs of two hosts", cpu, 2, CORE_GANG_SPLIT_AUTO, "ab", 1, "of a, b over ucx"},
+        {"and as it is wanted", cpu, 2, CORE_GANG_SPLIT_STAGES, "ab", 2, "of a, b, 2 stages over"},
+        {"GPUs of two hosts", gpu, 2, CORE_GANG_SPLIT_AUTO, "ab", 2, "of a, b, 2 stages over ucx"},
+        {"and as it is wanted", gpu, 2, CORE_GANG_SPLIT_SHARDS, "ab", 1, "of a, b over ucx"},
+        {"GPUs of one host", gpus_here, 2, CORE_GANG_SPLIT_AUTO, "ab", 1, "of a, b over shm"},
+        {"shards within hosts", two_by_two, 4, CORE_GANG_SPLIT_AUTO, "acbd", 2,
+         "of a, c, b, d, 2 stages of 2 shards over ucx"},
+        {"hosts that are not alike", three_and_one, 4, CORE_GANG_SPLIT_AUTO, "abcd", 4,
+         "of a, b, c, d, 4 stages over ucx"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct core_test t;
+        uint64_t session[4] = {0};
+        char got[8] = "";
+        core_test_init(&t);
+        t.config.gang_split = table[i].split;
+        core_test_open(&t);
+        for (uint32_t k = 0; k < table[i].n; k++)
+            session[k] = gang_member(&t, &table[i].members[k]);
+        const uint64_t client = core_test_client(&t, "c", "", 2);
+        assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+        for (uint32_t k = 0; k < table[i].n; k++) {
+            const struct wire_gang_place place =
+                gang_command(&t, session[k], 0, WIRE_COMMAND_LOAD).load.place;
+            got[place.rank] = table[i].members[k].name[0];
+            if (place.stages != table[i].stages || place.n_members != table[i].n)
+                fail_msg("%s: %u stages", table[i].what, place.stages);
+        }
+        if (strcmp(got, table[i].order) != 0)
+            fail_msg("%s: %s", table[i].what, got);
+        const char *gang = core_test_explain(&t, client, 1)->gang;
+        if (strstr(gang, table[i].says) == NULL)
+            fail_msg("%s: %s", table[i].what, gang);
+        core_test_fini(&t);
+    }
+}
+
 static void one_that_has_room_alone_is_preferred(void **state)
 {
-    static const struct gang_member large = {"z", 8, 1, GANG_SHM, NULL};
+    static const struct gang_member large = {"z", 8, 1, GANG_SHM, NULL, false};
     struct core_test t;
     (void)state;
     core_test_start(&t);
@@ -154,8 +222,8 @@ static void the_operator_may_want_none(void **state)
     core_test_fini(&t);
 }
 
-static const struct gang_member far_a = {"a", 4, 1, GANG_UCX, NULL},
-                                far_b = {"b", 4, 2, GANG_UCX, NULL};
+static const struct gang_member far_a = {"a", 4, 1, GANG_UCX, NULL, false},
+                                far_b = {"b", 4, 2, GANG_UCX, NULL, false};
 
 static void says_where(struct gang_pair *p, uint64_t worker, uint32_t rank, const char *address)
 {
@@ -301,7 +369,7 @@ static void a_member_that_falls_silent_ends_it(void **state)
               gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){0, 0, 0}, ""));
     assert_int_equal(worker_info(&p.t, p.client, "a").claimed_bytes, 0);
     /* The next one comes with a third worker, and goes on behind what was delivered. */
-    uint64_t c = gang_member(&p.t, &(struct gang_member){"c", 4, 1, GANG_SHM, NULL});
+    uint64_t c = gang_member(&p.t, &(struct gang_member){"c", 4, 1, GANG_SHM, NULL, false});
     uint64_t gang = gang_command(&p.t, c, 0, WIRE_COMMAND_LOAD).load.place.gang;
     assert_true(gang > p.gang);
     gang_says_ready(&p.t, c, (struct gang_share){gang, 1, 2});
@@ -374,7 +442,7 @@ static void what_can_never_come_together_is_not_waited_for(void **state)
     uint64_t acked_a = 0, acked_b = 0;
     (void)state;
     gang_pair_start(&p, &gang_pair_a, &gang_pair_b);
-    (void)gang_member(&p.t, &(struct gang_member){"d", 1, 1, GANG_SHM, NULL});
+    (void)gang_member(&p.t, &(struct gang_member){"d", 1, 1, GANG_SHM, NULL, false});
     struct wire_model_status failed =
         gang_status_of(WIRE_MODEL_STATE_FAILED, (struct gang_share){0, 0, 0},
                        "block 3 of blk.7.ffn_down is damaged");
@@ -502,7 +570,8 @@ static void a_gang_outlives_the_coordinator(void **state)
     assert_non_null(strstr(core_test_explain(&t, client, 1)->gang, "0.3 of a, b"));
     /* One more, of a gang that this coordinator would know. */
     has[0] = gang_status_of(WIRE_MODEL_STATE_READY, (struct gang_share){1ull << 40 | 9, 0, 2}, "");
-    uint64_t c = gang_member_says(&t, &(struct gang_member){"c", 4, 1, GANG_SHM, NULL}, &has[0]);
+    uint64_t c =
+        gang_member_says(&t, &(struct gang_member){"c", 4, 1, GANG_SHM, NULL, false}, &has[0]);
     (void)gang_command(&t, c, 0, WIRE_COMMAND_UNLOAD);
     core_test_fini(&t);
 }
@@ -533,6 +602,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_load_what_is_too_large_for_each),
         cmocka_unit_test(who_comes_together),
+        cmocka_unit_test(how_it_is_cut),
         cmocka_unit_test(one_that_has_room_alone_is_preferred),
         cmocka_unit_test(the_operator_may_want_none),
         cmocka_unit_test(addresses_are_handed_out_when_all_are_there),
