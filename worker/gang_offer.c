@@ -120,18 +120,18 @@ static uint64_t beside_bytes(const struct engine_estimate *e, const struct wire_
     return total > part ? total - part : 0;
 }
 
-/* Of a gang of `n` with even shares. A rank that has more than that of the model keeps less room
+/* Of a gang of `n` with even shares, in so many stages. A rank that has more than that of the model keeps less room
  * for it than the whole model does. */
 static enum err gang_bytes(const struct catalogue_model *m, const struct engine_config *engine,
                            const struct gguf *g, const struct shard_shape *shape, uint32_t n,
-                           uint64_t *ret_bytes, struct errbuf *eb)
+                           uint32_t stages, uint64_t *ret_bytes, struct errbuf *eb)
 {
     struct engine_model_config config = m->config;
     struct runtime_shape runtime;
     struct shard_cut *cut = NULL;
     uint64_t most = 0;
 
-    config.shard = (struct shard_request){.shards = n, .stages = 1};
+    config.shard = (struct shard_request){.shards = n / stages, .stages = stages};
     enum err e = runtime_shape_read(&runtime, engine, &config, g, eb);
     if (e != ERR_OK)
         return e;
@@ -164,9 +164,13 @@ static enum err rank_bytes(const struct catalogue_model *m, const struct engine_
     if (e != ERR_OK)
         return e;
     e = gguf_open_file(&g, m->path, true, eb);
-    for (uint32_t n = 2; e == ERR_OK && n <= SHARD_RANKS_MAX; n++) {
-        e = gang_bytes(m, engine, g, &shape, n, &bytes, eb);
-        most = e == ERR_OK && bytes > most ? bytes : most;
+    for (uint32_t n = 2; n <= SHARD_RANKS_MAX; n++) {
+        for (uint32_t stages = 1; e == ERR_OK && stages <= n; stages++) {
+            if (n % stages != 0 || stages > shape.n_layers)
+                continue;
+            e = gang_bytes(m, engine, g, &shape, n, stages, &bytes, eb);
+            most = e == ERR_OK && bytes > most ? bytes : most;
+        }
     }
     gguf_close(g);
     shard_shape_fini(&shape);

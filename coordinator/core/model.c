@@ -478,6 +478,10 @@ void hosting_status(struct core *c, struct core_worker *w, const struct wire_mod
         h->failed_ms = c->now_ms;
     gang_status(c, h, fx);
     learn_status(c, h);
+    if (h->state == WIRE_MODEL_STATE_AVAILABLE) { /* a gang that is over is no place any more */
+        h->status.gang = 0;
+        h->status.rank = h->status.ranks = 0;
+    }
     model_touch(c, h->model);
 }
 

@@ -26,8 +26,8 @@ KILL, TERM = (signal.SIGKILL, "drawn"), (signal.SIGTERM, "greedy")
 class Gang(Cluster):
     """A cluster whose workers have room for a share of the model only."""
 
-    def __init__(self, room, transport="auto"):
-        super().__init__()
+    def __init__(self, room, transport="auto", split="shards"):
+        super().__init__(config='gang_split = "%s";' % split)
         self.room = room
         self.transport = transport
 
@@ -99,9 +99,10 @@ def check_ledger(c, answers):
                 sum(len(a["ids"]) for a in answers))
 
 
-def several_answer_as_one(n, transport, want):
+def several_answer_as_one(n, transport, want, split="shards"):
     names = ["w%d" % (i + 1) for i in range(n)]
-    with Gang(ROOM[n], transport) as c:
+    cut = ", %d stages" % n if split == "stages" else ""
+    with Gang(ROOM[n], transport, split) as c:
         c.coordinator()
         for name in names:
             c.member(name)
@@ -115,7 +116,7 @@ def several_answer_as_one(n, transport, want):
         check_equal("its members", sorted(ranks), names)
         explained = c.json("explain", jobs["greedy"])
         check("explain names it: %s" % explained["gang"], explained["gang"] is not None and
-              explained["gang"].startswith(number + " of " + ", ".join(ranks)))
+              explained["gang"].startswith(number + " of " + ", ".join(ranks) + cut + " over "))
         answers = {which: c.answer(job) for which, job in jobs.items()}
         for which, got in answers.items():
             check_answer("of %d workers, %s" % (n, which), got, want[which])
@@ -131,7 +132,7 @@ def several_answer_as_one(n, transport, want):
         check_ledger(c, answers.values())
         said = c.log("w1")
         over = said[said.index(" over ") + 6:].split()[0]
-    print("%d workers over %s: one engine's texts" % (n, over))
+    print("%d workers with %s over %s: one engine's texts" % (n, split, over))
     return over
 
 
@@ -148,10 +149,10 @@ def disturbed(c, n, which, want, disturb, tokens=12):
     return job, got, number
 
 
-def members_leave(n, transport, ways, want):
+def members_leave(n, transport, ways, want, split="shards"):
     """Each rank in turn, killed or stopped in order, with another worker in reserve."""
     answers = []
-    with Gang(ROOM[n], transport) as c:
+    with Gang(ROOM[n], transport, split) as c:
         c.coordinator()
         for i in range(n + 1):
             c.member("w%d" % (i + 1))
@@ -176,8 +177,8 @@ def members_leave(n, transport, ways, want):
                 after, ranks = c.gang(n)
                 check("gang %s is another one than %s" % (after, number), after != number)
                 check("without the one that left", left[0] not in ranks)
-                print("%s of rank %d of %d over %s: the same text, %.1f s"
-                      % (how.name, rank, n, transport, took))
+                print("%s of rank %d of %d with %s over %s: the same text, %.1f s"
+                      % (how.name, rank, n, split, transport, took))
                 c.member(left[0])
                 c.wait_workers(n + 1)
         check_ledger(c, answers)
@@ -313,14 +314,18 @@ RANDOM = random_from(options.seed if options.seed is not None else int(time.time
 WANT = undisturbed(model_file())
 for members in (2, 3):
     check_equal("what was chosen on one host", several_answer_as_one(members, "auto", WANT), "shm")
+    several_answer_as_one(members, "auto", WANT, "stages")
 members_leave(2, "shm", [KILL, TERM], WANT)
 members_leave(3, "shm", [KILL], WANT)
+members_leave(3, "shm", [KILL], WANT, "stages")
 members_stand_still(WANT)
 memory_comes_back(WANT)
 coordinator_dies(WANT)
 at_any_moment(2, "shm", options.rounds, RANDOM, WANT)
 if has_ucx():
     check_equal("what was chosen", several_answer_as_one(2, "ucx", WANT), "ucx")
+    several_answer_as_one(2, "ucx", WANT, "stages")
     members_leave(2, "ucx", [KILL, TERM], WANT)
+    members_leave(2, "ucx", [KILL], WANT, "stages")
     at_any_moment(2, "ucx", options.rounds, RANDOM, WANT)
 print("ok")

@@ -432,6 +432,7 @@ static void a_share_may_be_over_before_it_was_reported(void **state)
                              "no way to a"));
     (void)gang_command(&p.t, p.a, 1, WIRE_COMMAND_UNLOAD);
     assert_non_null(strstr(core_test_explain(&p.t, p.client, 1)->gang, "b left it: no way to a"));
+    assert_true(worker_info(&p.t, p.client, "b").models[0].gang == 0);
     core_test_fini(&p.t);
 }
 
