@@ -83,6 +83,9 @@ foreach(model smollm2 gemma3)
   add_test(NAME engine_model_${model}
     COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_model.py
             ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_CURRENT_SOURCE_DIR}/vectors ${model} ${short})
+  add_test(NAME engine_stages_${model}
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_stages.py
+            ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${model} ${short})
 endforeach()
 foreach(model tiny smollm2 gemma3)
   add_test(NAME engine_matrix_${model}
@@ -99,6 +102,7 @@ if(NOT CLOISTER_SANITIZE) # what a sanitizer keeps beside everything is not ours
   endforeach()
 endif()
 set_tests_properties(engine_cli engine_model_smollm2 engine_model_gemma3
+  engine_stages_smollm2 engine_stages_gemma3
   engine_matrix_tiny engine_matrix_smollm2 engine_matrix_gemma3
   PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77
   ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")

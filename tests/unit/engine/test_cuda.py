@@ -1,4 +1,4 @@
-"""A whole model on the emulated GPU, or on several, a shard on each: the same tokens and the same logits,
+"""A whole model on the emulated GPU, or on several, a shard or a stage on each: the same tokens and the same logits,
 bit for bit, as on the CPU.
 
     test_cuda.py DIRECTORY_OF_PROGRAMS tiny|smollm2|gemma3
@@ -26,11 +26,15 @@ WAYS = [
 ]
 
 
-SHARDS = [["--shards", "2"], ["--split", "3,1"], ["--shards", "4"]]
+SHARDS = [["--shards", "2"], ["--split", "3,1"], ["--shards", "4"], ["--stages", "2"],
+          ["--stages", "2", "--shards", "2"]]
+# Which stages hand on in several pieces.
+LONG = [("a long prompt", ["--max-tokens", "3", "--beside", "1"])]
+LONG_PROMPT = (PROMPT + " ") * 6
 
 
-def generate(program, file, more, schedule):
-    command = [program, "generate", file, "--prompt", PROMPT, "--raw", "--json", "--ignore-end",
+def generate(program, file, more, schedule, prompt=PROMPT):
+    command = [program, "generate", file, "--prompt", prompt, "--raw", "--json", "--ignore-end",
                "--context", "256"] + more
     out = subprocess.run(command, capture_output=True, text=True, check=False,
                          env=dict(os.environ, CUDA_EMULATION_SCHEDULE=schedule,
@@ -67,11 +71,12 @@ def same_text(file, schedule, shards, sampling, more_of_both):
     print("%s, %s: the same text, with and without shards" % (schedule, " ".join(sampling) or "greedy"))
 
 
-def compare(file, schedule, ways, shards):
+def compare(file, schedule, ways, shards, prompt=PROMPT):
     for what, more in ways:
-        cpu = generate(CPU, file, more, schedule)
+        cpu = generate(CPU, file, more, schedule, prompt)
         for cut in [[]] + shards:
-            gpu = generate(GPU, file, more + cut + ["--backend", "cuda-emulated"], schedule)
+            gpu = generate(GPU, file, more + cut + ["--backend", "cuda-emulated"], schedule,
+                           prompt)
             how = " ".join([what, schedule] + cut)
             for key in ("ids", "logits_sha256"):
                 if cpu[key] != gpu[key]:
@@ -89,6 +94,7 @@ if NAME == "tiny":
         subprocess.run([os.path.join(BIN, "write_tiny_model"), path], check=True)
         for order in ("forward", "reverse", "random:7"):
             compare(path, order, WAYS, SHARDS)
+            compare(path, order, LONG, SHARDS[3:], LONG_PROMPT)
             for sampling in SAMPLINGS:
                 same_text(path, order, SHARDS[0], sampling, ["--max-tokens", "12", "--beside", "1"])
         lacks = subprocess.run([GPU, "generate", path, "--prompt", PROMPT, "--shards", "3", "--backend",
@@ -101,6 +107,6 @@ else:
     if not path:
         print("no model to run")
         sys.exit(77)
-    compare(path, "forward", WAYS, SHARDS[:1])
+    compare(path, "forward", WAYS, [SHARDS[0], SHARDS[4]])
     for how in SAMPLINGS[1:4]:
         same_text(path, "forward", SHARDS[0], how, ["--max-tokens", "4"])
