@@ -1,4 +1,4 @@
-"""A model that no GPU has room for, computed by two GPUs, each its worker's: the text is a CPU's.
+"""A model that no GPU has room for, computed by two GPUs, each its worker's, in shards and in stages: the text is a CPU's.
 
 The GPUs are emulated (tests/cuda_emulation), and what they say of themselves is the stand-in for NVML's.
 """
@@ -41,12 +41,8 @@ def member(c, name):
             name, "--state-dir", os.path.join(c.dir, name))
 
 
-with tempfile.TemporaryDirectory() as folder:
-    model = os.path.join(folder, "tiny.gguf")
-    subprocess.run([os.path.join(BIN, "write_tiny_model"), model], check=True)
-    want = json.loads(engine("generate", model, "--chat", "--context", "256", "--json", "--prompt",
-                             TEXT, *FLAGS))
-    with Cluster(model=model) as c:
+def computed_by_two(model, split, want):
+    with Cluster(model=model, config='gang_split = "%s";' % split) as c:
         c.env["LD_LIBRARY_PATH"] = os.pathsep.join([STAND_IN, c.env.get("LD_LIBRARY_PATH", "")])
         c.coordinator()
         for name in ("a", "b"):
@@ -58,5 +54,16 @@ with tempfile.TemporaryDirectory() as folder:
         ranks = {w["name"]: w["models"][0] for w in c.json("workers")["workers"]}
         check_equal("both hold a share", sorted(m["rank"] for m in ranks.values()), [0, 1])
         check("of one gang", ranks["a"]["gang"] == ranks["b"]["gang"] != None)
+        layout = {"shards": "stages 1, shards 2", "stages": "stages 2, shards 1"}[split]
+        check("they say how it is cut", all(layout in c.log(name) for name in ranks))
         check_equal("devices", {w["device"] for w in c.json("workers")["workers"]}, {"Emulated"})
+
+
+with tempfile.TemporaryDirectory() as folder:
+    model = os.path.join(folder, "tiny.gguf")
+    subprocess.run([os.path.join(BIN, "write_tiny_model"), model], check=True)
+    want = json.loads(engine("generate", model, "--chat", "--context", "256", "--json", "--prompt",
+                             TEXT, *FLAGS))
+    for split in ("shards", "stages"):
+        computed_by_two(model, split, want)
 print("ok")
