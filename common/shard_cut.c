@@ -110,11 +110,11 @@ static void cut_stages(struct cutting *c)
     }
 }
 
-/* Rows of a vocabulary or columns of the residual: units of so many, the last of which may be
- * short. */
-static struct shard_run alike_run(const uint32_t *border, uint32_t i, uint32_t unit, uint32_t all)
+/* Rows of a vocabulary, the last unit of which may be short. */
+static struct shard_run vocab_run(const uint32_t *border, uint32_t i, uint32_t all)
 {
-    uint64_t first = (uint64_t)border[i] * unit, end = (uint64_t)border[i + 1] * unit;
+    uint64_t first = (uint64_t)border[i] * SHARD_VOCAB_ROWS;
+    uint64_t end = (uint64_t)border[i + 1] * SHARD_VOCAB_ROWS;
     return (struct shard_run){first < all ? (uint32_t)first : all, end < all ? (uint32_t)end : all};
 }
 
@@ -124,21 +124,19 @@ static void cut_vocabulary(const struct cutting *c, struct shard_rank_cut *ranks
     const struct shard_shape *shape = c->shape;
     const bool first = ranks[0].stage == 0, last = ranks[0].stage + 1 == c->cut->n_stages;
     uint64_t row_bytes = 0;
-    uint32_t border[SHARD_RANKS_MAX + 1], columns[SHARD_RANKS_MAX + 1];
+    uint32_t border[SHARD_RANKS_MAX + 1];
 
     if (first)
         row_bytes += shape->embed_bytes / shape->vocab;
     if (last && !(first && shape->tied))
         row_bytes += shape->head_bytes / shape->vocab;
     fair_split_alike((shape->vocab + SHARD_VOCAB_ROWS - 1) / SHARD_VOCAB_ROWS, holders, border);
-    fair_split_alike((shape->embd + SHARD_EMBD_COLS - 1) / SHARD_EMBD_COLS, holders, columns);
     for (uint32_t i = 0; i < holders->count; i++) {
-        struct shard_run rows = alike_run(border, i, SHARD_VOCAB_ROWS, shape->vocab);
+        struct shard_run rows = vocab_run(border, i, shape->vocab);
         if (first)
             ranks[i].embed = rows;
         if (last)
             ranks[i].head = rows;
-        ranks[i].embd = alike_run(columns, i, SHARD_EMBD_COLS, shape->embd);
         had[i] += row_bytes * shard_run_count(rows);
     }
 }
@@ -223,8 +221,8 @@ static void cut_digest(const struct shard_shape *shape, struct shard_cut *cut)
     hash_numbers(s, counts, sizeof counts / sizeof counts[0]);
     for (uint32_t r = 0; r < cut->n_ranks; r++) {
         const struct shard_rank_cut *k = &cut->rank[r];
-        const uint32_t runs[] = {k->layers.first, k->layers.end, k->embed.first, k->embed.end,
-                                 k->head.first,   k->head.end,   k->embd.first,  k->embd.end};
+        const uint32_t runs[] = {k->layers.first, k->layers.end, k->embed.first,
+                                 k->embed.end,    k->head.first, k->head.end};
         hash_numbers(s, runs, sizeof runs / sizeof runs[0]);
         for (uint32_t i = k->layers.first; i < k->layers.end; i++) {
             const struct shard_layer_cut *l = &k->layer[i];

@@ -21,7 +21,6 @@
 #define SHARD_LAYERS_MAX   1024u
 #define SHARD_GROUPS_MAX   64u /* of a matrix that is cut by columns */
 #define SHARD_VOCAB_ROWS   32u /* rows of the vocabulary that no border parts */
-#define SHARD_EMBD_COLS    32u /* columns of the residual, likewise */
 #define SHARD_DIGEST_BYTES 32u
 /* A shape that takes more for a cut into SHARD_RANKS_MAX shards is no model's: shard_cut_work. 128
  * layers with 64 heads that are a group each are below it. */
@@ -60,7 +59,7 @@ struct shard_kind {
 
 struct shard_shape {
     uint32_t n_layers, n_kinds;
-    uint32_t vocab, embd;
+    uint32_t vocab;
     bool tied;                        /* the head is the embedding */
     uint64_t embed_bytes, head_bytes; /* the same where tied */
     uint64_t kv_head_bytes;           /* of one KV head of one layer in the whole pool */
@@ -97,8 +96,6 @@ struct shard_rank_cut {
     struct shard_run layers;
     struct shard_run embed; /* rows of token_embd that this rank embeds; first stage only */
     struct shard_run head;  /* rows of the head: logits that this rank computes; last stage only */
-    struct shard_run embd;  /* columns of the residual that this rank finishes where sums of parts
-                             * are exchanged by ranges of columns */
     struct shard_layer_cut *layer; /* [n_layers] */
 };
 

@@ -13,7 +13,7 @@
 #define BYTES_MAX   (1ull << 42) /* of a part of a layer, of a vocabulary */
 #define KV_HEAD_MAX (1ull << 50)
 
-#define PACKED_VERSION 1u
+#define PACKED_VERSION 2u
 
 enum err shard_shape_init(struct shard_shape *ret_shape, uint32_t n_layers, struct errbuf *eb)
 {
@@ -100,7 +100,6 @@ enum err shard_shape_pack(const struct shard_shape *shape, size_t most, struct b
 
     put(out, PACKED_VERSION);
     put(out, shape->vocab);
-    put(out, shape->embd);
     put(out, shape->tied);
     put(out, shape->embed_bytes);
     put(out, shape->head_bytes);
@@ -197,7 +196,6 @@ enum err shard_shape_unpack(struct shard_shape *ret_shape, const uint8_t *bytes,
 
     (void)get(&r, "the form's version", PACKED_VERSION, PACKED_VERSION);
     s.vocab = get32(&r, "the vocabulary", 1, VOCAB_MAX);
-    s.embd = get32(&r, "the width", 1, COLS_MAX);
     s.tied = get(&r, "whether the head is the embedding", 0, 1) == 1;
     s.embed_bytes = get(&r, "bytes of the embedding", 0, BYTES_MAX);
     s.head_bytes = get(&r, "bytes of the head", 0, BYTES_MAX);

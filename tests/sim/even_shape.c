@@ -20,7 +20,6 @@ void even_shape_make(struct shard_shape *ret_shape)
             k->ff_end[g] = (g + 1) * 32;
     }
     shape.vocab = 1024;
-    shape.embd = 64;
     shape.embed_bytes = shape.head_bytes = 64000;
     shape.kv_head_bytes = 4096;
     shard_shape_join(&shape);

@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(SUM_GROUPS_MAX == SHARD_GROUPS_MAX && MODEL_LAYERS_MAX == SHARD_LAYERS_MAX &&
-                   SUM_BLOCK_ITEMS == SHARD_EMBD_COLS,
+_Static_assert(SUM_GROUPS_MAX == SHARD_GROUPS_MAX && MODEL_LAYERS_MAX == SHARD_LAYERS_MAX,
                "a shape holds any model");
 
 static uint64_t part_size(const struct model_parts *parts, enum model_part part)
@@ -61,7 +60,6 @@ enum err shard_plan_shape(struct shard_shape *ret_shape, const struct model_hpar
     if (e != ERR_OK)
         return e;
     s.vocab = h->vocab_size;
-    s.embd = h->n_embd;
     s.tied = h->tied_embedding;
     s.embed_bytes = part_size(&t->whole, MODEL_PART_TOKEN_EMBD);
     s.head_bytes = s.tied ? s.embed_bytes : part_size(&t->whole, MODEL_PART_OUTPUT);

@@ -17,7 +17,6 @@ static void shape_set(struct shard_shape *s, uint32_t n_layers)
 {
     assert_int_equal(shard_shape_init(s, n_layers, NULL), ERR_OK);
     s->vocab = 128256;
-    s->embd = 4096;
     s->embed_bytes = 128256ull * 2304;
     s->head_bytes = 128256ull * 3360;
     s->kv_head_bytes = 1024ull * 16384;

@@ -146,7 +146,7 @@ static void check_vocabulary(const struct context *c)
 {
     const uint32_t vocab = c->shape->vocab;
     const bool first = c->stage == 0, last = c->stage + 1 == c->plan->cut->n_stages;
-    uint32_t row = 0, col = 0;
+    uint32_t row = 0;
 
     for (uint32_t i = 0; i < c->plan->cut->n_shards; i++) {
         const struct shard_rank_cut *s = shard_at(c, i);
@@ -159,12 +159,8 @@ static void check_vocabulary(const struct context *c)
             REQUIRE(c, 0, rows.end == vocab || rows.end % SHARD_VOCAB_ROWS == 0);
             row = rows.end;
         }
-        REQUIRE(c, 0, s->embd.first == col && s->embd.end >= col);
-        REQUIRE(c, 0, s->embd.end == c->shape->embd || s->embd.end % 32 == 0);
-        col = s->embd.end;
     }
     REQUIRE(c, 0, row == (first || last ? vocab : 0));
-    REQUIRE(c, 0, col == c->shape->embd);
 }
 
 static void check_layer(const struct context *c, uint32_t layer)
@@ -587,12 +583,12 @@ static void the_same_request_is_the_same_plan(void **state)
         struct shard_request request;
         const char *digest; /* its first 16 digits */
     } table[] = {
-        {0, {.shards = 1}, "8e4344c32e796160"},
-        {0, {.shards = 3}, "aaaaf1a16f1e892e"},
-        {0, {2, 1, 2, {3, 1}}, "467176199d4f47a0"},
-        {4, {.shards = 8}, "e0d388ebb5ad67fe"},
-        {4, {.shards = 2, .stages = 2}, "784cf0a74932b542"},
-        {8, {.shards = 5}, "9503556525ba77d1"},
+        {0, {.shards = 1}, "ec64616c085af2be"},
+        {0, {.shards = 3}, "46c769ab705ccade"},
+        {0, {2, 1, 2, {3, 1}}, "3e72eaa8fb5d0a09"},
+        {4, {.shards = 8}, "15159b95e4e7e855"},
+        {4, {.shards = 2, .stages = 2}, "5fd71ed0e01c1601"},
+        {8, {.shards = 5}, "baaef01447175859"},
     };
 
     (void)state;

@@ -45,7 +45,7 @@ static const struct wire_model_offer hello_models[] = {
         .prompt_tokens_per_message = 28,
         .prompt_tokens_per_kib = 1536,
         /* one layer: a head of 10 and 10 bytes, 32 columns of 20 */
-        .shape = BYTES("\001\040\040\001\100\100\010\001"
+        .shape = BYTES("\002\040\001\100\100\010\001"
                        "\001\001\001\012\012\001\040\024"
                        "\001\000\001"),
         .gang_settings = "context 2048, slots 4",
