@@ -59,6 +59,7 @@ LIBRARIES = [
     (r"xxhash\.h", r"(coordinator/store|worker/engine|worker/model)/\w+\.c"),
     (r"immintrin\.h|cpuid\.h", r"worker/kernels/.*"),
     (r"dlfcn\.h", r"worker/(gpu/nvml|coll/ucx_library)\.c"),
+    (r"malloc\.h", r"worker/engine/runtime\.c"),
     (r"cuda_runtime_api\.h", r"worker/kernels/cuda/\w+\.[ch]u?"),
     (r"cuda_runtime\.h", r"worker/kernels/cuda/\w+\.(cu|h)"),
 ]

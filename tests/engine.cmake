@@ -100,6 +100,11 @@ if(NOT CLOISTER_SANITIZE) # what a sanitizer keeps beside everything is not ours
     set_tests_properties(engine_resident_${model} PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77
       ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
   endforeach()
+  add_test(NAME engine_large
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/unit/engine/test_large.py
+            ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
+  set_tests_properties(engine_large PROPERTIES TIMEOUT 900
+    ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
 endif()
 set_tests_properties(engine_cli engine_model_smollm2 engine_model_gemma3
   engine_stages_smollm2 engine_stages_gemma3

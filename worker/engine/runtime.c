@@ -7,6 +7,7 @@
 #include "worker/engine/runtime_shape.h"
 #include "worker/engine/runtime_weights.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -313,6 +314,8 @@ out:
     runtime_shape_fini(&shape);
     runtime_close(r);
     gguf_close(g);
+    /* The header with its tokens lay below what is kept: only asked for, its pages go back. */
+    (void)malloc_trim(0);
     /* Whatever is wrong here, nothing is wrong with the others: they miss a rank. */
     if (e != ERR_OK && model->gang != NULL && !l.has_called && (stop == NULL || !atomic_load(stop)))
         gang_decline(model->gang, stop, ERR_UNAVAILABLE, eb->text);

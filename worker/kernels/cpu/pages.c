@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define PAGES_HUGE_BYTES  ((size_t)2 << 20)
-#define PAGES_CHUNK_BYTES ((size_t)32 << 20)
+#define PAGES_HUGE_BYTES ((size_t)2 << 20)
+/* The last page of a chunk is whole, however little of it is used: few chunks, so that this is next
+ * to nothing. What no block has reached takes no memory. */
+#define PAGES_CHUNK_BYTES ((size_t)256 << 20)
 
 struct pages_chunk {
     uint8_t *base; /* 2 MB aligned */
