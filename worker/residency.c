@@ -91,8 +91,7 @@ static void model_start(struct residency *r, struct catalogue_model *m,
     if (place->gang != 0) {
         log_info("model %s: rank %u of %u of gang %s with %s over %s, stages %u, shards %u",
                  m->name, place->rank, place->n_ranks, gang_text(place->gang, gang), place->with,
-                 transport_names[place->transport], place->stages,
-                 place->n_ranks / place->stages);
+                 transport_names[place->transport], place->stages, place->n_ranks / place->stages);
         e = share_load(r, m, &eb);
     } else {
         log_info("loading model %s", m->name);
