@@ -21,7 +21,7 @@ cloister_coll_test(broken shm ucx)
 cloister_coll_test(meeting shm ucx)
 cloister_coll_test(netns ucx)
 cloister_coll_test(port ucx)
-cloister_coll_test(split shm ucx)
+cloister_coll_test(split shm ucx hosts)
 
 # Not a test: `bench_coll` prints microseconds an operation beside those of a memcpy.
 add_executable(bench_coll bench/bench_coll.c)

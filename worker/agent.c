@@ -380,7 +380,7 @@ static enum err agent_hello(void *arg, struct arena *arena, struct wire_worker_h
     h.n_models = c->count;
     h.leases = held;
     h.n_leases = a->leases.count;
-    _Static_assert(sizeof h.host == GANG_HOST_BYTES, "one host");
+    _Static_assert(sizeof h.host == COLL_HOST_BYTES, "one host");
     memcpy(h.host, a->config->gangs.host, sizeof h.host);
     device_fill(a, &h.memory, &h.gpus, &h.n_gpus);
     enum err e = models_fill(a, arena, &h.status, &h.n_status);
@@ -582,6 +582,7 @@ enum err agent_run(const struct agent_config *config, struct errbuf *eb)
     a.residency = (struct residency){.engine = a.engine,
                                      .catalogue = config->catalogue,
                                      .build = config->build,
+                                     .host = config->gangs.host,
                                      .notify = agent_wake,
                                      .notify_arg = &a};
     struct session_config session_config = {.endpoint = config->coordinator,

@@ -46,7 +46,7 @@ static bool boot_read(struct buf *out)
  * the other's user, and hand each other memory and processes as open files: nothing in a file
  * system is needed, nor a common view of processes. Users are told apart within a user namespace.
  */
-static bool host_read(uint8_t ret_host[GANG_HOST_BYTES])
+static bool host_read(uint8_t ret_host[COLL_HOST_BYTES])
 {
     uint8_t digest[SHA256_BYTES];
     struct buf words;
@@ -58,7 +58,7 @@ static bool host_read(uint8_t ret_host[GANG_HOST_BYTES])
     ok = ok && !words.failed;
     if (ok) {
         sha256(words.data, words.size, digest);
-        memcpy(ret_host, digest, GANG_HOST_BYTES);
+        memcpy(ret_host, digest, COLL_HOST_BYTES);
     }
     buf_fini(&words);
     return ok;
@@ -120,8 +120,8 @@ static uint64_t beside_bytes(const struct engine_estimate *e, const struct wire_
     return total > part ? total - part : 0;
 }
 
-/* Of a gang of `n` with even shares, in so many stages. A rank that has more than that of the model keeps less room
- * for it than the whole model does. */
+/* Of a gang of `n` with even shares, in so many stages. A rank that has more than that of the model
+ * keeps less room for it than the whole model does. */
 static enum err gang_bytes(const struct catalogue_model *m, const struct engine_config *engine,
                            const struct gguf *g, const struct shard_shape *shape, uint32_t n,
                            uint32_t stages, uint64_t *ret_bytes, struct errbuf *eb)

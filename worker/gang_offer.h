@@ -10,11 +10,10 @@
 
 #include "common/err.h"
 #include "worker/catalogue.h"
+#include "worker/coll/coll.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-
-#define GANG_HOST_BYTES 16u
 
 /* What the configuration allows. */
 enum gang_choice {
@@ -24,7 +23,7 @@ enum gang_choice {
 };
 
 struct gang_offer {
-    uint8_t host[GANG_HOST_BYTES]; /* the same for workers that shm can join; or all zero */
+    uint8_t host[COLL_HOST_BYTES]; /* the same for workers that shm can join; or all zero */
     uint32_t transports;           /* bit set, 1 << wire_gang_transport */
 };
 

@@ -46,7 +46,8 @@ void gang_place_of(const struct wire_gang_place *from, struct gang_place *ret_pl
 }
 
 void gang_place_apply(const struct gang_place *place, const char *build,
-                      struct engine_model_config *model, struct gang_config *ret_gang)
+                      const uint8_t host[COLL_HOST_BYTES], struct engine_model_config *model,
+                      struct gang_config *ret_gang)
 {
     *ret_gang = (struct gang_config){
         .coll = {.transport = place->transport,
@@ -59,6 +60,7 @@ void gang_place_apply(const struct gang_place *place, const char *build,
         .wait_ms = WAIT_MS,
     };
     memcpy(ret_gang->coll.group, place->group, sizeof ret_gang->coll.group);
+    memcpy(ret_gang->coll.host, host, sizeof ret_gang->coll.host);
     model->shard = (struct shard_request){.shards = place->n_ranks / place->stages,
                                           .stages = place->stages,
                                           .n_weights = place->n_ranks};

@@ -36,10 +36,11 @@ bool gang_place_same(const struct gang_place *a, const struct gang_place *z);
 /* `from` has passed proto/wire.c. */
 void gang_place_of(const struct wire_gang_place *from, struct gang_place *ret_place);
 
-/* The rank's share instead of the whole model. `model->gang` points to `ret_gang`, `build` is
- * borrowed; a rendezvous is the caller's to fill in. */
+/* The rank's share instead of the whole model. `host` is that of struct gang_offer; `model->gang`
+ * points to `ret_gang`, `build` is borrowed; a rendezvous is the caller's to fill in. */
 void gang_place_apply(const struct gang_place *place, const char *build,
-                      struct engine_model_config *model, struct gang_config *ret_gang);
+                      const uint8_t host[COLL_HOST_BYTES], struct engine_model_config *model,
+                      struct gang_config *ret_gang);
 
 /* True where a gang that failed with `e` was ended by another rank, or did not come about for want
  * of one: nothing is wrong here. */

@@ -68,7 +68,7 @@ static enum err share_load(struct residency *r, struct catalogue_model *m, struc
 
     if (m->offer.gang_settings[0] == '\0')
         return err_set(eb, ERR_UNSUPPORTED, "this worker computes whole models only");
-    gang_place_apply(&m->place, r->build, &config, &gang);
+    gang_place_apply(&m->place, r->build, r->host, &config, &gang);
     if (m->place.transport == COLL_TRANSPORT_UCX) {
         e = rendezvous_open(&m->rendezvous, m->place.rank, m->place.n_ranks, r->notify,
                             r->notify_arg, eb);

@@ -20,7 +20,8 @@
 struct residency {
     struct engine *engine;
     struct catalogue *catalogue;
-    const char *build; /* the program's, in which ranks must agree */
+    const char *build;   /* the program's, in which ranks must agree */
+    const uint8_t *host; /* [COLL_HOST_BYTES] struct gang_offer's */
     /* Called on any thread, and must only wake the owner, who then asks residency_has_news. */
     void (*notify)(void *arg);
     void *notify_arg;

@@ -254,6 +254,7 @@ enum err coll_open_part(const struct coll_config *config, const struct coll_watc
                 : coll_ucx_open(config, watch, deadline_ns, &c, eb);
     if (e != ERR_OK)
         return e;
+    c->transport = config->transport;
     if (watch->root != NULL)
         watch->root->n_parts++;
     /* Every rank has the others' addresses now; the gang stands when bytes went both ways. */
@@ -346,6 +347,11 @@ size_t coll_halves(const struct coll *c, void *ret_halves[2])
 uint32_t coll_rank(const struct coll *c)
 {
     return c->rank;
+}
+
+enum coll_transport coll_transport_of(const struct coll *c)
+{
+    return c->transport;
 }
 
 uint32_t coll_n_ranks(const struct coll *c)

@@ -53,6 +53,7 @@
 #define COLL_GROUP_BYTES 16u
 #define COLL_PLAN_BYTES  32u
 #define COLL_ALIGN       64u
+#define COLL_HOST_BYTES  16u
 
 /* The most that `bytes_max` may be. */
 #define COLL_BYTES_MAX ((size_t)1 << 36)
@@ -91,6 +92,9 @@ struct coll_config {
      * moves counts as time on top, at 10 MB/s: beats queue behind it. */
     uint32_t silence_ms;
     struct coll_rendezvous rendezvous; /* ucx only */
+    /* ucx: ranks that say the same can share memory, and where all ranks of a part do, that part is
+     * over shm. All zero: this rank shares it with nobody. */
+    uint8_t host[COLL_HOST_BYTES];
     /* Whoever opens can be told to give up, by any thread: when this becomes true, opening and
      * every operation end within a tenth of a second with ERR_CANCELLED, and the other ranks learn
      * that this one was told to stop. Read until coll_close; NULL: nobody tells. */
@@ -119,7 +123,8 @@ void coll_decline(const struct coll_config *config, enum err code, const char *w
  * operations, as often as they like, each time all of them; those of a colour with the same
  * bytes_max. Plan, build, epoch and the stop flag are those of `c`; nobody else can join: the group
  * id follows from the gang's. Over ucx the ranks learn each other's addresses through `c`, which
- * carries at least COLL_ALIGN bytes of each for that. Where one of them fails, the gang is broken:
+ * carries at least COLL_ALIGN bytes of each for that. A part whose ranks are all of one host
+ * (coll_config.host) is over shm. Where one of them fails, the gang is broken:
  * ERR_CONFLICT names ranks that differ in bytes_max, other errors are coll_open's. Ownership:
  * coll_close, before that of `c`. */
 #define COLL_COLOR_NONE UINT32_MAX
@@ -149,6 +154,8 @@ uint64_t coll_memory(enum coll_transport transport, size_t bytes_max);
 size_t coll_halves(const struct coll *c, void *ret_halves[2]);
 
 uint32_t coll_rank(const struct coll *c);
+/* That of a part may be another than its gang's. */
+enum coll_transport coll_transport_of(const struct coll *c);
 uint32_t coll_n_ranks(const struct coll *c);
 
 /* ---- operations ---- */

@@ -77,6 +77,7 @@ struct coll_ops {
 
 struct coll {
     const struct coll_ops *ops;
+    enum coll_transport transport;
     uint32_t rank;
     uint32_t n_ranks;
     size_t bytes_max;

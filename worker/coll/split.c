@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPLIT_WISH_BYTES 16u /* colour, bytes_max */
+#define SPLIT_WISH_BYTES 32u /* colour, bytes_max, host */
 #define SPLIT_CARD_MAX   65536u
 
 struct split {
@@ -19,6 +19,7 @@ struct split {
     uint32_t color;
     uint32_t n_ranks; /* of the colour */
     uint32_t rank;    /* in it */
+    enum coll_transport transport;
     struct coll_watch watch;
 
     bool has_exchanged;
@@ -55,6 +56,19 @@ static enum err split_check(const struct coll *root, const uint32_t color[], con
     return ERR_OK;
 }
 
+/* Over the gang's, or, where its ranks are all of one host, over shm. */
+static enum coll_transport split_transport(const struct split *s, const void *const wish[])
+{
+    static const uint8_t nowhere[COLL_HOST_BYTES];
+    const uint8_t *mine = s->root->opened.host;
+    bool is_here = s->root->transport == COLL_TRANSPORT_UCX &&
+                   memcmp(mine, nowhere, sizeof nowhere) != 0;
+    for (uint32_t k = 0; k < s->n_ranks; k++)
+        is_here = is_here &&
+                  memcmp((const uint8_t *)wish[s->watch.name[k]] + 16, mine, COLL_HOST_BYTES) == 0;
+    return is_here ? COLL_TRANSPORT_SHM : s->root->transport;
+}
+
 static enum err split_agree(struct split *s, size_t bytes_max, uint64_t deadline_ns,
                             struct errbuf *eb)
 {
@@ -68,6 +82,7 @@ static enum err split_agree(struct split *s, size_t bytes_max, uint64_t deadline
         bytes[r] = sizeof wish;
     coll_put_u32(wish, s->color);
     coll_put_u64(wish + 8, bytes_max);
+    memcpy(wish + 16, root->opened.host, COLL_HOST_BYTES);
     enum err e = split_gather(root, wish, bytes, deadline_ns, parts, eb);
     if (e != ERR_OK)
         return e;
@@ -79,6 +94,7 @@ static enum err split_agree(struct split *s, size_t bytes_max, uint64_t deadline
         if (color[r] == s->color && s->color != COLL_COLOR_NONE)
             s->watch.name[s->n_ranks++] = r;
     }
+    s->transport = split_transport(s, parts);
     return split_check(root, color, size, eb);
 }
 
@@ -171,6 +187,7 @@ static enum err split_open(struct split *s, size_t bytes_max, uint64_t deadline_
                            struct coll **ret_coll, struct errbuf *eb)
 {
     struct coll_config config = s->root->opened;
+    config.transport = s->transport;
     config.rank = s->rank;
     config.n_ranks = s->n_ranks;
     config.bytes_max = bytes_max;
@@ -190,7 +207,7 @@ enum err coll_split(struct coll *c, uint32_t color, size_t bytes_max, uint64_t d
     enum err e = split_agree(&s, bytes_max, deadline_ns, &why);
     if (e == ERR_OK && color != COLL_COLOR_NONE)
         e = split_open(&s, bytes_max, deadline_ns, &part, &why);
-    if (e == ERR_OK && c->opened.transport == COLL_TRANSPORT_UCX && !s.has_exchanged)
+    if (e == ERR_OK && c->transport == COLL_TRANSPORT_UCX && !s.has_exchanged)
         e = split_exchange(&s, NULL, 0, deadline_ns, c->watch.stop, NULL, &why);
     /* The others wait for this rank to have what it asked for. */
     if (e != ERR_OK)

@@ -143,6 +143,8 @@ static void crew_rank_init(struct crew *gang, uint32_t r, int card_fd)
         .rendezvous = {crew_exchange, g},
     };
     memcpy(g->config.group, gang->group, sizeof gang->group);
+    if (gang->host_ranks > 0)
+        memset(g->config.host, (int)(1 + r / gang->host_ranks), sizeof g->config.host);
     g->cards = malloc((size_t)COLL_RANKS_MAX * CREW_CARD_MAX);
     CHECK(g->cards != NULL);
 }

@@ -43,6 +43,7 @@ struct crew {
     uint64_t epoch;
     uint32_t silence_ms;
     size_t bytes_max;
+    uint32_t host_ranks; /* so many neighbours say that they are of one host; 0: nobody says */
     crew_body *body;
     void *arg;
 

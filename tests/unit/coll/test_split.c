@@ -3,7 +3,9 @@
  * and beside those of the gang; and whatever breaks one of its parts is known to every rank, in the
  * words and ranks of the gang, wherever it waits.
  *
- *   test_coll_split shm|ucx
+ *   test_coll_split shm|ucx|hosts
+ *
+ * hosts: over libucx, with neighbours that are of one host, so that some parts are over shm.
  */
 #include "tests/unit/coll/crew.h"
 
@@ -20,6 +22,7 @@
 #include <cmocka.h>
 
 static enum coll_transport transport;
+static uint32_t host_ranks;
 
 #define DEAD_NS 2000000000u /* all others must know by then */
 #define NONE    COLL_COLOR_NONE
@@ -80,6 +83,14 @@ static enum err gather_all(struct coll *c, const uint32_t members[], uint32_t n,
     return e;
 }
 
+static enum coll_transport transport_of(const uint32_t members[], uint32_t n)
+{
+    bool is_one_host = host_ranks > 0;
+    for (uint32_t k = 0; k < n && is_one_host; k++)
+        is_one_host = members[k] / host_ranks == members[0] / host_ranks;
+    return is_one_host ? COLL_TRANSPORT_SHM : transport;
+}
+
 static uint32_t members_of(const struct way *way, uint32_t color, uint32_t ret[])
 {
     uint32_t n = 0;
@@ -111,6 +122,8 @@ static enum err play_parts(struct crew_rank *g, void *arg, struct errbuf *eb)
     for (uint32_t i = 0; part != NULL && e == ERR_OK && i < n; i++)
         if (members[i] == g->rank)
             CHECK(coll_rank(part) == i && coll_n_ranks(part) == n);
+    CHECK(part == NULL || coll_transport_of(part) == transport_of(members, n));
+    CHECK(twos == NULL || coll_transport_of(twos) == transport_of(pairs, n_pairs));
     for (uint64_t op = 0; op < 40 && e == ERR_OK; op++) {
         if (op % 4 == 3)
             e = gather_all(c, all, way->n_ranks, COLL_ALIGN, op, eb);
@@ -144,6 +157,7 @@ static void ranks_of_a_colour_have_operations_of_their_own(void **state)
             struct crew gang;
             const unsigned shared = crew_count_shared();
             crew_init(&gang, transport, way.n_ranks, play_parts, &way);
+            gang.host_ranks = host_ranks;
             gang.is_threads = is_threads != 0;
             gang.bytes_max = way.bytes_max;
             crew_run(&gang);
@@ -288,6 +302,7 @@ static void a_rank_that_is_killed_ends_all_parts(void **state)
             char rank[32], also[32];
             const unsigned shared = crew_count_shared();
             crew_init(&gang, transport, RANKS, play_to_break, &b);
+            gang.host_ranks = host_ranks;
             crew_start(&gang);
             assert_true(crew_carry(&gang));
             crew_reach(&gang, victim, 30);
@@ -323,6 +338,7 @@ static void what_ends_one_part_ends_all(void **state)
             struct breaks b = {.victim = 3, .does = rows[i].does, .where = where};
             struct crew gang;
             crew_init(&gang, transport, RANKS, play_to_break, &b);
+            gang.host_ranks = host_ranks;
             gang.is_threads = i % 2 == 0;
             const uint64_t since = clock_mono_ns();
             crew_start(&gang);
@@ -401,6 +417,7 @@ static void a_split_that_fails_ends_the_gang(void **state)
         struct no_split what = {.what = rows[i].what};
         struct crew gang;
         crew_init(&gang, transport, 3, play_no_split, &what);
+        gang.host_ranks = host_ranks;
         crew_start(&gang);
         assert_true(crew_carry(&gang));
         assert_true(crew_wait(&gang, 20000));
@@ -423,6 +440,12 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_ends_one_part_ends_all),
         cmocka_unit_test(a_split_that_fails_ends_the_gang),
     };
-    transport = crew_transport(argc, argv);
+    if (argc == 2 && strcmp(argv[1], "hosts") == 0) {
+        char *const over_ucx[] = {argv[0], (char[]){"ucx"}, NULL};
+        transport = crew_transport(2, (char **)over_ucx);
+        host_ranks = 2;
+    } else {
+        transport = crew_transport(argc, argv);
+    }
     return cmocka_run_group_tests_name(argv[1], tests, NULL, NULL);
 }

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 const struct gang_place resident_whole;
+static const uint8_t resident_host[COLL_HOST_BYTES] = {1};
 const struct engine_config resident_config = {.threads = 1, .step_tokens = 32};
 
 static void notify(void *arg)
@@ -51,6 +52,7 @@ void resident_open(struct resident *r)
     r->residency = (struct residency){.engine = r->engine,
                                       .catalogue = &r->catalogue,
                                       .build = "test",
+                                      .host = resident_host,
                                       .notify = notify,
                                       .notify_arg = r};
 }

@@ -47,6 +47,7 @@ static void cluster_close(struct cluster *c)
 }
 
 static uint8_t coordinator = 1; /* whose gangs they are */
+static uint32_t stages = 1;     /* that they are cut into */
 
 static struct gang_place place_of(uint64_t gang, uint32_t rank, uint32_t n_ranks,
                                   enum wire_gang_transport transport)
@@ -55,7 +56,7 @@ static struct gang_place place_of(uint64_t gang, uint32_t rank, uint32_t n_ranks
         {"w1", 3}, {"w2", 2}, {"w3", 2}, {"w4", 1}};
     struct wire_gang_place from = {.gang = gang,
                                    .rank = rank,
-                                   .stages = 1,
+                                   .stages = stages,
                                    .transport = transport,
                                    .members = members,
                                    .n_members = n_ranks};
@@ -107,6 +108,7 @@ static void assert_free(const struct catalogue_model *m)
 
 static void a_place_is_what_the_command_says(void **state)
 {
+    static const uint8_t host[COLL_HOST_BYTES] = {1, 2, 3};
     const struct gang_place p = place_of(5ull << 32 | 17, 1, 3, WIRE_GANG_TRANSPORT_SHM);
     struct engine_model_config model = {.path = "x"};
     struct gang_config gang;
@@ -116,7 +118,8 @@ static void a_place_is_what_the_command_says(void **state)
     assert_string_equal(p.with, "w1, w2, w3");
     assert_string_equal(p.leader, "w1");
     assert_string_equal(gang_text(p.gang, text), "5.17");
-    gang_place_apply(&p, "build", &model, &gang);
+    gang_place_apply(&p, "build", host, &model, &gang);
+    assert_memory_equal(gang.coll.host, host, sizeof host);
     assert_int_equal(model.shard.shards, 3);
     assert_int_equal(model.shard.n_weights, 3);
     assert_int_equal(model.shard.weights[0], 3);
@@ -463,46 +466,54 @@ static void words_are_equal_where_ranks_agree(void **state)
 }
 
 /* What a rank holds is never more than its proportion and rank_bytes, by which it was placed. */
+static void holds_what_was_reckoned(uint32_t n)
+{
+    struct cluster c;
+    struct shard_shape shape;
+    struct shard_cut *cut;
+    cluster_open(&c, n);
+    form(&c, WIRE_GANG_TRANSPORT_SHM);
+    all_until(&c, WIRE_MODEL_STATE_READY);
+    const struct wire_model_offer *offer = &c.worker[0].m->offer;
+    const struct gang_place p = place_of(1, 0, n, WIRE_GANG_TRANSPORT_SHM);
+    struct shard_request request = {.shards = n / stages, .stages = stages, .n_weights = n};
+    memcpy(request.weights, p.weights, sizeof request.weights);
+    assert_int_equal(shard_shape_unpack(&shape, offer->shape.data, offer->shape.size, NULL),
+                     ERR_OK);
+    assert_int_equal(shard_cut_new(&cut, &shape, &request, NULL), ERR_OK);
+    for (uint32_t k = 0; k < n; k++) {
+        const struct catalogue_model *m = c.worker[k].m;
+        const uint64_t held = m->weights_bytes + m->kv_bytes + m->scratch_bytes + m->exchange_bytes;
+        const uint64_t reckoned =
+            shard_in_proportion(offer->weights_bytes, shard_cut_weights(&shape, cut, k),
+                                shard_shape_weights(&shape)) +
+            shard_in_proportion(offer->kv_bytes, shard_cut_kv(&shape, cut, k),
+                                shard_shape_kv(&shape)) +
+            offer->rank_bytes;
+        if (held > reckoned)
+            fail_msg("rank %u of %u in %u stages holds %llu bytes, %llu were reckoned", k, n,
+                     stages, (unsigned long long)held, (unsigned long long)reckoned);
+    }
+    shard_cut_free(cut);
+    shard_shape_fini(&shape);
+    cluster_close(&c);
+}
+
 static void no_rank_holds_more_than_was_reckoned(void **state)
 {
     (void)state;
     for (uint32_t n = 2; n <= RANKS_MAX; n++) {
-        struct cluster c;
-        struct shard_shape shape;
-        struct shard_cut *cut;
-        cluster_open(&c, n);
-        form(&c, WIRE_GANG_TRANSPORT_SHM);
-        all_until(&c, WIRE_MODEL_STATE_READY);
-        const struct wire_model_offer *offer = &c.worker[0].m->offer;
-        const struct gang_place p = place_of(1, 0, n, WIRE_GANG_TRANSPORT_SHM);
-        struct shard_request request = {.shards = n, .stages = 1, .n_weights = n};
-        memcpy(request.weights, p.weights, sizeof request.weights);
-        assert_int_equal(shard_shape_unpack(&shape, offer->shape.data, offer->shape.size, NULL),
-                         ERR_OK);
-        assert_int_equal(shard_cut_new(&cut, &shape, &request, NULL), ERR_OK);
-        for (uint32_t k = 0; k < n; k++) {
-            const struct catalogue_model *m = c.worker[k].m;
-            const uint64_t held =
-                m->weights_bytes + m->kv_bytes + m->scratch_bytes + m->exchange_bytes;
-            const uint64_t reckoned =
-                shard_in_proportion(offer->weights_bytes, shard_cut_weights(&shape, cut, k),
-                                    shard_shape_weights(&shape)) +
-                shard_in_proportion(offer->kv_bytes, shard_cut_kv(&shape, cut, k),
-                                    shard_shape_kv(&shape)) +
-                offer->rank_bytes;
-            if (held > reckoned)
-                fail_msg("rank %u of %u holds %llu bytes, %llu were reckoned", k, n,
-                         (unsigned long long)held, (unsigned long long)reckoned);
+        for (stages = 1; stages <= n && stages <= tiny_model_default().n_layers; stages++) {
+            if (n % stages == 0)
+                holds_what_was_reckoned(n);
         }
-        shard_cut_free(cut);
-        shard_shape_fini(&shape);
-        cluster_close(&c);
     }
+    stages = 1;
 }
 
 static void transports_are_those_that_are_allowed_and_there(void **state)
 {
-    static const uint8_t nowhere[GANG_HOST_BYTES];
+    static const uint8_t nowhere[COLL_HOST_BYTES];
     const bool has_ucx = coll_transport_available(COLL_TRANSPORT_UCX, NULL) == ERR_OK;
     const uint32_t shm = 1u << WIRE_GANG_TRANSPORT_SHM;
     const uint32_t ucx = has_ucx ? 1u << WIRE_GANG_TRANSPORT_UCX : 0;
