@@ -25,5 +25,5 @@ cloister_coll_test(split shm ucx hosts)
 
 # Not a test: `bench_coll` prints microseconds an operation beside those of a memcpy.
 add_executable(bench_coll bench/bench_coll.c)
-target_link_libraries(bench_coll PRIVATE cloister_coll_crew cloister_common)
+target_link_libraries(bench_coll PRIVATE cloister_coll_crew cloister_kernels cloister_common)
 cloister_target(bench_coll)

@@ -2,8 +2,9 @@
  * the others what it has finished (docs/collectives.md). */
 #include "worker/engine/gang_internal.h"
 
-/* What must be saved of a rank's bytes in an operation to make up for one operation more. */
-#define SAVED_BYTES_LEAST 65536u
+/* What must be saved of the bytes that a rank receives to make up for one operation more, as
+ * measured (docs/collectives.md). */
+#define SAVED_BYTES_LEAST 524288u
 
 /* Whole, a rank receives the nodes of all others, R of them for each row. By rows it receives these
  * for one row in k, and the other k - 1 finished: R / k + (k - 1) / k. Who has the fewest nodes of

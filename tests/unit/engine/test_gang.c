@@ -70,14 +70,14 @@ static void rows_are_shared_out_where_that_saves_bytes(void **state)
     } rows[] = {
         {1, {1}, 4096, UINT32_MAX},    /* nobody to exchange with */
         {2, {1, 1}, 4096, UINT32_MAX}, /* as many bytes either way */
-        {2, {2, 1}, 4096, 8},          /* two of others, or one and half a row */
-        {2, {2, 0}, 4096, 8},          /* who has no sums waits for all of them */
+        {2, {2, 1}, 4096, 64},         /* two of others, or one and half a row */
+        {2, {2, 0}, 4096, 64},         /* who has no sums waits for all of them */
         {2, {1, 0}, 4096, UINT32_MAX}, /* finished already */
-        {3, {2, 2, 1}, 576, 15},       /* SmolLM2 */
-        {4, {1, 1, 1, 1}, 576, 19},    /* 65536 / (3 * 2 / 4 * 2304 bytes), rounded up */
-        {4, {1, 1, 1, 1}, 4096, 4},    /* no fewer rows than ranks */
-        {8, {1, 1, 1, 1, 1, 1, 1, 1}, 8192, 8},
-        {4, {1, 1, 1, 1}, 4088, UINT32_MAX}, /* rows that end within 64 bytes */
+        {3, {2, 2, 1}, 576, 114},      /* SmolLM2 */
+        {4, {1, 1, 1, 1}, 576, 152},   /* 524288 / (3 * 2 / 4 * 2304 bytes), rounded up */
+        {4, {1, 1, 1, 1}, 4096, 22},
+        {8, {1, 1, 1, 1, 1, 1, 1, 1}, 8192, 8}, /* no fewer rows than ranks */
+        {4, {1, 1, 1, 1}, 4088, UINT32_MAX},    /* rows that end within 64 bytes */
     };
 
     (void)state;
