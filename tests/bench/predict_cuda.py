@@ -143,8 +143,9 @@ def measured(tools, path, shards):
     return found
 
 
-def gathers(steps):
-    """Bytes that each rank has after an exchange of sums, the sizes there are but the last layer's."""
+def exchanged(steps):
+    """Bytes that each rank has after an exchange of sums, the sizes there are but the last layer's; where it
+    finishes a run of rows, also what it reads and writes for that."""
     embd = next((l["cols"] for l in steps[0]["launches"] if l["op"] == "norm"), 0)
     sizes = {l["bus"] for s in steps for l in s["launches"]
              if l["op"] == "join" and l["cols"] == embd and l["count"] > 2}
@@ -162,7 +163,7 @@ def row(name, tokens, steps, key, measures):
     print("| %s | %d | %.2f | %.0f | %d | %s | %.2f | %d | %s | %s | %s |" % (
         name, shards, sum(l["bytes"] * l["count"] for s in steps for l in s["launches"]) / 1e9,
         sum(l["bus"] * l["count"] for s in steps for l in s["launches"]) / 1e6,
-        sum(l["count"] for l in steps[0]["launches"]), gathers(steps), total[PCIE] * 1e3,
+        sum(l["count"] for l in steps[0]["launches"]), exchanged(steps), total[PCIE] * 1e3,
         tokens / total[PCIE],
         "%.2f, %d" % (total[NVLINK] * 1e3, tokens / total[NVLINK]) if shards > 1 else "-",
         ", ".join("%s %.0f %%" % (b, 100 * s / total[PCIE]) for b, s in most if s > 0.01 * total[PCIE]),
@@ -171,7 +172,7 @@ def row(name, tokens, steps, key, measures):
 
 def model_table(tools, name, path):
     print("\n%s\n" % name)
-    print("| step | GPUs | GB | MB by PCIe | launches | all-gathers | ms | tokens/s | by NVLink | bound by | "
+    print("| step | GPUs | GB | MB by PCIe | launches | exchanged | ms | tokens/s | by NVLink | bound by | "
           "measured |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     first = None
