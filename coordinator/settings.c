@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 /* By enum core_gang_split. */
-static const char *const gang_split_names[] = {"auto", "shards", "stages", NULL};
+static const char *const gang_split_names[] = {"auto", "shards", "stages", "hosts", NULL};
 
 #define FIELD(field) offsetof(struct settings, field)
 #define WITHIN(group, field)                                                                       \
@@ -258,8 +258,8 @@ static const struct config_key settings_keys[] = {
      .fallback = "auto",
      .names = gang_split_names,
      .help = "How it is shared out: shards, each has a part of every layer; stages, each has some "
-             "of the layers; or auto: shards, but stages from host to host between GPUs, and where "
-             "shards do not fit."},
+             "of the layers; hosts, each host has some of the layers and its workers parts of them; "
+             "or auto: shards, but hosts between GPUs, and stages where shards do not fit."},
     {.name = "load_retry",
      .type = CONFIG_DURATION,
      .offset = FIELD(load_retry_ms),

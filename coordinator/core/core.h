@@ -57,6 +57,9 @@ enum core_gang_split {
     CORE_GANG_SPLIT_AUTO = 0,   /* whichever is better */
     CORE_GANG_SPLIT_SHARDS = 1, /* each has a part of every layer */
     CORE_GANG_SPLIT_STAGES = 2, /* each has some of the layers */
+    /* Each host has some of the layers, and each of its workers a part of those; stages where hosts
+     * have not as many workers each. */
+    CORE_GANG_SPLIT_HOSTS = 3,
 };
 
 struct core_config {

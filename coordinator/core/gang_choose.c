@@ -186,27 +186,30 @@ static uint32_t by_host(const struct candidate *group, uint32_t n, struct candid
     return each > 0 && hosts * each == n ? hosts : 0;
 }
 
-/* The numbers of stages that are tried, the best first; 0 ends them. */
+/* The numbers of stages that are tried, the best first; 0 ends them. `hosts`: 0 where they have not
+ * as many of the group each. */
 static void layouts_of(const struct search *s, const struct candidate *group, uint32_t n,
                        uint32_t hosts, uint32_t ret[4])
 {
-    const bool between = hosts > 1 && hosts < n;
     const bool far = hosts != 1 && group[0].hosting->worker->gpu.uuid[0] != '\0';
-    uint32_t k = 0;
+    const uint32_t stages = hosts > 1 ? hosts : n;
     memset(ret, 0, 4 * sizeof *ret);
-    if (s->c->config->gang_split == CORE_GANG_SPLIT_STAGES) {
+    switch (s->c->config->gang_split) {
+    case CORE_GANG_SPLIT_SHARDS:
+        ret[0] = 1;
+        break;
+    case CORE_GANG_SPLIT_STAGES:
         ret[0] = n;
-        return;
+        break;
+    case CORE_GANG_SPLIT_HOSTS:
+        ret[0] = hosts > 0 ? hosts : n;
+        break;
+    case CORE_GANG_SPLIT_AUTO:
+        ret[0] = far ? stages : 1;
+        ret[1] = far ? n : stages;
+        ret[2] = far ? 1 : n;
+        break;
     }
-    if (s->c->config->gang_split == CORE_GANG_SPLIT_SHARDS || !far)
-        ret[k++] = 1;
-    if (s->c->config->gang_split == CORE_GANG_SPLIT_SHARDS)
-        return;
-    if (between)
-        ret[k++] = hosts;
-    ret[k++] = n;
-    if (far)
-        ret[k++] = 1;
 }
 
 static bool group_fits(struct search *s, const struct candidate *group, uint32_t n,

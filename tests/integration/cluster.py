@@ -74,11 +74,15 @@ class Cluster:
         if not self.keep:
             shutil.rmtree(self.dir, ignore_errors=True)
 
+    def at(self, name):
+        """What a program of this name, or "cloister", is started with: words before its own."""
+        return []
+
     def start(self, name, *command):
         with open(os.path.join(self.dir, name + ".log"), "a") as log:
             self.processes[name] = subprocess.Popen(
-                [os.path.join(BIN, command[0]), *command[1:]], stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, env=self.env)
+                [*self.at(name), os.path.join(BIN, command[0]), *command[1:]],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env)
 
     def coordinator(self, *options):
         self.start("coordinator", "cloister-coordinator", "--config", self.config,
@@ -102,7 +106,7 @@ class Cluster:
             return f.read()
 
     def command(self, *arguments):
-        return [os.path.join(BIN, "cloister"), *arguments]
+        return [*self.at("cloister"), os.path.join(BIN, "cloister"), *arguments]
 
     def run(self, *arguments, stdin=None):
         return subprocess.run(self.command(*arguments), env=self.env, input=stdin,

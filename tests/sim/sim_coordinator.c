@@ -90,7 +90,7 @@ void coordinator_open(struct sim *s)
     s->config.residency_ms = 2000;
     s->config.load_retry_ms = 1000;
     s->config.disconnect_ms = 5000;
-    s->config.gang_split = (enum core_gang_split)sim_below(s, 3);
+    s->config.gang_split = (enum core_gang_split)sim_below(s, 4);
     s->config.worker_leases_max = 1 + (uint32_t)sim_below(s, 8);
     s->config.retain_ended_jobs = 1000;
     s->tenants[0] =

@@ -3,6 +3,7 @@
 #include "worker/kernels/cpu/kernels.h"
 #include "worker/kernels/host.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #if defined(__x86_64__)
@@ -75,7 +76,17 @@ bool backend_isa_available(enum backend_isa isa)
 {
     if (isa == BACKEND_ISA_AUTO || isa == BACKEND_ISA_SCALAR)
         return true;
-    return (isa == BACKEND_ISA_AVX2 || isa == BACKEND_ISA_AVX512) && cpu_isa_lacks(isa) == NULL;
+    if (isa != BACKEND_ISA_AVX2 && isa != BACKEND_ISA_AVX512)
+        return false;
+    /* A virtual machine's host answers cpuid, which takes it some 20 microseconds, and an estimate
+     * asks for every matrix of a model. 0: not asked yet. */
+    static atomic_int answer[BACKEND_ISA_AVX512 + 1];
+    int known = atomic_load_explicit(&answer[isa], memory_order_relaxed);
+    if (known == 0) {
+        known = cpu_isa_lacks(isa) == NULL ? 1 : -1;
+        atomic_store_explicit(&answer[isa], known, memory_order_relaxed);
+    }
+    return known > 0;
 }
 
 enum backend_isa backend_isa_resolve(enum backend_isa isa)

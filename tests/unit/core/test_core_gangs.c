@@ -141,6 +141,10 @@ static void how_it_is_cut(void **state)
                                                     {"b", 1.7, 2, GANG_UCX, NULL, true},
                                                     {"c", 1.7, 1, GANG_UCX, NULL, true},
                                                     {"d", 1.7, 2, GANG_UCX, NULL, true}};
+    static const struct gang_member cpus_by_two[] = {{"a", 1.7, 1, GANG_UCX, NULL, false},
+                                                     {"b", 1.7, 2, GANG_UCX, NULL, false},
+                                                     {"c", 1.7, 1, GANG_UCX, NULL, false},
+                                                     {"d", 1.7, 2, GANG_UCX, NULL, false}};
     static const struct gang_member three_and_one[] = {{"a", 1.7, 1, GANG_UCX, NULL, true},
                                                        {"b", 1.7, 1, GANG_UCX, NULL, true},
                                                        {"c", 1.7, 1, GANG_UCX, NULL, true},
@@ -161,6 +165,10 @@ static void how_it_is_cut(void **state)
         {"GPUs of one host", gpus_here, 2, CORE_GANG_SPLIT_AUTO, "ab", 1, "of a, b over shm"},
         {"shards within hosts", two_by_two, 4, CORE_GANG_SPLIT_AUTO, "acbd", 2,
          "of a, c, b, d, 2 stages of 2 shards over ucx"},
+        {"and CPUs where it is wanted", cpus_by_two, 4, CORE_GANG_SPLIT_HOSTS, "acbd", 2,
+         "of a, c, b, d, 2 stages of 2 shards over ucx"},
+        {"hosts, of which there is one", gpus_here, 2, CORE_GANG_SPLIT_HOSTS, "ab", 1,
+         "of a, b over shm"},
         {"hosts that are not alike", three_and_one, 4, CORE_GANG_SPLIT_AUTO, "abcd", 4,
          "of a, b, c, d, 4 stages over ucx"},
     };
