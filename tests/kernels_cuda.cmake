@@ -51,12 +51,13 @@ endforeach()
 # emulation in it.
 get_target_property(sources cloister-engine SOURCES)
 list(TRANSFORM sources PREPEND ${PROJECT_SOURCE_DIR}/worker/engine_tool/)
-add_executable(cloister-engine-emulated ${sources})
+add_executable(cloister-engine-emulated ${sources} nccl_stand_in/queue_emulated.c)
 target_compile_definitions(cloister-engine-emulated PRIVATE CLOISTER_CUDA_EMULATED=1)
 target_link_libraries(cloister-engine-emulated PRIVATE cloister_engine cloister_model
   cuda_emulation cloister_program cloister_version cloister_common PkgConfig::JANSSON m)
-set_target_properties(cloister-engine-emulated PROPERTIES LINKER_LANGUAGE CXX
+set_target_properties(cloister-engine-emulated PROPERTIES LINKER_LANGUAGE CXX ENABLE_EXPORTS ON
                                                           CLOISTER_CUDA_BACKEND cuda_emulated_plain)
+add_dependencies(cloister-engine-emulated nccl_stand_in)
 cloister_target(cloister-engine-emulated)
 # And cloister-worker, whose GPU's numbers come from the stand-in for NVML (gpu.cmake).
 add_executable(cloister-worker-emulated ${PROJECT_SOURCE_DIR}/worker/main.c)

@@ -210,6 +210,13 @@ struct emu_traffic {
 };
 struct emu_traffic emu_traffic_get(void);
 
+/* --- Other libraries --- */
+
+/* Puts work on a stream that is done by others, a little at each `turn`, until that returns true:
+ * what NCCL's kernels are on a device. Device memory may be touched in it. A turn is taken when the
+ * stream is looked at or waited for. */
+void emu_stream_outside(void *queue, bool (*turn)(void *arg), void *arg);
+
 #ifdef __cplusplus
 }
 #endif

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <sched.h>
 #include <string.h>
 
 static struct CUstream_st legacy; /* stream 0: waits for blocking streams, and they for it */
@@ -129,6 +130,8 @@ static void run(const struct emu_work *w)
         if (alive)
             w->function(w->data);
         break;
+    case EMU_WORK_OUTSIDE:
+        break; /* by run_turn */
     case EMU_WORK_RECORD:
         w->marker->reached = true;
         w->marker->ms = now_ms();
@@ -139,14 +142,41 @@ static void run(const struct emu_work *w)
     }
 }
 
+/* A turn of what others do. It stays in line until it is done; a device that has failed does not
+ * wait for it. */
+static bool run_turn(struct CUstream_st *stream)
+{
+    struct emu_work w = stream->work.front();
+    emu_memory_open(true);
+    const bool is_done = emu_device_error() != cudaSuccess || w.turn(w.data);
+    if (is_done)
+        stream->work.pop_front();
+    return is_done;
+}
+
 bool emu_stream_step(struct CUstream_st *stream)
 {
     if (stream->work.empty())
         return false;
+    if (stream->work.front().kind == EMU_WORK_OUTSIDE) {
+        if (!run_turn(stream))
+            sched_yield();
+        return true;
+    }
     struct emu_work w = stream->work.front();
     stream->work.pop_front();
     run(&w);
     return true;
+}
+
+void emu_stream_run_own(struct CUstream_st *stream)
+{
+    while (!stream->work.empty()) {
+        if (stream->work.front().kind != EMU_WORK_OUTSIDE)
+            emu_stream_step(stream);
+        else if (!run_turn(stream))
+            return;
+    }
 }
 
 void emu_stream_reach(const std::shared_ptr<struct emu_marker> &marker)
@@ -210,7 +240,7 @@ void emu_stream_add(struct CUstream_st *stream, struct emu_work work)
     order_with_legacy(stream);
     stream->work.push_back(work);
     if (emu_schedule_get().order == EMU_ORDER_REVERSE)
-        emu_stream_drain(stream);
+        emu_stream_run_own(stream);
     for (struct CUstream_st *any : streams)
         while (emu_schedule_chance(4) && emu_stream_step(any))
             continue;
@@ -314,6 +344,19 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t fn, void *userD
     work.data = userData;
     emu_stream_add(stream, work);
     return api.end(cudaSuccess);
+}
+
+void emu_stream_outside(void *queue, bool (*turn)(void *), void *arg)
+{
+    emu_api api(__func__);
+    struct CUstream_st *stream = emu_stream_of(static_cast<cudaStream_t>(queue));
+    if (stream == NULL)
+        emu_raise(EMU_FAULT_HOST_BUFFER, queue, "work of others on no stream");
+    struct emu_work work = {};
+    work.kind = EMU_WORK_OUTSIDE;
+    work.turn = turn;
+    work.data = arg;
+    emu_stream_add(stream, work);
 }
 
 cudaError_t cudaDeviceSynchronize(void)

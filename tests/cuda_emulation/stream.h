@@ -29,6 +29,7 @@ enum emu_work_kind {
     EMU_WORK_SET,
     EMU_WORK_LAUNCH,
     EMU_WORK_HOST,
+    EMU_WORK_OUTSIDE,
     EMU_WORK_RECORD,
     EMU_WORK_WAIT,
 };
@@ -48,6 +49,8 @@ struct emu_work {
     /* HOST */
     cudaHostFn_t function;
     void *data;
+    /* OUTSIDE */
+    bool (*turn)(void *);
     /* RECORD, WAIT */
     std::shared_ptr<struct emu_marker> marker;
 };
@@ -112,8 +115,10 @@ void emu_stream_add(struct CUstream_st *stream, struct emu_work work);
 void emu_stream_drain(struct CUstream_st *stream);
 void emu_stream_drain_all(void);
 void emu_stream_reach(const std::shared_ptr<struct emu_marker> &marker);
-/* Runs one piece of the stream's work; false where there is none. */
+/* Runs one piece of the stream's work, or a turn of what others do; false where there is none. */
 bool emu_stream_step(struct CUstream_st *stream);
+/* Runs work of it up to what others have not done yet. */
+void emu_stream_run_own(struct CUstream_st *stream);
 /* An operation that no capture allows: true, and the captures are invalid, where one is under way
  * that forbids it. */
 bool emu_capture_forbids(void);

@@ -1,6 +1,7 @@
 #include "worker/coll/coll.h"
 
 #include "common/check.h"
+#include "common/crypto.h"
 #include "worker/coll/coll_ops.h"
 #include "worker/coll/hello.h"
 #include "worker/coll/shm_segment.h"
@@ -67,16 +68,35 @@ enum err coll_forsaken(const struct coll_watch *watch, uint32_t rank, struct err
     return e != ERR_OK || watch->root == NULL ? e : watch->root->ops->check(watch->root, eb);
 }
 
-/* What was split breaks all of the gang; what that broke for first is the reason that counts. */
-static enum err coll_failed(struct coll *c, enum err e, struct errbuf *why, struct errbuf *eb)
+/* Whom all ranks are told by; NULL: it tells them itself. */
+static struct coll *coll_teller(const struct coll *c)
 {
-    struct coll *root = c->watch.root;
-    if (root != NULL)
-        e = root->ops->fail(root, e, why);
+    return c->watch.root != NULL ? c->watch.root : c->control;
+}
+
+static void coll_remember(struct coll *c, enum err e, const struct errbuf *why)
+{
     c->broken = e;
     c->op.kind = COLL_KIND_NONE;
     (void)snprintf(c->reason, sizeof c->reason, "%s", why->text);
+}
+
+/* What was split breaks all of the gang; what that broke for first is the reason that counts. */
+static enum err coll_failed(struct coll *c, enum err e, struct errbuf *why, struct errbuf *eb)
+{
+    struct coll *teller = coll_teller(c);
+    if (teller != NULL)
+        e = teller->ops->fail(teller, e, why);
+    coll_remember(c, e, why);
     return err_set(eb, e, "%s", why->text);
+}
+
+enum err coll_break(struct coll *c, enum err code, struct errbuf *eb)
+{
+    struct coll *teller = coll_teller(c) != NULL ? coll_teller(c) : c;
+    enum err e = teller->ops->fail(teller, code, eb);
+    coll_remember(c, e, eb);
+    return e;
 }
 
 static enum err coll_still_broken(const struct coll *c, struct errbuf *eb)
@@ -148,6 +168,8 @@ static uint8_t *coll_place(struct coll *c, const struct coll_piece *piece)
 
 enum err coll_barrier(struct coll *c, uint64_t deadline_ns, struct errbuf *eb)
 {
+    if (c->control != NULL)
+        return coll_barrier(c->control, deadline_ns, eb);
     enum err e = coll_begin(c, COLL_KIND_BARRIER, 0, NULL, 0, deadline_ns, eb);
     if (e == ERR_OK)
         e = coll_end_op(c, deadline_ns, eb);
@@ -162,6 +184,8 @@ enum err coll_broadcast(struct coll *c, uint32_t root, const void *bytes, size_t
     size_t sizes[COLL_RANKS_MAX] = {0};
     const bool is_root = c->rank == root;
     CHECK(root < c->n_ranks);
+    if (c->control != NULL)
+        return coll_broadcast(c->control, root, bytes, size, deadline_ns, ret_bytes, ret_size, eb);
     if (is_root)
         sizes[root] = size;
     enum err e = coll_begin(c, COLL_KIND_BROADCAST, root, sizes, c->n_ranks, deadline_ns, eb);
@@ -240,7 +264,29 @@ static enum err coll_config_check(const struct coll_config *config, struct errbu
     if (config->bytes_max > COLL_BYTES_MAX)
         return err_set(eb, ERR_TOO_LARGE, "operations of %zu bytes; at most %zu are possible",
                        config->bytes_max, COLL_BYTES_MAX);
+    if (config->transport != COLL_TRANSPORT_NCCL)
+        return ERR_OK;
+    if (config->device == NULL)
+        return err_set(eb, ERR_INVALID, "nccl moves bytes between GPUs: rank %u has none",
+                       config->rank);
+    if (config->control == COLL_TRANSPORT_NCCL)
+        return err_set(eb, ERR_INVALID, "nccl stands on shm or ucx");
     return ERR_OK;
+}
+
+/* What an nccl gang's control is opened with. Ranks with other transports do not fit. */
+static struct coll_config coll_control_config(const struct coll_config *config)
+{
+    struct coll_config control = *config;
+    uint8_t bytes[COLL_PLAN_BYTES + 4] = "nccl", digest[SHA256_BYTES];
+    const size_t least = COLL_RANKS_MAX * COLL_CONTROL_PART_BYTES;
+    _Static_assert(COLL_PLAN_BYTES == SHA256_BYTES, "one digest");
+    memcpy(bytes + 4, config->plan, COLL_PLAN_BYTES);
+    sha256(bytes, sizeof bytes, digest);
+    memcpy(control.plan, digest, sizeof digest);
+    control.transport = config->control;
+    control.bytes_max = config->control_bytes > least ? config->control_bytes : least;
+    return control;
 }
 
 enum err coll_open_part(const struct coll_config *config, const struct coll_watch *watch,
@@ -267,8 +313,8 @@ enum err coll_open_part(const struct coll_config *config, const struct coll_watc
     return ERR_OK;
 }
 
-enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uint64_t deadline_ns,
-                   struct errbuf *eb)
+static enum err coll_open_whole(const struct coll_config *config, uint64_t deadline_ns,
+                                struct coll **ret_coll, struct errbuf *eb)
 {
     const struct coll_watch watch = coll_watch_of(config);
     struct coll *c = NULL;
@@ -282,11 +328,33 @@ enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uin
     return ERR_OK;
 }
 
+enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uint64_t deadline_ns,
+                   struct errbuf *eb)
+{
+    struct coll *control = NULL;
+    if (config->transport != COLL_TRANSPORT_NCCL)
+        return coll_open_whole(config, deadline_ns, ret_coll, eb);
+    enum err e = coll_config_check(config, eb);
+    if (e != ERR_OK)
+        return e;
+    const struct coll_config of_control = coll_control_config(config);
+    e = coll_open_whole(&of_control, deadline_ns, &control, eb);
+    return e != ERR_OK ? e
+                       : coll_nccl_stand(control, config->device, config->bytes_max, deadline_ns,
+                                         ret_coll, eb);
+}
+
 void coll_decline(const struct coll_config *config, enum err code, const char *why,
                   uint64_t deadline_ns)
 {
     struct coll_hello hello;
     CHECK(code != ERR_OK);
+    if (config->transport == COLL_TRANSPORT_NCCL) { /* whose device may be what is missing */
+        const struct coll_config control = coll_control_config(config);
+        if (config->control != COLL_TRANSPORT_NCCL)
+            coll_decline(&control, code, why, deadline_ns);
+        return;
+    }
     if (config->n_ranks < 2 || coll_config_check(config, NULL) != ERR_OK ||
         coll_hello_of(config, &hello, NULL) != ERR_OK)
         return;
@@ -303,14 +371,14 @@ void coll_close(struct coll *c)
     if (c == NULL)
         return;
     CHECK(c->n_parts == 0);
-    if (c->watch.root != NULL)
+    if (c->watch.root != NULL && c->control == NULL)
         c->watch.root->n_parts--;
     c->ops->close(c);
 }
 
 void coll_abort(struct coll *c, const char *why)
 {
-    struct coll *all = c->watch.root != NULL ? c->watch.root : c;
+    struct coll *all = coll_teller(c) != NULL ? coll_teller(c) : c;
     all->ops->abort(all, why);
 }
 
@@ -320,7 +388,9 @@ enum err coll_check(struct coll *c, struct errbuf *eb)
     CHECK(c->op.kind == COLL_KIND_NONE);
     if (c->broken != ERR_OK)
         return coll_still_broken(c, eb);
-    enum err e = c->ops->check(c, &why);
+    enum err e = c->control == NULL ? ERR_OK : coll_check(c->control, &why);
+    if (e == ERR_OK)
+        e = c->ops->check(c, &why);
     return e == ERR_OK ? ERR_OK : coll_failed(c, e, &why, eb);
 }
 
@@ -334,7 +404,14 @@ uint64_t coll_memory(enum coll_transport transport, size_t bytes_max)
 bool coll_is_clear(struct coll *c)
 {
     CHECK(c->op.kind == COLL_KIND_NONE);
+    if (c->control != NULL)
+        return c->broken == ERR_OK && coll_is_clear(c->control);
     return c->broken == ERR_OK && c->ops->is_clear(c);
+}
+
+bool coll_is_on_device(const struct coll *c)
+{
+    return c->control != NULL;
 }
 
 size_t coll_halves(const struct coll *c, void *ret_halves[2])
@@ -361,12 +438,14 @@ uint32_t coll_n_ranks(const struct coll *c)
 
 enum err coll_transport_available(enum coll_transport transport, struct errbuf *eb)
 {
-    return transport == COLL_TRANSPORT_SHM ? ERR_OK : coll_ucx_available(eb);
+    return transport == COLL_TRANSPORT_SHM   ? ERR_OK
+           : transport == COLL_TRANSPORT_UCX ? coll_ucx_available(eb)
+                                             : coll_nccl_available(eb);
 }
 
 bool coll_transport_parse(const char *text, enum coll_transport *ret_transport)
 {
-    static const char *const names[] = {"shm", "ucx"};
+    static const char *const names[] = {"shm", "ucx", "nccl"};
     for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (strcmp(text, names[i]) == 0) {
             *ret_transport = (enum coll_transport)i;

@@ -3,11 +3,13 @@
  *
  * Nothing is summed on the way: an answer has the same bits for every number of ranks because each
  * rank finishes the same sum over the same partial sums (docs/numerics.md), so all that is wanted
- * of a collective is that bytes get to where they are needed. There are two transports, and both
+ * of a collective is that bytes get to where they are needed. There are three transports, and all
  * keep what is written here:
  *
  *   shm   ranks are processes of one host, or threads of one process; one shared segment
  *   ucx   ranks on several hosts, over libucx: TCP, or RDMA where there is a device for it
+ *   nccl  ranks with a GPU each, over NCCL: parts go from device to device, and lie there; all else
+ *         goes over one of the other two, which also knows who is there
  *
  * Every rank calls the same operations in the same order with the same sizes. A rank that does
  * otherwise is found out (kind, root and sizes are compared) and ends the gang.
@@ -18,6 +20,7 @@
  *   - what *_begin returned may be written until coll_end;
  *   - what coll_end and coll_broadcast returned may be read until this rank ends its NEXT
  * operation: the results of one operation may be read while the bytes of the next are written.
+ * Over nccl "written" and "read" mean what is queued on the device's stream by then.
  * Parts are 64-byte aligned and lie one behind another by rank: where sizes are multiples of 64,
  * the parts of an all-gather are one array in the order of ranks.
  *
@@ -42,6 +45,7 @@
 #ifndef CLOISTER_WORKER_COLL_COLL_H
 #define CLOISTER_WORKER_COLL_COLL_H
 
+#include "common/device_stream.h"
 #include "common/err.h"
 
 #include <stdatomic.h>
@@ -60,7 +64,11 @@
 
 struct coll; /* one rank's place in a gang */
 
-enum coll_transport { COLL_TRANSPORT_SHM = 0, COLL_TRANSPORT_UCX = 1 };
+enum coll_transport {
+    COLL_TRANSPORT_SHM = 0,
+    COLL_TRANSPORT_UCX = 1,
+    COLL_TRANSPORT_NCCL = 2,
+};
 
 /* How the ranks of several hosts learn each other's addresses: one exchange of a few hundred bytes
  * each, carried by whoever started the ranks. Puts this rank's bytes up and brings every rank's,
@@ -95,6 +103,11 @@ struct coll_config {
     /* ucx: ranks that say the same can share memory, and where all ranks of a part do, that part is
      * over shm. All zero: this rank shares it with nobody. */
     uint8_t host[COLL_HOST_BYTES];
+    /* nccl: what carries all but parts, shm or ucx; the most that a broadcast has; and this rank's
+     * device, which is read until coll_close. */
+    enum coll_transport control;
+    size_t control_bytes;
+    const struct device_stream *device;
     /* Whoever opens can be told to give up, by any thread: when this becomes true, opening and
      * every operation end within a tenth of a second with ERR_CANCELLED, and the other ranks learn
      * that this one was told to stop. Read until coll_close; NULL: nobody tells. */
@@ -103,9 +116,9 @@ struct coll_config {
 
 /* Joins the gang and returns when every rank has. Refuses ranks that differ, by name and value:
  * ERR_STALE where this rank's epoch is over, ERR_CONFLICT (ranks, size, plan, build, a rank that is
- * there twice), ERR_REFUSED (another group), ERR_UNAVAILABLE (a rank ended meanwhile), ERR_TIMEOUT
- * naming the ranks that did not come, ERR_CANCELLED (*stop), ERR_UNSUPPORTED (no libucx),
- * ERR_NO_MEMORY.
+ * there twice; nccl: two on one GPU), ERR_REFUSED (another group), ERR_UNAVAILABLE (a rank ended
+ * meanwhile), ERR_TIMEOUT naming the ranks that did not come, ERR_CANCELLED (*stop),
+ * ERR_UNSUPPORTED (no libucx; nccl: a rank has no libnccl), ERR_NO_MEMORY.
  * shm finds its ranks by the group id: same host, same network namespace, same user. */
 enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uint64_t deadline_ns,
                    struct errbuf *eb);
@@ -146,8 +159,12 @@ enum err coll_check(struct coll *c, struct errbuf *eb);
  * without waiting. Thread: the owner. */
 bool coll_is_clear(struct coll *c);
 
-/* Bytes that open takes: shm, for all ranks together; ucx, for each, beside what libucx holds. */
+/* Bytes that open takes: shm, for all ranks together; ucx, for each, beside what libucx holds;
+ * nccl, for each, on its device, beside what NCCL holds there and what its control takes. */
 uint64_t coll_memory(enum coll_transport transport, size_t bytes_max);
+
+/* Parts lie in the memory of the ranks' devices. */
+bool coll_is_on_device(const struct coll *c);
 
 /* Where the operations' bytes lie until coll_close: two halves, for whoever has to prepare a device
  * to reach them. Returns the bytes of each. */
@@ -191,7 +208,7 @@ enum err coll_end(struct coll *c, uint64_t deadline_ns, const void *ret_parts[],
 /* ERR_UNSUPPORTED, with the reason, where this program or machine lacks what it needs. */
 enum err coll_transport_available(enum coll_transport transport, struct errbuf *eb);
 
-/* "shm", "ucx". */
+/* "shm", "ucx", "nccl". */
 bool coll_transport_parse(const char *text, enum coll_transport *ret_transport);
 
 #endif

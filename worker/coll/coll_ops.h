@@ -28,6 +28,9 @@ enum coll_kind {
  * to 0: what only happens after weeks is never tested otherwise. */
 #define COLL_SEQ_FIRST 0xfffffff0u
 
+/* What each rank may put up of its own over the control of a gang of GPUs. */
+#define COLL_CONTROL_PART_BYTES 320u
+
 struct coll_piece {
     size_t at; /* in the half */
     size_t bytes;
@@ -78,6 +81,8 @@ struct coll_ops {
 struct coll {
     const struct coll_ops *ops;
     enum coll_transport transport;
+    /* Of one whose bytes lie on devices: what carries all else. Closed with it. */
+    struct coll *control;
     uint32_t rank;
     uint32_t n_ranks;
     size_t bytes_max;
@@ -143,12 +148,24 @@ const char *coll_wanted(struct coll *c, uint32_t peer, uint32_t seq,
 enum err coll_open_part(const struct coll_config *config, const struct coll_watch *watch,
                         uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb);
 
+/* Breaks the gang for `code` and the text in `eb`, both of which become the reason that stands. */
+enum err coll_break(struct coll *c, enum err code, struct errbuf *eb);
+
 enum err coll_shm_open(const struct coll_config *config, const struct coll_watch *watch,
                        uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb);
 /* ERR_UNSUPPORTED where there is no libucx. */
 enum err coll_ucx_available(struct errbuf *eb);
 enum err coll_ucx_open(const struct coll_config *config, const struct coll_watch *watch,
                        uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb);
+
+enum err coll_nccl_available(struct errbuf *eb);
+/* Over `control`, which belongs to it from now on, whatever comes of it. */
+enum err coll_nccl_stand(struct coll *control, const struct device_stream *device, size_t bytes_max,
+                         uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb);
+
+/* coll_split of one of these. */
+enum err coll_nccl_split(struct coll *c, uint32_t color, size_t bytes_max, uint64_t deadline_ns,
+                         struct coll **ret_coll, struct errbuf *eb);
 
 /* coll_decline; `hello` has the reason. */
 void coll_shm_decline(const struct coll_config *config, const struct coll_hello *hello,

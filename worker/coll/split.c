@@ -199,6 +199,8 @@ static enum err split_open(struct split *s, size_t bytes_max, uint64_t deadline_
 enum err coll_split(struct coll *c, uint32_t color, size_t bytes_max, uint64_t deadline_ns,
                     struct coll **ret_coll, struct errbuf *eb)
 {
+    if (c->control != NULL)
+        return coll_nccl_split(c, color, bytes_max, deadline_ns, ret_coll, eb);
     struct split s = {.root = c, .color = color, .watch = {.stop = c->watch.stop, .root = c}};
     struct coll *part = NULL;
     struct errbuf why = {{0}};

@@ -58,6 +58,22 @@ enum err gang_config_check(const struct gang_config *config, struct errbuf *eb)
     return ERR_OK;
 }
 
+/* Of what goes over the control of a gang of GPUs. */
+static size_t control_bytes(const struct gang_limits *l)
+{
+    return gang_told_bytes(l) + (size_t)COLL_RANKS_MAX * COLL_ALIGN;
+}
+
+static enum err open_stream(struct gang *g, struct errbuf *eb)
+{
+    const struct backend_ops *ops = g->backend->ops;
+
+    if (ops->stream == NULL)
+        return err_set(eb, ERR_UNSUPPORTED,
+                       "nccl moves bytes between GPUs, and the %s backend has none", ops->name);
+    return ops->stream(g->backend, &g->stream, eb);
+}
+
 static enum err gang_meet(struct gang *g, const struct gang_config *config,
                           const struct shard_plan *plan, const atomic_bool *stop, struct errbuf *eb)
 {
@@ -69,6 +85,15 @@ static enum err gang_meet(struct gang *g, const struct gang_config *config,
     agreement_digest(plan, &g->limits, coll.plan);
     coll.bytes_max = bytes[GANG_COLL_ALL];
     coll.stop = stop;
+    if (coll.transport == COLL_TRANSPORT_NCCL) {
+        enum err no_stream = open_stream(g, eb);
+        if (no_stream != ERR_OK) {
+            gang_decline(config, stop, no_stream, eb->text);
+            return no_stream;
+        }
+        coll.device = &g->stream;
+        coll.control_bytes = control_bytes(&g->limits);
+    }
     enum err e = coll_open(&g->coll[GANG_COLL_ALL], &coll, deadline_ns, eb);
     return e == ERR_OK ? gang_stages_meet(g, bytes, deadline_ns, eb) : e;
 }
@@ -79,7 +104,7 @@ static enum err open_exchange(struct gang *g, struct errbuf *eb)
 
     for (uint32_t i = 0; e == ERR_OK && i < GANG_COLLS; i++) {
         void *halves[2];
-        if (g->coll[i] == NULL)
+        if (g->coll[i] == NULL || coll_is_on_device(g->coll[i]))
             continue;
         const size_t bytes = coll_halves(g->coll[i], halves);
         e = g->backend->ops->exchange_open(g->backend, halves, bytes, &g->exchange[i], eb);
@@ -97,24 +122,27 @@ static void *take(struct gang *g, size_t count, size_t size)
 }
 
 static uint64_t colls_memory(const struct gang_limits *l, const struct shard_cut *cut,
-                             uint32_t rank, enum coll_transport transport)
+                             uint32_t rank, enum coll_transport transport,
+                             enum coll_transport control)
 {
+    const uint64_t beside =
+        transport == COLL_TRANSPORT_NCCL ? coll_memory(control, control_bytes(l)) : 0;
     size_t bytes[GANG_COLLS];
     uint64_t sum = 0;
 
     gang_coll_bytes(l, cut, rank, bytes);
     for (uint32_t i = 0; i < GANG_COLLS; i++)
-        sum += bytes[i] > 0 ? coll_memory(transport, bytes[i]) : 0;
+        sum += bytes[i] > 0 ? coll_memory(transport, bytes[i]) + beside : 0;
     return sum;
 }
 
 uint64_t gang_memory(const struct gang_limits *l, const struct shard_cut *cut, uint32_t rank,
-                     enum coll_transport transport)
+                     enum coll_transport transport, enum coll_transport control)
 {
     const uint64_t pages = (uint64_t)l->sequences * l->sequence_pages;
     const uint64_t n_layers = shard_run_count(cut->rank[rank].layers);
 
-    return colls_memory(l, cut, rank, transport) + gang_told_bytes(l) +
+    return colls_memory(l, cut, rank, transport, control) + gang_told_bytes(l) +
            2 * n_layers * sizeof(struct gang_cut) + pages * sizeof(uint32_t) +
            l->rows * (sizeof(int32_t) + sizeof(uint32_t));
 }
@@ -176,7 +204,8 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
         if (e == ERR_OK)
             e = open_exchange(g, eb);
     }
-    g->held_bytes += colls_memory(limits, cut, g->rank, config->coll.transport);
+    g->held_bytes +=
+        colls_memory(limits, cut, g->rank, config->coll.transport, config->coll.control);
     if (e != ERR_OK) {
         gang_close(g);
         return e;

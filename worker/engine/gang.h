@@ -34,8 +34,9 @@
 struct gang;
 
 struct gang_config {
-    struct coll_config coll; /* `plan`, `bytes_max` and `stop` are filled in */
-    uint32_t meet_ms;        /* until all ranks are there; above 0 */
+    /* `plan`, `bytes_max`, `stop` and what nccl wants but for `control` are filled in. */
+    struct coll_config coll;
+    uint32_t meet_ms; /* until all ranks are there; above 0 */
     /* Until all of them have loaded; and while others wait for rank 0's next step, which may be
      * busy with other models. At least wait_ms. */
     uint32_t load_ms;
@@ -72,9 +73,10 @@ enum gang_matrix { GANG_MATRIX_ATTENTION = 0, GANG_MATRIX_FFN = 1 };
 uint32_t gang_piece_most(const struct shard_cut *cut, uint32_t step_rows);
 
 /* Bytes that gang_open takes for a rank: for what ranks hand each other, twice, and to keep track
- * of steps. Over shm the ranks of a host share most of it, and it is counted for each. */
+ * of steps. Over shm the ranks of a host share most of it, and it is counted for each; over nccl
+ * most of it is the device's. `control`: of nccl. */
 uint64_t gang_memory(const struct gang_limits *limits, const struct shard_cut *cut, uint32_t rank,
-                     enum coll_transport transport);
+                     enum coll_transport transport, enum coll_transport control);
 /* Bytes taken; of no gang (NULL) none. */
 uint64_t gang_held(const struct gang *g);
 

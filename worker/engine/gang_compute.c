@@ -8,7 +8,8 @@
 enum err gang_hand_over(struct gang *g, struct coll *coll, const void *ret_parts[],
                         struct errbuf *eb)
 {
-    g->backend->ops->exchange_done(g->backend);
+    if (!coll_is_on_device(coll)) /* else the order of the device's stream is enough */
+        g->backend->ops->exchange_done(g->backend);
     return coll_end(coll, gang_deadline(g->wait_ns), ret_parts, eb);
 }
 

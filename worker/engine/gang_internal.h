@@ -26,8 +26,10 @@ struct gang_cut {
 
 struct gang {
     struct backend *backend;
-    struct coll *coll[GANG_COLLS];         /* NULL: this rank is of none such */
-    struct exchange *exchange[GANG_COLLS]; /* their memory, as the backend knows it */
+    struct coll *coll[GANG_COLLS]; /* NULL: this rank is of none such */
+    /* Their memory, as the backend knows it; NULL: it is the device's own. */
+    struct exchange *exchange[GANG_COLLS];
+    struct device_stream stream; /* where the transport moves bytes between devices */
     uint32_t rank, n_ranks;
     uint32_t n_stages, stage;
     uint32_t n_shards, shard; /* of a stage */

@@ -93,7 +93,7 @@ enum err ranks_start(struct ranks *ret_ranks, struct engine_config *engine,
     if (n <= 1)
         return ERR_OK;
     e = coll_transport_available(transport, eb);
-    if (e == ERR_OK && transport != COLL_TRANSPORT_SHM)
+    if (e == ERR_OK && transport == COLL_TRANSPORT_UCX)
         e = rank_cards_init(&ret_ranks->cards, n, eb);
     if (e != ERR_OK)
         return e;

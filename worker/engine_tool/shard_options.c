@@ -4,11 +4,10 @@
 #include "worker/engine/gang.h"
 
 #include <stddef.h>
-#include <string.h>
 
 #define SHARD(field) offsetof(struct shard_flags, field)
 
-static const char *const transport_names[] = {"shm", "ucx", NULL};
+static const char *const transport_names[] = {"shm", "ucx", "nccl", NULL};
 
 const struct flag shard_flags_table[] = {
     {.name = "shards",
@@ -37,14 +36,19 @@ const struct flag shard_flags_table[] = {
      .offset = SHARD(transport),
      .choices = transport_names,
      .help =
-         "How shards reach each other: shm, or ucx, over this machine's network (shm). Changes no "
-         "bit of what is computed."},
+         "How shards reach each other: shm; ucx, over this machine's network; or nccl, from GPU to "
+         "GPU (shm). Changes no bit of what is computed."},
     {0}};
 
 enum err shard_options_of(const struct shard_flags *flags, struct engine_model_config *model,
                           struct errbuf *eb)
 {
-    static const struct gang_config over_network = {.coll.transport = COLL_TRANSPORT_UCX};
+    static const struct gang_config gangs[] = {
+        [COLL_TRANSPORT_UCX] = {.coll.transport = COLL_TRANSPORT_UCX},
+        [COLL_TRANSPORT_NCCL] = {.coll = {.transport = COLL_TRANSPORT_NCCL,
+                                          .control = COLL_TRANSPORT_SHM}},
+    };
+    enum coll_transport transport;
     struct shard_request r = {.shards = (uint32_t)flags->shards, .stages = (uint32_t)flags->stages};
     size_t n = 0;
 
@@ -66,7 +70,9 @@ enum err shard_options_of(const struct shard_flags *flags, struct engine_model_c
         return err_set(eb, ERR_INVALID, "%u stages of %u shards: at most %u ranks are possible",
                        r.stages, r.shards, SHARD_RANKS_MAX);
     model->shard = r;
-    model->gang =
-        flags->transport != NULL && strcmp(flags->transport, "ucx") == 0 ? &over_network : NULL;
+    model->gang = NULL;
+    if (flags->transport != NULL && coll_transport_parse(flags->transport, &transport) &&
+        transport != COLL_TRANSPORT_SHM)
+        model->gang = &gangs[transport];
     return ERR_OK;
 }

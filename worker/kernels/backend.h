@@ -30,6 +30,7 @@
 #ifndef CLOISTER_WORKER_KERNELS_BACKEND_H
 #define CLOISTER_WORKER_KERNELS_BACKEND_H
 
+#include "common/device_stream.h"
 #include "common/err.h"
 #include "worker/kernels/pick.h"
 #include "worker/kernels/quant_type.h"
@@ -318,6 +319,10 @@ struct backend_ops {
                               struct exchange **ret_exchange, struct errbuf *eb);
     void (*exchange_done)(struct backend *b);
     void (*exchange_close)(struct backend *b, struct exchange *exchange);
+    /* The queue of the device that operations are put on, for a transport that moves bytes from
+     * device to device: what ranks hand each other is the device's memory then, and none of the
+     * above is called. Valid until close. NULL: operations are done when they return. */
+    enum err (*stream)(struct backend *b, struct device_stream *ret_stream, struct errbuf *eb);
 
     /* Bytes now held for weights, KV, and everything else (buffers, activations, scratch). */
     void (*memory)(const struct backend *b, uint64_t *ret_weights, uint64_t *ret_kv,

@@ -198,6 +198,49 @@ static void test_an_exchange_is_there_whole_or_not_at_all(void **state)
     free(memory);
 }
 
+/* What NCCL is put on, and waited for. */
+static void test_the_stream_that_others_use(void **state)
+{
+    (void)state;
+    enum { COUNT = 4096 };
+    struct backend *b = open_device();
+    const uint64_t used = emu_memory_used();
+    struct device_stream s;
+    struct errbuf eb = {{0}};
+    void *memory;
+
+    for (uint64_t n = 1; n <= 2; n++) {
+        emu_inject_call(NULL, n, cudaErrorMemoryAllocation, false);
+        assert_int_equal(b->ops->stream(b, &s, &eb), ERR_NO_MEMORY);
+        assert_non_null(strstr(eb.text, "asking GPU 0 for its stream"));
+        emu_inject_clear();
+    }
+    assert_int_equal(b->ops->stream(b, &s, &eb), ERR_OK);
+    s.enter(s.ctx);
+    emu_inject_call("cudaMalloc", 1, cudaErrorMemoryAllocation, false);
+    assert_int_equal(s.alloc(s.ctx, COUNT, &memory, &eb), ERR_NO_MEMORY);
+    assert_non_null(strstr(eb.text, "4096 bytes that ranks exchange on GPU 0"));
+    emu_inject_clear();
+    assert_int_equal(s.alloc(s.ctx, COUNT * sizeof(float), &memory, &eb), ERR_OK);
+    assert_int_equal((uintptr_t)memory % 256, 0);
+    /* Operations of the backend and marks are of one queue; polling leaves no error behind. */
+    static const float zeros[COUNT];
+    float *x = b->ops->buffer_new(b, COUNT);
+    b->ops->buffer_write(b, x, zeros, COUNT);
+    for (int turn = 0; turn < 3; turn++) {
+        b->ops->softcap(b, x, COUNT, 2.0f);
+        s.mark(s.ctx);
+        while (!s.is_done(s.ctx))
+            b->ops->softcap(b, x, COUNT, 2.0f);
+        assert_true(s.is_done(s.ctx));
+    }
+    b->ops->buffer_free(b, x);
+    s.release(s.ctx, NULL);
+    s.release(s.ctx, memory);
+    assert_int_equal(emu_memory_used(), used);
+    b->ops->close(b);
+}
+
 /* ---- the end of the process ------------------------------------------------------------------ */
 
 struct fault {
@@ -271,6 +314,7 @@ int main(void)
         cmocka_unit_test(test_a_cache_that_does_not_fit_says_its_bytes),
         cmocka_unit_test(test_what_is_promised_is_what_is_held),
         cmocka_unit_test(test_an_exchange_is_there_whole_or_not_at_all),
+        cmocka_unit_test(test_the_stream_that_others_use),
         cmocka_unit_test(test_what_fails_inside_an_operation_ends_the_process),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -141,7 +141,11 @@ static void crew_rank_init(struct crew *gang, uint32_t r, int card_fd)
         .bytes_max = gang->bytes_max,
         .silence_ms = gang->silence_ms,
         .rendezvous = {crew_exchange, g},
+        .control = gang->control,
+        .control_bytes = gang->bytes_max,
+        .device = &g->device.stream,
     };
+    host_device_init(&g->device, (uint8_t)r);
     memcpy(g->config.group, gang->group, sizeof gang->group);
     if (gang->host_ranks > 0)
         memset(g->config.host, (int)(1 + r / gang->host_ranks), sizeof g->config.host);
@@ -185,7 +189,9 @@ bool crew_carry(struct crew *gang)
     static uint8_t cards[COLL_RANKS_MAX][CREW_CARD_MAX];
     size_t sizes[COLL_RANKS_MAX];
     bool is_complete = true;
-    if (gang->transport != COLL_TRANSPORT_UCX || gang->n_ranks == 1)
+    const enum coll_transport carried =
+        gang->transport == COLL_TRANSPORT_NCCL ? gang->control : gang->transport;
+    if (carried != COLL_TRANSPORT_UCX || gang->n_ranks == 1)
         return true;
     for (uint32_t r = 0; r < gang->n_ranks && is_complete; r++) {
         struct pollfd p = {.fd = gang->card_fd[r], .events = POLLIN};
@@ -324,7 +330,10 @@ bool crew_has_transport(enum coll_transport transport)
     pid_t pid = fork();
     CHECK(pid >= 0);
     if (pid == 0) {
-        struct coll_config config = {.transport = transport, .n_ranks = 1, .build = ""};
+        struct host_device device;
+        struct coll_config config = {
+            .transport = transport, .n_ranks = 1, .build = "", .device = &device.stream};
+        host_device_init(&device, 0);
         struct errbuf eb = {{0}};
         struct coll *c = NULL;
         enum err e = coll_open(&c, &config, crew_soon(10000), &eb);
@@ -342,7 +351,7 @@ enum coll_transport crew_transport(int argc, char **argv)
 {
     enum coll_transport transport;
     if (argc != 2 || !coll_transport_parse(argv[1], &transport)) {
-        fprintf(stderr, "usage: %s shm|ucx\n", argv[0]);
+        fprintf(stderr, "usage: %s shm|ucx|nccl\n", argv[0]);
         exit(2);
     }
     if (!crew_has_transport(transport))

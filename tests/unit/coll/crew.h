@@ -6,6 +6,7 @@
 #ifndef CLOISTER_TESTS_UNIT_COLL_CREW_H
 #define CLOISTER_TESTS_UNIT_COLL_CREW_H
 
+#include "tests/unit/coll/host_device.h"
 #include "worker/coll/coll.h"
 
 #include <pthread.h>
@@ -21,7 +22,8 @@ struct crew_rank {
     uint32_t rank;
     int card_fd; /* to the coordinator */
     struct coll_config config;
-    uint8_t *cards; /* what it brought */
+    struct host_device device; /* nccl */
+    uint8_t *cards;            /* what it brought */
 };
 
 /* What a rank does; its result and errbuf are its report. */
@@ -38,6 +40,7 @@ struct crew_report {
 
 struct crew {
     enum coll_transport transport;
+    enum coll_transport control; /* of nccl */
     uint32_t n_ranks;
     bool is_threads;
     uint64_t epoch;
@@ -95,7 +98,8 @@ unsigned crew_count_shared(void); /* names in /dev/shm that are ours or libucx's
 
 /* False, and said why, where this build or machine lacks it. */
 bool crew_has_transport(enum coll_transport transport);
-/* From "shm" or "ucx"; ends the test program with 77 where this build or machine lacks it. */
+/* From "shm", "ucx" or "nccl", whose control is shm; ends the test program with 77 where this build
+ * or machine lacks it. */
 enum coll_transport crew_transport(int argc, char **argv);
 
 #endif

@@ -18,6 +18,8 @@ static void cuda_close(struct backend *b)
     cuda_pinned_free(&cuda->result);
     cuda_free(cuda, cuda->input_device);
     cuda_free(cuda, cuda->attention);
+    if (cuda->marked != NULL)
+        CUDA_DO(cudaEventDestroy(cuda->marked), "closing GPU %d", cuda->device);
     if (cuda->stream != NULL)
         CUDA_DO(cudaStreamDestroy(cuda->stream), "closing GPU %d", cuda->device);
     pool_free(cuda->pool);
@@ -66,6 +68,7 @@ static const struct backend_ops cuda_ops = {
     .attention = cuda_attention,
     .gate = cuda_gate,
     .exchange_open = cuda_exchange_open,
+    .stream = cuda_stream,
     .exchange_done = cuda_exchange_done,
     .exchange_close = cuda_exchange_close,
     .memory = host_memory,

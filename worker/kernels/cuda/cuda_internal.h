@@ -99,6 +99,7 @@ struct cuda_backend {
     uint32_t n_results, results_max;
 
     uint32_t n_exchanges; /* open */
+    cudaEvent_t marked;   /* of cuda_stream; NULL: nobody asked for it */
 
     /* Room of operations; grows, and once reserved does not. */
     bool reserved;
@@ -187,6 +188,8 @@ enum err cuda_exchange_open(struct backend *b, void *const halves[2], size_t byt
                             struct exchange **ret_exchange, struct errbuf *eb);
 void cuda_exchange_done(struct backend *b);
 void cuda_exchange_close(struct backend *b, struct exchange *exchange);
+/* cuda_stream.c */
+enum err cuda_stream(struct backend *b, struct device_stream *ret_stream, struct errbuf *eb);
 
 /* ---- operations
  * ---------------------------------------------------------------------------------- */

@@ -27,4 +27,5 @@ set(CLOISTER_CUDA_HOST
   ${cuda_dir}/cuda_room.c
   ${cuda_dir}/cuda_rows.c
   ${cuda_dir}/cuda_step.c
+  ${cuda_dir}/cuda_stream.c
   ${cuda_dir}/cuda_weight.c)

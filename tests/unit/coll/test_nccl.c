@@ -1,0 +1,276 @@
+/*
+ * What can go wrong between GPUs: every rank reports the same reason, which names who it was, and
+ * none waits longer than it said it would. The library is the one that stands in for NCCL
+ * (tests/nccl_stand_in), the device one of host memory; other failures, of ranks and not of NCCL,
+ * are test_broken.c's.
+ *
+ *   test_coll_nccl nccl
+ */
+#include "tests/unit/coll/crew.h"
+
+#include "common/check.h"
+#include "common/clock.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { RANKS = 3, OPERATIONS = 8, WAIT_MS = 700 };
+
+struct mishap {
+    const char *name;
+    const char *stand_in; /* NCCL_STAND_IN of all */
+    const char *version;  /* NCCL_STAND_IN_VERSION of all, or of rank 1 alone */
+    bool is_version_of_one;
+    bool is_one_gpu;         /* ranks 0 and 2 */
+    bool is_full;            /* rank 1's device */
+    bool is_other_transport; /* rank 1's */
+    enum err e;
+    const char *says, *also;
+};
+
+static enum err no_memory(void *ctx, size_t bytes, void **ret_memory, struct errbuf *eb)
+{
+    (void)ctx;
+    (void)ret_memory;
+    return err_set(eb, ERR_NO_MEMORY, "%zu bytes on this GPU", bytes);
+}
+
+static void prepare(struct crew_rank *g, const struct mishap *m)
+{
+    if (m->stand_in != NULL)
+        CHECK(setenv("NCCL_STAND_IN", m->stand_in, 1) == 0);
+    if (m->version != NULL && (g->rank == 1 || !m->is_version_of_one))
+        CHECK(setenv("NCCL_STAND_IN_VERSION", m->version, 1) == 0);
+    if (m->is_one_gpu && g->rank == 2)
+        g->device.stream.id[0] = 0;
+    if (m->is_full && g->rank == 1)
+        g->device.stream.alloc = no_memory;
+    if (m->is_other_transport && g->rank == 1)
+        g->config.transport = COLL_TRANSPORT_SHM;
+}
+
+/* All-gathers, even and uneven by turns, so that both of NCCL's ways are gone. */
+static enum err play(struct crew_rank *g, void *arg, struct errbuf *eb)
+{
+    struct coll *c = NULL;
+    if (arg != NULL)
+        prepare(g, arg);
+    enum err e = coll_open(&c, &g->config, crew_soon(arg == NULL ? 60000 : WAIT_MS), eb);
+    for (uint64_t i = 0; i < OPERATIONS && e == ERR_OK; i++) {
+        size_t bytes[COLL_RANKS_MAX];
+        const void *parts[COLL_RANKS_MAX];
+        void *mine;
+        for (uint32_t r = 0; r < RANKS; r++)
+            bytes[r] = i % 2 == 0 ? 4096 : 1000 * r;
+        const uint64_t until = crew_soon(arg == NULL ? 60000 : WAIT_MS);
+        e = coll_all_gather_begin(c, bytes, until, &mine, eb);
+        if (e != ERR_OK)
+            break;
+        crew_fill(mine, bytes[g->rank], 5, i, g->rank, 0);
+        e = coll_end(c, until, parts, eb);
+        for (uint32_t r = 0; r < RANKS && e == ERR_OK; r++)
+            CHECK(crew_is_filled(parts[r], bytes[r], 5, i, r, 0));
+        atomic_fetch_add(&g->gang->report[g->rank].steps, 1);
+    }
+    if (e == ERR_OK)
+        e = coll_barrier(c, crew_soon(60000), eb);
+    coll_close(c);
+    return e;
+}
+
+static void run_mishap(const struct mishap *m)
+{
+    struct mishap own = *m;
+    struct crew gang;
+    crew_init(&gang, COLL_TRANSPORT_NCCL, RANKS, play, &own);
+    const uint64_t since = clock_mono_ns();
+    crew_start(&gang);
+    assert_true(crew_wait(&gang, 20000));
+    const struct crew_report *first = &gang.report[0];
+    for (uint32_t r = 0; r < RANKS; r++) {
+        const struct crew_report *report = &gang.report[r];
+        if (report->e != m->e || strstr(report->eb.text, m->says) == NULL ||
+            strstr(report->eb.text, m->also) == NULL)
+            fail_msg("%s: rank %u: %s: %s", m->name, r, err_name(report->e), report->eb.text);
+        if (!m->is_other_transport && strcmp(report->eb.text, first->eb.text) != 0)
+            fail_msg("%s: rank %u says \"%s\", rank 0 \"%s\"", m->name, r, report->eb.text,
+                     first->eb.text);
+        /* Opening, the operation, and room for a busy machine. */
+        if (report->ended_ns - since > (2 * WAIT_MS + 1500) * UINT64_C(1000000))
+            fail_msg("%s: rank %u took too long", m->name, r);
+    }
+    crew_fini(&gang);
+}
+
+static void every_mishap_ends_the_gang_with_its_reason(void **state)
+{
+    static const struct mishap mishaps[] = {
+        {.name = "too old",
+         .version = "21704",
+         .e = ERR_UNSUPPORTED,
+         .says = "rank 0: libnccl.so.2 is NCCL 2.17.4",
+         .also = "2.18.1 or newer"},
+        {.name = "one too old",
+         .version = "2804",
+         .is_version_of_one = true,
+         .e = ERR_UNSUPPORTED,
+         .says = "rank 1: libnccl.so.2 is NCCL 2.8.4",
+         .also = ""},
+        {.name = "another version",
+         .version = "22304",
+         .is_version_of_one = true,
+         .e = ERR_CONFLICT,
+         .says = "rank 1 has NCCL 2.23.4, rank 0 has 2.27.3",
+         .also = ""},
+        {.name = "two on one GPU",
+         .is_one_gpu = true,
+         .e = ERR_CONFLICT,
+         .says = "ranks 0 and 2 are on one GPU",
+         .also = "NCCL wants one for each"},
+        {.name = "no memory on the device",
+         .is_full = true,
+         .e = ERR_NO_MEMORY,
+         .says = "rank 1: ",
+         .also = "bytes on this GPU"},
+        {.name = "another transport",
+         .is_other_transport = true,
+         .e = ERR_CONFLICT,
+         .says = "rank",
+         .also = "plan"},
+        {.name = "no communicator",
+         .stand_in = "init:1",
+         .e = ERR_UNAVAILABLE,
+         .says = "meeting: rank 1: NCCL: system error",
+         .also = "told to"},
+        {.name = "a meeting without end",
+         .stand_in = "meet:2",
+         .e = ERR_TIMEOUT,
+         .says = "rank",
+         .also = "past the deadline"},
+        {.name = "an operation is refused",
+         .stand_in = "call:1:3",
+         .e = ERR_UNAVAILABLE,
+         .says = "all_gather 3: rank 1: NCCL: system error",
+         .also = ""},
+        {.name = "an error on the way",
+         .stand_in = "async:0:4",
+         .e = ERR_UNAVAILABLE,
+         .says = "all_gather 4: rank 0: NCCL: unhandled cuda error",
+         .also = ""},
+        {.name = "an operation without end",
+         .stand_in = "hang:2:5",
+         .e = ERR_TIMEOUT,
+         .says = "all_gather 5: NCCL kept rank",
+         .also = "waiting past the deadline"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof mishaps / sizeof mishaps[0]; i++)
+        run_mishap(&mishaps[i]);
+}
+
+/* NCCL alone would wait for it for ever. */
+static void a_rank_killed_while_the_others_wait_for_nccl_is_named(void **state)
+{
+    (void)state;
+    for (uint32_t victim = 0; victim < RANKS; victim++) {
+        struct mishap never = {.stand_in = "hang:0:4"};
+        struct crew gang;
+        crew_init(&gang, COLL_TRANSPORT_NCCL, RANKS, play, &never);
+        crew_start(&gang);
+        crew_reach(&gang, COLL_RANKS_MAX, 3);
+        crew_kill(&gang, victim);
+        const uint64_t since = clock_mono_ns();
+        assert_true(crew_wait(&gang, 20000));
+        for (uint32_t r = 0; r < RANKS; r++) {
+            const struct crew_report *report = &gang.report[r];
+            char name[32];
+            (void)snprintf(name, sizeof name, "rank %u ended", victim);
+            if (r == victim)
+                continue;
+            if (report->e != ERR_UNAVAILABLE || strstr(report->eb.text, name) == NULL)
+                fail_msg("rank %u, victim %u: %s: %s", r, victim, err_name(report->e),
+                         report->eb.text);
+            assert_true(report->ended_ns < since + UINT64_C(2000000000));
+        }
+        crew_fini(&gang);
+    }
+}
+
+static void what_cannot_be_is_refused(void **state)
+{
+    struct host_device device;
+    struct coll_config config = {.transport = COLL_TRANSPORT_NCCL, .n_ranks = 1, .build = ""};
+    struct coll *c = NULL;
+    struct errbuf eb;
+
+    (void)state;
+    host_device_init(&device, 0);
+    assert_int_equal(coll_open(&c, &config, crew_soon(1000), &eb), ERR_INVALID);
+    assert_non_null(strstr(eb.text, "rank 0 has none"));
+    config.device = &device.stream;
+    config.control = COLL_TRANSPORT_NCCL;
+    assert_int_equal(coll_open(&c, &config, crew_soon(1000), &eb), ERR_INVALID);
+    assert_non_null(strstr(eb.text, "stands on shm or ucx"));
+    config.control = COLL_TRANSPORT_SHM;
+    config.bytes_max = COLL_BYTES_MAX + 1;
+    assert_int_equal(coll_open(&c, &config, crew_soon(1000), &eb), ERR_TOO_LARGE);
+    assert_null(c);
+}
+
+static void it_stands_on_ucx_as_well(void **state)
+{
+    struct crew gang;
+    (void)state;
+    if (!crew_has_transport(COLL_TRANSPORT_UCX))
+        skip();
+    crew_init(&gang, COLL_TRANSPORT_NCCL, RANKS, play, NULL);
+    gang.control = COLL_TRANSPORT_UCX;
+    crew_run(&gang);
+}
+
+/* A rank that cannot come says so over what the others meet on. */
+static enum err play_declining(struct crew_rank *g, void *arg, struct errbuf *eb)
+{
+    struct coll *c = NULL;
+    (void)arg;
+    if (g->rank == 1) {
+        g->config.device = NULL;
+        coll_decline(&g->config, ERR_CORRUPT, "its file is bad", crew_soon(5000));
+        return err_set(eb, ERR_CORRUPT, "its file is bad");
+    }
+    enum err e = crew_open(g, &c, eb);
+    coll_close(c);
+    return e;
+}
+
+static void a_rank_that_does_not_come_says_why(void **state)
+{
+    struct crew gang;
+    (void)state;
+    crew_init(&gang, COLL_TRANSPORT_NCCL, RANKS, play_declining, NULL);
+    crew_start(&gang);
+    assert_true(crew_wait(&gang, 20000));
+    for (uint32_t r = 0; r < RANKS; r++) {
+        assert_int_equal(gang.report[r].e, ERR_CORRUPT);
+        assert_non_null(strstr(gang.report[r].eb.text, "its file is bad"));
+    }
+    crew_fini(&gang);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_mishap_ends_the_gang_with_its_reason),
+        cmocka_unit_test(a_rank_killed_while_the_others_wait_for_nccl_is_named),
+        cmocka_unit_test(what_cannot_be_is_refused),
+        cmocka_unit_test(it_stands_on_ucx_as_well),
+        cmocka_unit_test(a_rank_that_does_not_come_says_why),
+    };
+    (void)crew_transport(argc, argv);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
