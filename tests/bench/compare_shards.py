@@ -1,5 +1,6 @@
-"""One process with N threads beside N processes with one thread each, which hold a shard each: the
-price of the exchanges between them. In turns, medians, the ratio of their speeds.
+"""One process with N threads beside N processes with one thread each, which hold a shard each, or a stage
+each: the price of the exchanges between them, and of waiting for each other. In turns, medians, the ratio
+of their speeds.
 
     compare_shards.py PROGRAMS MODEL.gguf... [--processes 2] [--rounds 5]
 """
@@ -29,7 +30,8 @@ def main():
     o = p.parse_args()
     engine = os.path.join(o.programs, "cloister-engine")
     n = str(o.processes)
-    ways = {"threads": ["--threads", n], "processes": ["--threads", "1", "--shards", n]}
+    ways = {"threads": ["--threads", n], "shards": ["--threads", "1", "--shards", n],
+            "stages": ["--threads", "1", "--stages", n]}
     for model in o.models:
         seen = {}
         for _ in range(o.rounds):
@@ -37,12 +39,13 @@ def main():
                 for what, rate in rates(engine, model, options).items():
                     seen.setdefault((what, way), []).append(rate)
         for what in ("prompt", "decode", "8 streams"):
-            one, many = seen[what, "threads"], seen[what, "processes"]
-            ratios = [b / a for a, b in zip(one, many)]
-            print("%-24s %-10s %7.1f tokens/s on %s threads, %7.1f on %s processes: %.2f (%.2f to %.2f)"
-                  % (os.path.basename(model), what, statistics.median(one), n,
-                     statistics.median(many), n, statistics.median(ratios), min(ratios), max(ratios)),
-                  flush=True)
+            for way in ("shards", "stages"):
+                one, many = seen[what, "threads"], seen[what, way]
+                ratios = [b / a for a, b in zip(one, many)]
+                print("%-24s %-10s %7.1f tokens/s on %s threads, %7.1f on %s %s: %.2f (%.2f to %.2f)"
+                      % (os.path.basename(model), what, statistics.median(one), n,
+                         statistics.median(many), n, way, statistics.median(ratios), min(ratios),
+                         max(ratios)), flush=True)
 
 
 main()

@@ -226,7 +226,8 @@ static enum err shards_print(const struct model_options *o, struct errbuf *eb)
                                  (json_int_t)shape.plan->cut->n_shards, "digest", digest,
                                  "kv_pages", (json_int_t)shape.n_pages, "context_tokens",
                                  (json_int_t)shape.context_tokens, "ranks", ranks);
-        e = tool_json_print(root, true) == TOOL_EXIT_OK ? ERR_OK : ERR_IO;
+        if (tool_json_print(root, true) != TOOL_EXIT_OK)
+            e = err_set(eb, ERR_IO, "the plan could not be printed");
     }
 out:
     json_decref(ranks);
