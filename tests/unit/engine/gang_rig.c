@@ -14,7 +14,7 @@ struct gang_config gang_rig_config(uint32_t n_ranks)
         .coll = {.transport = COLL_TRANSPORT_SHM, .epoch = 1, .n_ranks = n_ranks, .build = "test"},
         .meet_ms = 20000,
         .load_ms = 60000,
-        .wait_ms = 20000,
+        .wait_ms = 60000, /* a sanitizer on a busy machine */
     };
     const pid_t pid = getpid();
 

