@@ -15,6 +15,7 @@
  *   call:RANK:N    its N-th operation is refused
  *   async:RANK:N   ... fails on the way
  *   hang:RANK:N    ... never ends
+ *   slow:RANK:N    ... takes 0.3 s
  */
 #include "worker/coll/nccl_abi.h"
 
@@ -29,6 +30,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define RANKS_MAX     16
@@ -57,8 +59,11 @@ struct transfer {
     uint64_t said; /* what the other side's is */
 };
 
+#define SLOW_NS 300000000
+
 struct batch {
     struct comm *comm;
+    int64_t begun_ns; /* 0: not yet */
     int operation;
     int n;
     struct transfer transfer[TRANSFERS_MAX];
@@ -161,6 +166,16 @@ static void batch_end(struct batch *b)
     free(b);
 }
 
+static bool is_slow(struct batch *b)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    const int64_t now_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+    if (b->begun_ns == 0)
+        b->begun_ns = now_ns;
+    return now_ns - b->begun_ns < SLOW_NS && is_told("slow", b->comm->rank, b->operation);
+}
+
 /* What is on the stream; true where it is done. */
 static bool batch_turn(void *arg)
 {
@@ -173,7 +188,7 @@ static bool batch_turn(void *arg)
     }
     if (is_told("async", c->rank, b->operation))
         c->error = NCCL_ABI_UNHANDLED_CUDA_ERROR;
-    if (c->error != NCCL_ABI_SUCCESS || is_told("hang", c->rank, b->operation))
+    if (c->error != NCCL_ABI_SUCCESS || is_told("hang", c->rank, b->operation) || is_slow(b))
         return false;
     for (int i = 0; i < b->n; i++) {
         transfer_go_on(c, &b->transfer[i]);
@@ -311,7 +326,8 @@ static void comm_close(struct comm *c)
 
 int ncclCommFinalize(void *comm)
 {
-    (void)comm;
+    struct comm *c = comm;
+    c->launching = 2;
     return NCCL_ABI_IN_PROGRESS;
 }
 

@@ -65,7 +65,7 @@ enum err coll_stopped(const struct coll_watch *watch, uint32_t rank, struct errb
 enum err coll_forsaken(const struct coll_watch *watch, uint32_t rank, struct errbuf *eb)
 {
     enum err e = coll_stopped(watch, rank, eb);
-    return e != ERR_OK || watch->root == NULL ? e : watch->root->ops->check(watch->root, eb);
+    return e != ERR_OK || watch->root == NULL ? e : watch->root->ops->check(watch->root, false, eb);
 }
 
 /* Whom all ranks are told by; NULL: it tells them itself. */
@@ -382,16 +382,26 @@ void coll_abort(struct coll *c, const char *why)
     all->ops->abort(all, why);
 }
 
-enum err coll_check(struct coll *c, struct errbuf *eb)
+static enum err coll_check_ranks(struct coll *c, bool may_leave, struct errbuf *eb)
 {
     struct errbuf why = {{0}};
     CHECK(c->op.kind == COLL_KIND_NONE);
     if (c->broken != ERR_OK)
         return coll_still_broken(c, eb);
-    enum err e = c->control == NULL ? ERR_OK : coll_check(c->control, &why);
+    enum err e = c->control == NULL ? ERR_OK : coll_check_ranks(c->control, may_leave, &why);
     if (e == ERR_OK)
-        e = c->ops->check(c, &why);
+        e = c->ops->check(c, may_leave, &why);
     return e == ERR_OK ? ERR_OK : coll_failed(c, e, &why, eb);
+}
+
+enum err coll_check(struct coll *c, struct errbuf *eb)
+{
+    return coll_check_ranks(c, false, eb);
+}
+
+enum err coll_look(struct coll *c, struct errbuf *eb)
+{
+    return coll_check_ranks(c, true, eb);
 }
 
 uint64_t coll_memory(enum coll_transport transport, size_t bytes_max)

@@ -66,8 +66,8 @@ struct coll_ops {
     /* Hands this rank's pieces over and waits for those it is to have; for a broadcast fills in the
      * root's size. */
     enum err (*end)(struct coll *c, uint64_t deadline_ns, struct errbuf *eb);
-    /* What coll_check says: nothing is waited for. */
-    enum err (*check)(struct coll *c, struct errbuf *eb);
+    /* What coll_check says: nothing is waited for. `may_leave`: a rank that left is no loss. */
+    enum err (*check)(struct coll *c, bool may_leave, struct errbuf *eb);
     bool (*is_clear)(struct coll *c);               /* what coll_is_clear says */
     void (*abort)(struct coll *c, const char *why); /* any thread */
     /* For what is split from it. `broken`: ERR_OK, or why it is broken, without waiting; any
@@ -147,6 +147,9 @@ const char *coll_wanted(struct coll *c, uint32_t peer, uint32_t seq,
 /* coll_open, for what is opened and what is split. */
 enum err coll_open_part(const struct coll_config *config, const struct coll_watch *watch,
                         uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb);
+
+/* coll_check in an operation of what stands on `c`, whose ranks may be done with it and gone. */
+enum err coll_look(struct coll *c, struct errbuf *eb);
 
 /* Breaks the gang for `code` and the text in `eb`, both of which become the reason that stands. */
 enum err coll_break(struct coll *c, enum err code, struct errbuf *eb);

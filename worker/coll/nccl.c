@@ -80,7 +80,7 @@ static enum err nccl_look(struct nccl *n, struct nccl_waiting *w, const char *wh
         w->began_ns = w->looked_ns = now;
     if (now - w->looked_ns >= NCCL_LOOK_NS || now >= deadline_ns) {
         w->looked_ns = now;
-        enum err e = coll_check(n->base.control, eb);
+        enum err e = coll_look(n->base.control, eb);
         if (e != ERR_OK)
             return e;
         int result = n->lib->abi.ncclCommGetAsyncError(n->comm, &state);
@@ -238,10 +238,11 @@ static enum err nccl_end(struct coll *c, uint64_t deadline_ns, struct errbuf *eb
 }
 
 /* The control was looked at before. */
-static enum err nccl_check(struct coll *c, struct errbuf *eb)
+static enum err nccl_check(struct coll *c, bool may_leave, struct errbuf *eb)
 {
     struct nccl *n = nccl_of(c);
     int state = NCCL_ABI_SUCCESS;
+    (void)may_leave;
     if (n->comm == NULL)
         return ERR_OK;
     n->device->enter(n->device->ctx);

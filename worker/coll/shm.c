@@ -90,7 +90,7 @@ static enum err shm_end(struct coll *c, uint64_t deadline_ns, struct errbuf *eb)
     return e;
 }
 
-static enum err shm_check(struct coll *c, struct errbuf *eb)
+static enum err shm_check(struct coll *c, bool may_leave, struct errbuf *eb)
 {
     struct shm *s = shm_of(c);
     enum err e = shm_go_on(s, eb);
@@ -99,7 +99,7 @@ static enum err shm_check(struct coll *c, struct errbuf *eb)
     const uint32_t dead = shm_dead(s);
     if (dead < c->n_ranks)
         e = coll_lost(c, dead, "ended", c->count, eb);
-    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
+    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK && !may_leave; r++) {
         if (atomic_load(&s->segment.header->rank[r].left) != 0)
             e = coll_lost(c, r, "left the gang", c->count, eb);
     }

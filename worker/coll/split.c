@@ -61,8 +61,8 @@ static enum coll_transport split_transport(const struct split *s, const void *co
 {
     static const uint8_t nowhere[COLL_HOST_BYTES];
     const uint8_t *mine = s->root->opened.host;
-    bool is_here = s->root->transport == COLL_TRANSPORT_UCX &&
-                   memcmp(mine, nowhere, sizeof nowhere) != 0;
+    bool is_here =
+        s->root->transport == COLL_TRANSPORT_UCX && memcmp(mine, nowhere, sizeof nowhere) != 0;
     for (uint32_t k = 0; k < s->n_ranks; k++)
         is_here = is_here &&
                   memcmp((const uint8_t *)wish[s->watch.name[k]] + 16, mine, COLL_HOST_BYTES) == 0;

@@ -282,12 +282,12 @@ static enum err ucx_end(struct coll *c, uint64_t deadline_ns, struct errbuf *eb)
     return e;
 }
 
-static enum err ucx_check(struct coll *c, struct errbuf *eb)
+static enum err ucx_check(struct coll *c, bool may_leave, struct errbuf *eb)
 {
     struct ucx *u = ucx_of(c);
     pthread_mutex_lock(&u->lock);
     enum err e = ucx_look(u, eb);
-    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
+    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK && !may_leave; r++) {
         if (u->peer[r].has_left) {
             (void)coll_lost(c, r, "left the gang", u->n_ended, eb);
             e = ucx_break(u, ERR_UNAVAILABLE, eb);
