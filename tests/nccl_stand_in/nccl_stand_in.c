@@ -202,12 +202,11 @@ static bool batch_turn(void *arg)
 
 static int batch_launch(void)
 {
-    static void (*queue)(void *stream, bool (*turn)(void *), void *arg);
+    void (*queue)(void *stream, bool (*turn)(void *), void *arg);
     struct comm *c = group.comm;
     if (c == NULL)
         return NCCL_ABI_SUCCESS;
-    if (queue == NULL)
-        *(void **)(void *)&queue = dlsym(RTLD_DEFAULT, "nccl_stand_in_queue");
+    *(void **)(void *)&queue = dlsym(RTLD_DEFAULT, "nccl_stand_in_queue");
     struct batch *b = malloc(sizeof *b);
     if (queue == NULL || b == NULL || !c->is_met)
         return NCCL_ABI_INTERNAL_ERROR;
