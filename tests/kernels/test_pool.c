@@ -298,9 +298,32 @@ static void check_own_first(uint32_t owner_node)
     pool_free(pool);
 }
 
+/* Threads of one node have a run of tasks each, and help each other where one has none. */
+static void check_own_run_first(void)
+{
+    const struct topology t = machine(1, (const uint32_t[]){2});
+    struct pool *pool;
+    struct errbuf eb = {0};
+    uint32_t own = 0;
+    assert_int_equal(pool_new_on(&t, 2, &pool, &eb), ERR_OK);
+    for (int round = 0; round < 200; round++) {
+        struct meeting m = {.first = {FIRST_NONE, FIRST_NONE}};
+        pool_run(pool, meet, &m, 9);
+        own += m.first[0] == 0 && m.first[1] == 4;
+    }
+    assert_true(own > 100); /* whoever looks around just then, as above */
+    for (int round = 0; round < 200; round++) {
+        struct meeting m = {.first = {FIRST_NONE, FIRST_NONE}};
+        pool_run(pool, meet, &m, 2);
+        assert_int_equal(m.first[0] + m.first[1], 1);
+    }
+    pool_free(pool);
+}
+
 static void test_a_thread_takes_its_own_first(void **state)
 {
     (void)state;
+    check_own_run_first();
     check_own_first(0);
     check_own_first(1);
 }

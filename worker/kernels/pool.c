@@ -25,9 +25,9 @@ struct pool_worker {
     pthread_t thread;
 };
 
-/* A node's tasks: end << 32 | next. A worker claims a task by adding 1; what it got says in itself
- * whether it is one (next < end), so a worker that comes late harms nothing and the owner need not
- * wait until every worker has looked. */
+/* A thread's tasks: end << 32 | next. Who claims one adds 1; what it got says in itself whether it
+ * is one (next < end), so a worker that comes late harms nothing and the owner need not wait until
+ * every worker has looked. */
 struct pool_queue {
     _Alignas(64) _Atomic uint64_t ticket;
 };
@@ -46,8 +46,8 @@ struct pool {
     void *ctx;
     uint32_t n_tasks;
 
-    struct pool_queue queues[TOPOLOGY_NODES_MAX]; /* [node] */
-    _Alignas(64) _Atomic uint32_t done;           /* tasks finished; a futex for the owner */
+    struct pool_queue *queues;          /* [n_threads] */
+    _Alignas(64) _Atomic uint32_t done; /* tasks finished; a futex for the owner */
     _Atomic uint32_t owner_waits;
     _Alignas(64) _Atomic uint32_t generation; /* a futex for the workers */
     _Atomic uint32_t sleepers;
@@ -71,44 +71,53 @@ static void pool_pause(void)
 #endif
 }
 
-static bool pool_has_task_of(struct pool *pool, uint32_t node)
+static bool pool_has_task_of(struct pool *pool, uint32_t queue)
 {
-    uint64_t ticket = atomic_load_explicit(&pool->queues[node].ticket, memory_order_acquire);
+    uint64_t ticket = atomic_load_explicit(&pool->queues[queue].ticket, memory_order_acquire);
     return (uint32_t)ticket < (uint32_t)(ticket >> 32);
 }
 
 static bool pool_has_task(struct pool *pool)
 {
-    for (uint32_t node = 0; node < pool->n_nodes; node++) {
-        if (pool_has_task_of(pool, node))
+    for (uint32_t queue = 0; queue < pool->n_threads; queue++) {
+        if (pool_has_task_of(pool, queue))
             return true;
     }
     return false;
 }
 
-/* Runs tasks of one node until none is left. */
-static void pool_work_on(struct pool *pool, uint32_t node, uint32_t thread)
+/* Runs tasks of one queue until none is left; how many. */
+static uint32_t pool_work_on(struct pool *pool, uint32_t queue, uint32_t thread)
 {
-    while (pool_has_task_of(pool, node)) {
+    uint32_t n = 0;
+    for (; pool_has_task_of(pool, queue); n++) {
         uint64_t ticket =
-            atomic_fetch_add_explicit(&pool->queues[node].ticket, 1, memory_order_acq_rel);
+            atomic_fetch_add_explicit(&pool->queues[queue].ticket, 1, memory_order_acq_rel);
         uint32_t task = (uint32_t)ticket;
         if (task >= (uint32_t)(ticket >> 32))
-            return;
-        const uint32_t n_tasks = pool->n_tasks; /* the next operation's, once this task is done */
+            break;
         pool->fn(pool->ctx, task, thread);
-        uint32_t done = atomic_fetch_add(&pool->done, 1) + 1;
-        if (done == n_tasks && atomic_load(&pool->owner_waits))
-            pool_futex_wake(&pool->done, 1);
     }
+    return n;
 }
 
-/* Of all, those of node `home` first. Nobody waits for the ranges of all nodes to be put out: who
- * is looking around just then may begin with another's. */
-static void pool_work(struct pool *pool, uint32_t home, uint32_t thread)
+/* Those of queue `home` first, then of its node, then of all. Nobody waits for all queues to be
+ * filled: who is looking around just then may begin with another's. What a thread has run it says
+ * once, at the end; until then the operation is not over, and everything here is still its own. */
+static void pool_work(struct pool *pool, uint32_t node, uint32_t home, uint32_t thread)
 {
-    for (uint32_t i = 0; i < pool->n_nodes; i++)
-        pool_work_on(pool, (home + i) % pool->n_nodes, thread);
+    const uint32_t first = pool->threads_before[node];
+    const uint32_t own = pool->threads_before[node + 1] - first;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < own; i++)
+        n += pool_work_on(pool, first + (home - first + i) % own, thread);
+    for (uint32_t i = own; i < pool->n_threads; i++)
+        n += pool_work_on(pool, (first + i) % pool->n_threads, thread);
+    if (n == 0)
+        return;
+    const uint32_t n_tasks = pool->n_tasks; /* the next operation's, once these are done */
+    if (atomic_fetch_add(&pool->done, n) + n == n_tasks && atomic_load(&pool->owner_waits))
+        pool_futex_wake(&pool->done, 1);
 }
 
 static void *pool_worker_main(void *arg)
@@ -119,15 +128,15 @@ static void *pool_worker_main(void *arg)
         uint32_t seen = atomic_load(&pool->generation);
         if (atomic_load(&pool->stop))
             return NULL;
-        uint32_t spin = 0;
-        while (!pool_has_task(pool) && spin < pool->spins) {
-            pool_pause();
-            spin++;
-        }
         if (pool_has_task(pool)) {
-            pool_work(pool, worker->node, worker->index);
+            pool_work(pool, worker->node, worker->index, worker->index);
             continue;
         }
+        for (uint32_t spin = 0; spin < pool->spins && atomic_load(&pool->generation) == seen;
+             spin++)
+            pool_pause();
+        if (atomic_load(&pool->generation) != seen)
+            continue;
         /* The owner raises the generation, then looks at sleepers; we raise sleepers, then look at
          * the generation (in the kernel). One of the two sees the other. */
         atomic_fetch_add(&pool->sleepers, 1);
@@ -147,6 +156,17 @@ static uint32_t pool_owner_node(const struct pool *pool)
     return node < pool->n_nodes ? node : 0;
 }
 
+/* A node's tasks, a run of them to each of its threads. */
+static void pool_fill(struct pool *pool, uint32_t node, uint32_t first, uint32_t end)
+{
+    const uint32_t before = pool->threads_before[node];
+    const uint32_t threads = pool->threads_before[node + 1] - before;
+    const uint64_t n = end - first;
+    for (uint32_t i = 0; i < threads; i++)
+        atomic_store(&pool->queues[before + i].ticket,
+                     (first + n * (i + 1) / threads) << 32 | (first + n * i / threads));
+}
+
 void pool_run_nodes(struct pool *pool, pool_fn *fn, void *ctx, const uint32_t *first)
 {
     const uint32_t n_tasks = first[pool->n_nodes];
@@ -161,12 +181,13 @@ void pool_run_nodes(struct pool *pool, pool_fn *fn, void *ctx, const uint32_t *f
     pool->n_tasks = n_tasks;
     atomic_store(&pool->done, 0);
     for (uint32_t node = 0; node < pool->n_nodes; node++)
-        atomic_store(&pool->queues[node].ticket, (uint64_t)first[node + 1] << 32 | first[node]);
+        pool_fill(pool, node, first[node], first[node + 1]);
     atomic_fetch_add(&pool->generation, 1);
     if (atomic_load(&pool->sleepers) > 0)
         pool_futex_wake(&pool->generation, (int)pool->n_workers);
 
-    pool_work(pool, pool_owner_node(pool), 0);
+    const uint32_t node = pool_owner_node(pool);
+    pool_work(pool, node, pool->threads_before[node], 0);
     for (uint32_t spin = 0; spin < pool->spins; spin++) {
         if (atomic_load(&pool->done) == n_tasks)
             return;
@@ -285,14 +306,18 @@ enum err pool_new_on(const struct topology *topology, uint32_t threads, struct p
 
     struct pool *pool = aligned_alloc(64, (sizeof *pool + 63) / 64 * 64);
     struct pool_worker *workers = calloc(threads, sizeof *workers);
-    if (pool == NULL || workers == NULL) {
+    struct pool_queue *queues = aligned_alloc(64, threads * sizeof *queues);
+    if (pool == NULL || workers == NULL || queues == NULL) {
         free(pool);
         free(workers);
+        free(queues);
         return err_set(eb, ERR_NO_MEMORY, "a pool of %u threads", threads);
     }
     memset(pool, 0, sizeof *pool);
+    memset(queues, 0, threads * sizeof *queues);
     pool->n_threads = threads;
     pool->workers = workers;
+    pool->queues = queues;
     pool->topology = *topology;
     pool_settle_nodes(pool);
     /* With more threads than cores a spinning thread keeps a working one off its core. */
@@ -322,5 +347,6 @@ void pool_free(struct pool *pool)
     for (uint32_t i = 0; i < pool->n_workers; i++)
         pthread_join(pool->workers[i].thread, NULL);
     free(pool->workers);
+    free(pool->queues);
     free(pool);
 }

@@ -1,12 +1,14 @@
 /*
  * pool.h - a few threads that share the tasks of one operation.
  *
- * Tasks are numbered and handed out one by one, so a slow core takes fewer; no result may depend on
- * which thread ran a task. Workers spin for a moment between operations, because the next one
- * usually follows within microseconds, then sleep on a futex.
+ * Tasks are numbered. Each thread has a run of them, which it takes one by one, so that it goes
+ * through memory in order and claims without a word to the others; who is done helps the others, so
+ * a slow core takes fewer. No result may depend on which thread ran a task. Workers spin for a
+ * moment between operations, because the next one usually follows within microseconds, then sleep
+ * on a futex.
  *
  * On a machine of several memory nodes (topology.h) the tasks are cut into one range for each node,
- * in proportion to its threads. A thread takes those of its node first, and then helps the others.
+ * in proportion to its threads, and these share that out. A thread helps those of its node first.
  * Whoever cuts a matrix the same way when it is loaded and when it is used has most of it read from
  * near memory, since Linux puts a page where it is first touched.
  *

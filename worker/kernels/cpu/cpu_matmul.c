@@ -53,10 +53,21 @@ static void cpu_matmul_task(void *ctx, uint32_t task, uint32_t thread)
     }
 }
 
-/* Some tasks per thread, so that a thread that was held up leaves the rest to the others. */
+/* Several tasks per thread, so that a thread that was held up leaves the rest to the others; but of
+ * a few small matrices a thread's share is one. A task more costs what it takes to begin elsewhere
+ * in memory, half a microsecond or so, and a token goes through hundreds of such products. */
+#define MATMUL_TASKS      6u           /* of a thread */
+#define MATMUL_TASK_BYTES (256u << 10) /* of weights, for one row of x */
+
 static void cpu_matmul_cut(struct matmul_run *run, uint32_t panels)
 {
-    uint32_t wanted = pool_threads(run->pool) * 6;
+    const uint32_t threads = pool_threads(run->pool);
+    uint64_t work = 0;
+    for (uint32_t j = 0; j < run->n_jobs; j++)
+        work += run->weights[j]->bytes * run->jobs[j].x.n;
+    uint64_t tasks = work / threads / MATMUL_TASK_BYTES;
+    tasks = tasks < 1 ? 1 : tasks > MATMUL_TASKS ? MATMUL_TASKS : tasks;
+    const uint32_t wanted = threads * (uint32_t)tasks;
     run->panels_per_task = (panels + wanted - 1) / wanted;
     for (uint32_t node = 0; node < pool_nodes(run->pool); node++) {
         uint32_t own = 0;
