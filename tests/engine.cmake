@@ -29,6 +29,7 @@ cloister_unit_test(engine_stages
   SOURCES unit/engine/test_stages.c unit/engine/gang_rig.c unit/engine/rig.c
           unit/engine/tiny_model.c
   LIBS cloister_engine)
+set_tests_properties(engine_stages PROPERTIES TIMEOUT 900)
 add_executable(test_engine_gang_hosts unit/engine/test_gang_hosts.c unit/engine/tiny_model.c)
 target_link_libraries(test_engine_gang_hosts PRIVATE cloister_coll_crew cloister_engine
                       PkgConfig::CMOCKA m)

@@ -350,8 +350,8 @@ static void a_gang_is_unloaded_while_ranks_wait(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
-/* A rank that lives and does not come holds rank 0's step, but neither its unloading nor the end of
- * its engine. */
+/* A rank that lives and does not come, a shard or a stage, holds rank 0's step, but neither its
+ * unloading nor the end of its engine. */
 static void a_hung_rank_holds_up_no_end(void **state)
 {
     static struct gang_rig r;
@@ -360,8 +360,10 @@ static void a_hung_rank_holds_up_no_end(void **state)
 
     (void)state;
     model_at(path);
-    for (uint32_t closes = 0; closes < 2; closes++) {
-        const struct engine_model_config model = {.path = path, .shard.shards = 3};
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t closes = i % 2, stages = 1 + i / 2;
+        const struct engine_model_config model = {
+            .path = path, .shard = {.shards = 4 / stages, .stages = stages}};
         const struct engine_job job = gang_rig_job(1);
         gang_rig_open(&r, &config, &model);
         gang_rig_ready(&r);
@@ -383,7 +385,7 @@ static void a_hung_rank_holds_up_no_end(void **state)
         }
         assert_at_once(since, closes == 1 ? "closing" : "unloading");
         atomic_store(&hangs_stepping, false);
-        for (uint32_t k = closes; k < 3; k++)
+        for (uint32_t k = closes; k < r.n; k++)
             rig_close(&r.rig[k]);
     }
     assert_int_equal(unlink(path), 0);

@@ -52,7 +52,8 @@ static void compare_way(const char *name, const struct way *way, const char *pat
     gang_rig_compare(name, config, &model, text, &alone);
 }
 
-/* Every architecture; the steps here are too short for more than one piece. */
+/* Every architecture, each in two of the ways; the steps here are too short for more than one
+ * piece. */
 static void any_number_of_stages_gives_the_logits_of_one(void **state)
 {
     static const struct way ways[] = {
@@ -71,9 +72,7 @@ static void any_number_of_stages_gives_the_logits_of_one(void **state)
         if (i % 2 == 0)
             tiny.layer_type = tiny.embd_type = QUANT_TYPE_Q8_0;
         tiny_model_write(&tiny, path);
-        /* Of 62 layers each step is some hundred exchanges. */
-        const size_t n_ways = tiny.n_layers > 8 ? 1 : sizeof ways / sizeof ways[0];
-        for (size_t k = 0; k < n_ways; k++)
+        for (size_t k = i % 2; k < sizeof ways / sizeof ways[0]; k += 2)
             compare_way(tiny_model_shape_name(i), &ways[k], path, &config, 128, NULL);
         assert_int_equal(unlink(path), 0);
     }
