@@ -236,6 +236,45 @@ static void test_host_function(void **state)
     assert_int_equal(count, 1);
 }
 
+/* What others do on a stream: three turns, of which the first finds what was queued before, and
+ * what is queued behind waits for the last. */
+struct outside {
+    int turns;
+    int *word; /* on the device */
+    int seen;
+};
+
+static bool outside_turn(void *arg)
+{
+    struct outside *o = arg;
+    if (o->turns++ == 0)
+        o->seen = *o->word;
+    *o->word = 7 * o->turns;
+    return o->turns == 3;
+}
+
+static void test_work_of_others(void **state)
+{
+    (void)state;
+    struct outside o = {.word = device_new(WORDS * sizeof(int))};
+    int *out = pinned_new();
+    int count = 0;
+    assert_cuda(cudaMemsetAsync(o.word, 1, WORDS * sizeof(int), device_stream));
+    emu_stream_outside(device_stream, outside_turn, &o);
+    if (is_at_once()) /* and who queues does not wait for others */
+        assert_int_equal(o.turns, 1);
+    assert_cuda(cudaMemcpyAsync(out, o.word, sizeof *out, cudaMemcpyDeviceToHost, device_stream));
+    assert_cuda(cudaLaunchHostFunc(device_stream, add_one, &count));
+    if (is_late())
+        assert_int_equal(o.turns, 0);
+    assert_cuda(cudaStreamSynchronize(device_stream));
+    assert_int_equal(o.turns, 3);
+    assert_int_equal(o.seen, 0x01010101);
+    assert_int_equal(*out, 21);
+    assert_int_equal(count, 1);
+    assert_cuda(cudaFreeHost(out));
+}
+
 /* --- Graphs --- */
 
 /* in -> device -> sum -> out, all of it captured and run twice with other input. */
@@ -511,6 +550,7 @@ int main(void)
         test_of(test_events_order_streams),
         test_of(test_event_query),
         test_of(test_host_function),
+        test_of(test_work_of_others),
         test_of(test_graph),
         test_of(test_capture_forbids_waiting),
         test_of(test_capture_fork_and_join),
