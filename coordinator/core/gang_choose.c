@@ -90,27 +90,30 @@ static uint64_t share_bytes(const struct shard_shape *shape, const struct shard_
            offer->rank_bytes;
 }
 
-/* If it could be cut anywhere. */
-static bool ideal_fits(const struct shard_request *request, const struct candidate *group)
+/* If it could be cut anywhere. An embedding that is the head as well is in the first stage and in
+ * the last. */
+static bool ideal_fits(const struct shard_shape *shape, const struct shard_request *request,
+                       const struct candidate *group)
 {
+    const uint64_t twice = shape->tied && request->stages > 1 ? shape->embed_bytes : 0;
     uint64_t sum = 0;
     for (uint32_t r = 0; r < request->n_weights; r++)
         sum += request->weights[r];
     for (uint32_t r = 0; r < request->n_weights; r++) {
         const struct wire_model_offer *o = &group[r].hosting->offer;
-        if (shard_in_proportion(o->weights_bytes + o->kv_bytes, request->weights[r], sum) +
+        if (shard_in_proportion(o->weights_bytes + o->kv_bytes + twice, request->weights[r], sum) +
                 o->rank_bytes >
             group[r].room_bytes)
             return false;
     }
-    return sum > 0;
+    return sum > 0 && request->stages <= shape->n_layers;
 }
 
 static bool cut_fits(struct search *s, const struct shard_request *request,
                      const struct candidate *group, struct gang_choice *choice)
 {
     struct shard_cut *cut;
-    bool fits = ideal_fits(request, group);
+    bool fits = ideal_fits(s->shape, request, group);
     if (!fits || s->room == GANG_ROOM_CAPACITY)
         return fits;
     const uint64_t work = shard_cut_work(s->shape, request->shards, request->stages);
@@ -206,8 +209,8 @@ static void layouts_of(const struct search *s, const struct candidate *group, ui
         break;
     case CORE_GANG_SPLIT_AUTO:
         ret[0] = far ? stages : 1;
-        ret[1] = far ? n : stages;
-        ret[2] = far ? 1 : n;
+        ret[1] = far ? 1 : stages;
+        ret[2] = stages < n ? n : 0;
         break;
     }
 }

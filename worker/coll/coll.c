@@ -59,7 +59,7 @@ enum err coll_stopped(const struct coll_watch *watch, uint32_t rank, struct errb
 {
     if (watch->stop != NULL && atomic_load_explicit(watch->stop, memory_order_relaxed))
         return err_set(eb, ERR_CANCELLED, "rank %u was told to stop", watch->name[rank]);
-    return watch->root == NULL ? ERR_OK : watch->root->ops->broken(watch->root, eb);
+    return watch->root == NULL ? ERR_OK : watch->root->ops->broken(watch->root, false, eb);
 }
 
 enum err coll_forsaken(const struct coll_watch *watch, uint32_t rank, struct errbuf *eb)
@@ -366,13 +366,26 @@ void coll_decline(const struct coll_config *config, enum err code, const char *w
         coll_ucx_decline(config, &hello, deadline_ns);
 }
 
+/* Whoever waits in this part may not have heard yet what broke the gang, and is not to take this
+ * rank, which closes for that, for the one that left. */
+static void coll_pass_on(struct coll *part)
+{
+    struct coll *root = part->watch.root;
+    struct errbuf why = {{0}};
+    const enum err e = root->ops->broken(root, true, &why);
+    if (e != ERR_OK)
+        (void)part->ops->fail(part, e, &why);
+}
+
 void coll_close(struct coll *c)
 {
     if (c == NULL)
         return;
     CHECK(c->n_parts == 0);
-    if (c->watch.root != NULL && c->control == NULL)
+    if (c->watch.root != NULL && c->control == NULL) {
+        coll_pass_on(c);
         c->watch.root->n_parts--;
+    }
     c->ops->close(c);
 }
 

@@ -178,13 +178,19 @@ static bool nccl_is_even(struct coll *c)
 }
 
 /* Each with each, as one: NCCL has all of them under way together. */
+/* A communicator that does not block may say either. */
+static bool nccl_is_queued(int result)
+{
+    return result == NCCL_ABI_SUCCESS || result == NCCL_ABI_IN_PROGRESS;
+}
+
 static int nccl_queue_pieces(struct nccl *n, uint8_t *half)
 {
     const struct nccl_abi *abi = &n->lib->abi;
     struct coll *c = &n->base;
     void *queue = n->device->queue;
     int result = abi->ncclGroupStart();
-    for (uint32_t i = 1; i < c->n_ranks && result == NCCL_ABI_SUCCESS; i++) {
+    for (uint32_t i = 1; i < c->n_ranks && nccl_is_queued(result); i++) {
         const uint32_t to = (c->rank + i) % c->n_ranks;
         const uint32_t from = (c->rank + c->n_ranks - i) % c->n_ranks;
         const struct coll_piece *out = coll_piece_of(c, c->rank, to);
@@ -192,12 +198,12 @@ static int nccl_queue_pieces(struct nccl *n, uint8_t *half)
         if (coll_awaits(&c->op, to, c->rank) && out->bytes > 0)
             result =
                 abi->ncclSend(half + out->at, out->bytes, NCCL_ABI_UINT8, (int)to, n->comm, queue);
-        if (result == NCCL_ABI_SUCCESS && coll_awaits(&c->op, c->rank, from) && in->bytes > 0)
+        if (nccl_is_queued(result) && coll_awaits(&c->op, c->rank, from) && in->bytes > 0)
             result =
                 abi->ncclRecv(half + in->at, in->bytes, NCCL_ABI_UINT8, (int)from, n->comm, queue);
     }
     const int ended = abi->ncclGroupEnd();
-    return result == NCCL_ABI_SUCCESS ? ended : result;
+    return nccl_is_queued(result) ? ended : result;
 }
 
 static enum err nccl_move(struct nccl *n, const char *what, uint64_t deadline_ns, struct errbuf *eb)
@@ -208,7 +214,7 @@ static enum err nccl_move(struct nccl *n, const char *what, uint64_t deadline_ns
                                                              c->op.piece[0].bytes, NCCL_ABI_UINT8,
                                                              n->comm, n->device->queue)
                                  : nccl_queue_pieces(n, half);
-    if (result != NCCL_ABI_SUCCESS && result != NCCL_ABI_IN_PROGRESS)
+    if (!nccl_is_queued(result))
         return nccl_failed(n, what, result, eb);
     enum err e = nccl_settle(n, what, deadline_ns, eb);
     return e == ERR_OK ? nccl_wait(n, what, deadline_ns, eb) : e;

@@ -121,8 +121,9 @@ static void shm_abort(struct coll *c, const char *why)
     (void)shm_break(shm_of(c), ERR_CANCELLED, &eb);
 }
 
-static enum err shm_broken_op(struct coll *c, struct errbuf *eb)
+static enum err shm_broken_op(struct coll *c, bool may_wait, struct errbuf *eb)
 {
+    (void)may_wait;
     return shm_broken(shm_of(c), eb);
 }
 
@@ -181,7 +182,9 @@ enum err coll_shm_open(const struct coll_config *config, const struct coll_watch
                             .op = {.seq = COLL_SEQ_FIRST}};
     s->meeting.memory = -1;
     memset(s->meeting.pidfd, -1, sizeof s->meeting.pidfd);
-    s->is_crowded = config->n_ranks > sysconf(_SC_NPROCESSORS_ONLN);
+    /* The ranks of a gang's other parts run on the same processors. */
+    s->is_crowded = (watch->root != NULL ? watch->root->n_ranks : config->n_ranks) >
+                    sysconf(_SC_NPROCESSORS_ONLN);
     enum err e = coll_hello_of(config, &hello, eb);
     if (e == ERR_OK)
         e = shm_meet(&hello, watch, deadline_ns, &s->meeting, eb);

@@ -326,11 +326,13 @@ static void ucx_abort(struct coll *c, const char *why)
 }
 
 /* Whoever holds the lock is about to look around by itself. */
-static enum err ucx_broken(struct coll *c, struct errbuf *eb)
+static enum err ucx_broken(struct coll *c, bool may_wait, struct errbuf *eb)
 {
     struct ucx *u = ucx_of(c);
     enum err e = ERR_OK;
-    if (pthread_mutex_trylock(&u->lock) != 0)
+    if (may_wait)
+        pthread_mutex_lock(&u->lock);
+    else if (pthread_mutex_trylock(&u->lock) != 0)
         return ERR_OK;
     if (u->broken != ERR_OK)
         e = err_set(eb, u->broken, "%s", u->reason.text);

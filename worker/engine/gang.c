@@ -176,6 +176,7 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
     g->layers = own->layers;
     g->load_ns = (uint64_t)config->load_ms * 1000000u;
     g->wait_ns = (uint64_t)config->wait_ms * 1000000u;
+    g->stages_ns = g->n_stages > 1 ? g->wait_ns * 2 * h->n_layers : g->wait_ns;
     g->limits = *limits;
     g->n_embd = h->n_embd;
     g->vocab = h->vocab_size;

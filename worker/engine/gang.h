@@ -40,9 +40,10 @@ struct gang_config {
     /* Until all of them have loaded; and while others wait for rank 0's next step, which may be
      * busy with other models. At least wait_ms. */
     uint32_t load_ms;
-    /* Within a step, for a rank that lives and does not come, which is how long such a rank can
-     * hold up whatever else rank 0's engine computes; GANG_WAIT_MS_MIN at least. Told to stop,
-     * nobody waits that long. */
+    /* Within a step, for a shard that lives and does not come, which is how long such a rank can
+     * hold up whatever else rank 0's engine computes; GANG_WAIT_MS_MIN at least. Between stages
+     * twice as long for each layer of the model: one waits for all that those before it compute,
+     * and each layer's shards wait for each other twice. Told to stop, nobody waits that long. */
     uint32_t wait_ms;
 };
 
@@ -102,7 +103,7 @@ enum err gang_ready(struct gang *g, struct errbuf *eb);
 enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb);
 /* Rank 0, for as long as there is none: whether the others are there, ten times a second, and that
  * it is, four times in wait_ms. To be called as often as one likes: it waits for nobody, and one
- * that hangs breaks the gang after wait_ms. */
+ * that hangs breaks the gang after wait_ms, or that of stages. */
 enum err gang_idle(struct gang *g, uint64_t now_ns, struct errbuf *eb);
 /* The others: rows and page tables of the next step, until the next call; n_rows is 0 where there
  * is none yet. */

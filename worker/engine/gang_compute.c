@@ -10,7 +10,7 @@ enum err gang_hand_over(struct gang *g, struct coll *coll, const void *ret_parts
 {
     if (!coll_is_on_device(coll)) /* else the order of the device's stream is enough */
         g->backend->ops->exchange_done(g->backend);
-    return coll_end(coll, gang_deadline(g->wait_ns), ret_parts, eb);
+    return coll_end(coll, gang_patience(g, coll), ret_parts, eb);
 }
 
 /* The shard that embeds a token. */
@@ -127,7 +127,7 @@ enum err gang_logits(struct gang *g, const struct weight *weight, const float *b
 
     for (uint32_t k = 0; k < g->n_ranks; k++)
         bytes[k] = k == 0 ? 0 : (size_t)n * shard_run_count(g->head[k]) * sizeof *logits;
-    enum err e = coll_gather_begin(all, 0, bytes, gang_deadline(g->wait_ns), &mine, eb);
+    enum err e = coll_gather_begin(all, 0, bytes, gang_patience(g, all), &mine, eb);
     if (e != ERR_OK)
         return e;
     if (cols > 0) {

@@ -35,6 +35,9 @@ struct gang {
     uint32_t n_shards, shard; /* of a stage */
     struct shard_run layers;
     uint64_t load_ns, wait_ns;
+    /* Between stages: one waits for all that those before it do, a model's layers, and each layer
+     * may take others of its shards wait_ns twice. */
+    uint64_t stages_ns;
     uint64_t told_ns, looked_ns;
     uint64_t held_bytes;
     struct gang_limits limits;
@@ -76,6 +79,12 @@ enum err gang_hand_over(struct gang *g, struct coll *coll, const void *ret_parts
 static inline uint64_t gang_deadline(uint64_t wait_ns)
 {
     return clock_mono_ns() + wait_ns;
+}
+
+/* The same, of a rank with whom `coll` is shared. */
+static inline uint64_t gang_patience(const struct gang *g, const struct coll *coll)
+{
+    return gang_deadline(coll == gang_shards(g) ? g->wait_ns : g->stages_ns);
 }
 
 /* gang_matmul by rows. `nodes` [n_ranks] are those of gang_cut; UINT32_MAX: never. */

@@ -118,7 +118,7 @@ static enum err link_begin(struct gang *g, struct coll *link, uint32_t n, void *
                            struct errbuf *eb)
 {
     const size_t bytes[2] = {(size_t)n * g->n_embd * sizeof(float), 0};
-    return coll_gather_begin(link, 1, bytes, gang_deadline(g->wait_ns), ret_mine, eb);
+    return coll_gather_begin(link, 1, bytes, gang_patience(g, link), ret_mine, eb);
 }
 
 enum err gang_receive(struct gang *g, uint32_t n, float *x, struct errbuf *eb)

@@ -20,7 +20,7 @@ static enum err tell(struct gang *g, const struct batch_plan *plan, uint64_t wai
 
 enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb)
 {
-    return tell(g, plan, g->wait_ns, eb);
+    return tell(g, plan, g->stages_ns, eb);
 }
 
 /* A rank that has not heard the last word is not waited for: others of this engine's models may
@@ -28,7 +28,7 @@ enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf 
 static bool is_due(struct gang *g, uint64_t now_ns)
 {
     const uint64_t silent_ns = now_ns - g->told_ns;
-    return silent_ns >= g->wait_ns ||
+    return silent_ns >= g->stages_ns ||
            (silent_ns >= g->wait_ns / 4 && coll_is_clear(g->coll[GANG_COLL_ALL]));
 }
 
@@ -41,7 +41,7 @@ enum err gang_idle(struct gang *g, uint64_t now_ns, struct errbuf *eb)
     g->looked_ns = now_ns;
     e = coll_check(g->coll[GANG_COLL_ALL], eb);
     if (e == ERR_OK && is_due(g, now_ns))
-        e = tell(g, NULL, now_ns - g->told_ns >= g->wait_ns ? LATE_NS : g->wait_ns, eb);
+        e = tell(g, NULL, now_ns - g->told_ns >= g->stages_ns ? LATE_NS : g->stages_ns, eb);
     return e;
 }
 

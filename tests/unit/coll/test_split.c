@@ -186,6 +186,7 @@ struct breaks {
         OTHERS_IN_GANG,  /* those that have no part with the victim wait for the gang */
         OTHERS_IN_LINK,  /* rank 1 waits for rank 2 */
     } where;
+    bool closes_at_once; /* who hears of it, while others may not have heard */
 };
 
 /* What the others do while the victim is about to go. */
@@ -250,7 +251,7 @@ static enum err play_to_break(struct crew_rank *g, void *arg, struct errbuf *eb)
         e = wait_around(g, b, c, part, link, eb);
         atomic_fetch_add(&report->steps, 1);
     }
-    if (e != ERR_OK && c != NULL) {
+    if (e != ERR_OK && c != NULL && !b->closes_at_once) {
         /* All of it is broken, for the same reason. */
         struct coll *const each[] = {c, part, link};
         for (size_t i = 0; i < 3; i++) {
@@ -316,6 +317,28 @@ static void a_rank_that_is_killed_ends_all_parts(void **state)
             assert_int_equal(crew_count_shared(), shared);
             crew_fini(&gang);
         }
+    }
+}
+
+/* The first to hear of it may be gone before the others have: it is not taken for the victim. */
+static void a_rank_that_closes_for_it_is_not_blamed(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 32; i++) {
+        struct breaks b = {.victim = i % RANKS, .where = i / RANKS % 3, .closes_at_once = true};
+        struct crew gang;
+        char rank[32];
+        crew_init(&gang, transport, RANKS, play_to_break, &b);
+        gang.host_ranks = host_ranks;
+        crew_start(&gang);
+        assert_true(crew_carry(&gang));
+        crew_reach(&gang, b.victim, 30);
+        const uint64_t since = clock_mono_ns();
+        crew_kill(&gang, b.victim);
+        assert_true(crew_wait(&gang, 20000));
+        (void)snprintf(rank, sizeof rank, "rank %u ", b.victim);
+        assert_all_told(&gang, b.victim, since, ERR_UNAVAILABLE, rank);
+        crew_fini(&gang);
     }
 }
 
@@ -437,6 +460,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ranks_of_a_colour_have_operations_of_their_own),
         cmocka_unit_test(a_rank_that_is_killed_ends_all_parts),
+        cmocka_unit_test(a_rank_that_closes_for_it_is_not_blamed),
         cmocka_unit_test(what_ends_one_part_ends_all),
         cmocka_unit_test(a_split_that_fails_ends_the_gang),
     };

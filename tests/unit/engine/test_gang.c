@@ -452,31 +452,65 @@ static void a_rank_that_fails_tells_why(void **state)
     assert_int_equal(unlink(holed_path), 0);
 }
 
+/* Two that wait so long for each other. */
+static void impatient_open(struct gang_rig *r, const struct engine_model_config *model,
+                           uint32_t wait_ms)
+{
+    const struct gang_config gang = gang_rig_config(2);
+    struct errbuf eb;
+
+    r->n = 2;
+    for (uint32_t k = 0; k < 2; k++) {
+        r->gang[k] = gang;
+        r->gang[k].wait_ms = wait_ms;
+        r->gang[k].coll.rank = k;
+        r->model[k] = *model;
+        r->model[k].rank = k;
+        r->model[k].gang = &r->gang[k];
+        rig_open(&r->rig[k], &config);
+        assert_int_equal(engine_load(r->rig[k].engine, MODEL, &r->model[k], &eb), ERR_OK);
+    }
+    gang_rig_ready(r);
+}
+
+/* What is ahead of a stage may take as long as all its layers take: that is no rank that hangs. */
+static void a_stage_may_take_longer_than_shards_wait(void **state)
+{
+    static struct gang_rig r;
+    const struct engine_job job = gang_rig_job(1);
+    char path[64];
+    struct errbuf eb;
+
+    (void)state;
+    model_at(path);
+    const struct engine_model_config model = {.path = path, .shard = {.shards = 1, .stages = 2}};
+    impatient_open(&r, &model, GANG_WAIT_MS_MIN);
+    atomic_store(&hangs_stepping, true);
+    assert_int_equal(rig_submit(&r.rig[0], &job, &eb), ERR_OK);
+    while (!r.rig[0].answers[1].started)
+        rig_next(&r.rig[0]);
+    assert_int_equal(usleep((GANG_WAIT_MS_MIN + 600) * 1000), 0);
+    atomic_store(&hangs_stepping, false);
+    const struct answer *a = rig_wait(&r.rig[0], 1);
+    if (a->error != ERR_OK)
+        fail_msg("%s", a->error_text);
+    gang_rig_close(&r);
+    assert_int_equal(unlink(path), 0);
+}
+
 /* Other models of rank 0's engine go on as if nothing was, and the gang ends when the rank has had
  * its time. */
 static void a_hung_rank_of_an_idle_gang_holds_up_nobody(void **state)
 {
     static struct gang_rig r;
     char path[64];
-    struct errbuf eb;
 
     (void)state;
     model_at(path);
     const struct engine_model_config model = {.path = path, .shard.shards = 2};
     const struct engine_model_config alone = {.path = path};
-    struct gang_config gang = gang_rig_config(2);
-    gang.wait_ms = 2000;
-    r.n = 2;
-    for (uint32_t k = 0; k < 2; k++) {
-        r.gang[k] = gang;
-        r.gang[k].coll.rank = k;
-        r.model[k] = model;
-        r.model[k].rank = k;
-        r.model[k].gang = &r.gang[k];
-        rig_open(&r.rig[k], &config);
-        assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
-    }
-    gang_rig_ready(&r);
+    const uint32_t wait_ms = 2000;
+    impatient_open(&r, &model, wait_ms);
     atomic_store(&hangs_idling, true);
     rig_load(&r.rig[0], MODEL + 1, &alone);
     const uint32_t events = r.rig[0].n_model_events;
@@ -494,8 +528,8 @@ static void a_hung_rank_of_an_idle_gang_holds_up_nobody(void **state)
     assert_int_equal(r.rig[0].model_event.kind, ENGINE_EVENT_MODEL_FAILED);
     assert_int_equal(r.rig[0].model_event.error, ERR_TIMEOUT);
     assert_non_null(strstr(r.rig[0].model_event.error_text, "rank 1 kept rank 0 waiting"));
-    assert_true(clock_mono_ms() - since > gang.wait_ms);
-    if (longest > gang.wait_ms / 2)
+    assert_true(clock_mono_ms() - since > wait_ms);
+    if (longest > wait_ms / 2)
         fail_msg("another model waited for %llu ms", (unsigned long long)longest);
     atomic_store(&hangs_idling, false);
     gang_rig_close(&r);
@@ -609,6 +643,7 @@ int main(void)
         cmocka_unit_test(an_idle_gang_ends_with_its_rank),
         cmocka_unit_test(a_gang_is_unloaded_while_ranks_wait),
         cmocka_unit_test(a_hung_rank_holds_up_no_end),
+        cmocka_unit_test(a_stage_may_take_longer_than_shards_wait),
         cmocka_unit_test(a_hung_rank_of_an_idle_gang_holds_up_nobody),
         cmocka_unit_test(a_rank_that_fails_tells_why),
         cmocka_unit_test(times_that_cannot_be_are_refused),
