@@ -602,24 +602,11 @@ static void an_idle_gang_stays(void **state)
 {
     static struct gang_rig r;
     char path[64];
-    struct errbuf eb;
 
     (void)state;
     model_at(path);
     const struct engine_model_config model = {.path = path, .shard.shards = 2};
-    struct gang_config gang = gang_rig_config(2);
-    gang.wait_ms = 3000;
-    r.n = 2;
-    for (uint32_t k = 0; k < 2; k++) {
-        r.gang[k] = gang;
-        r.gang[k].coll.rank = k;
-        r.model[k] = model;
-        r.model[k].rank = k;
-        r.model[k].gang = &r.gang[k];
-        rig_open(&r.rig[k], &config);
-        assert_int_equal(engine_load(r.rig[k].engine, MODEL, &r.model[k], &eb), ERR_OK);
-    }
-    gang_rig_ready(&r);
+    impatient_open(&r, &model, 3000);
     for (int i = 0; i < 8; i++)
         assert_int_equal(usleep(900000), 0);
     struct engine_event ev;
