@@ -48,7 +48,7 @@ def several_answer_as_one(n, transport, want, split="shards"):
         check_equal("the job's worker", c.json("job", jobs["greedy"])["worker"], ranks[0])
         check_ledger(c, answers.values())
         said = c.log("w1")
-        over = said[said.index(" over ") + 6:].split()[0]
+        over = said[said.index(" over ") + 6:].split(",")[0]
     print("%d workers with %s over %s: one engine's texts" % (n, split, over))
     return over
 
