@@ -176,8 +176,9 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
     g->layers = own->layers;
     g->load_ns = (uint64_t)config->load_ms * 1000000u;
     g->wait_ns = (uint64_t)config->wait_ms * 1000000u;
-    g->stages_ns = g->n_stages > 1 ? g->wait_ns * 2 * h->n_layers : g->wait_ns;
+    g->n_layers = h->n_layers;
     g->limits = *limits;
+    gang_rows_note(g, limits->rows);
     g->n_embd = h->n_embd;
     g->vocab = h->vocab_size;
     for (uint32_t k = 0; k < g->n_shards; k++)

@@ -42,8 +42,9 @@ struct gang_config {
     uint32_t load_ms;
     /* Within a step, for a shard that lives and does not come, which is how long such a rank can
      * hold up whatever else rank 0's engine computes; GANG_WAIT_MS_MIN at least. Between stages
-     * twice as long for each layer of the model: one waits for all that those before it compute,
-     * and each layer's shards wait for each other twice. Told to stop, nobody waits that long. */
+     * twice as long again for each layer of the model, in proportion to the step's rows: one waits
+     * for all that those before it compute, and each layer's shards wait for each other twice. Told
+     * to stop, nobody waits that long. */
     uint32_t wait_ms;
 };
 

@@ -35,9 +35,10 @@ struct gang {
     uint32_t n_shards, shard; /* of a stage */
     struct shard_run layers;
     uint64_t load_ns, wait_ns;
-    /* Between stages: one waits for all that those before it do, a model's layers, and each layer
-     * may take others of its shards wait_ns twice. */
+    /* Between stages, in this step: gang_rows_note. */
     uint64_t stages_ns;
+    uint32_t n_layers; /* of the model */
+    uint32_t last_rows;
     uint64_t told_ns, looked_ns;
     uint64_t held_bytes;
     struct gang_limits limits;
@@ -80,6 +81,11 @@ static inline uint64_t gang_deadline(uint64_t wait_ns)
 {
     return clock_mono_ns() + wait_ns;
 }
+
+/* A step of so many rows comes. A stage waits for all that those before it do, a model's layers, in
+ * each of which the shards of a full step may wait for each other twice; of fewer rows that is
+ * less. Some of the step before may still be under way. */
+void gang_rows_note(struct gang *g, uint32_t n_rows);
 
 /* The same, of a rank with whom `coll` is shared. */
 static inline uint64_t gang_patience(const struct gang *g, const struct coll *coll)

@@ -6,6 +6,16 @@
 #define LOOK_NS 100000000u /* how often an idle rank 0 looks whether the others are there */
 #define LATE_NS 50000000u  /* for a rank that has had its time */
 
+void gang_rows_note(struct gang *g, uint32_t n_rows)
+{
+    const uint64_t rows = n_rows > g->last_rows ? n_rows : g->last_rows;
+
+    g->last_rows = n_rows;
+    g->stages_ns = g->wait_ns;
+    if (g->n_stages > 1)
+        g->stages_ns += g->wait_ns * 2 * g->n_layers * rows / g->limits.rows;
+}
+
 static enum err tell(struct gang *g, const struct batch_plan *plan, uint64_t wait_ns,
                      struct errbuf *eb)
 {
@@ -20,6 +30,7 @@ static enum err tell(struct gang *g, const struct batch_plan *plan, uint64_t wai
 
 enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb)
 {
+    gang_rows_note(g, plan->n_rows);
     return tell(g, plan, g->stages_ns, eb);
 }
 
@@ -58,5 +69,7 @@ enum err gang_hear(struct gang *g, struct batch_plan *ret_plan, struct errbuf *e
     e = gang_told_take(&g->told, bytes, size, ret_plan, eb);
     if (e != ERR_OK)
         gang_abort(g, eb->text);
+    else if (ret_plan->n_rows > 0)
+        gang_rows_note(g, ret_plan->n_rows);
     return e;
 }
