@@ -261,6 +261,15 @@ static enum err check_gang(const struct engine_model_config *model,
     return gang == NULL ? ERR_OK : gang_config_check(gang, eb);
 }
 
+/* A file's header with its tokens lay below what is kept: only asked for, its pages go back. A
+ * sanitizer's heap is not glibc's, which would come into being here. */
+static void give_back(void)
+{
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    (void)malloc_trim(0);
+#endif
+}
+
 enum err runtime_open(struct runtime **ret_runtime, const struct engine_config *given,
                       const struct engine_model_config *model, const atomic_bool *stop,
                       struct errbuf *eb)
@@ -314,8 +323,7 @@ out:
     runtime_shape_fini(&shape);
     runtime_close(r);
     gguf_close(g);
-    /* The header with its tokens lay below what is kept: only asked for, its pages go back. */
-    (void)malloc_trim(0);
+    give_back();
     /* Whatever is wrong here, nothing is wrong with the others: they miss a rank. */
     if (e != ERR_OK && model->gang != NULL && !l.has_called && (stop == NULL || !atomic_load(stop)))
         gang_decline(model->gang, stop, ERR_UNAVAILABLE, eb->text);
