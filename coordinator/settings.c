@@ -257,9 +257,10 @@ static const struct config_key settings_keys[] = {
      .offset = FIELD(gang_split),
      .fallback = "auto",
      .names = gang_split_names,
-     .help = "How it is shared out: shards, each has a part of every layer; stages, each has some "
-             "of the layers; hosts, each host has some of the layers and its workers parts of them; "
-             "or auto: shards, but hosts between GPUs, and stages where shards do not fit."},
+     .help =
+         "How it is shared out: shards, each has a part of every layer; stages, each has some "
+         "of the layers; hosts, each host has some of the layers and its workers parts of them; "
+         "or auto: shards, but hosts between GPUs, and stages where shards do not fit."},
     {.name = "load_retry",
      .type = CONFIG_DURATION,
      .offset = FIELD(load_retry_ms),

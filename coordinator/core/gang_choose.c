@@ -47,17 +47,21 @@ static uint64_t room_of(const struct core *c, const struct core_worker *w, enum 
     return worker_capacity_bytes(w);
 }
 
+static bool on_one_host(const struct core_hosting *a, const struct core_hosting *b)
+{
+    static const uint8_t nowhere[sizeof a->worker->host];
+    return memcmp(a->worker->host, nowhere, sizeof nowhere) != 0 &&
+           memcmp(a->worker->host, b->worker->host, sizeof nowhere) == 0;
+}
+
 static bool can_speak(const struct core_hosting *a, const struct core_hosting *b,
                       enum wire_gang_transport transport)
 {
-    static const uint8_t nowhere[sizeof a->worker->host];
     const uint32_t bit = 1u << transport;
     if ((a->worker->transports & b->worker->transports & bit) == 0 ||
         strcmp(a->offer.gang_settings, b->offer.gang_settings) != 0)
         return false;
-    return transport != WIRE_GANG_TRANSPORT_SHM ||
-           (memcmp(a->worker->host, nowhere, sizeof nowhere) != 0 &&
-            memcmp(a->worker->host, b->worker->host, sizeof nowhere) == 0);
+    return transport != WIRE_GANG_TRANSPORT_SHM || on_one_host(a, b);
 }
 
 /* Those that can be in a gang with `first`, the roomiest first, then by name. */
@@ -152,18 +156,6 @@ static bool layout_fits(struct search *s, const struct candidate *group, uint32_
     return true;
 }
 
-static int host_compare(const struct candidate *a, const struct candidate *b)
-{
-    const struct core_worker *v = a->hosting->worker, *w = b->hosting->worker;
-    return memcmp(v->host, w->host, sizeof v->host);
-}
-
-static bool host_is_known(const struct candidate *it)
-{
-    static const uint8_t nowhere[sizeof it->hosting->worker->host];
-    return memcmp(it->hosting->worker->host, nowhere, sizeof nowhere) != 0;
-}
-
 /* The group with those of a host beside each other, hosts by their roomiest. Returns the number of
  * hosts where each has as many of them; 0: they have not. */
 static uint32_t by_host(const struct candidate *group, uint32_t n, struct candidate *ret)
@@ -171,14 +163,14 @@ static uint32_t by_host(const struct candidate *group, uint32_t n, struct candid
     uint32_t hosts = 0, filled = 0, each = 0;
     for (uint32_t i = 0; i < n; i++) {
         bool is_seen = false;
-        for (uint32_t k = 0; k < i && host_is_known(&group[i]); k++)
-            is_seen = is_seen || host_compare(&group[k], &group[i]) == 0;
+        for (uint32_t k = 0; k < i; k++)
+            is_seen = is_seen || on_one_host(group[k].hosting, group[i].hosting);
         if (is_seen)
             continue;
         const uint32_t before = filled;
         ret[filled++] = group[i];
-        for (uint32_t k = i + 1; k < n && host_is_known(&group[i]); k++) {
-            if (host_compare(&group[k], &group[i]) == 0)
+        for (uint32_t k = i + 1; k < n; k++) {
+            if (on_one_host(group[k].hosting, group[i].hosting))
                 ret[filled++] = group[k];
         }
         if (hosts++ == 0)
@@ -196,6 +188,7 @@ static void layouts_of(const struct search *s, const struct candidate *group, ui
 {
     const bool far = hosts != 1 && group[0].hosting->worker->gpu.uuid[0] != '\0';
     const uint32_t stages = hosts > 1 ? hosts : n;
+    uint32_t count = 0;
     memset(ret, 0, 4 * sizeof *ret);
     switch (s->c->config->gang_split) {
     case CORE_GANG_SPLIT_SHARDS:
@@ -208,9 +201,13 @@ static void layouts_of(const struct search *s, const struct candidate *group, ui
         ret[0] = hosts > 0 ? hosts : n;
         break;
     case CORE_GANG_SPLIT_AUTO:
-        ret[0] = far ? stages : 1;
-        ret[1] = far ? 1 : stages;
-        ret[2] = stages < n ? n : 0;
+        if (!far)
+            ret[count++] = 1;
+        ret[count++] = stages;
+        if (stages < n)
+            ret[count++] = n;
+        if (far)
+            ret[count++] = 1;
         break;
     }
 }

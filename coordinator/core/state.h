@@ -402,7 +402,7 @@ struct core {
 
     struct core_job *listed_jobs, **listed_jobs_end;
     size_t n_listed;
-    size_t tick_work; /* of this turn, up to CORE_TURN_WORK_MAX */
+    size_t tick_work;  /* of this turn, up to CORE_TURN_WORK_MAX */
     size_t place_work; /* likewise, of queues that are looked at */
     struct core_tenant *dirty_tenants;
     struct core_usage *dirty_usages;

@@ -70,9 +70,10 @@ struct coll_ops {
     enum err (*check)(struct coll *c, bool may_leave, struct errbuf *eb);
     bool (*is_clear)(struct coll *c);               /* what coll_is_clear says */
     void (*abort)(struct coll *c, const char *why); /* any thread */
-    /* For what is split from it. `broken`: ERR_OK, or why it is broken; any thread. Who may not wait
-     * is told ERR_OK as well where another thread of this rank is just looking. `fail` breaks it for `code` and the text in `eb`; where it is broken already, `eb`
-     * and the result become the reason that stands. */
+    /* For what is split from it. `broken`: ERR_OK, or why it is broken; any thread. Who may not
+     * wait is told ERR_OK as well where another thread of this rank is just looking. `fail` breaks
+     * it for `code` and the text in `eb`; where it is broken already, `eb` and the result become
+     * the reason that stands. */
     enum err (*broken)(struct coll *c, bool may_wait, struct errbuf *eb);
     enum err (*fail)(struct coll *c, enum err code, struct errbuf *eb);
     void (*close)(struct coll *c);

@@ -64,6 +64,32 @@ enum err gang_embed(struct gang *g, const struct weight *weight, const int32_t *
     return e;
 }
 
+void gang_join(struct gang *g, const struct gang_cut *cut, const void *const parts[], bool by_row,
+               struct shard_run rows, const struct matmul_job *job, float *to)
+{
+    const size_t node = by_row ? g->n_embd : (size_t)shard_run_count(rows) * g->n_embd;
+    struct join_part part[SUM_GROUPS_MAX];
+    uint32_t n_parts = 0;
+
+    for (uint32_t k = 0; k < g->n_shards; k++)
+        for (uint32_t i = 0; i < cut->nodes[k]; i++)
+            part[n_parts++] =
+                (struct join_part){(const float *)parts[k] + i * node,
+                                   by_row ? (size_t)cut->nodes[k] * g->n_embd : g->n_embd};
+    const struct join_job join = {
+        .part = part,
+        .n_parts = n_parts,
+        .joins = cut->joins,
+        .n_joins = cut->n_joins,
+        .cols = g->n_embd,
+        .out = to,
+        .out_stride = g->n_embd,
+        .bias = job->bias,
+        .onto = job->accumulate ? job->out + (size_t)rows.first * g->n_embd : NULL,
+    };
+    g->backend->ops->join(g->backend, shard_run_count(rows), &join);
+}
+
 enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, const struct act *in,
                      uint32_t n, const struct matmul_job *job, struct errbuf *eb)
 {
@@ -73,8 +99,6 @@ enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, con
     const size_t node = (size_t)n * g->n_embd;
     size_t bytes[COLL_RANKS_MAX];
     const void *parts[COLL_RANKS_MAX];
-    struct join_part part[SUM_GROUPS_MAX];
-    uint32_t n_parts = 0;
     void *mine;
 
     CHECK(job->out_stride == g->n_embd);
@@ -97,21 +121,7 @@ enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, con
     e = gang_hand_over(g, shards, parts, eb);
     if (e != ERR_OK)
         return e;
-    for (uint32_t k = 0; k < g->n_shards; k++)
-        for (uint32_t i = 0; i < cut->nodes[k]; i++)
-            part[n_parts++] = (struct join_part){(const float *)parts[k] + i * node, g->n_embd};
-    const struct join_job join = {
-        .part = part,
-        .n_parts = n_parts,
-        .joins = cut->joins,
-        .n_joins = cut->n_joins,
-        .cols = g->n_embd,
-        .out = job->out,
-        .out_stride = g->n_embd,
-        .bias = job->bias,
-        .onto = job->accumulate ? job->out : NULL,
-    };
-    ops->join(g->backend, n, &join);
+    gang_join(g, cut, parts, false, (struct shard_run){0, n}, job, job->out);
     return ERR_OK;
 }
 

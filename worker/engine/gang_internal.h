@@ -93,6 +93,12 @@ static inline uint64_t gang_patience(const struct gang *g, const struct coll *co
     return gang_deadline(coll == gang_shards(g) ? g->wait_ns : g->stages_ns);
 }
 
+/* gang_compute.c: rows of a product that is cut by columns, finished from the sums of all shards,
+ * `parts` [n_shards], and of what they are added to. Sums lie node by node, the rows of each behind
+ * one another, or by row, the nodes of each behind one another. */
+void gang_join(struct gang *g, const struct gang_cut *cut, const void *const parts[], bool by_row,
+               struct shard_run rows, const struct matmul_job *job, float *to);
+
 /* gang_matmul by rows. `nodes` [n_ranks] are those of gang_cut; UINT32_MAX: never. */
 uint32_t gang_rows_least(const uint32_t nodes[], uint32_t n_ranks, uint32_t n_embd);
 enum err gang_matmul_rows(struct gang *g, const struct gang_cut *cut, const struct act *in,

@@ -56,35 +56,10 @@ static enum err exchange_sums(struct gang *g, const struct gang_cut *cut, const 
     return gang_hand_over(g, gang_shards(g), ret_parts, eb);
 }
 
-/* This rank's rows, to where the others take them from. */
-static void finish_rows(struct gang *g, const struct gang_cut *cut, const void *const parts[],
-                        uint32_t first, uint32_t end, const struct matmul_job *job, float *to)
-{
-    struct join_part part[SUM_GROUPS_MAX];
-    uint32_t n_parts = 0;
-
-    for (uint32_t k = 0; k < g->n_shards; k++)
-        for (uint32_t i = 0; i < cut->nodes[k]; i++)
-            part[n_parts++] = (struct join_part){(const float *)parts[k] + (size_t)i * g->n_embd,
-                                                 (size_t)cut->nodes[k] * g->n_embd};
-    const struct join_job join = {
-        .part = part,
-        .n_parts = n_parts,
-        .joins = cut->joins,
-        .n_joins = cut->n_joins,
-        .cols = g->n_embd,
-        .out = to,
-        .out_stride = g->n_embd,
-        .bias = job->bias,
-        .onto = job->accumulate ? job->out + (size_t)first * g->n_embd : NULL,
-    };
-    g->backend->ops->join(g->backend, end - first, &join);
-}
-
 enum err gang_matmul_rows(struct gang *g, const struct gang_cut *cut, const struct act *in,
                           uint32_t n, const struct matmul_job *job, struct errbuf *eb)
 {
-    const uint32_t first = rows_first(g, n, g->shard), end = rows_first(g, n, g->shard + 1);
+    const struct shard_run own = {rows_first(g, n, g->shard), rows_first(g, n, g->shard + 1)};
     size_t bytes[COLL_RANKS_MAX];
     const void *parts[COLL_RANKS_MAX];
     void *mine;
@@ -97,7 +72,7 @@ enum err gang_matmul_rows(struct gang *g, const struct gang_cut *cut, const stru
         e = coll_all_gather_begin(gang_shards(g), bytes, gang_deadline(g->wait_ns), &mine, eb);
     if (e != ERR_OK)
         return e;
-    finish_rows(g, cut, parts, first, end, job, mine);
+    gang_join(g, cut, parts, true, own, job, mine);
     e = gang_hand_over(g, gang_shards(g), parts, eb);
     if (e != ERR_OK)
         return e;

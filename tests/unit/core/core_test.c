@@ -194,6 +194,7 @@ uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *wo
             .quantization = worker->quantization != NULL ? worker->quantization : "Q4_1",
             .context_tokens = worker->context_tokens > 0 ? worker->context_tokens : 1000,
             .weights_bytes = worker->weights_bytes[n],
+            .kv_bytes = worker->kv_bytes,
             .chat_template = "",
             .gang_settings = worker->gang_settings != NULL ? worker->gang_settings : "",
             .prompt_tokens_per_job = 64,

@@ -64,7 +64,8 @@ struct core_test_worker {
     const char *models[4];
     uint64_t weights_bytes[4];
     bool ready[4];
-    uint32_t context_tokens;   /* of all of them; 0: 1000 */
+    uint64_t kv_bytes;         /* of all of them */
+    uint32_t context_tokens;   /* likewise; 0: 1000 */
     uint8_t digest;            /* likewise; 0: of each its own */
     const char *quantization;  /* likewise; NULL: "Q4_1" */
     struct wire_bytes shape;   /* likewise */

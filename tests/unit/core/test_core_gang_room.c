@@ -2,6 +2,10 @@
  * ever is, from workers that are kept for it. */
 #include "tests/unit/core/gang_test.h"
 
+#include "common/buf.h"
+#include "common/limits.h"
+#include "tests/sim/even_shape.h"
+
 #include <string.h>
 
 #define GB   CORE_TEST_GB
@@ -196,10 +200,53 @@ static void they_are_let_go_when_the_job_is_cancelled(void **state)
     core_test_fini(&f.t);
 }
 
+/* Two shards would each have the only KV head of every layer, with its pool of 6 GB; two stages
+ * have it of half the layers each. */
+static void stages_are_taken_where_shards_have_no_room(void **state)
+{
+    static const struct gang_member members[] = {{"a", 6.5, 1, GANG_SHM, NULL, false},
+                                                 {"b", 6.5, 1, GANG_SHM, NULL, false}};
+    const enum core_gang_split splits[] = {CORE_GANG_SPLIT_AUTO, CORE_GANG_SPLIT_SHARDS};
+    struct shard_shape shape;
+    struct buf packed;
+    (void)state;
+    even_shape_make(&shape);
+    for (uint32_t k = 0; k < shape.n_kinds; k++)
+        shape.kind[k].n_kv_heads = 1;
+    shape.kv_head_bytes = 4000000;
+    buf_init(&packed);
+    assert_int_equal(shard_shape_pack(&shape, LIMIT_SHAPE_BYTES, &packed, NULL), ERR_OK);
+    for (size_t i = 0; i < 2; i++) {
+        struct core_test t;
+        uint64_t session[2];
+        core_test_init(&t);
+        t.config.gang_split = splits[i];
+        core_test_open(&t);
+        for (uint32_t k = 0; k < 2; k++) {
+            struct core_test_worker w = gang_member_hello(&members[k]);
+            w.kv_bytes = 6 * GB;
+            w.shape = (struct wire_bytes){packed.data, packed.size};
+            session[k] = core_test_worker(&t, &w);
+        }
+        const uint64_t client = core_test_client(&t, "c", "", 2);
+        assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+        for (uint32_t k = 0; k < 2; k++) {
+            const struct wire_pull_reply pull = core_test_pull(&t, session[k], 0);
+            assert_int_equal(pull.n_commands, splits[i] == CORE_GANG_SPLIT_AUTO);
+            if (pull.n_commands > 0)
+                assert_int_equal(pull.commands[0].load.place.stages, 2);
+        }
+        core_test_fini(&t);
+    }
+    buf_fini(&packed);
+    shard_shape_fini(&shape);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_more_is_unloaded_than_the_share_needs),
+        cmocka_unit_test(stages_are_taken_where_shards_have_no_room),
         cmocka_unit_test(workers_that_are_never_idle_are_kept_for_it),
         cmocka_unit_test(they_are_let_go_for_one_that_has_room_alone),
         cmocka_unit_test(they_are_let_go_when_the_job_is_cancelled),

@@ -212,8 +212,7 @@ static void signature_repair(struct walk_random *r, struct wire_bytes *signature
 
 static void shape_repair(const struct wire_model_offer *offer)
 {
-    static const uint8_t shape[] = {2, 32, 1, 64, 64, 8, 1, 1, 1,
-                                    1, 10, 10, 1, 32, 20, 1, 0, 1};
+    static const uint8_t shape[] = {2, 32, 1, 64, 64, 8, 1, 1, 1, 1, 10, 10, 1, 32, 20, 1, 0, 1};
     struct wire_bytes *bytes = (struct wire_bytes *)&offer->shape;
 
     *bytes =

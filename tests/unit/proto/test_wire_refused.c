@@ -225,8 +225,7 @@ static void shape_of(struct wire_request *request, const uint8_t *bytes, size_t 
     request->hello.worker.models = &offer;
     request->hello.worker.n_models = 1;
 }
-static const uint8_t shape_good[] = {2, 32, 1, 64, 64, 8, 1, 1, 1,
-                                     1, 10, 10, 1, 32, 20, 1, 0, 1};
+static const uint8_t shape_good[] = {2, 32, 1, 64, 64, 8, 1, 1, 1, 1, 10, 10, 1, 32, 20, 1, 0, 1};
 static const uint8_t shape_heads[] = {2, 32, 1, 64, 64, 8, 1, 3, 2};
 static const uint8_t shape_zeros[LIMIT_SHAPE_BYTES + 1];
 CHANGE(shape_plain, shape_of(request, shape_good, sizeof shape_good))
