@@ -37,8 +37,9 @@ static ucp_tag_t ucx_tag(const struct ucx *u, uint32_t from)
 
 /* ---- requests ---- */
 
-bool ucx_request_done(struct ucx *u, struct ucx_request *request)
+bool ucx_request_done(struct ucx_peer *peer, struct ucx_request *request)
 {
+    struct ucx *u = peer->gang;
     if (request->request != NULL) {
         const ucs_status_t status =
             request->tag != 0 ? u->lib->ucp_tag_recv_request_test(request->request, &request->info)
@@ -48,6 +49,8 @@ bool ucx_request_done(struct ucx *u, struct ucx_request *request)
         u->lib->ucp_request_free(request->request);
         request->request = NULL;
         request->status = status;
+        if (request->tag != 0 && status == UCS_OK)
+            peer->heard_ns = clock_mono_ns(); /* its bytes may be here before its beats */
     }
     request->is_wanted = false;
     return true;
@@ -90,9 +93,9 @@ static bool ucx_all_done(struct ucx *u)
     bool is_done = true;
     for (uint32_t r = 0; r < u->base.n_ranks; r++) {
         struct ucx_peer *peer = &u->peer[r];
-        is_done = ucx_request_done(u, &peer->send) && is_done;
-        is_done = ucx_request_done(u, &peer->receive) && is_done;
-        is_done = ucx_request_done(u, &peer->receipt) && is_done;
+        is_done = ucx_request_done(peer, &peer->send) && is_done;
+        is_done = ucx_request_done(peer, &peer->receive) && is_done;
+        is_done = ucx_request_done(peer, &peer->receipt) && is_done;
     }
     return is_done;
 }

@@ -95,8 +95,9 @@ struct ucx {
 
 extern const struct coll_ops ucx_ops;
 
-/* True where its result is there, or none is wanted. Under the lock. */
-bool ucx_request_done(struct ucx *u, struct ucx_request *request);
+/* True where its result is there, or none is wanted. What was received of `peer` is a sign of life
+ * as a beat is. Under the lock. */
+bool ucx_request_done(struct ucx_peer *peer, struct ucx_request *request);
 
 /* ---- ucx_open.c ---- */
 

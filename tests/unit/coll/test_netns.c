@@ -70,11 +70,11 @@ static enum err far_apart(struct crew_rank *g, void *arg, struct errbuf *eb)
     /* A cable carries when both its ends are up. */
     while (netns_run("ip link show cable%u | grep -q LOWER_UP", g->rank, 0) != 0)
         (void)poll(NULL, 0, 10);
-    /* 100 Mbit/s, if the kernel can do that: the large parts take longer than a rank may be silent.
+    /* 60 Mbit/s, if the kernel can do that: the large parts take longer than a rank may be silent.
      */
     const bool is_slow =
         netns_run(
-            "tc qdisc add dev cable%u root tbf rate 100mbit burst 64kb latency 50ms 2>/dev/null",
+            "tc qdisc add dev cable%u root tbf rate 60mbit burst 64kb latency 50ms 2>/dev/null",
             g->rank, 0) == 0;
     enum err e = crew_open(g, &c, eb);
     if (e == ERR_OK && is_slow)
