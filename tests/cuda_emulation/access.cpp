@@ -128,8 +128,8 @@ void emu_access_of_lane(const struct emu_lane *lane, const void *at, uint32_t si
         check(lane, static_cast<const char *>(at), size, access, __builtin_return_address(0));
 }
 
-void emu_access_count_matrix(const struct emu_warp *warp, uint32_t matrices)
+void emu_access_count_matrices(const struct emu_warp *warp)
 {
     if (emu_is_checked())
-        emu_requests_count_matrix(warp, matrices);
+        emu_requests_count_matrices(warp);
 }

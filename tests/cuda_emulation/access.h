@@ -17,6 +17,6 @@ void emu_access_here(const void *at, uint32_t size, enum emu_access access, cons
 /* On behalf of a thread that need not be running. Not counted. */
 void emu_access_of_lane(const struct emu_lane *lane, const void *at, uint32_t size,
                         enum emu_access access);
-void emu_access_count_matrix(const struct emu_warp *warp, uint32_t matrices);
+void emu_access_count_matrices(const struct emu_warp *warp);
 
 #endif

@@ -190,12 +190,13 @@ static __global__ void mma_ldmatrix_kernel(const int8_t *a, const int8_t *b, int
         b_tile[lane] = device_load16((const uint4 *)b + lane);
     __syncwarp();
     uint32_t fa[4];
-    uint32_t fb[2];
+    uint32_t fb[4]; /* of b there are two, which come twice */
     int32_t sum[4] = {0, 0, 0, 0};
     /* Matrices: rows 0-7 and 8-15 of the first 16 bytes, then of the second. */
     device_ldmatrix_x4(fa, &a_tile[2 * (lane % 16) + lane / 16]);
-    device_ldmatrix_x2(fb, &b_tile[2 * (lane % 8) + lane / 8 % 2]);
-    device_mma_m16n8k32(sum, fa, fb);
+    device_ldmatrix_x4(fb, &b_tile[2 * (lane % 8) + lane / 8 % 2]);
+    const uint32_t two[2] = {fb[0], fb[1]};
+    device_mma_m16n8k32(sum, fa, two);
     for (unsigned i = 0; i < 4; i++)
         c[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = sum[i];
 }
@@ -204,27 +205,6 @@ struct cuda_launched launch_mma_ldmatrix(const int8_t *a, const int8_t *b, int32
                                          cudaStream_t stream)
 {
     return CUDA_LAUNCH(mma_ldmatrix_kernel, 1, 32, 0, stream, a, b, c);
-}
-
-/* Four 8 x 8 matrices of 16-bit elements, transposed by ldmatrix, back to rows. */
-static __global__ void transpose_kernel(const uint16_t *in, uint16_t *out)
-{
-    CUDA_SHARED(uint4, rows, 32);
-    unsigned lane = threadIdx.x;
-    rows[lane] = device_load16((const uint4 *)in + lane);
-    __syncwarp();
-    uint32_t r[4];
-    device_ldmatrix_x4_trans(r, &rows[lane]);
-    for (unsigned m = 0; m < 4; m++) {
-        uint16_t *o = out + 64 * m + lane / 4 * 8 + lane % 4 * 2;
-        o[0] = (uint16_t)r[m];
-        o[1] = (uint16_t)(r[m] >> 16);
-    }
-}
-
-struct cuda_launched launch_transpose(const uint16_t *in, uint16_t *out, cudaStream_t stream)
-{
-    return CUDA_LAUNCH(transpose_kernel, 1, 32, 0, stream, in, out);
 }
 
 /* --- Asynchronous copies --- */
@@ -289,8 +269,7 @@ static __global__ void arithmetic_kernel(uint16_t *halves, int *products)
     halves[i] = device_half_from_float(device_half_to_float((uint16_t)i));
     uint32_t a = (i & 0xffu) * 0x01010101u;
     uint32_t b = (i >> 8) << 16;
-    products[2 * i] = device_dp4a(a, b, -5);
-    products[2 * i + 1] = device_dp4a_us(a, b, -5);
+    products[i] = device_dp4a(a, b, -5);
 }
 
 struct cuda_launched launch_arithmetic(uint16_t *halves, int *products, cudaStream_t stream)

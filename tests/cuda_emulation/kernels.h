@@ -27,7 +27,6 @@ struct cuda_launched launch_mma(const int8_t *a, const int8_t *b, int32_t *c, in
                                 cudaStream_t stream);
 struct cuda_launched launch_mma_ldmatrix(const int8_t *a, const int8_t *b, int32_t *c,
                                          cudaStream_t stream);
-struct cuda_launched launch_transpose(const uint16_t *in, uint16_t *out, cudaStream_t stream);
 struct cuda_launched launch_stages(const uint4 *in, unsigned *out, unsigned tiles, unsigned valid,
                                    cudaStream_t stream);
 struct cuda_launched launch_atomics(int *out, unsigned blocks, unsigned threads,

@@ -113,38 +113,29 @@ void emu_mma_m16n8k16_s8(int32_t c[4], const uint32_t a[2], const uint32_t b[1],
 
 static void finish_ldmatrix(struct emu_warp *warp, uint32_t mask)
 {
-    uint32_t count = warp->lanes[0].parameter;
-    bool transposed = warp->lanes[0].parameter2 != 0;
-    uint16_t elements[4][8][8];
+    uint32_t words[4][8][4]; /* of each matrix, row by row */
     (void)mask;
-    for (uint32_t l = 0; l < 8 * count; l++) {
+    for (uint32_t l = 0; l < EMU_WARP; l++) {
         const struct emu_lane *lane = &warp->lanes[l];
         if (!emu_shared_is(lane->in_address))
             emu_raise_for(EMU_FAULT_OUT_OF_BOUNDS, lane, lane->in_address,
                           "ldmatrix of %s:%d: the row's address %p is not in shared memory",
                           lane->place.file, lane->place.line, lane->in_address);
         emu_access_of_lane(lane, lane->in_address, 16, EMU_ACCESS_READ);
-        memcpy(elements[l / 8][l % 8], lane->in_address, 16);
+        memcpy(words[l / 8][l % 8], lane->in_address, 16);
     }
-    emu_access_count_matrix(warp, count);
+    emu_access_count_matrices(warp);
     for (uint32_t l = 0; l < EMU_WARP; l++) {
-        for (uint32_t m = 0; m < count; m++) {
-            uint32_t one = l / 4;
-            uint32_t two = l % 4 * 2;
-            uint16_t low = transposed ? elements[m][two][one] : elements[m][one][two];
-            uint16_t high = transposed ? elements[m][two + 1][one] : elements[m][one][two + 1];
-            warp->lanes[l].out[m] = (uint32_t)high << 16 | low;
-        }
+        for (uint32_t m = 0; m < 4; m++)
+            warp->lanes[l].out[m] = words[m][l / 4][l % 4];
     }
     emu_counters_now()->ldmatrix++;
 }
 
-void emu_ldmatrix(uint32_t *ret, int count, bool transposed, const void *row, emu_place place)
+void emu_ldmatrix_x4(uint32_t ret[4], const void *row, emu_place place)
 {
     struct emu_lane *self = emu_lane_here("ldmatrix");
-    self->parameter = (uint32_t)count;
-    self->parameter2 = transposed;
     self->in_address = row;
     emu_warp_meet(self, "ldmatrix", EMU_ALL_LANES, finish_ldmatrix, place);
-    memcpy(ret, self->out, (size_t)count * sizeof *ret);
+    memcpy(ret, self->out, 4 * sizeof *ret);
 }

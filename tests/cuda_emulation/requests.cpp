@@ -164,9 +164,9 @@ void emu_requests_flush(const struct emu_warp *warp)
     in_use[warp->index].clear();
 }
 
-void emu_requests_count_matrix(const struct emu_warp *warp, uint32_t matrices)
+void emu_requests_count_matrices(const struct emu_warp *warp)
 {
-    for (uint32_t m = 0; m < matrices; m++) {
+    for (uint32_t m = 0; m < EMU_WARP / 8; m++) {
         uintptr_t at[8];
         for (uint32_t row = 0; row < 8; row++)
             at[row] = (uintptr_t)warp->lanes[8 * m + row].in_address;

@@ -17,7 +17,7 @@ void emu_requests_add(const struct emu_lane *lane, const void *at, uint32_t size
                       enum emu_access access, const void *code);
 /* A common point of the whole warp: what is collected is counted. */
 void emu_requests_flush(const struct emu_warp *warp);
-/* ldmatrix: `count` times eight rows of 16 bytes, by the first lanes' addresses. */
-void emu_requests_count_matrix(const struct emu_warp *warp, uint32_t count);
+/* ldmatrix: four times eight rows of 16 bytes, by the lanes' addresses. */
+void emu_requests_count_matrices(const struct emu_warp *warp);
 
 #endif

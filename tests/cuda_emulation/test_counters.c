@@ -92,10 +92,10 @@ static void test_matrix_functions(void **state)
     struct emu_counters c = counters_of("mma_ldmatrix_kernel");
     assert_int_equal(c.mma, 1);
     assert_int_equal(c.ldmatrix, 2);
-    /* Two stores of vectors, by a whole warp and by half of one, then six matrices. */
-    assert_int_equal(c.shared_requests, 2 + 6);
-    assert_int_equal(c.shared_wavefronts, 4 + 2 + 6 * 2);
-    assert_int_equal(c.shared_conflicts, 6);
+    /* Two stores of vectors, by a whole warp and by half of one, then eight matrices. */
+    assert_int_equal(c.shared_requests, 2 + 8);
+    assert_int_equal(c.shared_wavefronts, 4 + 2 + 8 * 2);
+    assert_int_equal(c.shared_conflicts, 8);
 }
 
 static void test_kernels_are_told_apart(void **state)

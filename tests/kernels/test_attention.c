@@ -381,45 +381,84 @@ static void test_a_shard_of_the_heads_has_the_bits_of_the_whole(void **state)
     }
 }
 
+/* A sequence is there already; n_rows of its positions are one step, of which every backend has
+ * ref's bits. */
+struct last_rows {
+    const struct head_case *c;
+    uint32_t length; /* positions that the sequence has */
+    const uint32_t *position;
+    uint32_t n_rows;
+};
+
+static void same_last_rows(const struct fixture *f, const struct last_rows *rows)
+{
+    const uint32_t width = rows->c->n_heads * rows->c->dim_v;
+    uint32_t all_sequence[LENGTH_MAX];
+    uint32_t all_position[LENGTH_MAX];
+    struct act *expected = NULL;
+    struct session ref;
+    struct history h;
+    history_make(rows->c, rows->length, &h);
+    for (uint32_t p = 0; p < rows->length; p++) {
+        all_sequence[p] = 1;
+        all_position[p] = p;
+    }
+    for (size_t k = 0; k <= f->n_others; k++) {
+        struct session other;
+        struct session *s = k == 0 ? &ref : &other;
+        session_open(s, k == 0 ? f->ref : f->others[k - 1].backend, rows->c, 3);
+        struct act *actual;
+        session_step(s, &h, all_sequence, all_position, rows->length, NULL, NULL, NULL);
+        session_step(s, &h, all_sequence, rows->position, rows->n_rows, NULL, NULL, &actual);
+        if (k == 0) {
+            expected = actual;
+            continue;
+        }
+        fixture_same_act(rows->c->name, f->others[k - 1].name, f->ref, expected, s->b, actual,
+                         rows->n_rows, width, 1);
+        s->b->ops->act_free(s->b, actual);
+        session_close(s);
+    }
+    f->ref->ops->act_free(f->ref, expected);
+    session_close(&ref);
+    history_free(&h);
+}
+
 /* Long sequences of few rows take the split path, whose second round merges the pages, 32 at a
  * time: 35 pages here, so that a maximum passes from one such run to the next. */
 static void test_long_sequences_have_the_bits_of_ref(void **state)
 {
-    const struct fixture *f = *state;
-    const uint32_t length = 1107;
+    static const uint32_t position[] = {1106, 63, 415};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct history h;
-        history_make(&cases[i], length, &h);
-        const uint32_t width = cases[i].n_heads * cases[i].dim_v;
-        uint32_t all_sequence[LENGTH_MAX];
-        uint32_t all_position[LENGTH_MAX];
-        for (uint32_t p = 0; p < length; p++) {
-            all_sequence[p] = 1;
-            all_position[p] = p;
-        }
-        static const uint32_t sequence[] = {1, 1, 1};
-        static const uint32_t position[] = {1106, 63, 415};
-        struct act *expected = NULL;
-        struct session ref;
-        for (size_t k = 0; k <= f->n_others; k++) {
-            struct session other;
-            struct session *s = k == 0 ? &ref : &other;
-            session_open(s, k == 0 ? f->ref : f->others[k - 1].backend, &cases[i], 3);
-            struct act *actual;
-            session_step(s, &h, all_sequence, all_position, length, NULL, NULL, NULL);
-            session_step(s, &h, sequence, position, 3, NULL, NULL, &actual);
-            if (k == 0) {
-                expected = actual;
-                continue;
-            }
-            fixture_same_act(cases[i].name, f->others[k - 1].name, f->ref, expected, s->b, actual,
-                             3, width, 1);
-            s->b->ops->act_free(s->b, actual);
-            session_close(s);
-        }
-        f->ref->ops->act_free(f->ref, expected);
-        session_close(&ref);
-        history_free(&h);
+        const struct last_rows rows = {&cases[i], 1107, position, 3};
+        same_last_rows(*state, &rows);
+    }
+}
+
+/* Gemma's heads and wider ones, of which a GPU has other tiles, and from some width on no room for
+ * a second page: a run of a prompt, and rows that stand alone and share out their pages. */
+static void test_wide_heads_have_the_bits_of_ref(void **state)
+{
+    static const struct head_case wide[] = {
+        {"gemma 3", KV_TYPE_F16, 4, 1, 256, 256, 256, ROPE_STYLE_HALVES, 0, 0.0f, 0, 0, 0},
+        {"gemma 3 q8_0, window", KV_TYPE_Q8_0, 8, 1, 256, 256, 256, ROPE_STYLE_HALVES, 70, 0.0f, 0,
+         0, 0},
+        {"one head of 512", KV_TYPE_F16, 2, 2, 512, 512, 512, ROPE_STYLE_HALVES, 0, 30.0f, 0, 0, 0},
+        {"eight of 512, q8_0", KV_TYPE_Q8_0, 8, 1, 512, 512, 64, ROPE_STYLE_PAIRS, 0, 0.0f, 0, 0,
+         0},
+        {"odd and wide", KV_TYPE_F16, 5, 1, 200, 300, 128, ROPE_STYLE_PAIRS, 0, 0.0f, 0, 0, 0},
+        {"odd and wide q8_0", KV_TYPE_Q8_0, 3, 1, 320, 160, 64, ROPE_STYLE_HALVES, 33, 0.0f, 0, 0,
+         0},
+    };
+    static const uint32_t alone[] = {140, 63, 99};
+    uint32_t run[41];
+    for (uint32_t i = 0; i < 41; i++)
+        run[i] = 100 + i;
+    for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++) {
+        const struct last_rows in_a_run = {&wide[i], 141, run, 41};
+        const struct last_rows by_themselves = {&wide[i], 141, alone, 3};
+        same_last_rows(*state, &in_a_run);
+        same_last_rows(*state, &by_themselves);
     }
 }
 
@@ -500,6 +539,7 @@ int main(void)
         cmocka_unit_test(test_attention_has_the_bits_of_ref),
         cmocka_unit_test(test_a_position_does_not_depend_on_chunks_company_or_pages),
         cmocka_unit_test(test_long_sequences_have_the_bits_of_ref),
+        cmocka_unit_test(test_wide_heads_have_the_bits_of_ref),
         cmocka_unit_test(test_a_shard_of_the_heads_has_the_bits_of_the_whole),
         cmocka_unit_test(test_rotation_is_in_place_and_has_the_bits_of_ref),
         cmocka_unit_test(test_strange_values_are_treated_alike),

@@ -177,13 +177,13 @@ static bool nccl_is_even(struct coll *c)
     return is_even;
 }
 
-/* Each with each, as one: NCCL has all of them under way together. */
 /* A communicator that does not block may say either. */
 static bool nccl_is_queued(int result)
 {
     return result == NCCL_ABI_SUCCESS || result == NCCL_ABI_IN_PROGRESS;
 }
 
+/* Each with each, as one: NCCL has all of them under way together. */
 static int nccl_queue_pieces(struct nccl *n, uint8_t *half)
 {
     const struct nccl_abi *abi = &n->lib->abi;

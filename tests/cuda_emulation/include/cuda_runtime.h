@@ -473,7 +473,7 @@ void *emu_shared_dynamic(void);
 void emu_mma_m16n8k32_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2], emu_place place);
 void emu_mma_m16n8k16_s8(int32_t c[4], const uint32_t a[2], const uint32_t b[1], emu_place place);
 /* `count` is 1, 2 or 4 matrices of 8 x 8 halves; `row` this lane's row address. */
-void emu_ldmatrix(uint32_t *ret, int count, bool transposed, const void *row, emu_place place);
+void emu_ldmatrix_x4(uint32_t ret[4], const void *row, emu_place place);
 
 /* 16 bytes to shared memory; with `valid` false the source is not read and zeros arrive. */
 void emu_async_copy16(void *shared, const void *global, bool valid, emu_place place);

@@ -40,6 +40,10 @@ extern "C" {
     X(cudaErrorNoKernelImageForDevice, 209,                                                        \
       "no kernel image is available for execution on the device")                                  \
     X(cudaErrorECCUncorrectable, 214, "uncorrectable ECC error encountered")                       \
+    X(cudaErrorNvlinkUncorrectable, 220,                                                           \
+      "uncorrectable NVLink error detected during the execution")                                  \
+    X(cudaErrorContained, 226,                                                                     \
+      "Invalid access of peer GPU memory over nvlink or a hardware error")                         \
     X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle")                              \
     X(cudaErrorNotReady, 600, "device not ready")                                                  \
     X(cudaErrorIllegalAddress, 700, "an illegal memory access was encountered")                    \
@@ -49,13 +53,17 @@ extern "C" {
     X(cudaErrorHardwareStackError, 714, "hardware stack error")                                    \
     X(cudaErrorIllegalInstruction, 715, "an illegal instruction was encountered")                  \
     X(cudaErrorMisalignedAddress, 716, "misaligned address")                                       \
+    X(cudaErrorInvalidAddressSpace, 717, "operation not supported on global/shared address space") \
+    X(cudaErrorInvalidPc, 718, "invalid program counter")                                          \
     X(cudaErrorLaunchFailure, 719, "unspecified launch failure")                                   \
+    X(cudaErrorTensorMemoryLeak, 721, "tensor memory not freed when the kernel ended")             \
     X(cudaErrorHostMemoryAlreadyRegistered, 712,                                                   \
       "part or all of the requested memory range is already mapped")                               \
     X(cudaErrorHostMemoryNotRegistered, 713,                                                       \
       "pointer does not correspond to a registered memory region")                                 \
     X(cudaErrorNotPermitted, 800, "operation not permitted")                                       \
     X(cudaErrorNotSupported, 801, "operation not supported")                                       \
+    X(cudaErrorMpsClientTerminated, 810, "MPS client has been terminated by the server")           \
     X(cudaErrorStreamCaptureUnsupported, 900, "operation not permitted when stream is capturing")  \
     X(cudaErrorStreamCaptureInvalidated, 901,                                                      \
       "operation failed due to a previous error during capture")                                   \
@@ -70,6 +78,8 @@ extern "C" {
       "operation would make the legacy stream depend on a capturing blocking stream")              \
     X(cudaErrorCapturedEvent, 907,                                                                 \
       "operation not permitted on an event last recorded in a capturing stream")                   \
+    X(cudaErrorExternalDevice, 911,                                                                \
+      "an async error has occurred in external entity outside of CUDA")                            \
     X(cudaErrorUnknown, 999, "unknown error")
 
 enum cudaError {

@@ -267,6 +267,30 @@ static void operate(const struct fault *fault)
     b->ops->act_read(b, a, 0, 96, q, scales, NULL);
 }
 
+/* What a process in which `run` is called ends with, and what it says on stderr. */
+static int status_of_child(void (*run)(const struct fault *), const struct fault *fault, char *text,
+                           size_t room)
+{
+    int ends[2], status;
+    size_t size = 0;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        (void)dup2(ends[1], STDERR_FILENO);
+        run(fault);
+        _exit(0);
+    }
+    close(ends[1]);
+    for (ssize_t n; size + 1 < room && (n = read(ends[0], text + size, room - 1 - size)) > 0;)
+        size += (size_t)n;
+    text[size] = '\0';
+    close(ends[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
 static void test_what_fails_inside_an_operation_ends_the_process(void **state)
 {
     (void)state;
@@ -280,29 +304,75 @@ static void test_what_fails_inside_an_operation_ends_the_process(void **state)
          "reading a row of 96 activations: cudaErrorLaunchTimeout"},
     };
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-        int ends[2], status;
         char text[2048];
-        size_t size = 0;
-        assert_int_equal(pipe(ends), 0);
-        pid_t child = fork();
-        assert_true(child >= 0);
-        if (child == 0) {
-            (void)dup2(ends[1], STDERR_FILENO);
-            operate(&faults[i]);
-            _exit(0);
-        }
-        close(ends[1]);
-        for (ssize_t n; size + 1 < sizeof text &&
-                        (n = read(ends[0], text + size, sizeof text - 1 - size)) > 0;)
-            size += (size_t)n;
-        text[size] = '\0';
-        close(ends[0]);
-        assert_int_equal(waitpid(child, &status, 0), child);
-        if (!WIFEXITED(status) || WEXITSTATUS(status) != BACKEND_EXIT_DEVICE)
-            fail_msg("%s: status %#x, \"%s\"", faults[i].name, (unsigned)status, text);
+        const int status = status_of_child(operate, &faults[i], text, sizeof text);
+        if (status != BACKEND_EXIT_DEVICE)
+            fail_msg("%s: status %d, \"%s\"", faults[i].name, status, text);
         if (strstr(text, faults[i].text) == NULL)
             fail_msg("%s: \"%s\" does not say \"%s\"", faults[i].name, text, faults[i].text);
     }
+}
+
+static void load(const struct fault *fault)
+{
+    struct errbuf eb = {{0}};
+    struct backend *b = open_device();
+    struct kv *kv;
+    emu_inject_call(fault->function, 1, fault->error, true);
+    _exit(b->ops->kv_new(b, &small_kv, &kv, &eb) == ERR_OK ? 1 : 0);
+}
+
+/* While a model is loaded, when other errors are the model's. */
+static void test_a_device_that_is_gone_ends_the_process_and_a_full_one_does_not(void **state)
+{
+    (void)state;
+    static const cudaError_t gone[] = {cudaErrorECCUncorrectable,   cudaErrorNvlinkUncorrectable,
+                                       cudaErrorContained,          cudaErrorIllegalAddress,
+                                       cudaErrorLaunchTimeout,      cudaErrorAssert,
+                                       cudaErrorHardwareStackError, cudaErrorIllegalInstruction,
+                                       cudaErrorMisalignedAddress,  cudaErrorInvalidAddressSpace,
+                                       cudaErrorInvalidPc,          cudaErrorLaunchFailure,
+                                       cudaErrorTensorMemoryLeak,   cudaErrorMpsClientTerminated,
+                                       cudaErrorExternalDevice,     cudaErrorUnknown};
+    static const cudaError_t there[] = {cudaErrorMemoryAllocation, cudaErrorInvalidValue,
+                                        cudaErrorDevicesUnavailable, cudaErrorNotSupported};
+    struct fault fault = {.function = "cudaMalloc"};
+    char text[2048];
+    for (size_t i = 0; i < sizeof gone / sizeof gone[0]; i++) {
+        fault.error = gone[i];
+        assert_int_equal(status_of_child(load, &fault, text, sizeof text), BACKEND_EXIT_DEVICE);
+        assert_non_null(strstr(text, cudaGetErrorName(gone[i])));
+    }
+    for (size_t i = 0; i < sizeof there / sizeof there[0]; i++) {
+        fault.error = there[i];
+        assert_int_equal(status_of_child(load, &fault, text, sizeof text), 0);
+    }
+}
+
+/* A thread may have used another device since it opened one. */
+static void test_backends_of_two_devices_take_turns(void **state)
+{
+    (void)state;
+    const struct emu_device whole = emu_device_get();
+    struct emu_device two = whole;
+    struct backend *b[2];
+    two.count = 2;
+    emu_device_set(&two);
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct backend_cuda_config config = {.device = i, .threads = 1};
+        struct errbuf eb = {{0}};
+        assert_int_equal(backend_cuda_open(&b[i], &config, &eb), ERR_OK);
+    }
+    for (int turn = 0; turn < 4; turn++) {
+        int now = -1;
+        float *x = b[turn % 2]->ops->buffer_new(b[turn % 2], 32);
+        assert_int_equal(cudaGetDevice(&now), cudaSuccess);
+        assert_int_equal(now, turn % 2);
+        b[turn % 2]->ops->buffer_free(b[turn % 2], x);
+    }
+    for (uint32_t i = 0; i < 2; i++)
+        b[i]->ops->close(b[i]);
+    emu_device_set(&whole);
 }
 
 int main(void)
@@ -316,6 +386,8 @@ int main(void)
         cmocka_unit_test(test_an_exchange_is_there_whole_or_not_at_all),
         cmocka_unit_test(test_the_stream_that_others_use),
         cmocka_unit_test(test_what_fails_inside_an_operation_ends_the_process),
+        cmocka_unit_test(test_a_device_that_is_gone_ends_the_process_and_a_full_one_does_not),
+        cmocka_unit_test(test_backends_of_two_devices_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -110,7 +110,7 @@ static enum err cuda_device_open(struct cuda_backend *cuda, uint32_t device, str
         return err_set(eb, ERR_UNSUPPORTED, "GPU %u has compute capability %d.%d, %d.0 is needed",
                        device, major, minor, CUDA_MAJOR_MIN);
     cuda->ops.name = cuda_name(major, minor);
-    e = cudaSetDevice(cuda->device);
+    e = cuda_choose(cuda);
     if (e == cudaSuccess)
         e = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
     return e == cudaSuccess ? ERR_OK : cuda_error(eb, e, "opening GPU %u", device);

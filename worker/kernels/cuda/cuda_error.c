@@ -7,17 +7,26 @@
 #include <stdio.h>
 #include <unistd.h>
 
+/* Those of which the runtime's reference (CUDA 13.0, enum cudaError) says that all further work
+ * fails and the process must be started anew, and of the device's memory and links. */
 bool cuda_is_sticky(cudaError_t e)
 {
     switch (e) {
     case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorContained:
     case cudaErrorIllegalAddress:
     case cudaErrorLaunchTimeout:
     case cudaErrorAssert:
     case cudaErrorHardwareStackError:
     case cudaErrorIllegalInstruction:
     case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
     case cudaErrorLaunchFailure:
+    case cudaErrorTensorMemoryLeak:
+    case cudaErrorMpsClientTerminated:
+    case cudaErrorExternalDevice:
     case cudaErrorUnknown:
         return true;
     default:

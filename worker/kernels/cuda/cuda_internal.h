@@ -118,8 +118,7 @@ struct kv {
     struct cuda_kv device; /* of layer 0 */
 };
 
-/* ---- errors: cuda_error.c
- * ------------------------------------------------------------------------ */
+/* ---- errors: cuda_error.c ---- */
 
 /* True where the device answers no call any more until the process has ended. */
 bool cuda_is_sticky(cudaError_t e);
@@ -149,11 +148,12 @@ _Noreturn void cuda_fail(cudaError_t e, const char *kernel, const char *fmt, ...
             cuda_fail(cuda_do_launched.error, cuda_do_launched.kernel, __VA_ARGS__);               \
     } while (0)
 
-/* ---- memory: cuda_memory.c
- * ----------------------------------------------------------------------- */
+/* ---- memory: cuda_memory.c ---- */
 
 /* Makes the backend's device the calling thread's: first in whatever may be called from a thread
- * that did not open the backend. */
+ * that did not open the backend, or has entered another since. cuda_enter ends the process where
+ * that fails. */
+cudaError_t cuda_choose(const struct cuda_backend *cuda);
 void cuda_enter(const struct cuda_backend *cuda);
 
 /* What is counted for so many bytes of device memory. */
@@ -181,8 +181,7 @@ void cuda_buffer_write(struct backend *b, float *buffer, const float *host, size
 void cuda_buffer_read(struct backend *b, const float *buffer, float *host, size_t count);
 const float *cuda_buffer_host(struct backend *b, const float *buffer, size_t count);
 
-/* ---- what ranks exchange: cuda_exchange.c
- * --------------------------------------------------------- */
+/* ---- what ranks exchange: cuda_exchange.c ---- */
 
 enum err cuda_exchange_open(struct backend *b, void *const halves[2], size_t bytes,
                             struct exchange **ret_exchange, struct errbuf *eb);
@@ -191,8 +190,7 @@ void cuda_exchange_close(struct backend *b, struct exchange *exchange);
 /* cuda_stream.c */
 enum err cuda_stream(struct backend *b, struct device_stream *ret_stream, struct errbuf *eb);
 
-/* ---- operations
- * ---------------------------------------------------------------------------------- */
+/* ---- operations ---- */
 
 struct act *cuda_act_new(struct backend *b, uint32_t rows_max, uint32_t cols_max, bool keep_float);
 void cuda_act_free(struct backend *b, struct act *a);
@@ -254,8 +252,7 @@ uint64_t cuda_attention_floats(const struct backend_room_cache *cache, uint32_t 
 uint32_t cuda_power_of_two(uint32_t n); /* the least that is not below n */
 enum err cuda_reserve(struct backend *b, const struct backend_room *room, struct errbuf *eb);
 
-/* ---- matrices
- * ------------------------------------------------------------------------------------ */
+/* ---- matrices ---- */
 
 enum err cuda_weights_read(struct backend *b, const struct weight_job *jobs, uint32_t n_jobs,
                            uint32_t *ret_failed, struct errbuf *eb);

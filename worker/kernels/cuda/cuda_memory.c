@@ -13,12 +13,17 @@
 
 static _Thread_local int thread_device = -1;
 
+cudaError_t cuda_choose(const struct cuda_backend *cuda)
+{
+    const cudaError_t e = cudaSetDevice(cuda->device);
+    thread_device = e == cudaSuccess ? cuda->device : -1;
+    return e;
+}
+
 void cuda_enter(const struct cuda_backend *cuda)
 {
-    if (thread_device == cuda->device)
-        return;
-    CUDA_DO(cudaSetDevice(cuda->device), "choosing device %d", cuda->device);
-    thread_device = cuda->device;
+    if (thread_device != cuda->device)
+        CUDA_DO(cuda_choose(cuda), "choosing device %d", cuda->device);
 }
 
 uint64_t cuda_held_bytes(uint64_t bytes)

@@ -14,12 +14,14 @@
  * Activations of a step, quantized per (row, block of 32 columns). Written by every operation that
  * makes activations (quantize.h), read by matrix products.
  *
- *   q       [rows_max][q_stride] signed bytes; q_stride is a multiple of 32, rows begin at a
- * multiple of 32 bytes; a last block that is short is filled up with zeros scales
- * [rows_max][blocks] dx sums    [rows_max][blocks] dx * (float)sx, sx being the sum of the block's
- * q pairs   [rows_max][blocks] sums of the first and the last 16 q of a block, as two int16, the
- * first in the low half: for types with a scale per 16 columns floats  [rows_max][cols_max] the
- * values themselves, for weights of a float type; NULL: not kept
+ *   q       [rows_max][q_stride] signed bytes. q_stride is a multiple of 32, rows begin at a
+ *           multiple of 32 bytes, a last block that is short is filled up with zeros.
+ *   scales  [rows_max][blocks] dx
+ *   sums    [rows_max][blocks] dx * (float)sx, sx being the sum of the block's q
+ *   pairs   [rows_max][blocks] the sums of the first and the last 16 q of a block, as two int16,
+ *           the first in the low half: for types with a scale per 16 columns
+ *   floats  [rows_max][cols_max] the values themselves, for weights of a float type; NULL: not
+ *           kept
  */
 struct cuda_act {
     int8_t *q;

@@ -42,21 +42,6 @@ DEVICE_INLINE int32_t device_dp4a(uint32_t a, uint32_t b, int32_t c)
     return __dp4a((int)a, (int)b, c);
 }
 
-/* The same with unsigned bytes in a. */
-DEVICE_INLINE int32_t device_dp4a_us(uint32_t a, uint32_t b, int32_t c)
-{
-#ifdef __CUDACC__
-    int32_t d;
-    asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-    return d;
-#else
-    uint32_t sum = (uint32_t)c;
-    for (int i = 0; i < 32; i += 8)
-        sum += (uint32_t)((int)(a >> i & 0xffu) * (int)(int8_t)(b >> i));
-    return (int32_t)sum;
-#endif
-}
-
 #ifdef __CUDACC__
 #define DEVICE_PLACE
 #define DEVICE_PLACE_PASS
@@ -102,32 +87,8 @@ DEVICE_INLINE uint32_t device_shared_address(const void *shared)
 }
 #endif
 
-/* Matrices of 8 rows of 16 bytes. Lanes 0-7 give the rows' addresses of the first, 8-15 of the
+/* Four matrices of 8 rows of 16 bytes. Lanes 0-7 give the rows' addresses of the first, 8-15 of the
  * second and so on, each aligned to 16; lane t receives bytes 4 * (t % 4) .. + 3 of row t / 4. */
-DEVICE_INLINE void device_ldmatrix_x1(uint32_t (&r)[1], const void *row DEVICE_PLACE)
-{
-#ifdef __CUDACC__
-    asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
-                 : "=r"(r[0])
-                 : "r"(device_shared_address(row))
-                 : "memory");
-#else
-    emu_ldmatrix(r, 1, false, row, place);
-#endif
-}
-
-DEVICE_INLINE void device_ldmatrix_x2(uint32_t (&r)[2], const void *row DEVICE_PLACE)
-{
-#ifdef __CUDACC__
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(device_shared_address(row))
-                 : "memory");
-#else
-    emu_ldmatrix(r, 2, false, row, place);
-#endif
-}
-
 DEVICE_INLINE void device_ldmatrix_x4(uint32_t (&r)[4], const void *row DEVICE_PLACE)
 {
 #ifdef __CUDACC__
@@ -136,32 +97,7 @@ DEVICE_INLINE void device_ldmatrix_x4(uint32_t (&r)[4], const void *row DEVICE_P
                  : "r"(device_shared_address(row))
                  : "memory");
 #else
-    emu_ldmatrix(r, 4, false, row, place);
-#endif
-}
-
-/* Each matrix of 16-bit elements transposed. */
-DEVICE_INLINE void device_ldmatrix_x2_trans(uint32_t (&r)[2], const void *row DEVICE_PLACE)
-{
-#ifdef __CUDACC__
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(device_shared_address(row))
-                 : "memory");
-#else
-    emu_ldmatrix(r, 2, true, row, place);
-#endif
-}
-
-DEVICE_INLINE void device_ldmatrix_x4_trans(uint32_t (&r)[4], const void *row DEVICE_PLACE)
-{
-#ifdef __CUDACC__
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(device_shared_address(row))
-                 : "memory");
-#else
-    emu_ldmatrix(r, 4, true, row, place);
+    emu_ldmatrix_x4(r, row, place);
 #endif
 }
 

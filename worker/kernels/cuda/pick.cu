@@ -78,6 +78,16 @@ DEVICE_INLINE struct pick_best pick_best_of_block(struct pick_shared &s, struct 
     return of;
 }
 
+/* A thread's next PICK_EACH logits: id from + i * PICK_THREADS has value[i]. */
+DEVICE_INLINE void pick_load(const float *row, uint32_t cols, uint32_t from, float value[PICK_EACH])
+{
+#pragma unroll
+    for (uint32_t i = 0; i < PICK_EACH; i++) {
+        const uint32_t at = from + i * PICK_THREADS;
+        value[i] = at < cols ? row[at] : -INFINITY;
+    }
+}
+
 /* A thread's own greatest logit and its lowest id. */
 DEVICE_INLINE struct pick_best pick_greatest(const float *row, uint32_t cols)
 {
@@ -85,11 +95,7 @@ DEVICE_INLINE struct pick_best pick_greatest(const float *row, uint32_t cols)
     struct pick_best of = {-INFINITY, 0};
     for (uint32_t from = threadIdx.x; from < cols; from += PICK_THREADS * PICK_EACH) {
         float value[PICK_EACH];
-#pragma unroll
-        for (uint32_t i = 0; i < PICK_EACH; i++) {
-            const uint32_t at = from + i * PICK_THREADS;
-            value[i] = at < cols ? row[at] : -INFINITY;
-        }
+        pick_load(row, cols, from, value);
 #pragma unroll
         for (uint32_t i = 0; i < PICK_EACH; i++)
             pick_take(of, value[i] > FLT_MAX ? FLT_MAX : value[i], from + i * PICK_THREADS);
@@ -173,11 +179,7 @@ DEVICE_INLINE void pick_near(struct pick_shared &s, const struct pick &pick, con
 
     for (uint32_t from = threadIdx.x; from < cols; from += PICK_THREADS * PICK_EACH) {
         float z[PICK_EACH];
-#pragma unroll
-        for (uint32_t i = 0; i < PICK_EACH; i++) {
-            const uint32_t at = from + i * PICK_THREADS;
-            z[i] = at < cols ? row[at] : -INFINITY;
-        }
+        pick_load(row, cols, from, z);
 #pragma unroll
         for (uint32_t i = 0; i < PICK_EACH; i++) {
             z[i] = sample_z(z[i], greatest, pick.temperature);

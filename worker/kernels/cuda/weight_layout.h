@@ -33,15 +33,17 @@
  *   Q4_1 Q5_1              d[8]; m[8]
  *   MXFP4                  e[8] bytes
  *   IQ4_XS                 d, 8 x the scale's high 2 bits; 8 x its low 4 bits
- *   Q4_K Q5_K              d, -dmin; 8 x the scale's low 4 bits; 8 x the minimum's; 8 x the scale's
- * high 2 bits, 8 x the minimum's Q3_K                   d, 0; 16 x the scale's low 4 bits [b][h];
- * 16 x its high 2 bits Q2_K                   16 bytes [b][h], scale low, minimum high; d, -dmin
+ *   Q4_K Q5_K              d, -dmin; 8 x the scale's low 4 bits; 8 x the minimum's;
+ *                          8 x the scale's high 2 bits, 8 x the minimum's
+ *   Q3_K                   d, 0; 16 x the scale's low 4 bits [b][h]; 16 x its high 2 bits
+ *   Q2_K                   16 bytes [b][h], scale low, minimum high; d, -dmin
  *   Q6_K                   16 signed bytes [b][h]; d
  *
- * | bits a weight | Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | Q2_K  | Q3_K   | Q4_K | Q5_K | Q6_K   |
- * IQ4_NL | | file          | 4.5  | 5    | 5.5  | 6    | 8.5  | 2.625 | 3.4375 | 4.5  | 5.5
- * | 6.5625 | 4.5    | | here          | 4.5  | 5    | 5.5  | 6    | 8.5  | 2.625 | 3.5    | 4.5
- * | 5.5  | 6.5625 | 4.5    |
+ * Bits a weight:
+ *
+ *          Q4_0  Q4_1  Q5_0  Q5_1  Q8_0  Q2_K   Q3_K    Q4_K  Q5_K  Q6_K    IQ4_NL
+ *   file   4.5   5     5.5   6     8.5   2.625  3.4375  4.5   5.5   6.5625  4.5
+ *   here   4.5   5     5.5   6     8.5   2.625  3.5     4.5   5.5   6.5625  4.5
  *
  * and 4.25 for IQ4_XS and MXFP4, as in the file. A row whose blocks are no multiple of 4 takes up
  * to three blocks more.
