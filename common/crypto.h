@@ -1,5 +1,5 @@
 /*
- * crypto.h - SHA-256, Ed25519 and random bytes, over libcrypto (OpenSSL 3).
+ * crypto.h - Ed25519 and random bytes, over libcrypto (OpenSSL 3); SHA-256 comes with it.
  *
  * Ed25519 is RFC 8032; keys are files in PKCS#8 PEM, so that `openssl pkey` reads them.
  * Thread: any; a `struct crypto_key` may be used by several threads at once.
@@ -8,25 +8,14 @@
 #define CLOISTER_COMMON_CRYPTO_H
 
 #include "common/err.h"
+#include "common/sha256.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define SHA256_BYTES         32
-#define SHA256_HEX_BYTES     65 /* with NUL */
 #define ED25519_PUBLIC_BYTES 32
 #define ED25519_SIGN_BYTES   64
-
-void sha256(const void *bytes, size_t size, uint8_t ret_digest[SHA256_BYTES]);
-
-struct sha256_stream;
-struct sha256_stream *sha256_new(void);
-void sha256_update(struct sha256_stream *s, const void *bytes, size_t size);
-/* Ends and frees the stream. */
-void sha256_finish(struct sha256_stream *s, uint8_t ret_digest[SHA256_BYTES]);
-/* Frees without a result. */
-void sha256_free(struct sha256_stream *s);
 
 /* From the system's generator; a failure ends the process, since nothing safe can follow. */
 void crypto_random(void *ret_bytes, size_t size);

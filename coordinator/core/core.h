@@ -245,7 +245,9 @@ uint64_t core_ledger_prompt_billable(const struct record_ledger *record);
 void core_step(struct core *c, const struct core_event *event, struct core_effects *effects);
 
 /* The challenge given to a session that has said its first Hello; false where there is none. */
-bool core_session_challenge(const struct core *c, uint64_t session, uint8_t ret_challenge[32]);
+#define CORE_CHALLENGE_BYTES 32u
+bool core_session_challenge(const struct core *c, uint64_t session,
+                            uint8_t ret_challenge[CORE_CHALLENGE_BYTES]);
 /* The key of a worker's session whose both Hellos were said; false where it is none. */
 bool core_session_worker_key(const struct core *c, uint64_t session, uint8_t ret_public_key[32]);
 /* Whether both Hellos of it were said, on that connection. */

@@ -10,6 +10,7 @@
  * Gangs are not stored. After a restart of ours the workers say which ranks they have.
  */
 #include "common/gang_number.h"
+#include "common/sha256.h"
 #include "coordinator/core/state.h"
 
 #include <stdio.h>
@@ -156,17 +157,20 @@ static const char *why_of(const struct core_model *m, const struct gang_choice *
                          megabytes(worker_capacity_bytes(roomiest->worker)), shares);
 }
 
-/* By which its ranks find each other: of what is random and was said to each member alone, so that
- * a worker that was in a gang with one of them cannot work it out. */
+/* By which its ranks find each other: a digest of what is random and was said to each member alone.
+ * A member learns nothing from it of the others', nor of any other gang's. */
 static void group_set(struct core_gang *g)
 {
+    uint8_t said[sizeof g->number + SHARD_RANKS_MAX * CORE_CHALLENGE_BYTES], digest[SHA256_BYTES];
+    size_t size = sizeof g->number;
     for (unsigned i = 0; i < sizeof g->number; i++)
-        g->group[i] = (uint8_t)(g->number >> (8 * i));
+        said[i] = (uint8_t)(g->number >> (8 * i));
     for (uint32_t r = 0; r < g->n_ranks; r++) {
-        const uint8_t *challenge = g->rank[r].hosting->worker->session->challenge;
-        for (unsigned i = 0; i < sizeof g->group; i++)
-            g->group[i] ^= challenge[i];
+        memcpy(said + size, g->rank[r].hosting->worker->session->challenge, CORE_CHALLENGE_BYTES);
+        size += CORE_CHALLENGE_BYTES;
     }
+    sha256(said, size, digest);
+    memcpy(g->group, digest, sizeof g->group);
 }
 
 static void gang_form(struct core *c, struct core_model *m, const struct gang_choice *choice,

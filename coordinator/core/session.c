@@ -84,7 +84,8 @@ bool core_session_worker_key(const struct core *c, uint64_t session, uint8_t ret
     return true;
 }
 
-bool core_session_challenge(const struct core *c, uint64_t session, uint8_t ret_challenge[32])
+bool core_session_challenge(const struct core *c, uint64_t session,
+                            uint8_t ret_challenge[CORE_CHALLENGE_BYTES])
 {
     const struct core_session *s = session_find(c, session);
     if (s == NULL)

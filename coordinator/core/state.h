@@ -317,7 +317,7 @@ struct core_session {
     bool established;
     const char *node_name;
     uint8_t public_key[32];
-    uint8_t challenge[32];
+    uint8_t challenge[CORE_CHALLENGE_BYTES];
     struct core_tenant *tenant; /* clients */
     uint8_t key_fingerprint[32];
     bool is_operator;

@@ -17,6 +17,8 @@
 #define SHM_CROWD_YIELDS 20u
 /* How long it sleeps before it looks whether the others live. */
 #define SHM_SLEEP_NS 100000000u
+/* How long it waits for the reason of a gang that was broken just now: a few strings' copy. */
+#define SHM_REASON_NS 100000000u
 
 static void shm_pause(void)
 {
@@ -46,8 +48,9 @@ enum err shm_broken(struct shm *s, struct errbuf *eb)
     uint32_t state = atomic_load_explicit(&h->broken, memory_order_acquire);
     if (__builtin_expect(state == SHM_BROKEN_NO, 1))
         return ERR_OK;
-    /* Who is about to say why may be killed in between. */
-    for (uint32_t i = 0; state == SHM_BROKEN_WRITING && i < 1000; i++) {
+    /* Who is about to say why may be killed in between, or not run for a moment. */
+    const uint64_t until = clock_mono_ns() + SHM_REASON_NS;
+    while (state == SHM_BROKEN_WRITING && clock_mono_ns() < until) {
         sched_yield();
         state = atomic_load_explicit(&h->broken, memory_order_acquire);
     }
