@@ -109,6 +109,14 @@ struct shard_cut {
 /* What it takes to work out a cut, in comparisons: some three nanoseconds each. */
 uint64_t shard_cut_work(const struct shard_shape *shape, uint32_t shards, uint32_t stages);
 
+/* In how many groups of ranks one of that stage exchanges with others: all of them; the shards of
+ * its stage, where there are several stages of several; this shard of the stage before and of the
+ * next. */
+static inline uint32_t shard_rank_groups(uint32_t shards, uint32_t stages, uint32_t stage)
+{
+    return 1u + (shards > 1 && stages > 1) + (stage > 0) + (stage + 1 < stages);
+}
+
 /* Errors as shard_plan_new's. */
 enum err shard_cut_new(struct shard_cut **ret_cut, const struct shard_shape *shape,
                        const struct shard_request *request, struct errbuf *eb);

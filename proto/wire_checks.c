@@ -103,6 +103,12 @@ enum err wire_gang_place_check(const void *ours, const struct convert_place *pla
                               p->n_members);
     if (p->transport == WIRE_GANG_TRANSPORT_UNSPECIFIED)
         return convert_refuse(place, ERR_INVALID, "transport", "missing");
+    if ((p->transport == WIRE_GANG_TRANSPORT_NCCL) !=
+        (p->control != WIRE_GANG_TRANSPORT_UNSPECIFIED))
+        return convert_refuse(place, ERR_INVALID, "control",
+                              p->transport == WIRE_GANG_TRANSPORT_NCCL
+                                  ? "missing, though the transport stands on one"
+                                  : "given, though the transport stands on none");
     return ERR_OK;
 }
 

@@ -17,7 +17,7 @@ _Static_assert((int)WIRE_PROMPT_KIND_IDS == (int)CLOISTER__PROMPT_KIND__PROMPT_K
 _Static_assert((int)WIRE_JOB_CLASS_BATCH == (int)CLOISTER__JOB_CLASS__JOB_CLASS_BATCH, "JobClass");
 _Static_assert((int)WIRE_JOB_STATE_EXPIRED == (int)CLOISTER__JOB_STATE__JOB_STATE_EXPIRED,
                "JobState");
-_Static_assert((int)WIRE_GANG_TRANSPORT_UCX == (int)CLOISTER__GANG_TRANSPORT__GANG_TRANSPORT_UCX,
+_Static_assert((int)WIRE_GANG_TRANSPORT_NCCL == (int)CLOISTER__GANG_TRANSPORT__GANG_TRANSPORT_NCCL,
                "GangTransport");
 _Static_assert((int)WIRE_WORKER_STATE_GONE == (int)CLOISTER__WORKER_STATE__WORKER_STATE_GONE,
                "WorkerState");

@@ -39,9 +39,10 @@ static const struct convert_field gang_place_fields[] = {
     FIELD_FIXED(P(GangPlace), W(gang_place), group, 0),
     FIELD_U32_MAX(P(GangPlace), W(gang_place), rank, SHARD_RANKS_MAX),
     FIELD_U32_MAX(P(GangPlace), W(gang_place), stages, SHARD_RANKS_MAX),
-    FIELD_ENUM(P(GangPlace), W(gang_place), transport, WIRE_GANG_TRANSPORT_UCX, 0),
+    FIELD_ENUM(P(GangPlace), W(gang_place), transport, WIRE_GANG_TRANSPORT_NCCL, 0),
     FIELD_MESSAGES(P(GangPlace), W(gang_place), members, W(gang_member), &gang_member_table,
                    SHARD_RANKS_MAX),
+    FIELD_ENUM(P(GangPlace), W(gang_place), control, WIRE_GANG_TRANSPORT_UCX, 0),
 };
 
 static const struct convert_message gang_place_table = {

@@ -18,6 +18,16 @@ static const struct convert_message lease_held_table = {
     TABLE(lease_held),
 };
 
+static const struct convert_field nccl_fields[] = {
+    FIELD_NAME(P(Nccl), W(nccl), version, 0),
+    FIELD_U32(P(Nccl), W(nccl), controls),
+    FIELD_U64(P(Nccl), W(nccl), memory_bytes),
+};
+
+static const struct convert_message nccl_table = {
+    TABLE(nccl),
+};
+
 static const struct convert_field worker_hello_fields[] = {
     FIELD_MESSAGES(P(WorkerHello), W(worker_hello), models, W(model_offer), &wire_model_offer_table,
                    LIMIT_MODELS_PER_WORKER),
@@ -33,6 +43,7 @@ static const struct convert_field worker_hello_fields[] = {
                    LIMIT_GPUS_PER_WORKER),
     FIELD_FIXED(P(WorkerHello), W(worker_hello), host, 0),
     FIELD_U32(P(WorkerHello), W(worker_hello), transports),
+    FIELD_MESSAGE(P(WorkerHello), W(worker_hello), nccl, W(nccl), &nccl_table, 0),
 };
 
 static const struct convert_message worker_hello_table = {

@@ -36,8 +36,9 @@ struct wire_model_offer {
 
 enum wire_gang_transport {
     WIRE_GANG_TRANSPORT_UNSPECIFIED = 0,
-    WIRE_GANG_TRANSPORT_SHM = 1, /* memory of one host */
-    WIRE_GANG_TRANSPORT_UCX = 2, /* TCP or RDMA between hosts */
+    WIRE_GANG_TRANSPORT_SHM = 1,  /* memory of one host */
+    WIRE_GANG_TRANSPORT_UCX = 2,  /* TCP or RDMA between hosts */
+    WIRE_GANG_TRANSPORT_NCCL = 3, /* from GPU to GPU; it stands on one of the others */
 };
 
 /* Workers that compute one model together, each a share of it (docs/shards.md). */
@@ -55,9 +56,10 @@ struct wire_gang_place {
     enum wire_gang_transport transport;
     const struct wire_gang_member *members; /* by rank */
     size_t n_members;
+    enum wire_gang_transport control; /* what NCCL stands on, SHM or UCX; of others none */
 };
 
-/* Where the others find a rank whose transport is UCX. */
+/* Where the others find a rank whose transport, or control, is UCX. */
 struct wire_gang_address {
     uint64_t gang;
     uint32_t rank;
@@ -131,6 +133,13 @@ struct wire_model_status {
     uint64_t exchange_bytes; /* what the ranks hand each other, measured */
 };
 
+/* What there is to know of a worker's NCCL before it is in a gang over it. */
+struct wire_nccl {
+    const char *version;   /* "2.27.7"; ranks must have the same. Empty: there is none */
+    uint32_t controls;     /* bit set, 1 << wire_gang_transport: what such a gang may stand on */
+    uint64_t memory_bytes; /* of the GPU, that it is reckoned to take for each group of ranks */
+};
+
 struct wire_worker_hello {
     const struct wire_model_offer *models;
     size_t n_models;
@@ -144,8 +153,9 @@ struct wire_worker_hello {
     size_t n_status;
     const struct wire_gpu *gpus; /* none, or the one that it computes on */
     size_t n_gpus;
-    uint8_t host[16];    /* the same for workers that can share memory; or all zero */
-    uint32_t transports; /* bit set, 1 << wire_gang_transport: how it can join others in a gang */
+    uint8_t host[16];      /* the same for workers that can share memory; or all zero */
+    uint32_t transports;   /* bit set, 1 << wire_gang_transport: how it can join others in a gang */
+    struct wire_nccl nccl; /* where NCCL is one of them */
 };
 
 struct wire_pull {

@@ -60,10 +60,12 @@ set_target_properties(cloister-engine-emulated PROPERTIES LINKER_LANGUAGE CXX EN
 add_dependencies(cloister-engine-emulated nccl_stand_in)
 cloister_target(cloister-engine-emulated)
 # And cloister-worker, whose GPU's numbers come from the stand-in for NVML (gpu.cmake).
-add_executable(cloister-worker-emulated ${PROJECT_SOURCE_DIR}/worker/main.c)
+add_executable(cloister-worker-emulated ${PROJECT_SOURCE_DIR}/worker/main.c
+               nccl_stand_in/queue_emulated.c)
 target_link_libraries(cloister-worker-emulated PRIVATE cloister_agent cloister_program cuda_emulation)
-set_target_properties(cloister-worker-emulated PROPERTIES LINKER_LANGUAGE CXX
+set_target_properties(cloister-worker-emulated PROPERTIES LINKER_LANGUAGE CXX ENABLE_EXPORTS ON
                                                           CLOISTER_CUDA_BACKEND cuda_emulated_plain)
+add_dependencies(cloister-worker-emulated nccl_stand_in)
 cloister_target(cloister-worker-emulated)
 foreach(model tiny smollm2 gemma3)
   add_test(NAME engine_cuda_${model}

@@ -363,7 +363,10 @@ static enum err agent_hello(void *arg, struct arena *arena, struct wire_worker_h
     struct wire_worker_hello h = {.device = device_name(a->config->device),
                                   .isa = engine_isa_name(a->engine),
                                   .threads = a->config->engine.threads,
-                                  .transports = a->config->gangs.transports};
+                                  .transports = a->config->gangs.transports,
+                                  .nccl = {.version = a->config->gangs.nccl_version,
+                                           .controls = a->config->gangs.controls,
+                                           .memory_bytes = a->config->gangs.nccl_bytes}};
 
     struct wire_model_offer *offers = arena_alloc_array(arena, c->count, sizeof *offers);
     struct wire_lease_held *held = arena_alloc_array(arena, a->leases.count, sizeof *held);
@@ -582,7 +585,7 @@ enum err agent_run(const struct agent_config *config, struct errbuf *eb)
     a.residency = (struct residency){.engine = a.engine,
                                      .catalogue = config->catalogue,
                                      .build = config->build,
-                                     .host = config->gangs.host,
+                                     .gangs = &config->gangs,
                                      .notify = agent_wake,
                                      .notify_arg = &a};
     struct session_config session_config = {.endpoint = config->coordinator,

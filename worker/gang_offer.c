@@ -6,6 +6,7 @@
 #include "common/shard_cut.h"
 #include "proto/wire.h"
 #include "worker/coll/coll.h"
+#include "worker/engine/gang.h"
 #include "worker/engine/runtime.h"
 #include "worker/engine/runtime_shape.h"
 #include "worker/model/gguf.h"
@@ -64,45 +65,105 @@ static bool host_read(uint8_t ret_host[COLL_HOST_BYTES])
     return ok;
 }
 
-static enum err shm_offer(struct gang_offer *o, struct errbuf *eb)
+/* What works goes into `ret_set`. */
+static enum err shm_look(struct gang_offer *o, uint32_t *ret_set, struct errbuf *eb)
 {
     if (!host_read(o->host))
         return err_set(eb, ERR_UNSUPPORTED,
                        "no gangs over shared memory: /proc does not say which boot and namespaces "
                        "this process is in");
-    o->transports |= 1u << WIRE_GANG_TRANSPORT_SHM;
+    *ret_set |= 1u << WIRE_GANG_TRANSPORT_SHM;
     return ERR_OK;
 }
 
-static enum err ucx_offer(struct gang_offer *o, struct errbuf *eb)
+static enum err ucx_look(uint32_t *ret_set, struct errbuf *eb)
 {
     enum err e = coll_transport_available(COLL_TRANSPORT_UCX, eb);
     if (e == ERR_OK)
-        o->transports |= 1u << WIRE_GANG_TRANSPORT_UCX;
+        *ret_set |= 1u << WIRE_GANG_TRANSPORT_UCX;
     return e;
 }
 
-enum err gang_offer_read(enum gang_choice choice, struct gang_offer *ret_offer, struct errbuf *eb)
+/* Beside what it can stand on. */
+static enum err nccl_look(struct gang_offer *o, enum engine_backend backend, uint32_t controls,
+                          uint64_t bytes, struct errbuf *eb)
 {
+    if (backend != ENGINE_BACKEND_CUDA)
+        return err_set(eb, ERR_UNSUPPORTED,
+                       "nccl moves bytes between GPUs, and this worker computes on a CPU");
+    enum err e = coll_nccl_version(o->nccl_version, eb);
+    if (e != ERR_OK)
+        return e;
+    if (controls == 0)
+        return err_set(eb, ERR_UNSUPPORTED, "nccl stands on shm or ucx, and neither works here");
+    o->transports |= 1u << WIRE_GANG_TRANSPORT_NCCL;
+    o->controls = controls;
+    o->nccl_bytes = bytes;
+    return ERR_OK;
+}
+
+/* What is chosen by name must work; what is taken where it works need not. */
+static enum err look_over(bool is_chosen, enum err e, const char *otherwise,
+                          const struct errbuf *why, struct errbuf *eb)
+{
+    if (e == ERR_OK)
+        return ERR_OK;
+    if (is_chosen)
+        return err_set(eb, ERR_UNSUPPORTED, "%s", why->text);
+    log_info("%s: %s", otherwise, why->text);
+    return ERR_OK;
+}
+
+enum err gang_offer_read(enum gang_choice choice, enum engine_backend backend, uint64_t nccl_bytes,
+                         struct gang_offer *ret_offer, struct errbuf *eb)
+{
+    const bool is_auto = choice == GANG_CHOICE_AUTO, has_gpu = backend == ENGINE_BACKEND_CUDA;
     struct gang_offer o = {0};
     struct errbuf why = {{0}};
+    uint32_t set = 0;
     enum err e = ERR_OK;
 
-    if (choice != GANG_CHOICE_UCX && shm_offer(&o, &why) != ERR_OK) {
-        if (choice == GANG_CHOICE_SHM)
-            e = err_set(eb, ERR_UNSUPPORTED, "%s", why.text);
-        else
-            log_warn("%s", why.text);
-    }
-    if (choice != GANG_CHOICE_SHM && ucx_offer(&o, &why) != ERR_OK) {
-        if (choice == GANG_CHOICE_UCX)
-            e = err_set(eb, ERR_UNSUPPORTED, "%s", why.text);
-        else
-            log_info("gangs are of one host: %s", why.text);
-    }
+    if (choice != GANG_CHOICE_UCX)
+        e = look_over(choice == GANG_CHOICE_SHM, shm_look(&o, &set, &why),
+                      "gangs are over a network", &why, eb);
+    if (e == ERR_OK && choice != GANG_CHOICE_SHM)
+        e = look_over(choice == GANG_CHOICE_UCX, ucx_look(&set, &why), "gangs are of one host",
+                      &why, eb);
+    if (choice != GANG_CHOICE_NCCL)
+        o.transports = set;
+    if (e == ERR_OK && (choice == GANG_CHOICE_NCCL || (is_auto && has_gpu)))
+        e = look_over(choice == GANG_CHOICE_NCCL, nccl_look(&o, backend, set, nccl_bytes, &why),
+                      "gangs are without NCCL", &why, eb);
     if (e == ERR_OK)
         *ret_offer = o;
     return e;
+}
+
+static const enum coll_transport coll_of[] = {
+    [WIRE_GANG_TRANSPORT_SHM] = COLL_TRANSPORT_SHM,
+    [WIRE_GANG_TRANSPORT_UCX] = COLL_TRANSPORT_UCX,
+    [WIRE_GANG_TRANSPORT_NCCL] = COLL_TRANSPORT_NCCL,
+};
+
+static bool is_offered(uint32_t set, enum coll_transport transport)
+{
+    for (uint32_t i = WIRE_GANG_TRANSPORT_SHM; i <= WIRE_GANG_TRANSPORT_NCCL; i++) {
+        if (coll_of[i] == transport)
+            return (set & 1u << i) != 0;
+    }
+    return false;
+}
+
+enum err gang_offer_covers(const struct gang_offer *offer, enum coll_transport transport,
+                           enum coll_transport control, struct errbuf *eb)
+{
+    if (!is_offered(offer->transports, transport))
+        return err_set(eb, ERR_UNSUPPORTED, "this worker joins no gangs over %s",
+                       coll_transport_name(transport));
+    if (transport == COLL_TRANSPORT_NCCL && !is_offered(offer->controls, control))
+        return err_set(eb, ERR_UNSUPPORTED, "this worker's nccl does not stand on %s",
+                       coll_transport_name(control));
+    return ERR_OK;
 }
 
 /* ---- the models ---- */
@@ -120,11 +181,38 @@ static uint64_t beside_bytes(const struct engine_estimate *e, const struct wire_
     return total > part ? total - part : 0;
 }
 
+/* All that may be offered, NCCL's own memory aside. */
+static const struct gang_config ways[] = {
+    {.coll.transport = COLL_TRANSPORT_SHM},
+    {.coll.transport = COLL_TRANSPORT_UCX},
+    {.coll = {.transport = COLL_TRANSPORT_NCCL, .control = COLL_TRANSPORT_SHM}},
+    {.coll = {.transport = COLL_TRANSPORT_NCCL, .control = COLL_TRANSPORT_UCX}},
+};
+
+/* Of the rank that `runtime` is turned to, over whichever of what is offered takes most. */
+static struct engine_estimate rank_estimate(struct runtime_shape *runtime,
+                                            const struct gang_offer *offer,
+                                            const struct engine_config *engine,
+                                            const struct gguf *g)
+{
+    struct engine_estimate most = {0};
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        if (gang_offer_covers(offer, ways[i].coll.transport, ways[i].coll.control, NULL) != ERR_OK)
+            continue;
+        runtime->carrier = gang_carrier_of(&ways[i]);
+        const struct engine_estimate e = runtime_shape_estimate(runtime, engine, g);
+        if (engine_estimate_total(&e) > engine_estimate_total(&most))
+            most = e;
+    }
+    return most;
+}
+
 /* Of a gang of `n` with even shares, in so many stages. A rank that has more than that of the model
  * keeps less room for it than the whole model does. */
-static enum err gang_bytes(const struct catalogue_model *m, const struct engine_config *engine,
-                           const struct gguf *g, const struct shard_shape *shape, uint32_t n,
-                           uint32_t stages, uint64_t *ret_bytes, struct errbuf *eb)
+static enum err gang_bytes(const struct catalogue_model *m, const struct gang_offer *offer,
+                           const struct engine_config *engine, const struct gguf *g,
+                           const struct shard_shape *shape, uint32_t n, uint32_t stages,
+                           uint64_t *ret_bytes, struct errbuf *eb)
 {
     struct engine_model_config config = m->config;
     struct runtime_shape runtime;
@@ -140,7 +228,7 @@ static enum err gang_bytes(const struct catalogue_model *m, const struct engine_
         e = runtime_shape_turn(&runtime, rank, eb);
         if (e != ERR_OK)
             break;
-        const struct engine_estimate estimate = runtime_shape_estimate(&runtime, engine, g);
+        const struct engine_estimate estimate = rank_estimate(&runtime, offer, engine, g);
         const uint64_t beside = beside_bytes(&estimate, &m->offer, shape, cut, rank);
         const uint64_t uneven = m->offer.scratch_bytes + estimate.exchange_bytes;
         most = beside > most ? beside : most;
@@ -153,8 +241,9 @@ static enum err gang_bytes(const struct catalogue_model *m, const struct engine_
     return e;
 }
 
-static enum err rank_bytes(const struct catalogue_model *m, const struct engine_config *engine,
-                           uint64_t *ret_bytes, struct errbuf *eb)
+static enum err rank_bytes(const struct catalogue_model *m, const struct gang_offer *offer,
+                           const struct engine_config *engine, uint64_t *ret_bytes,
+                           struct errbuf *eb)
 {
     struct shard_shape shape;
     struct gguf *g = NULL;
@@ -168,7 +257,7 @@ static enum err rank_bytes(const struct catalogue_model *m, const struct engine_
         for (uint32_t stages = 1; e == ERR_OK && stages <= n; stages++) {
             if (n % stages != 0 || stages > shape.n_layers)
                 continue;
-            e = gang_bytes(m, engine, g, &shape, n, stages, &bytes, eb);
+            e = gang_bytes(m, offer, engine, g, &shape, n, stages, &bytes, eb);
             most = e == ERR_OK && bytes > most ? bytes : most;
         }
     }
@@ -199,8 +288,8 @@ static enum err settings_words(struct catalogue_model *m, const struct engine_co
     return ERR_OK;
 }
 
-enum err gang_offer_models(struct catalogue *c, const struct engine_config *engine,
-                           const char *build, struct errbuf *eb)
+enum err gang_offer_models(struct catalogue *c, const struct gang_offer *offer,
+                           const struct engine_config *engine, const char *build, struct errbuf *eb)
 {
     struct engine_config complete;
 
@@ -209,7 +298,7 @@ enum err gang_offer_models(struct catalogue *c, const struct engine_config *engi
         struct catalogue_model *m = &c->models[i];
         if (m->offer.shape.size == 0)
             continue;
-        e = rank_bytes(m, &complete, &m->offer.rank_bytes, eb);
+        e = rank_bytes(m, offer, &complete, &m->offer.rank_bytes, eb);
         if (e == ERR_OK)
             e = settings_words(m, &complete, build, eb);
         if (e != ERR_OK)

@@ -2,19 +2,22 @@
 
 #include "common/check.h"
 #include "common/gang_number.h"
+#include "worker/gang_offer.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 /* They only bound what hangs: a rank that is gone is known at once. */
-#define MEET_MS 30000u
-#define LOAD_MS 3600000u
-#define WAIT_MS 10000u
+#define MEET_MS      30000u
+#define MEET_NCCL_MS 120000u /* it finds out how the machine is wired, and loads its kernels */
+#define LOAD_MS      3600000u
+#define WAIT_MS      10000u
 
 static const enum coll_transport transport_of[] = {
     [WIRE_GANG_TRANSPORT_SHM] = COLL_TRANSPORT_SHM,
     [WIRE_GANG_TRANSPORT_UCX] = COLL_TRANSPORT_UCX,
+    [WIRE_GANG_TRANSPORT_NCCL] = COLL_TRANSPORT_NCCL,
 };
 
 bool gang_place_same(const struct gang_place *a, const struct gang_place *z)
@@ -32,6 +35,7 @@ void gang_place_of(const struct wire_gang_place *from, struct gang_place *ret_pl
         p.n_ranks = (uint32_t)from->n_members;
         p.stages = from->stages;
         p.transport = transport_of[from->transport];
+        p.control = transport_of[from->control];
         memcpy(p.group, from->group, sizeof p.group);
         (void)snprintf(p.leader, sizeof p.leader, "%s", from->members[0].worker);
         size_t at = 0;
@@ -46,27 +50,36 @@ void gang_place_of(const struct wire_gang_place *from, struct gang_place *ret_pl
 }
 
 void gang_place_apply(const struct gang_place *place, const char *build,
-                      const uint8_t host[COLL_HOST_BYTES], struct engine_model_config *model,
+                      const struct gang_offer *offer, struct engine_model_config *model,
                       struct gang_config *ret_gang)
 {
+    const bool is_nccl = place->transport == COLL_TRANSPORT_NCCL;
+
     *ret_gang = (struct gang_config){
         .coll = {.transport = place->transport,
+                 .control = place->control,
                  .epoch = place->gang,
                  .rank = place->rank,
                  .n_ranks = place->n_ranks,
                  .build = build},
-        .meet_ms = MEET_MS,
+        .meet_ms = is_nccl ? MEET_NCCL_MS : MEET_MS,
         .load_ms = LOAD_MS,
         .wait_ms = WAIT_MS,
+        .nccl_bytes = is_nccl ? offer->nccl_bytes : 0,
     };
     memcpy(ret_gang->coll.group, place->group, sizeof ret_gang->coll.group);
-    memcpy(ret_gang->coll.host, host, sizeof ret_gang->coll.host);
+    memcpy(ret_gang->coll.host, offer->host, sizeof ret_gang->coll.host);
     model->shard = (struct shard_request){.shards = place->n_ranks / place->stages,
                                           .stages = place->stages,
                                           .n_weights = place->n_ranks};
     memcpy(model->shard.weights, place->weights, sizeof model->shard.weights);
     model->rank = place->rank;
     model->gang = ret_gang;
+}
+
+enum coll_transport gang_place_meets_over(const struct gang_place *place)
+{
+    return place->transport == COLL_TRANSPORT_NCCL ? place->control : place->transport;
 }
 
 bool gang_ended_elsewhere(enum err e)

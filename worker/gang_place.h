@@ -16,6 +16,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct gang_offer; /* gang_offer.h */
+
 #define GANG_WITH_BYTES 256u
 #define GANG_TEXT_BYTES 24u
 
@@ -23,7 +25,7 @@ struct gang_place {
     uint64_t gang;
     uint8_t group[COLL_GROUP_BYTES];
     uint32_t rank, n_ranks, stages;
-    enum coll_transport transport;
+    enum coll_transport transport, control; /* control: of nccl */
     uint64_t weights[SHARD_RANKS_MAX];
     char leader[GANG_WITH_BYTES]; /* the worker that is rank 0 */
     char with[GANG_WITH_BYTES];   /* all of them by rank, for people: "w1, w2, w3" */
@@ -36,11 +38,14 @@ bool gang_place_same(const struct gang_place *a, const struct gang_place *z);
 /* `from` has passed proto/wire.c. */
 void gang_place_of(const struct wire_gang_place *from, struct gang_place *ret_place);
 
-/* The rank's share instead of the whole model. `host` is that of struct gang_offer; `model->gang`
- * points to `ret_gang`, `build` is borrowed; a rendezvous is the caller's to fill in. */
+/* The rank's share instead of the whole model; `offer` is this worker's. `model->gang` points to
+ * `ret_gang`, `build` is borrowed; a rendezvous is the caller's to fill in. */
 void gang_place_apply(const struct gang_place *place, const char *build,
-                      const uint8_t host[COLL_HOST_BYTES], struct engine_model_config *model,
+                      const struct gang_offer *offer, struct engine_model_config *model,
                       struct gang_config *ret_gang);
+
+/* shm, or ucx, which wants a rendezvous. */
+enum coll_transport gang_place_meets_over(const struct gang_place *place);
 
 /* True where a gang that failed with `e` was ended by another rank, or did not come about for want
  * of one: nothing is wrong here. */

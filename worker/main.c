@@ -204,11 +204,12 @@ static enum err gangs_offer(const struct settings *c, struct catalogue *catalogu
 {
     if (!c->engine.gangs)
         return ERR_OK;
-    enum err e = gang_offer_read((enum gang_choice)c->engine.gang_transport, &agent->gangs, eb);
+    enum err e = gang_offer_read((enum gang_choice)c->engine.gang_transport, agent->engine.backend,
+                                 c->engine.nccl_bytes, &agent->gangs, eb);
     if (e != ERR_OK)
         return err_prefix(eb, e, "engine.gang_transport");
     return agent->gangs.transports != 0
-               ? gang_offer_models(catalogue, &agent->engine, agent->build, eb)
+               ? gang_offer_models(catalogue, &agent->gangs, &agent->engine, agent->build, eb)
                : ERR_OK;
 }
 

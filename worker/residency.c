@@ -5,9 +5,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-static const char *const transport_names[] = {
-    [COLL_TRANSPORT_SHM] = "shm", [COLL_TRANSPORT_UCX] = "ucx"};
-
 static bool is_there(const struct catalogue_model *m)
 {
     return m->state == WIRE_MODEL_STATE_LOADING || m->state == WIRE_MODEL_STATE_READY;
@@ -68,8 +65,11 @@ static enum err share_load(struct residency *r, struct catalogue_model *m, struc
 
     if (m->offer.gang_settings[0] == '\0')
         return err_set(eb, ERR_UNSUPPORTED, "this worker computes whole models only");
-    gang_place_apply(&m->place, r->build, r->host, &config, &gang);
-    if (m->place.transport == COLL_TRANSPORT_UCX) {
+    e = gang_offer_covers(r->gangs, m->place.transport, m->place.control, eb);
+    if (e != ERR_OK)
+        return e;
+    gang_place_apply(&m->place, r->build, r->gangs, &config, &gang);
+    if (gang_place_meets_over(&m->place) == COLL_TRANSPORT_UCX) {
         e = rendezvous_open(&m->rendezvous, m->place.rank, m->place.n_ranks, r->notify,
                             r->notify_arg, eb);
         if (e != ERR_OK)
@@ -91,7 +91,8 @@ static void model_start(struct residency *r, struct catalogue_model *m,
     if (place->gang != 0) {
         log_info("model %s: rank %u of %u of gang %s with %s over %s, stages %u, shards %u",
                  m->name, place->rank, place->n_ranks, gang_text(place->gang, gang), place->with,
-                 transport_names[place->transport], place->stages, place->n_ranks / place->stages);
+                 coll_transport_name(place->transport), place->stages,
+                 place->n_ranks / place->stages);
         e = share_load(r, m, &eb);
     } else {
         log_info("loading model %s", m->name);

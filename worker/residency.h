@@ -15,13 +15,14 @@
 
 #include "worker/catalogue.h"
 #include "worker/engine/engine.h"
+#include "worker/gang_offer.h"
 #include "worker/gang_place.h"
 
 struct residency {
     struct engine *engine;
     struct catalogue *catalogue;
-    const char *build;   /* the program's, in which ranks must agree */
-    const uint8_t *host; /* [COLL_HOST_BYTES] struct gang_offer's */
+    const char *build;              /* the program's, in which ranks must agree */
+    const struct gang_offer *gangs; /* what was offered; a place that was not is refused */
     /* Called on any thread, and must only wake the owner, who then asks residency_has_news. */
     void (*notify)(void *arg);
     void *notify_arg;

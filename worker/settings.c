@@ -15,7 +15,7 @@ static const char *const kv_names[] = {"f16", "q8_0", NULL};
 /* By enum prefix_cache. */
 static const char *const prefix_cache_names[] = {"tenant", "shared", "off", NULL};
 /* By enum gang_choice. */
-static const char *const gang_transport_names[] = {"auto", "shm", "ucx", NULL};
+static const char *const gang_transport_names[] = {"auto", "shm", "ucx", "nccl", NULL};
 const char *const settings_isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
 
 #define MODEL(field)  offsetof(struct settings_model, field)
@@ -127,7 +127,17 @@ static const struct config_key engine_keys[] = {
      .help =
          "Over what it does: shm, the memory of this host, with workers of the same host, network "
          "namespace and user only; ucx, the network, through libucx, which opens ports that do "
-         "not authenticate; or auto, shm where that will do and ucx where it is installed."},
+         "not authenticate; nccl, from GPU to GPU, through NCCL, which opens such ports too, "
+         "between workers on one host as well; or auto, what of these is installed, the best for "
+         "each gang."},
+    {.name = "nccl_memory",
+     .type = CONFIG_SIZE,
+     .offset = ENGINE(nccl_bytes),
+     .fallback = "512MiB",
+     .help = "What NCCL is reckoned to take of the GPU for each group of ranks: one where a model "
+             "is cut into shards, up to four in stages. Room is kept for it, nothing is measured: "
+             "more where a model that should fit does not load, less where NCCL_BUFFSIZE or "
+             "NCCL_MAX_NCHANNELS make it take less."},
     {.name = "memory",
      .type = CONFIG_SIZE,
      .offset = ENGINE(memory_bytes),

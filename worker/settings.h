@@ -47,6 +47,7 @@ struct settings {
         int prefix_cache;
         bool gangs;
         int gang_transport;
+        uint64_t nccl_bytes;
         uint64_t memory_bytes;
     } engine;
     int log_level;

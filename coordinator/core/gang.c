@@ -85,13 +85,6 @@ static void rank_join(struct core *c, struct core_gang *g, uint32_t rank, struct
 
 /* ---- what is said of it ---- */
 
-static const char *transport_name(enum wire_gang_transport transport)
-{
-    return transport == WIRE_GANG_TRANSPORT_SHM   ? " over shm"
-           : transport == WIRE_GANG_TRANSPORT_UCX ? " over ucx"
-                                                  : "";
-}
-
 static const char *layout_text(const struct core_gang *g, struct core_effects *fx)
 {
     if (g->n_stages <= 1)
@@ -103,12 +96,12 @@ static const char *layout_text(const struct core_gang *g, struct core_effects *f
 
 const char *gang_text(const struct core_gang *g, struct core_effects *fx)
 {
-    const char *names = "";
+    const char *names = "", *way = gang_way_name(g->way);
     for (uint32_t r = 0; r < g->n_ranks; r++)
         names = effect_printf(fx, "%s%s%s", names, r > 0 ? ", " : "",
                               g->rank[r].worker != NULL ? g->rank[r].worker : "(not back yet)");
-    return effect_printf(fx, GANG_NUMBER " of %s%s%s: %s", GANG_NUMBER_ARGS(g->number), names,
-                         layout_text(g, fx), transport_name(g->transport), g->why);
+    return effect_printf(fx, GANG_NUMBER " of %s%s%s%s: %s", GANG_NUMBER_ARGS(g->number), names,
+                         layout_text(g, fx), way[0] != '\0' ? " over " : "", way, g->why);
 }
 
 void gang_place(const struct core_gang *g, const struct core_worker *w, struct core_effects *fx,
@@ -117,9 +110,10 @@ void gang_place(const struct core_gang *g, const struct core_worker *w, struct c
     struct wire_gang_member *members = effect_alloc(fx, g->n_ranks, sizeof *members);
     struct wire_gang_place p = {.gang = g->number,
                                 .stages = g->n_stages,
-                                .transport = g->transport,
+                                .transport = g->way.transport,
                                 .members = members,
-                                .n_members = g->n_ranks};
+                                .n_members = g->n_ranks,
+                                .control = g->way.control};
     memcpy(p.group, g->group, sizeof p.group);
     for (uint32_t r = 0; r < g->n_ranks; r++) {
         members[r] = (struct wire_gang_member){g->rank[r].worker, g->rank[r].weight};
@@ -136,8 +130,8 @@ static double megabytes(uint64_t bytes)
     return (double)bytes / 1e6;
 }
 
-static const char *why_of(const struct core_model *m, const struct gang_choice *choice,
-                          struct core_effects *fx)
+static const char *why_of(const struct core *c, const struct core_model *m,
+                          const struct gang_choice *choice, struct core_effects *fx)
 {
     const struct core_hosting *roomiest = NULL;
     const char *shares = "";
@@ -152,9 +146,10 @@ static const char *why_of(const struct core_model *m, const struct gang_choice *
                                choice->rank[r]->worker->name, megabytes(choice->need_bytes[r]));
     return effect_printf(fx,
                          "%s takes %.1f MB, more than any worker with its file can give (%s: %.1f "
-                         "MB); shares: %s",
+                         "MB)%s; shares: %s",
                          m->name, megabytes(hosting_need_bytes(roomiest)), roomiest->worker->name,
-                         megabytes(worker_capacity_bytes(roomiest->worker)), shares);
+                         megabytes(worker_capacity_bytes(roomiest->worker)),
+                         gang_way_why(c, choice, fx), shares);
 }
 
 /* By which its ranks find each other: a digest of what is random and was said to each member alone.
@@ -178,8 +173,8 @@ static void gang_form(struct core *c, struct core_model *m, const struct gang_ch
 {
     const uint64_t number = c->boot_epoch << GANG_NUMBER_BITS | ++c->gang_number;
     struct core_gang *g =
-        gang_new(c, m, number, choice->n_ranks, choice->n_stages, why_of(m, choice, fx));
-    g->transport = choice->transport;
+        gang_new(c, m, number, choice->n_ranks, choice->n_stages, why_of(c, m, choice, fx));
+    g->way = choice->way;
     for (uint32_t r = 0; r < g->n_ranks; r++) {
         struct core_hosting *h = choice->rank[r];
         g->rank[r].weight = choice->weight[r];
@@ -485,6 +480,8 @@ void gang_status(struct core *c, struct core_hosting *h, struct core_effects *fx
     const char *what = s->gang == g->number && s->state == WIRE_MODEL_STATE_FAILED
                            ? "could not load its share"
                            : "left it";
+    if (g->way.transport == WIRE_GANG_TRANSPORT_NCCL && !g->has_worked && h->error != NULL)
+        gang_nccl_failed(c, g->model);
     gang_end(c, g, LEASE_FAULT_RETURN,
              effect_printf(fx, "%s %s%s%s", h->worker->name, what, h->error != NULL ? ": " : "",
                            h->error != NULL ? h->error : ""),

@@ -75,6 +75,8 @@ static void tokens_take(struct core *c, struct core_lease *l, const struct wire_
     if (l->hosting != NULL && l->hosting->gang != NULL) {
         l->hosting->gang->has_worked = j->model->gang_worked = true;
         j->model->gang_failures = 0;
+        if (l->hosting->gang->way.transport == WIRE_GANG_TRANSPORT_NCCL)
+            gang_nccl_worked(j->model);
     }
     job_touch(c, j, CORE_JOB_DIRTY | CORE_JOB_NEWS);
 }

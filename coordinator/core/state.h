@@ -208,15 +208,20 @@ struct core_gang_rank {
 
 #define CORE_GANGS_OVER_MAX 1024u
 
+/* Over what ranks talk. Of NCCL: and what it stands on; of the others UNSPECIFIED. */
+struct gang_way {
+    enum wire_gang_transport transport, control;
+};
+
 struct core_gang {
     struct tree_node node;
     uint64_t number;
     uint8_t group[16];
     struct core_model *model;
-    enum wire_gang_transport transport;
-    bool has_met;    /* all addresses were handed out */
-    bool has_worked; /* a token came of it */
-    char *why;       /* it was formed */
+    struct gang_way way; /* of one that was formed before we were started: not known */
+    bool has_met;        /* all addresses were handed out */
+    bool has_worked;     /* a token came of it */
+    char *why;           /* it was formed */
     uint32_t n_ranks;
     uint32_t n_stages; /* of one that was formed before we were started: 0, not known */
     struct core_gang_rank rank[SHARD_RANKS_MAX];
@@ -247,6 +252,8 @@ struct core_model {
     uint64_t gang_after_ms;  /* the next is not formed, or looked for, before */
     uint32_t gang_failures;  /* in a row that brought no token */
     bool gang_worked;        /* one has brought some */
+    uint64_t nccl_after_ms;  /* until then its gangs do without NCCL, if they can */
+    uint32_t nccl_failures;  /* in a row, of gangs over NCCL that brought no token */
 };
 
 struct core_session;
@@ -268,6 +275,7 @@ struct core_worker {
     uint32_t threads;
     uint8_t host[16];
     uint32_t transports;
+    struct wire_nccl nccl; /* names interned; no version: it has none */
     struct wire_memory memory;
     struct wire_gpu gpu; /* names interned; an empty uuid: it has none */
     uint64_t metered_ms; /* when its counter was last recorded; 0: not since our start */
@@ -673,7 +681,7 @@ enum gang_room {
     GANG_ROOM_CAPACITY, /* if they were empty, and a model could be cut anywhere */
 };
 struct gang_choice {
-    enum wire_gang_transport transport;
+    struct gang_way way;
     uint32_t n_ranks, n_stages;
     struct core_hosting *rank[SHARD_RANKS_MAX];
     uint64_t weight[SHARD_RANKS_MAX];
@@ -681,9 +689,32 @@ struct gang_choice {
     size_t work; /* that it took to choose, or to find none: as core.place_work has it */
 };
 /* The fewest of the hostings in `from`, all of one model, that have room for it together: on one
- * host, or else over the network. */
+ * host, or else over the network; where as few have it over NCCL as well, over that. */
 bool gang_choose(const struct core *c, struct core_hosting *const from[], size_t n_from,
                  enum gang_room room, struct gang_choice *ret_choice);
+
+/* ---- gang_way.c ---- */
+/* They say that they can share memory. */
+bool gang_on_one_host(const struct core_hosting *a, const struct core_hosting *b);
+/* Never both in a gang over NCCL. */
+bool gang_on_one_gpu(const struct core_hosting *a, const struct core_hosting *b);
+/* Whether they can talk so, and mean the same by the model; of workers that do (joins(a, a)) an
+ * equivalence. */
+bool gang_way_joins(struct gang_way way, const struct core_hosting *a,
+                    const struct core_hosting *b);
+/* What a rank of that stage takes beside its part of matrices and pool, NCCL's memory included. */
+uint64_t gang_beside_bytes(struct gang_way way, const struct core_hosting *h, uint32_t shards,
+                           uint32_t stages, uint32_t stage);
+/* Its gangs failed over NCCL lately, and again. */
+bool gang_without_nccl(const struct core *c, const struct core_model *m);
+void gang_nccl_worked(struct core_model *m);
+/* A gang over it ended by what a rank met, before its first token. */
+void gang_nccl_failed(struct core *c, struct core_model *m);
+/* "shm"; "" where it is not known. */
+const char *gang_way_name(struct gang_way way);
+/* "; nccl: ..." or "; not over nccl: ...", where the ranks have GPUs. */
+const char *gang_way_why(const struct core *c, const struct gang_choice *choice,
+                         struct core_effects *fx);
 
 /* ---- gang.c ---- */
 void gangs_init(struct core *c);

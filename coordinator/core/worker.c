@@ -38,6 +38,7 @@ struct core_worker *worker_find(const struct core *c, const char *name)
     return tree_entry(tree_find(&c->workers, &probe.node), struct core_worker, node);
 }
 
+static const struct wire_nccl no_nccl = {.version = ""};
 static const struct wire_gpu no_gpu = {.uuid = "", .pci = "", .driver = "", .trouble = ""};
 
 struct core_worker *worker_get(struct core *c, const char *name)
@@ -50,6 +51,7 @@ struct core_worker *worker_get(struct core *c, const char *name)
     w->state = WIRE_WORKER_STATE_GONE;
     w->device = w->isa = w->build = "";
     w->gpu = no_gpu;
+    w->nccl = no_nccl;
     tree_init(&w->hosting, hosting_compare);
     tree_init(&w->leases, lease_compare);
     tree_insert(&c->workers, &w->node);
@@ -69,6 +71,7 @@ static void worker_forget(struct core *c, struct core_worker *w)
     name_drop(c, w->gpu.pci);
     name_drop(c, w->gpu.driver);
     name_drop(c, w->gpu.trouble);
+    name_drop(c, w->nccl.version);
     free(w);
 }
 
@@ -297,6 +300,9 @@ void worker_hello(struct core *c, const struct core_event *event, struct core_se
     w->threads = wh->threads;
     memcpy(w->host, wh->host, sizeof w->host);
     w->transports = wh->transports;
+    name_replace(c, &w->nccl.version, wh->nccl.version);
+    w->nccl.controls = wh->nccl.controls;
+    w->nccl.memory_bytes = wh->nccl.memory_bytes;
     w->memory = (struct wire_memory){0};
     worker_memory(w, &wh->memory);
     worker_gpus(c, w, wh->gpus, wh->n_gpus);

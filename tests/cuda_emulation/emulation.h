@@ -111,7 +111,8 @@ struct emu_device {
 };
 
 /* One of compute capability 9.0, 132 multiprocessors, 227 KB of shared memory and 4 GB, or as many
- * bytes as CUDA_EMULATION_MEMORY says; or as many devices as CUDA_EMULATION_DEVICES says. */
+ * bytes as CUDA_EMULATION_MEMORY says; or as many devices as CUDA_EMULATION_DEVICES says. What
+ * CUDA_VISIBLE_DEVICES says shows in their UUIDs alone. */
 struct emu_device emu_device_get(void);
 void emu_device_set(const struct emu_device *device);
 

@@ -241,6 +241,17 @@ cudaError_t cudaSetDevice(int index)
     return api.end(cudaSuccess);
 }
 
+/* Which device of the machine this process's number `index` is, as CUDA_VISIBLE_DEVICES has it. */
+static int device_of_machine(int index)
+{
+    const char *text = getenv("CUDA_VISIBLE_DEVICES");
+    for (int i = 0; text != NULL && i < index; i++) {
+        text = strchr(text, ',');
+        text = text != NULL ? text + 1 : NULL;
+    }
+    return text != NULL ? atoi(text) : index;
+}
+
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int index)
 {
     emu_api api(__func__);
@@ -251,7 +262,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int index)
     *prop = cudaDeviceProp{};
     snprintf(prop->name, sizeof prop->name, "CUDA emulation");
     memcpy(prop->uuid.bytes, "cuda-emulation-", 15);
-    prop->uuid.bytes[15] = (char)index;
+    prop->uuid.bytes[15] = (char)device_of_machine(index);
     prop->totalGlobalMem = device.memory_bytes;
     prop->sharedMemPerBlock = 48 << 10;
     prop->regsPerBlock = 65536;

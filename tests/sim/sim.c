@@ -278,6 +278,17 @@ static void jobs_draw(struct sim *s, uint32_t n_workers, uint32_t n_clients)
     }
 }
 
+static void gpus_draw(struct sim *s, uint32_t n_workers)
+{
+    if (sim_below(s, 2) == 0)
+        return;
+    for (uint32_t i = 0; i < n_workers; i++) {
+        (void)snprintf(s->gpus[i].uuid, sizeof s->gpus[i].uuid, "GPU-%u",
+                       i > 0 && sim_below(s, 6) == 0 ? i - 1 : i);
+        s->gpus[i].has_nccl = sim_below(s, 8) != 0;
+    }
+}
+
 static void actors_open(struct sim *s, uint32_t n_workers, uint32_t n_clients)
 {
     s->n_workers = n_workers;
@@ -307,6 +318,7 @@ bool sim_run(struct sim *s, uint64_t seed)
     jobs_draw(s, n_workers, n_clients);
     for (uint32_t i = 0; i < s->n_jobs; i++)
         s->jobs[i].start_ns += start_ns;
+    gpus_draw(s, n_workers);
     coordinator_open(s);
     actors_open(s, n_workers, n_clients);
 

@@ -125,6 +125,12 @@ struct sim_job {
     struct wire_work_usage usage;
 };
 
+/* Of a worker, in the half of the clusters that have GPUs. */
+struct sim_gpu {
+    char uuid[8]; /* "GPU-1"; some share one. Empty: it computes on a CPU */
+    bool has_nccl;
+};
+
 struct sim {
     uint64_t seed, random;
     struct sim_faults faults;
@@ -137,6 +143,8 @@ struct sim {
 
     struct sim_actor actors[SIM_ACTORS_MAX];
     uint32_t n_actors, n_workers;
+    struct sim_gpu gpus[SIM_ACTORS_MAX]; /* of workers */
+    uint32_t nccl_ranks;                 /* places in gangs over NCCL that were given out */
     struct sim_job jobs[SIM_JOBS_MAX];
     uint32_t n_jobs;
     uint64_t trace; /* hash over everything that happened */

@@ -1,6 +1,7 @@
 /*
  * sim_models.c - the models of a simulated worker. Two are too large to be there at once; the third
- * is too large for any worker: two that are empty, or three, have it together.
+ * is too large for any worker: two that are empty, or three, have it together, over shared memory
+ * or, where they have GPUs, over NCCL, which takes memory of its own and fails now and then.
  */
 #include "tests/sim/sim_worker.h"
 
@@ -34,6 +35,9 @@ static uint64_t share_bytes(uint32_t model, const struct wire_gang_place *place)
         weights[model], shard_cut_weights(&shape, cut, place->rank), shard_shape_weights(&shape));
     shard_cut_free(cut);
     shard_shape_fini(&shape);
+    if (place->transport == WIRE_GANG_TRANSPORT_NCCL)
+        bytes += SIM_NCCL_BYTES *
+                 shard_rank_groups(request.shards, request.stages, place->rank / request.shards);
     return bytes + RANK_BYTES;
 }
 
@@ -106,6 +110,32 @@ void models_unload(struct sim_worker *w, const char *name)
     model_drop(w, sim_model_index(name), "");
 }
 
+static const struct sim_gpu *gpu_of(const struct sim *s, const char *name)
+{
+    for (uint32_t i = 0; i < s->n_workers; i++) {
+        if (strcmp(s->actors[i].name, name) == 0)
+            return &s->gpus[i];
+    }
+    return NULL;
+}
+
+/* Each has offered it, and none shares a GPU with another. */
+static void nccl_check(struct sim *s, const struct wire_gang_place *p)
+{
+    for (size_t r = 0; r < p->n_members; r++) {
+        const struct sim_gpu *gpu = gpu_of(s, p->members[r].worker);
+        if (gpu == NULL || !gpu->has_nccl)
+            sim_fail(s, "%s, which has no NCCL, is rank %zu of a gang over it",
+                     p->members[r].worker, r);
+        for (size_t q = 0; q < r && gpu != NULL; q++) {
+            const struct sim_gpu *other = gpu_of(s, p->members[q].worker);
+            if (other != NULL && strcmp(other->uuid, gpu->uuid) == 0)
+                sim_fail(s, "ranks %zu and %zu of a gang over NCCL are on %s", q, r, gpu->uuid);
+        }
+    }
+    s->nccl_ranks++;
+}
+
 /* What was asked last counts. */
 void models_load(struct sim *s, struct sim_actor *a, const struct wire_command_load *load)
 {
@@ -121,7 +151,10 @@ void models_load(struct sim *s, struct sim_actor *a, const struct wire_command_l
                             .gang = p->gang,
                             .rank = p->rank,
                             .ranks = (uint32_t)p->n_members,
+                            .is_nccl = p->transport == WIRE_GANG_TRANSPORT_NCCL,
                             .last = {p->gang, p->rank, (uint32_t)p->n_members}};
+    if (m->is_nccl)
+        nccl_check(s, p);
     for (size_t r = 0; r < p->n_members; r++)
         (void)snprintf(m->members[r], sizeof m->members[r], "%s", p->members[r].worker);
     if (p->gang != 0 && strcmp(m->members[p->rank], a->name) != 0)
@@ -146,7 +179,9 @@ static void gang_step(struct sim *s, struct sim_worker *w, uint32_t i)
 {
     struct sim_model *m = &w->models[i];
     bool all = ranks_here(s, m, i) == m->ranks;
-    if (!m->has_met) {
+    if (!m->has_met && all && m->is_nccl && sim_chance(s, 100000)) {
+        model_drop(w, i, "meeting: rank 0: NCCL: unhandled system error");
+    } else if (!m->has_met) {
         m->has_met = all;
         if (!all && s->now_ns > m->ready_ns + (uint64_t)MEET_MS * SIM_MS)
             model_drop(w, i, "not all ranks came");

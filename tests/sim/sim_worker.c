@@ -54,9 +54,20 @@ void worker_close(struct sim_actor *a)
     free(w);
 }
 
+/* Number of them; none or one. */
+static size_t gpu_now(const struct sim *s, const struct sim_actor *a, struct wire_gpu *ret_gpu)
+{
+    const char *uuid = s->gpus[a->index].uuid;
+    *ret_gpu = (struct wire_gpu){.uuid = uuid, .pci = "", .driver = "", .trouble = ""};
+    return uuid[0] != '\0';
+}
+
 static void hello(struct sim *s, struct sim_actor *a, const uint8_t *challenge)
 {
+    static const struct wire_nccl nccl = {"2.27.7", 1u << WIRE_GANG_TRANSPORT_SHM, SIM_NCCL_BYTES};
+    const bool has_nccl = s->gpus[a->index].has_nccl;
     struct sim_worker *w = a->own;
+    struct wire_gpu gpu;
     struct wire_model_offer offers[SIM_MODELS];
     struct wire_model_status status[SIM_MODELS];
     struct wire_lease_held held[SIM_LEASES];
@@ -69,19 +80,24 @@ static void hello(struct sim *s, struct sim_actor *a, const uint8_t *challenge)
             held[n++] =
                 (struct wire_lease_held){.job_id = l->job_id, .epoch = l->epoch, .tokens = l->made};
     }
-    struct wire_hello like = {.role = WIRE_ROLE_WORKER,
-                              .worker = {.models = offers,
-                                         .n_models = SIM_MODELS,
-                                         .memory = models_memory(w),
-                                         .device = "cpu",
-                                         .host = "one host of all",
-                                         .transports = 1u << WIRE_GANG_TRANSPORT_SHM,
-                                         .isa = "scalar",
-                                         .threads = 1,
-                                         .leases = held,
-                                         .n_leases = n,
-                                         .status = status,
-                                         .n_status = SIM_MODELS}};
+    struct wire_hello like = {
+        .role = WIRE_ROLE_WORKER,
+        .worker = {.models = offers,
+                   .n_models = SIM_MODELS,
+                   .memory = models_memory(w),
+                   .device = "cpu",
+                   .host = "one host of all",
+                   .transports = 1u << WIRE_GANG_TRANSPORT_SHM |
+                                 (has_nccl ? 1u << WIRE_GANG_TRANSPORT_NCCL : 0),
+                   .nccl = has_nccl ? nccl : (struct wire_nccl){.version = ""},
+                   .gpus = &gpu,
+                   .n_gpus = gpu_now(s, a, &gpu),
+                   .isa = "scalar",
+                   .threads = 1,
+                   .leases = held,
+                   .n_leases = n,
+                   .status = status,
+                   .n_status = SIM_MODELS}};
     sim_hello(s, a, SLOT_HELLO, challenge, &like);
 }
 
@@ -298,12 +314,15 @@ static void report(struct sim *s, struct sim_actor *a)
         n++;
     }
     models_status(w, status);
+    struct wire_gpu gpu;
     struct wire_request request = {.kind = WIRE_REQUEST_REPORT,
                                    .report = {.leases = progress,
                                               .n_leases = n,
                                               .models = status,
                                               .n_models = SIM_MODELS,
-                                              .memory = models_memory(w)}};
+                                              .memory = models_memory(w),
+                                              .gpus = &gpu,
+                                              .n_gpus = gpu_now(s, a, &gpu)}};
     w->reported_ns = s->now_ns;
     sim_call(s, a, SLOT_REPORT, &request, 1000);
 }

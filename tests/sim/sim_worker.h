@@ -33,6 +33,7 @@ struct sim_model {
     uint32_t rank, ranks;
     char members[SHARD_RANKS_MAX][16];
     bool has_met;
+    bool is_nccl;
     struct {
         uint64_t gang;
         uint32_t rank, ranks;
@@ -56,6 +57,9 @@ struct sim_worker {
 };
 
 void models_reset(struct sim_worker *w);
+/* What NCCL is reckoned to take for each group of ranks. */
+#define SIM_NCCL_BYTES (1ull << 29)
+
 struct wire_memory models_memory(const struct sim_worker *w);
 /* Offers point into a shape that is freed by the next call. */
 void models_offer(struct wire_model_offer *ret_offers);

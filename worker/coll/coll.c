@@ -466,11 +466,17 @@ enum err coll_transport_available(enum coll_transport transport, struct errbuf *
                                              : coll_nccl_available(eb);
 }
 
+static const char *const transport_names[] = {"shm", "ucx", "nccl"};
+
+const char *coll_transport_name(enum coll_transport transport)
+{
+    return transport_names[transport];
+}
+
 bool coll_transport_parse(const char *text, enum coll_transport *ret_transport)
 {
-    static const char *const names[] = {"shm", "ucx", "nccl"};
-    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(text, names[i]) == 0) {
+    for (unsigned i = 0; i < sizeof transport_names / sizeof transport_names[0]; i++) {
+        if (strcmp(text, transport_names[i]) == 0) {
             *ret_transport = (enum coll_transport)i;
             return true;
         }

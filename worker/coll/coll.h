@@ -163,6 +163,11 @@ bool coll_is_clear(struct coll *c);
  * nccl, for each, on its device, beside what NCCL holds there and what its control takes. */
 uint64_t coll_memory(enum coll_transport transport, size_t bytes_max);
 
+/* What NCCL is reckoned to take of the device for each coll of two ranks or more: buffers for each
+ * way to another GPU, most of them a few MB. A reserve that was not measured on a GPU; what NCCL
+ * takes follows from the machine and from its settings (NCCL_BUFFSIZE, NCCL_MAX_NCHANNELS). */
+#define COLL_NCCL_BYTES ((uint64_t)512 << 20)
+
 /* Parts lie in the memory of the ranks' devices. */
 bool coll_is_on_device(const struct coll *c);
 
@@ -208,7 +213,12 @@ enum err coll_end(struct coll *c, uint64_t deadline_ns, const void *ret_parts[],
 /* ERR_UNSUPPORTED, with the reason, where this program or machine lacks what it needs. */
 enum err coll_transport_available(enum coll_transport transport, struct errbuf *eb);
 
+/* "2.27.7". Errors are those of coll_transport_available. */
+#define COLL_NCCL_VERSION_BYTES 24u
+enum err coll_nccl_version(char ret_version[COLL_NCCL_VERSION_BYTES], struct errbuf *eb);
+
 /* "shm", "ucx", "nccl". */
+const char *coll_transport_name(enum coll_transport transport);
 bool coll_transport_parse(const char *text, enum coll_transport *ret_transport);
 
 #endif

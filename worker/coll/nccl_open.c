@@ -163,6 +163,16 @@ enum err coll_nccl_available(struct errbuf *eb)
     return nccl_library_open(&lib, eb);
 }
 
+enum err coll_nccl_version(char ret_version[COLL_NCCL_VERSION_BYTES], struct errbuf *eb)
+{
+    const struct nccl_library *lib;
+    enum err e = nccl_library_open(&lib, eb);
+    _Static_assert(COLL_NCCL_VERSION_BYTES == NCCL_VERSION_BYTES, "one text");
+    if (e == ERR_OK)
+        (void)nccl_version_text(lib->version, ret_version);
+    return e;
+}
+
 enum err coll_nccl_stand(struct coll *control, const struct device_stream *device, size_t bytes_max,
                          uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb)
 {

@@ -121,28 +121,35 @@ static void *take(struct gang *g, size_t count, size_t size)
     return calloc(count, size);
 }
 
-static uint64_t colls_memory(const struct gang_limits *l, const struct shard_cut *cut,
-                             uint32_t rank, enum coll_transport transport,
-                             enum coll_transport control)
+struct gang_carrier gang_carrier_of(const struct gang_config *config)
 {
-    const uint64_t beside =
-        transport == COLL_TRANSPORT_NCCL ? coll_memory(control, control_bytes(l)) : 0;
+    if (config == NULL)
+        return (struct gang_carrier){.transport = COLL_TRANSPORT_SHM};
+    return (struct gang_carrier){config->coll.transport, config->coll.control, config->nccl_bytes};
+}
+
+static uint64_t colls_memory(const struct gang_limits *l, const struct shard_cut *cut,
+                             uint32_t rank, const struct gang_carrier *by)
+{
+    const uint64_t beside = by->transport == COLL_TRANSPORT_NCCL
+                                ? coll_memory(by->control, control_bytes(l)) + by->nccl_bytes
+                                : 0;
     size_t bytes[GANG_COLLS];
     uint64_t sum = 0;
 
     gang_coll_bytes(l, cut, rank, bytes);
     for (uint32_t i = 0; i < GANG_COLLS; i++)
-        sum += bytes[i] > 0 ? coll_memory(transport, bytes[i]) + beside : 0;
+        sum += bytes[i] > 0 ? coll_memory(by->transport, bytes[i]) + beside : 0;
     return sum;
 }
 
 uint64_t gang_memory(const struct gang_limits *l, const struct shard_cut *cut, uint32_t rank,
-                     enum coll_transport transport, enum coll_transport control)
+                     const struct gang_carrier *carrier)
 {
     const uint64_t pages = (uint64_t)l->sequences * l->sequence_pages;
     const uint64_t n_layers = shard_run_count(cut->rank[rank].layers);
 
-    return colls_memory(l, cut, rank, transport, control) + gang_told_bytes(l) +
+    return colls_memory(l, cut, rank, carrier) + gang_told_bytes(l) +
            2 * n_layers * sizeof(struct gang_cut) + pages * sizeof(uint32_t) +
            l->rows * (sizeof(int32_t) + sizeof(uint32_t));
 }
@@ -206,8 +213,8 @@ enum err gang_open(struct gang **ret_gang, const struct gang_config *config,
         if (e == ERR_OK)
             e = open_exchange(g, eb);
     }
-    g->held_bytes +=
-        colls_memory(limits, cut, g->rank, config->coll.transport, config->coll.control);
+    const struct gang_carrier carrier = gang_carrier_of(config);
+    g->held_bytes += colls_memory(limits, cut, g->rank, &carrier);
     if (e != ERR_OK) {
         gang_close(g);
         return e;

@@ -46,6 +46,17 @@ struct gang_config {
      * for all that those before it compute, and each layer's shards wait for each other twice. Told
      * to stop, nobody waits that long. */
     uint32_t wait_ms;
+    /* nccl: what NCCL is reckoned to take of the device for each group of ranks that this one is
+     * of (shard_rank_groups); COLL_NCCL_BYTES where nobody knows better. Nothing is taken for it;
+     * it is what loading says that the rank holds. */
+    uint64_t nccl_bytes;
+};
+
+/* What carries a gang's operations, as far as memory follows from it. */
+struct gang_carrier {
+    enum coll_transport transport;
+    enum coll_transport control; /* nccl: what it stands on */
+    uint64_t nccl_bytes;         /* nccl: gang_config's */
 };
 
 /* Less, and a busy machine's ranks would be taken for hung. */
@@ -76,11 +87,14 @@ uint32_t gang_piece_most(const struct shard_cut *cut, uint32_t step_rows);
 
 /* Bytes that gang_open takes for a rank: for what ranks hand each other, twice, and to keep track
  * of steps. Over shm the ranks of a host share most of it, and it is counted for each; over nccl
- * most of it is the device's. `control`: of nccl. */
+ * most of it is the device's, and what NCCL is reckoned to take there is part of it. */
 uint64_t gang_memory(const struct gang_limits *limits, const struct shard_cut *cut, uint32_t rank,
-                     enum coll_transport transport, enum coll_transport control);
+                     const struct gang_carrier *carrier);
 /* Bytes taken; of no gang (NULL) none. */
 uint64_t gang_held(const struct gang *g);
+
+/* NULL: shm's. */
+struct gang_carrier gang_carrier_of(const struct gang_config *config);
 
 /* ERR_INVALID: times that cannot be. */
 enum err gang_config_check(const struct gang_config *config, struct errbuf *eb);

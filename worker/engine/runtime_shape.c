@@ -138,8 +138,7 @@ enum err runtime_shape_read(struct runtime_shape *ret_shape, const struct engine
     enum err e = model_hparams_read(&s.hparams, g, eb);
 
     s.drawers = threads < RUNTIME_DRAWERS_MAX ? threads : RUNTIME_DRAWERS_MAX;
-    s.transport = model->gang == NULL ? COLL_TRANSPORT_SHM : model->gang->coll.transport;
-    s.control = model->gang == NULL ? COLL_TRANSPORT_SHM : model->gang->coll.control;
+    s.carrier = gang_carrier_of(model->gang);
     request.shards = request.shards == 0 ? 1 : request.shards;
     if (e != ERR_OK)
         return e;
@@ -398,9 +397,9 @@ static uint64_t exchange_bytes(const struct runtime_shape *shape,
 {
     const struct gang_limits limits = runtime_gang_limits(shape, config);
 
-    return runtime_is_whole(shape) ? 0
-                                   : gang_memory(&limits, shape->plan->cut, shape->rank,
-                                                 shape->transport, shape->control);
+    return runtime_is_whole(shape)
+               ? 0
+               : gang_memory(&limits, shape->plan->cut, shape->rank, &shape->carrier);
 }
 
 struct engine_estimate runtime_shape_estimate(const struct runtime_shape *shape,

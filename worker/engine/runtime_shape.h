@@ -44,8 +44,7 @@ struct runtime_shape {
     uint32_t logits_rows;
     uint32_t n_pages;
     enum kv_type kv_type;
-    enum coll_transport transport; /* of a gang */
-    enum coll_transport control;   /* likewise, of one over nccl */
+    struct gang_carrier carrier; /* of a gang */
     struct runtime_shape_kv kv;
 };
 

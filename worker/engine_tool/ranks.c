@@ -106,6 +106,7 @@ enum err ranks_start(struct ranks *ret_ranks, struct engine_config *engine,
         .meet_ms = MEET_MS,
         .load_ms = LOAD_MS,
         .wait_ms = WAIT_MS,
+        .nccl_bytes = COLL_NCCL_BYTES,
     };
     crypto_random(ret_ranks->gang.coll.group, sizeof ret_ranks->gang.coll.group);
     if (engine->threads == 0)

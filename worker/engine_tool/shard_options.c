@@ -46,7 +46,8 @@ enum err shard_options_of(const struct shard_flags *flags, struct engine_model_c
     static const struct gang_config gangs[] = {
         [COLL_TRANSPORT_UCX] = {.coll.transport = COLL_TRANSPORT_UCX},
         [COLL_TRANSPORT_NCCL] = {.coll = {.transport = COLL_TRANSPORT_NCCL,
-                                          .control = COLL_TRANSPORT_SHM}},
+                                          .control = COLL_TRANSPORT_SHM},
+                                 .nccl_bytes = COLL_NCCL_BYTES},
     };
     enum coll_transport transport;
     struct shard_request r = {.shards = (uint32_t)flags->shards, .stages = (uint32_t)flags->stages};

@@ -182,7 +182,10 @@ uint64_t core_test_client(struct core_test *t, const char *name, const char *ten
 
 uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *worker)
 {
-    static const struct wire_gpu gpu = {.uuid = "GPU-1", .pci = "", .driver = "", .trouble = ""};
+    const struct wire_gpu gpu = {.uuid = worker->gpu_uuid != NULL ? worker->gpu_uuid : "GPU-1",
+                                 .pci = "",
+                                 .driver = "",
+                                 .trouble = ""};
     struct wire_model_offer offers[4];
     struct wire_model_status status[4];
     size_t n = 0;
@@ -231,6 +234,9 @@ uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *wo
     request.hello.public_key[0] = worker->key;
     memset(request.hello.worker.host, worker->host, sizeof request.hello.worker.host);
     request.hello.worker.transports = worker->transports;
+    request.hello.worker.nccl = worker->nccl;
+    if (worker->nccl.version == NULL)
+        request.hello.worker.nccl.version = "";
     request.hello.worker.gpus = &gpu;
     request.hello.worker.n_gpus = worker->has_gpu;
     if (worker->status != NULL) {

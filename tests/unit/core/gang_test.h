@@ -7,8 +7,9 @@
 
 #include "tests/unit/core/core_test.h"
 
-#define GANG_SHM (1u << WIRE_GANG_TRANSPORT_SHM)
-#define GANG_UCX (1u << WIRE_GANG_TRANSPORT_UCX)
+#define GANG_SHM  (1u << WIRE_GANG_TRANSPORT_SHM)
+#define GANG_UCX  (1u << WIRE_GANG_TRANSPORT_UCX)
+#define GANG_NCCL (1u << WIRE_GANG_TRANSPORT_NCCL)
 
 /* Of a group of tests. */
 int gang_test_setup(void **state);

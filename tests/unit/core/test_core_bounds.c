@@ -108,6 +108,7 @@ static void a_queue_that_nobody_can_load_for_ends_over_several_turns(void **stat
                                                       .status = &status,
                                                       .n_status = 1,
                                                       .device = "",
+                                                      .nccl = {.version = ""},
                                                       .isa = ""}}};
     hello.session = core_test_ask(&t, &hello)->session;
     hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};
@@ -299,6 +300,7 @@ static void an_answer_that_would_be_too_long_comes_in_pages(void **state)
                                                           .status = status,
                                                           .n_status = LIMIT_MODELS_PER_WORKER,
                                                           .device = "",
+                                                          .nccl = {.version = ""},
                                                           .isa = ""}}};
         hello.session = core_test_ask(&t, &hello)->session;
         hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};

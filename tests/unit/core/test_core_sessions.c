@@ -163,6 +163,7 @@ static const struct wire_reply *worker_with_models(struct core_test *t, unsigned
                                            .worker = {.models = offers,
                                                       .n_models = LIMIT_MODELS_PER_WORKER,
                                                       .device = "",
+                                                      .nccl = {.version = ""},
                                                       .isa = ""}}};
     hello.session = core_test_ask(t, &hello)->session;
     hello.hello.signature = (struct wire_bytes){.data = hello.hello.nonce, .size = 64};

@@ -83,6 +83,50 @@ static void pages_hold_each_layers_own_heads(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+/* What NCCL is reckoned to take is part of a rank's exchange, once for each group of ranks that it
+ * is of: the coordinator, which knows no more than the cut, counts them alike. */
+static void nccl_counts_once_for_each_group_of_ranks(void **state)
+{
+    static const struct {
+        uint32_t shards, stages, groups[8]; /* by rank */
+    } rows[] = {{2, 1, {1, 1}},
+                {1, 2, {2, 2}},
+                {2, 2, {3, 3, 3, 3}},
+                {1, 3, {2, 3, 2}},
+                {2, 3, {3, 3, 4, 4, 3, 3}}};
+    const uint64_t each = 1000003;
+    struct tiny_model tiny = tiny_model_default();
+    char path[64];
+
+    (void)state;
+    tiny.n_layers = 3;
+    tiny_model_write(&tiny, path);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        for (uint32_t rank = 0; rank < rows[i].shards * rows[i].stages; rank++) {
+            struct gang_config gang = {
+                .coll = {.transport = COLL_TRANSPORT_NCCL, .control = COLL_TRANSPORT_SHM}};
+            const struct engine_model_config model = {
+                .path = path,
+                .context_tokens = 64,
+                .shard = {.shards = rows[i].shards, .stages = rows[i].stages},
+                .rank = rank,
+                .gang = &gang};
+            struct engine_estimate without, with;
+            assert_int_equal(engine_estimate_file(&scalar, &model, &without, NULL), ERR_OK);
+            gang.nccl_bytes = each;
+            assert_int_equal(engine_estimate_file(&scalar, &model, &with, NULL), ERR_OK);
+            assert_int_equal(with.exchange_bytes - without.exchange_bytes,
+                             rows[i].groups[rank] * each);
+            assert_int_equal(engine_estimate_total(&with) - engine_estimate_total(&without),
+                             rows[i].groups[rank] * each);
+            assert_int_equal(
+                shard_rank_groups(rows[i].shards, rows[i].stages, rank / rows[i].shards),
+                rows[i].groups[rank]);
+        }
+    }
+    assert_int_equal(unlink(path), 0);
+}
+
 static void a_head_that_is_not_whole_blocks_has_no_estimate(void **state)
 {
     const struct engine_model_config model = {.kv_type = KV_TYPE_Q8_0};
@@ -186,6 +230,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_and_pages_are_the_sums_of_the_header),
         cmocka_unit_test(pages_hold_each_layers_own_heads),
+        cmocka_unit_test(nccl_counts_once_for_each_group_of_ranks),
         cmocka_unit_test(a_head_that_is_not_whole_blocks_has_no_estimate),
         cmocka_unit_test(estimates_are_what_loading_then_holds),
         cmocka_unit_test(an_estimate_refuses_what_loading_would_refuse),

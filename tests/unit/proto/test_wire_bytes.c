@@ -233,7 +233,8 @@ static void place_repair(struct wire_gang_place *p)
     p->gang = p->n_members == 0 ? 0 : p->gang | 1;
     p->rank = p->n_members == 0 ? p->rank : p->rank % (uint32_t)p->n_members;
     p->stages = 1;
-    p->transport = WIRE_GANG_TRANSPORT_SHM;
+    p->transport = p->control == WIRE_GANG_TRANSPORT_UNSPECIFIED ? WIRE_GANG_TRANSPORT_SHM
+                                                                 : WIRE_GANG_TRANSPORT_NCCL;
 }
 
 static void request_repair(struct walk_random *r, struct wire_request *request)

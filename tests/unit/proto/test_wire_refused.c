@@ -372,6 +372,16 @@ static void replies_are_checked_too(void **state)
         LOAD_AT(.gang = 1, .stages = 3, .transport = 1, .members = two, .n_members = 2);
     static const struct wire_command no_way[] =
         LOAD_AT(.gang = 1, .stages = 1, .members = two, .n_members = 2);
+    static const struct wire_command on_nothing[] =
+        LOAD_AT(.gang = 1, .stages = 1, .transport = 3, .members = two, .n_members = 2);
+    static const struct wire_command on_itself[] =
+        LOAD_AT(.gang = 1, .stages = 1, .transport = 3, .members = two, .n_members = 2,
+                .control = 3);
+    static const struct wire_command on_another[] =
+        LOAD_AT(.gang = 1, .stages = 1, .transport = 2, .members = two, .n_members = 2,
+                .control = 1);
+    static const struct wire_command unknown_way[] =
+        LOAD_AT(.gang = 1, .stages = 1, .transport = 4, .members = two, .n_members = 2);
     static const struct wire_command no_gang[] = LOAD_AT(.members = two, .n_members = 2);
     static const struct wire_model_status apart[] = {
         {.name = "m", .state = WIRE_MODEL_STATE_READY, .ranks = 2}};
@@ -396,6 +406,14 @@ static void replies_are_checked_too(void **state)
          "pull.commands[0].load.place.stages: 3 of 2 members"},
         {{.kind = WIRE_REQUEST_PULL, .pull = {no_way, 1}},
          "pull.commands[0].load.place.transport: missing"},
+        {{.kind = WIRE_REQUEST_PULL, .pull = {on_nothing, 1}},
+         "pull.commands[0].load.place.control: missing, though the transport stands on one"},
+        {{.kind = WIRE_REQUEST_PULL, .pull = {on_itself, 1}},
+         "pull.commands[0].load.place.control: 3 is"},
+        {{.kind = WIRE_REQUEST_PULL, .pull = {on_another, 1}},
+         "pull.commands[0].load.place.control: given, though the transport stands on none"},
+        {{.kind = WIRE_REQUEST_PULL, .pull = {unknown_way, 1}},
+         "pull.commands[0].load.place.transport: 4 is"},
         {{.kind = WIRE_REQUEST_PULL, .pull = {no_gang, 1}},
          "pull.commands[0].load.place.gang: missing, but there are members"},
         {{.kind = WIRE_REQUEST_LIST_WORKERS, .list_workers = {.workers = strays, .n_workers = 1}},

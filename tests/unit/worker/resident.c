@@ -15,7 +15,8 @@
 #include <cmocka.h>
 
 const struct gang_place resident_whole;
-static const uint8_t resident_host[COLL_HOST_BYTES] = {1};
+const struct gang_offer resident_offer = {
+    .host = {1}, .transports = 1u << WIRE_GANG_TRANSPORT_SHM | 1u << WIRE_GANG_TRANSPORT_UCX};
 const struct engine_config resident_config = {.threads = 1, .step_tokens = 32};
 
 static void notify(void *arg)
@@ -52,7 +53,7 @@ void resident_open(struct resident *r)
     r->residency = (struct residency){.engine = r->engine,
                                       .catalogue = &r->catalogue,
                                       .build = "test",
-                                      .host = resident_host,
+                                      .gangs = &resident_offer,
                                       .notify = notify,
                                       .notify_arg = r};
 }

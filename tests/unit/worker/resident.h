@@ -19,6 +19,7 @@ struct resident {
 
 extern const struct gang_place resident_whole; /* gang 0 */
 extern const struct engine_config resident_config;
+extern const struct gang_offer resident_offer; /* shm and ucx */
 
 void resident_open(struct resident *r);
 void resident_close(struct resident *r);

@@ -35,7 +35,8 @@ static void cluster_open(struct cluster *c, uint32_t n)
     c->n = n;
     for (uint32_t k = 0; k < n; k++) {
         resident_open(&c->worker[k]);
-        if (gang_offer_models(&c->worker[k].catalogue, &resident_config, "test", &eb) != ERR_OK)
+        if (gang_offer_models(&c->worker[k].catalogue, &resident_offer, &resident_config, "test",
+                              &eb) != ERR_OK)
             fail_msg("%s", eb.text);
     }
 }
@@ -108,7 +109,7 @@ static void assert_free(const struct catalogue_model *m)
 
 static void a_place_is_what_the_command_says(void **state)
 {
-    static const uint8_t host[COLL_HOST_BYTES] = {1, 2, 3};
+    static const struct gang_offer offer = {.host = {1, 2, 3}, .nccl_bytes = 77};
     const struct gang_place p = place_of(5ull << 32 | 17, 1, 3, WIRE_GANG_TRANSPORT_SHM);
     struct engine_model_config model = {.path = "x"};
     struct gang_config gang;
@@ -118,8 +119,9 @@ static void a_place_is_what_the_command_says(void **state)
     assert_string_equal(p.with, "w1, w2, w3");
     assert_string_equal(p.leader, "w1");
     assert_string_equal(gang_text(p.gang, text), "5.17");
-    gang_place_apply(&p, "build", host, &model, &gang);
-    assert_memory_equal(gang.coll.host, host, sizeof host);
+    gang_place_apply(&p, "build", &offer, &model, &gang);
+    assert_memory_equal(gang.coll.host, offer.host, sizeof offer.host);
+    assert_int_equal(gang.nccl_bytes, 0);
     assert_int_equal(model.shard.shards, 3);
     assert_int_equal(model.shard.n_weights, 3);
     assert_int_equal(model.shard.weights[0], 3);
@@ -146,6 +148,20 @@ static void a_place_is_what_the_command_says(void **state)
     gang_place_of(&from, &place);
     assert_int_equal(strlen(place.with), sizeof place.with - 1);
     assert_int_equal(place.transport, COLL_TRANSPORT_UCX);
+    assert_int_equal(gang_place_meets_over(&place), COLL_TRANSPORT_UCX);
+
+    /* Over NCCL, what it stands on is where its ranks meet. */
+    for (int on_ucx = 0; on_ucx < 2; on_ucx++) {
+        from.transport = WIRE_GANG_TRANSPORT_NCCL;
+        from.control = on_ucx ? WIRE_GANG_TRANSPORT_UCX : WIRE_GANG_TRANSPORT_SHM;
+        gang_place_of(&from, &place);
+        gang_place_apply(&place, "build", &offer, &model, &gang);
+        assert_int_equal(gang.coll.transport, COLL_TRANSPORT_NCCL);
+        assert_int_equal(gang.coll.control, on_ucx ? COLL_TRANSPORT_UCX : COLL_TRANSPORT_SHM);
+        assert_int_equal(gang_place_meets_over(&place), gang.coll.control);
+        assert_int_equal(gang.nccl_bytes, 77);
+        assert_int_equal(gang_config_check(&gang, NULL), ERR_OK);
+    }
 }
 
 static void each_rank_says_which_it_is_and_what_it_holds(void **state)
@@ -415,6 +431,49 @@ static void a_worker_that_joins_no_gangs_says_so(void **state)
     resident_close(&r);
 }
 
+static void a_place_that_was_not_offered_is_refused_by_name(void **state)
+{
+    enum { SHM = 1u << WIRE_GANG_TRANSPORT_SHM, UCX = 1u << WIRE_GANG_TRANSPORT_UCX };
+    enum { NCCL = 1u << WIRE_GANG_TRANSPORT_NCCL };
+    static const struct {
+        struct gang_offer offer;
+        enum wire_gang_transport transport, control;
+        const char *says;
+    } rows[] = {
+        {{.transports = SHM}, WIRE_GANG_TRANSPORT_UCX, 0, "this worker joins no gangs over ucx"},
+        {{.transports = UCX}, WIRE_GANG_TRANSPORT_SHM, 0, "this worker joins no gangs over shm"},
+        {{.transports = SHM | UCX},
+         WIRE_GANG_TRANSPORT_NCCL,
+         WIRE_GANG_TRANSPORT_SHM,
+         "this worker joins no gangs over nccl"},
+        {{.transports = NCCL, .controls = SHM},
+         WIRE_GANG_TRANSPORT_NCCL,
+         WIRE_GANG_TRANSPORT_UCX,
+         "this worker's nccl does not stand on ucx"},
+        {{.transports = NCCL, .controls = SHM | UCX},
+         WIRE_GANG_TRANSPORT_SHM,
+         0,
+         "this worker joins no gangs over shm"},
+    };
+    struct cluster c;
+    (void)state;
+
+    cluster_open(&c, 1);
+    struct resident *r = &c.worker[0];
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct gang_place place = place_of(++next_gang, 0, 2, rows[i].transport);
+        if (rows[i].transport == WIRE_GANG_TRANSPORT_NCCL)
+            place.control = rows[i].control == WIRE_GANG_TRANSPORT_UCX ? COLL_TRANSPORT_UCX
+                                                                       : COLL_TRANSPORT_SHM;
+        r->residency.gangs = &rows[i].offer;
+        residency_load(&r->residency, r->m, &place);
+        assert_int_equal(r->m->state, WIRE_MODEL_STATE_FAILED);
+        assert_string_equal(r->m->error, rows[i].says);
+        assert_null(r->m->rendezvous);
+    }
+    cluster_close(&c);
+}
+
 /* Whatever ranks must agree in shows in the words, and nothing else does. */
 static void words_are_equal_where_ranks_agree(void **state)
 {
@@ -451,7 +510,8 @@ static void words_are_equal_where_ranks_agree(void **state)
         source.name = "tiny";
         source.path = r.path;
         assert_int_equal(catalogue_open(&c, &source, 1, &rows[i].engine, &digests, NULL), ERR_OK);
-        assert_int_equal(gang_offer_models(&c, &rows[i].engine, rows[i].build, NULL), ERR_OK);
+        assert_int_equal(
+            gang_offer_models(&c, &resident_offer, &rows[i].engine, rows[i].build, NULL), ERR_OK);
         const char *words = c.models[0].offer.gang_settings;
         if (i == 0) {
             (void)snprintf(first, sizeof first, "%s", words);
@@ -511,6 +571,53 @@ static void no_rank_holds_more_than_was_reckoned(void **state)
     stages = 1;
 }
 
+/* Of a worker that offers all: over NCCL, too, with what it takes itself counted by the groups. */
+static void whatever_carries_it_no_more_was_reckoned(void **state)
+{
+    enum { BOTH = 1u << WIRE_GANG_TRANSPORT_SHM | 1u << WIRE_GANG_TRANSPORT_UCX };
+    static const struct gang_offer all = {.transports = BOTH | 1u << WIRE_GANG_TRANSPORT_NCCL,
+                                          .controls = BOTH};
+    static const struct gang_config ways[] = {
+        {.coll.transport = COLL_TRANSPORT_SHM},
+        {.coll.transport = COLL_TRANSPORT_UCX},
+        {.coll = {.transport = COLL_TRANSPORT_NCCL, .control = COLL_TRANSPORT_SHM},
+         .nccl_bytes = 1 << 20},
+        {.coll = {.transport = COLL_TRANSPORT_NCCL, .control = COLL_TRANSPORT_UCX},
+         .nccl_bytes = 1 << 20},
+    };
+    struct shard_shape shape;
+    struct resident r;
+    (void)state;
+
+    resident_open(&r);
+    assert_int_equal(gang_offer_models(&r.catalogue, &all, &resident_config, "test", NULL), ERR_OK);
+    const struct wire_model_offer *offer = &r.m->offer;
+    assert_int_equal(shard_shape_unpack(&shape, offer->shape.data, offer->shape.size, NULL),
+                     ERR_OK);
+    for (uint32_t way = 0; way < sizeof ways / sizeof ways[0]; way++) {
+        for (uint32_t rank = 0; rank < 4; rank++) {
+            struct engine_model_config model = r.m->config;
+            struct engine_estimate e;
+            struct shard_cut *cut;
+            model.shard = (struct shard_request){.shards = 2, .stages = 2};
+            model.rank = rank;
+            model.gang = &ways[way];
+            assert_int_equal(engine_estimate_file(&resident_config, &model, &e, NULL), ERR_OK);
+            assert_int_equal(shard_cut_new(&cut, &shape, &model.shard, NULL), ERR_OK);
+            const uint64_t reckoned =
+                shard_in_proportion(offer->weights_bytes, shard_cut_weights(&shape, cut, rank),
+                                    shard_shape_weights(&shape)) +
+                shard_in_proportion(offer->kv_bytes, shard_cut_kv(&shape, cut, rank),
+                                    shard_shape_kv(&shape)) +
+                offer->rank_bytes + shard_rank_groups(2, 2, rank / 2) * ways[way].nccl_bytes;
+            assert_true(engine_estimate_total(&e) <= reckoned);
+            shard_cut_free(cut);
+        }
+    }
+    shard_shape_fini(&shape);
+    resident_close(&r);
+}
+
 static void transports_are_those_that_are_allowed_and_there(void **state)
 {
     static const uint8_t nowhere[COLL_HOST_BYTES];
@@ -520,18 +627,54 @@ static void transports_are_those_that_are_allowed_and_there(void **state)
     struct gang_offer o, again;
     (void)state;
 
-    assert_int_equal(gang_offer_read(GANG_CHOICE_AUTO, &o, NULL), ERR_OK);
+    assert_int_equal(gang_offer_read(GANG_CHOICE_AUTO, ENGINE_BACKEND_CPU, 0, &o, NULL), ERR_OK);
     assert_int_equal(o.transports, shm | ucx);
     assert_memory_not_equal(o.host, nowhere, sizeof nowhere);
-    assert_int_equal(gang_offer_read(GANG_CHOICE_SHM, &again, NULL), ERR_OK);
+    assert_int_equal(gang_offer_read(GANG_CHOICE_SHM, ENGINE_BACKEND_CPU, 0, &again, NULL), ERR_OK);
     assert_int_equal(again.transports, shm);
     assert_memory_equal(again.host, o.host, sizeof o.host);
-    const enum err e = gang_offer_read(GANG_CHOICE_UCX, &again, NULL);
+    const enum err e = gang_offer_read(GANG_CHOICE_UCX, ENGINE_BACKEND_CPU, 0, &again, NULL);
     assert_int_equal(e, has_ucx ? ERR_OK : ERR_UNSUPPORTED);
     if (has_ucx) {
         assert_int_equal(again.transports, ucx);
         assert_memory_equal(again.host, nowhere, sizeof nowhere);
     }
+    assert_int_equal(o.controls, 0);
+}
+
+/* A worker on a GPU, which opens no GPU for it. */
+static void nccl_is_offered_where_it_is_there(void **state)
+{
+    const uint32_t shm = 1u << WIRE_GANG_TRANSPORT_SHM, nccl = 1u << WIRE_GANG_TRANSPORT_NCCL;
+    char version[COLL_NCCL_VERSION_BYTES] = "";
+    struct gang_offer cpu, o;
+    struct errbuf eb = {{0}};
+    (void)state;
+
+    assert_int_equal(gang_offer_read(GANG_CHOICE_AUTO, ENGINE_BACKEND_CPU, 0, &cpu, NULL), ERR_OK);
+    const bool has_nccl = coll_nccl_version(version, NULL) == ERR_OK;
+    assert_int_equal(gang_offer_read(GANG_CHOICE_AUTO, ENGINE_BACKEND_CUDA, 5, &o, NULL), ERR_OK);
+    assert_int_equal(o.transports, cpu.transports | (has_nccl ? nccl : 0));
+    assert_int_equal(o.controls, has_nccl ? cpu.transports : 0);
+    assert_int_equal(o.nccl_bytes, has_nccl ? 5 : 0);
+    assert_string_equal(o.nccl_version, version);
+    /* Nothing else, but for what it stands on. */
+    const enum err e = gang_offer_read(GANG_CHOICE_NCCL, ENGINE_BACKEND_CUDA, 5, &o, &eb);
+    assert_int_equal(e, has_nccl ? ERR_OK : ERR_UNSUPPORTED);
+    if (has_nccl) {
+        assert_int_equal(o.transports, nccl);
+        assert_int_equal(o.controls, cpu.transports);
+        assert_memory_equal(o.host, cpu.host, sizeof o.host);
+    } else {
+        assert_non_null(strstr(eb.text, "NCCL"));
+    }
+    /* Who is to stay off the network is not brought there by NCCL. */
+    assert_int_equal(gang_offer_read(GANG_CHOICE_SHM, ENGINE_BACKEND_CUDA, 5, &o, NULL), ERR_OK);
+    assert_int_equal(o.transports, shm);
+    assert_int_equal(o.controls, 0);
+    assert_int_equal(gang_offer_read(GANG_CHOICE_NCCL, ENGINE_BACKEND_CPU, 5, &o, &eb),
+                     ERR_UNSUPPORTED);
+    assert_non_null(strstr(eb.text, "this worker computes on a CPU"));
 }
 
 /* In another network namespace the ranks' socket is not found. */
@@ -541,14 +684,14 @@ static void another_network_namespace_is_another_host(void **state)
     int status, fds[2];
     (void)state;
 
-    assert_int_equal(gang_offer_read(GANG_CHOICE_SHM, &here, NULL), ERR_OK);
+    assert_int_equal(gang_offer_read(GANG_CHOICE_SHM, ENGINE_BACKEND_CPU, 0, &here, NULL), ERR_OK);
     assert_int_equal(pipe(fds), 0);
     const pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
         if (unshare(CLONE_NEWNET) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0)
             _exit(77);
-        if (gang_offer_read(GANG_CHOICE_SHM, &there, NULL) != ERR_OK ||
+        if (gang_offer_read(GANG_CHOICE_SHM, ENGINE_BACKEND_CPU, 0, &there, NULL) != ERR_OK ||
             write(fds[1], &there, sizeof there) != (ssize_t)sizeof there)
             _exit(1);
         _exit(0);
@@ -577,9 +720,12 @@ int main(void)
         cmocka_unit_test(the_last_word_counts_for_gangs_too),
         cmocka_unit_test(addresses_are_said_until_all_have_met),
         cmocka_unit_test(a_worker_that_joins_no_gangs_says_so),
+        cmocka_unit_test(a_place_that_was_not_offered_is_refused_by_name),
         cmocka_unit_test(words_are_equal_where_ranks_agree),
         cmocka_unit_test(no_rank_holds_more_than_was_reckoned),
+        cmocka_unit_test(whatever_carries_it_no_more_was_reckoned),
         cmocka_unit_test(transports_are_those_that_are_allowed_and_there),
+        cmocka_unit_test(nccl_is_offered_where_it_is_there),
         cmocka_unit_test(another_network_namespace_is_another_host),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
  * later, in words that blame a model. */
 #include "common/limits.h"
 #include "worker/engine/runtime.h"
+#include "worker/gang_offer.h"
 #include "worker/kernels/pool.h"
 #include "worker/settings.h"
 
@@ -65,6 +66,46 @@ static void the_file_and_the_engine_have_one_range(void **state)
     }
 }
 
+static void gangs_talk_over_what_is_named(void **state)
+{
+    static const struct {
+        const char *text;
+        enum gang_choice choice;
+        uint64_t nccl_bytes;
+        const char *refused; /* NULL: it is not */
+    } rows[] = {
+        {"", GANG_CHOICE_AUTO, COLL_NCCL_BYTES, NULL},
+        {"gang_transport = \"auto\";", GANG_CHOICE_AUTO, COLL_NCCL_BYTES, NULL},
+        {"gang_transport = \"shm\";", GANG_CHOICE_SHM, COLL_NCCL_BYTES, NULL},
+        {"gang_transport = \"ucx\";", GANG_CHOICE_UCX, COLL_NCCL_BYTES, NULL},
+        {"gang_transport = \"nccl\";", GANG_CHOICE_NCCL, COLL_NCCL_BYTES, NULL},
+        {"gang_transport = \"tcp\";", 0, 0, "gang_transport"},
+        {"nccl_memory = \"1GiB\";", GANG_CHOICE_AUTO, (uint64_t)1 << 30, NULL},
+        {"nccl_memory = \"0\";", GANG_CHOICE_AUTO, 0, NULL},
+        {"nccl_memory = \"much\";", 0, 0, "nccl_memory"},
+        {"nccl_memory = -1;", 0, 0, "nccl_memory"},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct settings c;
+        struct errbuf eb = {{0}};
+        char text[128];
+        (void)snprintf(text, sizeof text, "engine = { %s };", rows[i].text);
+        enum err e = read_text(&c, text, &eb);
+        if (rows[i].refused != NULL) {
+            assert_int_equal(e, ERR_INVALID);
+            assert_non_null(strstr(eb.text, rows[i].refused));
+            continue;
+        }
+        if (e != ERR_OK)
+            fail_msg("%s: %s", text, eb.text);
+        assert_int_equal(c.engine.gang_transport, (int)rows[i].choice);
+        assert_int_equal(c.engine.nccl_bytes, rows[i].nccl_bytes);
+        settings_fini(&c);
+    }
+}
+
 static void more_threads_than_the_limit_are_refused_before_a_model_loads(void **state)
 {
     struct engine_config asked = {.threads = LIMIT_WORKER_THREADS + 1}, complete;
@@ -86,6 +127,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_file_and_the_engine_have_one_range),
+        cmocka_unit_test(gangs_talk_over_what_is_named),
         cmocka_unit_test(more_threads_than_the_limit_are_refused_before_a_model_loads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

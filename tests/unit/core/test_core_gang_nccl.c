@@ -1,0 +1,433 @@
+/* Gangs of GPUs: who computes over NCCL, what it stands on, and what becomes of one that fails. */
+#include "tests/unit/core/gang_test.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define GB CORE_TEST_GB
+
+#define ALL (GANG_SHM | GANG_UCX | GANG_NCCL)
+
+/* What is not said: on a host 1, of 4 GB, NCCL 2.27.7 on whatever else it has, half a gigabyte. */
+struct gpu {
+    const char *name;
+    double gb, nccl_gb;
+    uint8_t host;
+    uint32_t transports, controls;
+    const char *uuid, *version; /* "": none */
+    bool is_cpu;
+};
+
+static struct core_test_worker gpu_hello(const struct gpu *g)
+{
+    static char uuid[16];
+    const struct gang_member m = {
+        g->name,   g->gb > 0 ? g->gb : 4, g->host != 0 ? g->host : 1, g->transports, NULL,
+        !g->is_cpu};
+    struct core_test_worker w = gang_member_hello(&m);
+    (void)snprintf(uuid, sizeof uuid, "GPU-%.8s", g->name);
+    w.gpu_uuid = g->uuid != NULL ? g->uuid : uuid;
+    w.nccl = (struct wire_nccl){
+        .version = g->version != NULL ? g->version : "2.27.7",
+        .controls = g->controls != 0 ? g->controls : g->transports & (GANG_SHM | GANG_UCX),
+        .memory_bytes = (uint64_t)((g->nccl_gb > 0 ? g->nccl_gb : 0.5) * GB)};
+    return w;
+}
+
+static void over_what_they_talk(void **state)
+{
+    enum { NONE = WIRE_GANG_TRANSPORT_UNSPECIFIED, SHM = WIRE_GANG_TRANSPORT_SHM };
+    enum { UCX = WIRE_GANG_TRANSPORT_UCX, NCCL = WIRE_GANG_TRANSPORT_NCCL };
+    static const struct {
+        const char *what;
+        struct gpu gpus[4];
+        const char *gang; /* names by rank; NULL: none */
+        int transport, control;
+        uint32_t stages;
+        const char *says, *not_said; /* of the gang; NULL: nothing is looked for */
+    } table[] = {
+        {"GPUs of one host",
+         {{.name = "a", .transports = ALL}, {.name = "b", .transports = ALL}},
+         "ab",
+         NCCL,
+         SHM,
+         1,
+         "of a, b over nccl: m takes 6442.5 MB, more than any worker with its file can give (a: "
+         "4295.0 MB); nccl: each has a GPU of its own and NCCL 2.27.7, which stands on shm; 536.9 "
+         "MB are kept for each group of ranks; shares: a 3768.7 MB, b 3768.7 MB",
+         NULL},
+        {"of two hosts: stages, in two groups each",
+         {{.name = "a", .transports = ALL, .nccl_gb = 0.4},
+          {.name = "b", .transports = ALL, .nccl_gb = 0.4, .host = 2}},
+         "ab",
+         NCCL,
+         UCX,
+         2,
+         "2 stages over nccl: ",
+         NULL},
+        {"it needs no other transport but to stand on",
+         {{.name = "a", .transports = GANG_NCCL, .controls = GANG_SHM},
+          {.name = "b", .transports = GANG_NCCL, .controls = GANG_SHM}},
+         "ab",
+         NCCL,
+         SHM,
+         1,
+         "which stands on shm",
+         NULL},
+        {"two on one GPU",
+         {{.name = "a", .transports = ALL, .uuid = "GPU-7"},
+          {.name = "b", .transports = ALL, .uuid = "GPU-7"}},
+         "ab",
+         SHM,
+         NONE,
+         1,
+         "; not over nccl: a and b are on one GPU; shares: ",
+         NULL},
+        {"two on one GPU, and one on another",
+         {{.name = "a", .transports = ALL, .uuid = "GPU-7"},
+          {.name = "b", .transports = ALL, .uuid = "GPU-7"},
+          {.name = "c", .transports = ALL}},
+         "ac",
+         NCCL,
+         SHM,
+         1,
+         NULL,
+         NULL},
+        {"of those on one GPU the roomier",
+         {{.name = "a", .transports = ALL, .uuid = "GPU-7"},
+          {.name = "b", .transports = ALL, .uuid = "GPU-7", .gb = 4.5},
+          {.name = "c", .transports = ALL}},
+         "bc",
+         NCCL,
+         SHM,
+         1,
+         NULL,
+         NULL},
+        {"only two on one GPU, and nothing but NCCL",
+         {{.name = "a", .transports = GANG_NCCL, .controls = GANG_SHM, .uuid = "GPU-7"},
+          {.name = "b", .transports = GANG_NCCL, .controls = GANG_SHM, .uuid = "GPU-7"}},
+         NULL,
+         NONE,
+         NONE,
+         0,
+         NULL,
+         NULL},
+        {"one that does not offer it",
+         {{.name = "a", .transports = ALL}, {.name = "b", .transports = GANG_SHM | GANG_UCX}},
+         "ab",
+         SHM,
+         NONE,
+         1,
+         "; not over nccl: b does not offer it; shares: ",
+         NULL},
+        {"one that does not say which",
+         {{.name = "a", .transports = ALL}, {.name = "b", .transports = ALL, .version = ""}},
+         "ab",
+         SHM,
+         NONE,
+         1,
+         "; not over nccl: b does not offer it; shares: ",
+         NULL},
+        {"another release",
+         {{.name = "a", .transports = ALL}, {.name = "b", .transports = ALL, .version = "2.18.1"}},
+         "ab",
+         SHM,
+         NONE,
+         1,
+         "; not over nccl: a has NCCL 2.27.7, b has 2.18.1; shares: ",
+         NULL},
+        {"another release, and one more of the first",
+         {{.name = "a", .transports = ALL},
+          {.name = "b", .transports = ALL, .version = "2.18.1"},
+          {.name = "c", .transports = ALL}},
+         "ac",
+         NCCL,
+         SHM,
+         1,
+         NULL,
+         NULL},
+        {"hosts of which one has nothing for it to stand on",
+         {{.name = "a", .transports = ALL},
+          {.name = "b", .transports = ALL, .controls = GANG_SHM, .host = 2}},
+         "ab",
+         UCX,
+         NONE,
+         2,
+         "; not over nccl: of b it cannot stand on ucx; shares: ",
+         NULL},
+        {"hosts, and nothing but shared memory for it to stand on",
+         {{.name = "a", .transports = GANG_NCCL, .controls = GANG_SHM},
+          {.name = "b", .transports = GANG_NCCL, .controls = GANG_SHM, .host = 2}},
+         NULL,
+         NONE,
+         NONE,
+         0,
+         NULL,
+         NULL},
+        {"no room for what it takes itself",
+         {{.name = "a", .transports = ALL, .nccl_gb = 1.5},
+          {.name = "b", .transports = ALL, .nccl_gb = 1.5}},
+         "ab",
+         SHM,
+         NONE,
+         1,
+         "; not over nccl: with the 1610.6 MB that it takes of each GPU for each group of ranks so "
+         "few have no room; shares: a 3231.8 MB",
+         NULL},
+        {"room for one group, so shards where there would be stages",
+         {{.name = "a", .transports = ALL, .nccl_gb = 0.8},
+          {.name = "b", .transports = ALL, .nccl_gb = 0.8, .host = 2}},
+         "ab",
+         NCCL,
+         UCX,
+         1,
+         "of a, b over nccl: ",
+         NULL},
+        {"room with three, where two do without it",
+         {{.name = "a", .transports = ALL, .gb = 3.2, .nccl_gb = 0.9},
+          {.name = "b", .transports = ALL, .gb = 3.2, .nccl_gb = 0.9},
+          {.name = "c", .transports = ALL, .gb = 3.2, .nccl_gb = 0.9}},
+         "ab",
+         SHM,
+         NONE,
+         1,
+         "so few have no room",
+         NULL},
+        {"one that takes more than can be counted",
+         {{.name = "a", .transports = ALL, .nccl_gb = 17179869183.0},
+          {.name = "b", .transports = ALL, .host = 2, .nccl_gb = 17179869183.0}},
+         "ab",
+         UCX,
+         NONE,
+         2,
+         "so few have no room",
+         NULL},
+        {"a worker without a GPU has none, whatever it says",
+         {{.name = "a", .transports = ALL, .is_cpu = true},
+          {.name = "b", .transports = ALL, .is_cpu = true}},
+         "ab",
+         SHM,
+         NONE,
+         1,
+         "of a, b over shm",
+         "nccl"},
+        {"transports of another day",
+         {{.name = "a", .transports = GANG_SHM | 1u << 9, .version = ""},
+          {.name = "b", .transports = GANG_SHM | 1u << 9, .version = ""}},
+         "ab",
+         SHM,
+         NONE,
+         1,
+         NULL,
+         NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct core_test t;
+        uint64_t session[4] = {0};
+        char got[8] = "";
+        core_test_start(&t);
+        for (size_t k = 0; k < 4 && table[i].gpus[k].name != NULL; k++) {
+            const struct core_test_worker w = gpu_hello(&table[i].gpus[k]);
+            session[k] = core_test_worker(&t, &w);
+        }
+        uint64_t client = core_test_client(&t, "c", "", 2);
+        enum err err = core_test_submit_ask(&t, client, 1, "m", 20);
+        if (err != (table[i].gang != NULL ? ERR_OK : ERR_TOO_LARGE))
+            fail_msg("%s: %d", table[i].what, (int)err);
+        for (size_t k = 0; k < 4 && session[k] != 0; k++) {
+            struct wire_pull_reply pull = core_test_pull(&t, session[k], 0);
+            if (pull.n_commands == 0)
+                continue;
+            const struct wire_gang_place *p = &pull.commands[0].load.place;
+            got[p->rank] = table[i].gpus[k].name[0];
+            if ((int)p->transport != table[i].transport || (int)p->control != table[i].control ||
+                p->stages != table[i].stages)
+                fail_msg("%s: transport %d on %d, %u stages", table[i].what, (int)p->transport,
+                         (int)p->control, p->stages);
+        }
+        if (strcmp(got, table[i].gang != NULL ? table[i].gang : "") != 0)
+            fail_msg("%s: %s", table[i].what, got);
+        if (table[i].gang != NULL) {
+            const char *said = core_test_explain(&t, client, 1)->gang;
+            if ((table[i].says != NULL && strstr(said, table[i].says) == NULL) ||
+                (table[i].not_said != NULL && strstr(said, table[i].not_said) != NULL))
+                fail_msg("%s: %s", table[i].what, said);
+        }
+        core_test_fini(&t);
+    }
+}
+
+/* ---- where it fails ---- */
+
+struct pair {
+    struct core_test t;
+    uint64_t worker[2], client, acked[2];
+    uint64_t gang;
+};
+
+static void pair_start(struct pair *p, uint32_t transports)
+{
+    *p = (struct pair){.gang = 0};
+    core_test_start(&p->t);
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct gpu g = {
+            .name = i == 0 ? "a" : "b", .transports = transports | GANG_NCCL, .controls = GANG_SHM};
+        const struct core_test_worker w = gpu_hello(&g);
+        p->worker[i] = core_test_worker(&p->t, &w);
+    }
+    p->client = core_test_client(&p->t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&p->t, p->client, 1, "m", 20), ERR_OK);
+}
+
+/* Over what they are told to load it now; UNSPECIFIED: they are not. */
+static enum wire_gang_transport pair_told(struct pair *p)
+{
+    enum wire_gang_transport told = WIRE_GANG_TRANSPORT_UNSPECIFIED;
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct wire_pull_reply pull = core_test_pull(&p->t, p->worker[i], p->acked[i]);
+        for (size_t k = 0; k < pull.n_commands; k++) {
+            p->acked[i] = pull.commands[k].seq;
+            if (pull.commands[k].kind != WIRE_COMMAND_LOAD)
+                continue;
+            p->gang = pull.commands[k].load.place.gang;
+            told = pull.commands[k].load.place.transport;
+        }
+    }
+    return told;
+}
+
+static void pair_says(struct pair *p, enum wire_model_state state, const char *error)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct wire_gpu gpu = {
+            .uuid = i == 0 ? "GPU-a" : "GPU-b", .pci = "", .driver = "", .trouble = ""};
+        const struct wire_model_status status =
+            gang_status_of(state, (struct gang_share){p->gang, i, 2}, error);
+        struct wire_request report = {
+            .kind = WIRE_REQUEST_REPORT,
+            .session = p->worker[i],
+            .report = {.models = &status, .n_models = 1, .gpus = &gpu, .n_gpus = 1}};
+        assert_int_equal(core_test_ask(&p->t, &report)->kind, WIRE_REQUEST_REPORT);
+    }
+}
+
+static void pair_fails(struct pair *p)
+{
+    pair_says(p, WIRE_MODEL_STATE_LOADING, "");
+    pair_says(p, WIRE_MODEL_STATE_AVAILABLE, "meeting: rank 1: NCCL: unhandled system error");
+}
+
+/* Waits for the next one, which both hear of; seconds that it took. */
+static uint32_t pair_again(struct pair *p, enum wire_gang_transport *ret_told)
+{
+    for (uint32_t s = 1; s <= 60; s++) {
+        pair_says(p, WIRE_MODEL_STATE_AVAILABLE, "");
+        core_test_wait(&p->t, 1000);
+        *ret_told = pair_told(p);
+        if (*ret_told != WIRE_GANG_TRANSPORT_UNSPECIFIED)
+            return s;
+    }
+    fail_msg("none within a minute");
+    return 0;
+}
+
+static void what_fails_over_nccl_twice_is_tried_without_it(void **state)
+{
+    enum wire_gang_transport told;
+    struct pair p;
+    (void)state;
+    pair_start(&p, GANG_SHM);
+    assert_int_equal(pair_told(&p), WIRE_GANG_TRANSPORT_NCCL);
+    pair_fails(&p);
+    assert_non_null(strstr(core_test_explain(&p.t, p.client, 1)->gang,
+                           "ended: a left it: meeting: rank 1: NCCL: unhandled system error"));
+    (void)pair_again(&p, &told);
+    assert_int_equal(told, WIRE_GANG_TRANSPORT_NCCL);
+    pair_fails(&p);
+    (void)pair_again(&p, &told);
+    assert_int_equal(told, WIRE_GANG_TRANSPORT_SHM);
+    const char *gang = core_test_explain(&p.t, p.client, 1)->gang;
+    assert_non_null(
+        strstr(gang, "; not over nccl: it failed 2 times in a row, and is tried again"));
+    pair_says(&p, WIRE_MODEL_STATE_READY, "");
+    (void)pair_told(&p);
+    (void)core_test_report(&p.t, p.worker[0], 1, 1, 0, 20, WIRE_FINISH_LENGTH, ERR_OK);
+    assert_int_equal(core_test_job(&p.t, p.client, 1).state, WIRE_JOB_STATE_DONE);
+
+    /* Ten minutes later the next gang is over NCCL again. */
+    pair_says(&p, WIRE_MODEL_STATE_AVAILABLE, "the engine was started anew");
+    for (uint32_t s = 0; s < 600; s++) {
+        pair_says(&p, WIRE_MODEL_STATE_AVAILABLE, "");
+        core_test_wait(&p.t, 1000);
+    }
+    assert_int_equal(core_test_submit_ask(&p.t, p.client, 2, "m", 20), ERR_OK);
+    assert_int_equal(pair_told(&p), WIRE_GANG_TRANSPORT_NCCL);
+    core_test_fini(&p.t);
+}
+
+static void a_token_over_nccl_forgets_what_failed(void **state)
+{
+    enum wire_gang_transport told;
+    struct pair p;
+    (void)state;
+    pair_start(&p, GANG_SHM);
+    assert_int_equal(pair_told(&p), WIRE_GANG_TRANSPORT_NCCL);
+    pair_fails(&p);
+    (void)pair_again(&p, &told);
+    assert_int_equal(told, WIRE_GANG_TRANSPORT_NCCL);
+    pair_says(&p, WIRE_MODEL_STATE_READY, "");
+    (void)pair_told(&p);
+    (void)core_test_report(&p.t, p.worker[0], 1, 1, 0, 1, WIRE_FINISH_UNSPECIFIED, ERR_OK);
+    for (uint32_t failures = 0; failures < 2; failures++) {
+        pair_fails(&p);
+        (void)pair_again(&p, &told);
+        assert_int_equal(told, WIRE_GANG_TRANSPORT_NCCL);
+    }
+    core_test_fini(&p.t);
+}
+
+/* Not when somebody is killed or its room is needed, that is nothing that NCCL did. */
+static void only_what_a_rank_met_counts(void **state)
+{
+    enum wire_gang_transport told;
+    struct pair p;
+    (void)state;
+    pair_start(&p, GANG_SHM);
+    assert_int_equal(pair_told(&p), WIRE_GANG_TRANSPORT_NCCL);
+    for (uint32_t i = 0; i < 4; i++) {
+        pair_says(&p, WIRE_MODEL_STATE_LOADING, "");
+        pair_says(&p, WIRE_MODEL_STATE_AVAILABLE, "");
+        (void)pair_again(&p, &told);
+        assert_int_equal(told, WIRE_GANG_TRANSPORT_NCCL);
+    }
+    core_test_fini(&p.t);
+}
+
+static void with_nothing_but_nccl_it_is_tried_later_and_later(void **state)
+{
+    enum wire_gang_transport told;
+    struct pair p;
+    (void)state;
+    pair_start(&p, 0);
+    assert_int_equal(pair_told(&p), WIRE_GANG_TRANSPORT_NCCL);
+    for (uint32_t i = 0; i < 7; i++) {
+        pair_fails(&p);
+        const uint32_t seconds = pair_again(&p, &told);
+        assert_int_equal(told, WIRE_GANG_TRANSPORT_NCCL);
+        assert_true(seconds >= (i < 5 ? 1u << i : 32u));
+    }
+    core_test_fini(&p.t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(over_what_they_talk),
+        cmocka_unit_test(what_fails_over_nccl_twice_is_tried_without_it),
+        cmocka_unit_test(a_token_over_nccl_forgets_what_failed),
+        cmocka_unit_test(only_what_a_rank_met_counts),
+        cmocka_unit_test(with_nothing_but_nccl_it_is_tried_later_and_later),
+    };
+    return cmocka_run_group_tests(tests, gang_test_setup, gang_test_teardown);
+}
