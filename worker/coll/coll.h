@@ -96,8 +96,9 @@ struct coll_config {
      * COLL_ALIGN. */
     size_t bytes_max;
     /* ucx: a rank that was not heard for so long is gone; 0: 1500. Ranks are heard several times a
-     * second whatever they compute, so this is for hosts and links that vanish. What an operation
-     * moves counts as time on top, at 10 MB/s: beats queue behind it. */
+     * second whatever they compute, so this is for hosts and links that vanish. What is under way
+     * counts as time on top, at 10 MB/s, since the word that a rank lives queues behind it: 0.05 s
+     * for each rank with which an operation exchanges half a megabyte or more. */
     uint32_t silence_ms;
     struct coll_rendezvous rendezvous; /* ucx only */
     /* ucx: ranks that say the same can share memory, and where all ranks of a part do, that part is

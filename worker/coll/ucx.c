@@ -17,15 +17,13 @@
 /* Turns before it looks around. */
 #define UCX_TURNS_LOOK 32u
 
-/* token 32 | sender 8 | kind 4 | root 4 | sequence 16: the first two choose a message, the others
- * are compared when it is there. */
-#define UCX_TAG_CHOOSE 0xffffffffff000000u
-
 static struct ucx *ucx_of(struct coll *c)
 {
     return (struct ucx *)c;
 }
 
+/* token 32 | sender 8 | kind 4 | root 4 | sequence 16: the first two choose a message, the others
+ * are compared when it is there. */
 static ucp_tag_t ucx_tag(const struct ucx *u, uint32_t from)
 {
     const struct coll_op *op = &u->base.op;
@@ -35,57 +33,6 @@ static ucp_tag_t ucx_tag(const struct ucx *u, uint32_t from)
            (uint64_t)op->root << 16 | (op->seq & 0xffffu);
 }
 
-/* ---- requests ---- */
-
-bool ucx_request_done(struct ucx_peer *peer, struct ucx_request *request)
-{
-    struct ucx *u = peer->gang;
-    if (request->request != NULL) {
-        const ucs_status_t status =
-            request->tag != 0 ? u->lib->ucp_tag_recv_request_test(request->request, &request->info)
-                              : u->lib->ucp_request_check_status(request->request);
-        if (status == UCS_INPROGRESS)
-            return !request->is_wanted;
-        u->lib->ucp_request_free(request->request);
-        request->request = NULL;
-        request->status = status;
-        if (request->tag != 0 && status == UCS_OK)
-            peer->heard_ns = clock_mono_ns(); /* its bytes may be here before its beats */
-    }
-    request->is_wanted = false;
-    return true;
-}
-
-static void ucx_request_started(struct ucx_request *request, ucs_status_ptr_t result,
-                                bool is_wanted)
-{
-    request->request = UCS_PTR_IS_PTR(result) ? result : NULL;
-    request->status = UCS_PTR_IS_ERR(result) ? UCS_PTR_STATUS(result) : UCS_OK;
-    request->is_wanted = is_wanted && request->request != NULL;
-}
-
-static void ucx_receive(struct ucx *u, uint32_t from, struct ucx_request *request, void *to,
-                        size_t bytes, bool is_wanted)
-{
-    const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FLAG_NO_IMM_CMPL};
-    request->tag = ucx_tag(u, from);
-    ucx_request_started(
-        request,
-        u->lib->ucp_tag_recv_nbx(u->worker, to, bytes, request->tag, UCX_TAG_CHOOSE, &param),
-        is_wanted);
-}
-
-static void ucx_send(struct ucx *u, uint32_t to, const void *bytes, size_t size, bool is_wanted)
-{
-    const ucp_request_param_t param = {.op_attr_mask = 0};
-    struct ucx_peer *peer = &u->peer[to];
-    peer->send.tag = 0;
-    ucx_request_started(
-        &peer->send,
-        u->lib->ucp_tag_send_nbx(peer->ep, bytes, size, ucx_tag(u, u->base.rank), &param),
-        is_wanted);
-}
-
 /* ---- waiting ---- */
 
 static bool ucx_all_done(struct ucx *u)
@@ -93,9 +40,9 @@ static bool ucx_all_done(struct ucx *u)
     bool is_done = true;
     for (uint32_t r = 0; r < u->base.n_ranks; r++) {
         struct ucx_peer *peer = &u->peer[r];
-        is_done = ucx_request_done(peer, &peer->send) && is_done;
-        is_done = ucx_request_done(peer, &peer->receive) && is_done;
-        is_done = ucx_request_done(peer, &peer->receipt) && is_done;
+        is_done = ucx_flow_done(peer, &peer->send) && is_done;
+        is_done = ucx_flow_done(peer, &peer->receive) && is_done;
+        is_done = ucx_flow_done(peer, &peer->receipt) && is_done;
     }
     return is_done;
 }
@@ -165,97 +112,119 @@ static enum err ucx_differs(struct ucx *u, uint32_t from, ucp_tag_t theirs, ucp_
     return ucx_break(u, ERR_INTERNAL, eb);
 }
 
-/* ERR_OK where the message of `from` is the one that was waited for, with `bytes` in it. */
-static enum err ucx_compare(struct ucx *u, uint32_t from, const struct ucx_request *got,
-                            size_t bytes, struct errbuf *eb)
+/* ERR_OK where what came from `from` is what was waited for. */
+static enum err ucx_compare(struct ucx *u, uint32_t from, const struct ucx_flow *flow,
+                            struct errbuf *eb)
 {
+    const struct ucx_request *got = &flow->result;
     char subject[COLL_SUBJECT_BYTES];
-    if (got->status != UCS_OK && got->status != UCS_ERR_MESSAGE_TRUNCATED) {
-        err_set(eb, ERR_UNAVAILABLE, "%s ended (%s) while rank %u had its bytes coming",
-                coll_subject(&u->base, from, subject), u->lib->ucs_status_string(got->status),
-                coll_name(&u->base, u->base.rank));
-        return ucx_break(u, ERR_UNAVAILABLE, eb);
-    }
-    if (got->info.sender_tag != got->tag || got->status != UCS_OK || got->info.length != bytes)
+    if (!flow->is_odd)
+        return ERR_OK;
+    if (got->status == UCS_OK || got->status == UCS_ERR_MESSAGE_TRUNCATED)
         return ucx_differs(u, from, got->info.sender_tag, got->tag, eb);
-    return ERR_OK;
+    err_set(eb, ERR_UNAVAILABLE, "%s ended (%s) while rank %u had its bytes coming",
+            coll_subject(&u->base, from, subject), u->lib->ucs_status_string(got->status),
+            coll_name(&u->base, u->base.rank));
+    return ucx_break(u, ERR_UNAVAILABLE, eb);
 }
 
 static enum err ucx_received(struct ucx *u, uint32_t from, struct errbuf *eb)
 {
-    struct coll_op *op = &u->base.op;
-    const struct ucx_request *got = &u->peer[from].receive;
-    struct coll_piece *piece = coll_piece_of(&u->base, from, u->base.rank);
-    if (op->kind == COLL_KIND_BROADCAST)
-        piece->bytes = got->status == UCS_OK ? got->info.length : 0;
-    return ucx_compare(u, from, got, op->kind == COLL_KIND_BARRIER ? 0 : piece->bytes, eb);
+    const struct ucx_flow *flow = &u->peer[from].receive;
+    if (u->base.op.kind == COLL_KIND_BROADCAST)
+        coll_piece_of(&u->base, from, u->base.rank)->bytes =
+            flow->is_odd ? 0 : flow->result.info.length;
+    return ucx_compare(u, from, flow, eb);
 }
 
 static enum err ucx_sent(struct ucx *u, uint32_t to, struct errbuf *eb)
 {
+    const struct ucx_flow *flow = &u->peer[to].send;
     char subject[COLL_SUBJECT_BYTES];
-    if (u->peer[to].send.status == UCS_OK)
+    if (!flow->is_odd)
         return ERR_OK;
     err_set(eb, ERR_UNAVAILABLE, "%s ended (%s) while rank %u waited for it to take its bytes",
-            coll_subject(&u->base, to, subject), u->lib->ucs_status_string(u->peer[to].send.status),
+            coll_subject(&u->base, to, subject), u->lib->ucs_status_string(flow->result.status),
             coll_name(&u->base, u->base.rank));
     return ucx_break(u, ERR_UNAVAILABLE, eb);
 }
 
 /* ---- the operations ---- */
 
+/* Beats queue behind what is under way: a window of messages to or from each rank. */
+static uint64_t ucx_patience(const struct coll *c)
+{
+    const size_t window = (c->n_ranks - 1) * UCX_WINDOW * UCX_CHUNK_BYTES;
+    return (c->op.bytes < window ? c->op.bytes : window) * UCX_PATIENCE_NS_PER_BYTE;
+}
+
 static enum err ucx_begin_locked(struct ucx *u, uint64_t deadline_ns, struct errbuf *eb)
 {
     struct coll *c = &u->base;
-    u->patience_ns = c->op.bytes * UCX_PATIENCE_NS_PER_BYTE;
+    u->patience_ns = ucx_patience(c);
     for (uint32_t r = 0; r < c->n_ranks; r++) {
-        u->peer[r].send.is_wanted = u->peer[r].send.request != NULL;
-        u->peer[r].receipt.is_wanted = u->peer[r].receipt.request != NULL;
+        ucx_flow_want(&u->peer[r].send);
+        ucx_flow_want(&u->peer[r].receipt);
     }
     enum err e = ucx_turn(u, true, clock_mono_ns(), eb);
     if (e == ERR_OK)
         e = ucx_wait(u, deadline_ns, eb);
-    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
-        if (u->peer[r].receipt.tag != 0)
-            e = ucx_compare(u, r, &u->peer[r].receipt, 0, eb);
-        u->peer[r].receipt.tag = 0;
-    }
+    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++)
+        e = ucx_compare(u, r, &u->peer[r].receipt, eb);
     for (uint32_t from = 0; from < c->n_ranks && e == ERR_OK; from++) {
         if (!coll_awaits(&c->op, c->rank, from))
             continue;
+        const bool is_broadcast = c->op.kind == COLL_KIND_BROADCAST;
         const bool has_bytes = c->op.kind != COLL_KIND_BARRIER;
-        const struct coll_piece *piece = coll_piece_of(c, from, c->rank);
-        uint8_t *to = c->half[c->op.seq & 1] + (has_bytes ? piece->at : 0);
-        size_t bytes = has_bytes ? piece->bytes : 0;
-        if (c->op.kind == COLL_KIND_BROADCAST)
-            bytes = c->bytes_max; /* the root knows */
-        ucx_receive(u, from, &u->peer[from].receive, to, bytes, true);
+        const struct coll_piece *mine = coll_piece_of(c, from, c->rank);
+        const struct ucx_piece piece = {
+            .tag = ucx_tag(u, from),
+            .at = c->half[c->op.seq & 1] + (has_bytes ? mine->at : 0),
+            .size = is_broadcast ? c->bytes_max
+                    : has_bytes  ? mine->bytes
+                                 : 0,
+            .is_receive = true,
+            .is_broadcast = is_broadcast,
+            .is_wanted = true,
+        };
+        ucx_flow_begin(&u->peer[from], &u->peer[from].receive, &piece);
     }
     return e;
+}
+
+/* To one that waits for this rank its piece; to one that this rank waits for word that it has what
+ * it was waiting for, for which the next operation waits. */
+static void ucx_give(struct ucx *u, uint32_t to)
+{
+    struct coll *c = &u->base;
+    struct ucx_peer *peer = &u->peer[to];
+    const bool is_sent = coll_awaits(&c->op, to, c->rank);
+    const bool is_received = coll_awaits(&c->op, c->rank, to);
+    const bool has_bytes = is_sent && c->op.kind != COLL_KIND_BARRIER;
+    const struct coll_piece *theirs = coll_piece_of(c, c->rank, to);
+    const struct ucx_piece piece = {
+        .tag = ucx_tag(u, c->rank),
+        .at = c->half[c->op.seq & 1] + (has_bytes ? theirs->at : 0),
+        .size = has_bytes ? theirs->bytes : 0,
+        .is_broadcast = is_sent && c->op.kind == COLL_KIND_BROADCAST,
+        .is_wanted = is_sent,
+    };
+    const struct ucx_piece receipt = {.tag = ucx_tag(u, to), .is_receive = true};
+    if (is_sent || is_received)
+        ucx_flow_begin(peer, &peer->send, &piece);
+    if (is_sent && !is_received)
+        ucx_flow_begin(peer, &peer->receipt, &receipt);
 }
 
 static enum err ucx_end_locked(struct ucx *u, uint64_t deadline_ns, struct errbuf *eb)
 {
     struct coll *c = &u->base;
-    const bool has_bytes = c->op.kind != COLL_KIND_BARRIER;
     enum err e = ucx_turn(u, true, clock_mono_ns(), eb);
     if (e != ERR_OK)
         return e;
     /* Each rank begins with the one after it: not all with the same. */
-    for (uint32_t i = 1; i < c->n_ranks; i++) {
-        const uint32_t r = (c->rank + i) % c->n_ranks;
-        const bool is_sent = coll_awaits(&c->op, r, c->rank);
-        const bool is_received = coll_awaits(&c->op, c->rank, r);
-        const struct coll_piece *piece = coll_piece_of(c, c->rank, r);
-        if (is_sent)
-            ucx_send(u, r, c->half[c->op.seq & 1] + (has_bytes ? piece->at : 0),
-                     has_bytes ? piece->bytes : 0, true);
-        else if (is_received)
-            ucx_send(u, r, NULL, 0, false);
-        /* It is the next operation that waits for it. */
-        if (is_sent && !is_received)
-            ucx_receive(u, r, &u->peer[r].receipt, NULL, 0, false);
-    }
+    for (uint32_t i = 1; i < c->n_ranks; i++)
+        ucx_give(u, (c->rank + i) % c->n_ranks);
     e = ucx_wait(u, deadline_ns, eb);
     for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
         if (coll_awaits(&c->op, c->rank, r))
@@ -308,8 +277,8 @@ static bool ucx_is_clear(struct coll *c)
     (void)u->lib->ucp_worker_progress(u->worker);
     (void)ucx_all_done(u);
     for (uint32_t r = 0; r < c->n_ranks; r++)
-        is_clear =
-            is_clear && u->peer[r].send.request == NULL && u->peer[r].receipt.request == NULL;
+        is_clear = is_clear && !ucx_flow_is_active(&u->peer[r].send) &&
+                   !ucx_flow_is_active(&u->peer[r].receipt);
     pthread_mutex_unlock(&u->lock);
     return is_clear;
 }

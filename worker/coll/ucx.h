@@ -1,7 +1,7 @@
 /*
  * ucx.h - one rank's place in a gang of several hosts. Internal to worker/coll: ucx_open.c makes
- * and ends it, ucx.c has the operations, ucx_gang.c what ranks say to each other beside them
- * (beats, aborts, goodbyes) and what breaks a gang.
+ * and ends it, ucx.c has the operations, ucx_flow.c pieces on their way, ucx_gang.c what ranks say
+ * to each other beside them (beats, aborts, goodbyes) and what breaks a gang.
  *
  * Bytes of operations go as tagged messages, one from each rank to each other rank that takes part
  * in an operation together: where bytes go one way only, an empty one goes the other way, so that a
@@ -38,13 +38,32 @@ struct ucx_note { /* in the byte order of hello.h */
 };
 #define UCX_NOTE_HEAD_BYTES offsetof(struct ucx_note, text)
 
-/* A request of libucx, from its start to its result. */
+/* A message of libucx, from its start to its result. */
 struct ucx_request {
     void *request;  /* NULL: none is under way */
-    bool is_wanted; /* the operation cannot end, or the next not begin, before its result */
+    bool is_active; /* it was started, and its result was not looked at yet */
     ucs_status_t status;
     ucp_tag_recv_info_t info; /* of what was received */
     ucp_tag_t tag;            /* of what is to be received; 0: a send */
+    size_t bytes;             /* that are to come, or can at most */
+};
+
+/* A piece on its way to or from a rank, in messages of UCX_CHUNK_BYTES of which UCX_WINDOW are
+ * under way together. Each that has come says that the rank is alive, and beats queue behind no
+ * more than a window of them, however large the piece is. */
+#define UCX_CHUNK_BYTES ((size_t)256 << 10)
+#define UCX_WINDOW      2u
+struct ucx_flow {
+    struct ucx_request window[UCX_WINDOW];
+    uint8_t *at; /* what was not started yet */
+    size_t left;
+    uint32_t n_left; /* messages of it; an empty piece is one */
+    ucp_tag_t tag;
+    bool is_receive;
+    bool is_broadcast; /* one message, of which the receiver knows only the most that it can be */
+    bool is_wanted;    /* the operation cannot end, or the next not begin, before all is there */
+    bool is_odd;       /* `result` failed, or is not what was to come: no more is started */
+    struct ucx_request result; /* of the message that was last, or is odd */
 };
 
 struct ucx_peer {
@@ -54,10 +73,10 @@ struct ucx_peer {
     bool is_gone;      /* its endpoint failed, for `why` */
     ucs_status_t why;
     bool has_left;
-    bool is_beating;            /* a beat for it is under way */
-    struct ucx_request send;    /* bytes, or the receipt for bytes */
-    struct ucx_request receive; /* bytes */
-    struct ucx_request receipt; /* for bytes that went one way; waited for by the next operation */
+    bool is_beating;         /* a beat for it is under way */
+    struct ucx_flow send;    /* bytes, or the receipt for bytes */
+    struct ucx_flow receive; /* bytes */
+    struct ucx_flow receipt; /* for bytes that went one way; waited for by the next operation */
 };
 
 struct ucx {
@@ -70,8 +89,7 @@ struct ucx {
     uint8_t *memory; /* the halves */
     uint8_t token[UCX_TOKEN_BYTES];
     uint64_t silence_ns;
-    uint64_t
-        patience_ns; /* on top: for the bytes of the last operation, which beats queue behind */
+    uint64_t patience_ns; /* on top: for the bytes that beats queue behind */
     struct ucx_peer peer[COLL_RANKS_MAX];
     struct ucx_note beat, farewell; /* read by libucx until they are sent */
     uint64_t beat_at_ns;
@@ -95,9 +113,23 @@ struct ucx {
 
 extern const struct coll_ops ucx_ops;
 
-/* True where its result is there, or none is wanted. What was received of `peer` is a sign of life
- * as a beat is. Under the lock. */
-bool ucx_request_done(struct ucx_peer *peer, struct ucx_request *request);
+/* ---- ucx_flow.c; all under the lock ---- */
+
+/* Begins with a piece, of which nothing is under way. Sender and receiver say the same of it, but
+ * for the size of a broadcast. What is not wanted is waited for by nobody until ucx_flow_want. */
+struct ucx_piece {
+    ucp_tag_t tag;
+    uint8_t *at;
+    size_t size;
+    bool is_receive, is_broadcast, is_wanted;
+};
+void ucx_flow_begin(struct ucx_peer *peer, struct ucx_flow *flow, const struct ucx_piece *piece);
+/* Goes on with it. True where all of it is there or gone, it is odd, or nobody waits for it. */
+bool ucx_flow_done(struct ucx_peer *peer, struct ucx_flow *flow);
+bool ucx_flow_is_active(const struct ucx_flow *flow);
+/* From now on it is waited for, if it is under way. */
+void ucx_flow_want(struct ucx_flow *flow);
+void ucx_flow_cancel(struct ucx_peer *peer, struct ucx_flow *flow);
 
 /* ---- ucx_open.c ---- */
 

@@ -158,9 +158,9 @@ ucs_status_t ucx_note_come(void *arg, const void *header, size_t header_size, vo
 /* True where the operation in progress waits for something of this rank. */
 static bool ucx_is_awaited(struct ucx_peer *peer)
 {
-    const bool has_sent = ucx_request_done(peer, &peer->send);
-    const bool has_received = ucx_request_done(peer, &peer->receive);
-    const bool has_receipt = ucx_request_done(peer, &peer->receipt);
+    const bool has_sent = ucx_flow_done(peer, &peer->send);
+    const bool has_received = ucx_flow_done(peer, &peer->receive);
+    const bool has_receipt = ucx_flow_done(peer, &peer->receipt);
     return !has_sent || !has_received || !has_receipt;
 }
 

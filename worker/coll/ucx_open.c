@@ -280,15 +280,6 @@ enum err coll_ucx_open(const struct coll_config *config, const struct coll_watch
 
 /* ---- closing ---- */
 
-static void ucx_cancel(struct ucx *u, struct ucx_request *request)
-{
-    if (request->request == NULL)
-        return;
-    u->lib->ucp_request_cancel(u->worker, request->request);
-    u->lib->ucp_request_free(request->request);
-    request->request = NULL;
-}
-
 /* Endpoints of those who are there say goodbye and send what they still have; the others are
  * dropped. */
 static void ucx_peers_close(struct ucx *u)
@@ -296,9 +287,9 @@ static void ucx_peers_close(struct ucx *u)
     void *closing[COLL_RANKS_MAX] = {NULL};
     for (uint32_t r = 0; r < u->base.n_ranks; r++) {
         struct ucx_peer *peer = &u->peer[r];
-        ucx_cancel(u, &peer->receive);
-        ucx_cancel(u, &peer->receipt);
-        ucx_cancel(u, &peer->send);
+        ucx_flow_cancel(peer, &peer->receive);
+        ucx_flow_cancel(peer, &peer->receipt);
+        ucx_flow_cancel(peer, &peer->send);
         if (peer->ep == NULL)
             continue;
         const bool is_rude = u->broken != ERR_OK || peer->is_gone;
