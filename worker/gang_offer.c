@@ -91,11 +91,11 @@ static enum err nccl_look(struct gang_offer *o, enum engine_backend backend, uin
     if (backend != ENGINE_BACKEND_CUDA)
         return err_set(eb, ERR_UNSUPPORTED,
                        "nccl moves bytes between GPUs, and this worker computes on a CPU");
+    if (controls == 0)
+        return err_set(eb, ERR_UNSUPPORTED, "nccl stands on shm or ucx, and neither works here");
     enum err e = coll_nccl_version(o->nccl_version, eb);
     if (e != ERR_OK)
         return e;
-    if (controls == 0)
-        return err_set(eb, ERR_UNSUPPORTED, "nccl stands on shm or ucx, and neither works here");
     o->transports |= 1u << WIRE_GANG_TRANSPORT_NCCL;
     o->controls = controls;
     o->nccl_bytes = bytes;
@@ -112,6 +112,14 @@ static enum err look_over(bool is_chosen, enum err e, const char *otherwise,
         return err_set(eb, ERR_UNSUPPORTED, "%s", why->text);
     log_info("%s: %s", otherwise, why->text);
     return ERR_OK;
+}
+
+/* Gangs want the same version of all, and room: so it is said, as what is missing was. */
+static void nccl_say(const struct gang_offer *o)
+{
+    if (o->nccl_version[0] != '\0')
+        log_info("gangs over NCCL %s: %.1f MB of the GPU are kept for each group of ranks",
+                 o->nccl_version, (double)o->nccl_bytes / 1e6);
 }
 
 enum err gang_offer_read(enum gang_choice choice, enum engine_backend backend, uint64_t nccl_bytes,
@@ -134,9 +142,11 @@ enum err gang_offer_read(enum gang_choice choice, enum engine_backend backend, u
     if (e == ERR_OK && (choice == GANG_CHOICE_NCCL || (is_auto && has_gpu)))
         e = look_over(choice == GANG_CHOICE_NCCL, nccl_look(&o, backend, set, nccl_bytes, &why),
                       "gangs are without NCCL", &why, eb);
-    if (e == ERR_OK)
-        *ret_offer = o;
-    return e;
+    if (e != ERR_OK)
+        return e;
+    nccl_say(&o);
+    *ret_offer = o;
+    return ERR_OK;
 }
 
 static const enum coll_transport coll_of[] = {

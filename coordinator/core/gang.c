@@ -436,6 +436,8 @@ void gang_end(struct core *c, struct core_gang *g, enum lease_fault fault, const
     const char *why =
         effect_printf(fx, "gang " GANG_NUMBER " ended: %s", GANG_NUMBER_ARGS(g->number), what);
     end_note(c, g, why);
+    if (g->way.transport == WIRE_GANG_TRANSPORT_NCCL && !g->has_worked && fault != LEASE_FAULT_NONE)
+        gang_nccl_failed(c, g->model);
     over_note(c, g->number);
     if (first != NULL)
         leases_move(c, first, fault, why, fx);
@@ -480,8 +482,6 @@ void gang_status(struct core *c, struct core_hosting *h, struct core_effects *fx
     const char *what = s->gang == g->number && s->state == WIRE_MODEL_STATE_FAILED
                            ? "could not load its share"
                            : "left it";
-    if (g->way.transport == WIRE_GANG_TRANSPORT_NCCL && !g->has_worked && h->error != NULL)
-        gang_nccl_failed(c, g->model);
     gang_end(c, g, LEASE_FAULT_RETURN,
              effect_printf(fx, "%s %s%s%s", h->worker->name, what, h->error != NULL ? ": " : "",
                            h->error != NULL ? h->error : ""),

@@ -708,7 +708,7 @@ uint64_t gang_beside_bytes(struct gang_way way, const struct core_hosting *h, ui
 /* Its gangs failed over NCCL lately, and again. */
 bool gang_without_nccl(const struct core *c, const struct core_model *m);
 void gang_nccl_worked(struct core_model *m);
-/* A gang over it ended by what a rank met, before its first token. */
+/* A gang over it ended before its first token, by what a rank met or became of. */
 void gang_nccl_failed(struct core *c, struct core_model *m);
 /* "shm"; "" where it is not known. */
 const char *gang_way_name(struct gang_way way);

@@ -264,18 +264,24 @@ struct pair {
     struct core_test t;
     uint64_t worker[2], client, acked[2];
     uint64_t gang;
+    uint32_t transports; /* beside NCCL */
 };
+
+static void pair_hello(struct pair *p, uint32_t i)
+{
+    const struct gpu g = {
+        .name = i == 0 ? "a" : "b", .transports = p->transports | GANG_NCCL, .controls = GANG_SHM};
+    const struct core_test_worker w = gpu_hello(&g);
+    p->worker[i] = core_test_worker(&p->t, &w);
+    p->acked[i] = 0;
+}
 
 static void pair_start(struct pair *p, uint32_t transports)
 {
-    *p = (struct pair){.gang = 0};
+    *p = (struct pair){.transports = transports};
     core_test_start(&p->t);
-    for (uint32_t i = 0; i < 2; i++) {
-        const struct gpu g = {
-            .name = i == 0 ? "a" : "b", .transports = transports | GANG_NCCL, .controls = GANG_SHM};
-        const struct core_test_worker w = gpu_hello(&g);
-        p->worker[i] = core_test_worker(&p->t, &w);
-    }
+    for (uint32_t i = 0; i < 2; i++)
+        pair_hello(p, i);
     p->client = core_test_client(&p->t, "c", "", 2);
     assert_int_equal(core_test_submit_ask(&p->t, p->client, 1, "m", 20), ERR_OK);
 }
@@ -387,8 +393,27 @@ static void a_token_over_nccl_forgets_what_failed(void **state)
     core_test_fini(&p.t);
 }
 
-/* Not when somebody is killed or its room is needed, that is nothing that NCCL did. */
-static void only_what_a_rank_met_counts(void **state)
+/* NCCL may end the process that it is in; which it was, nobody says. */
+static void a_rank_that_dies_before_a_token_counts(void **state)
+{
+    enum wire_gang_transport told = WIRE_GANG_TRANSPORT_NCCL;
+    struct pair p;
+    (void)state;
+    pair_start(&p, GANG_SHM);
+    assert_int_equal(pair_told(&p), WIRE_GANG_TRANSPORT_NCCL);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(told, WIRE_GANG_TRANSPORT_NCCL);
+        pair_says(&p, WIRE_MODEL_STATE_LOADING, "");
+        for (uint32_t k = 0; k < 2; k++) /* both come again with nothing */
+            pair_hello(&p, k);
+        (void)pair_again(&p, &told);
+    }
+    assert_int_equal(told, WIRE_GANG_TRANSPORT_SHM);
+    core_test_fini(&p.t);
+}
+
+/* It is nothing that NCCL did where a worker says goodbye. */
+static void who_leaves_in_peace_does_not_count(void **state)
 {
     enum wire_gang_transport told;
     struct pair p;
@@ -396,8 +421,11 @@ static void only_what_a_rank_met_counts(void **state)
     pair_start(&p, GANG_SHM);
     assert_int_equal(pair_told(&p), WIRE_GANG_TRANSPORT_NCCL);
     for (uint32_t i = 0; i < 4; i++) {
+        struct wire_request bye = {
+            .kind = WIRE_REQUEST_GOODBYE, .session = p.worker[1], .goodbye = {.reason = "stopped"}};
         pair_says(&p, WIRE_MODEL_STATE_LOADING, "");
-        pair_says(&p, WIRE_MODEL_STATE_AVAILABLE, "");
+        (void)core_test_ask(&p.t, &bye);
+        pair_hello(&p, 1);
         (void)pair_again(&p, &told);
         assert_int_equal(told, WIRE_GANG_TRANSPORT_NCCL);
     }
@@ -426,7 +454,8 @@ int main(void)
         cmocka_unit_test(over_what_they_talk),
         cmocka_unit_test(what_fails_over_nccl_twice_is_tried_without_it),
         cmocka_unit_test(a_token_over_nccl_forgets_what_failed),
-        cmocka_unit_test(only_what_a_rank_met_counts),
+        cmocka_unit_test(a_rank_that_dies_before_a_token_counts),
+        cmocka_unit_test(who_leaves_in_peace_does_not_count),
         cmocka_unit_test(with_nothing_but_nccl_it_is_tried_later_and_later),
     };
     return cmocka_run_group_tests(tests, gang_test_setup, gang_test_teardown);
