@@ -288,6 +288,8 @@ struct backend_room runtime_room(const struct runtime_shape *shape, uint32_t ste
         .pages_max = (shape->context_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS,
         .sequences_max = shape->logits_rows,
         .rope_dim = shape->hparams.rope_dim,
+        .results_max = w.logits > 0 ? shape->logits_rows * ((uint64_t)w.logits + PICKED_FLOATS) : 0,
+        .pieces_max = shape->logits_rows + 1,
         .n_caches = shape->kv.n_caches,
     };
 

@@ -174,6 +174,8 @@ struct backend_room {
     uint32_t sequences_max; /* of a step */
     uint32_t rope_dim;      /* of a step's tables, and their number */
     uint32_t n_ropes;
+    uint64_t results_max; /* floats that the host reads of a step, in so many pieces */
+    uint32_t pieces_max;
     uint32_t n_caches;
     struct backend_room_cache {
         uint32_t n_heads; /* the most of a layer that reads it */

@@ -87,6 +87,8 @@ static const struct backend_room small_room = {.rows_max = 8,
                                                .sequences_max = 2,
                                                .rope_dim = 64,
                                                .n_ropes = 1,
+                                               .results_max = 2000,
+                                               .pieces_max = 3,
                                                .n_caches = 1,
                                                .cache = {{4, 2, 2, 64, 64}}};
 
@@ -113,18 +115,23 @@ static bool take_all(struct backend *b, struct errbuf *eb)
 static void test_memory_that_is_refused_is_an_error_and_leaves_nothing(void **state)
 {
     (void)state;
-    for (uint64_t n = 1;; n++) {
-        struct errbuf eb = {{0}};
-        const size_t used = emu_memory_used();
-        struct backend *b = open_device();
-        emu_inject_call("cudaMalloc", n, cudaErrorMemoryAllocation, false);
-        const bool is_whole = take_all(b, &eb);
-        emu_inject_clear();
-        b->ops->close(b);
-        assert_int_equal(emu_memory_used(), used);
-        if (is_whole) {
-            assert_true(n > 8);
-            return;
+    static const struct {
+        const char *function;
+        uint64_t calls; /* at least */
+    } kinds[] = {{"cudaMalloc", 8}, {"cudaHostAlloc", 3}};
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        bool is_whole = false;
+        for (uint64_t n = 1; !is_whole; n++) {
+            struct errbuf eb = {{0}};
+            const size_t used = emu_memory_used();
+            struct backend *b = open_device();
+            emu_inject_call(kinds[i].function, n, cudaErrorMemoryAllocation, false);
+            is_whole = take_all(b, &eb);
+            emu_inject_clear();
+            b->ops->close(b);
+            assert_int_equal(emu_memory_used(), used);
+            if (is_whole && n <= kinds[i].calls)
+                fail_msg("only %llu calls of %s", (unsigned long long)(n - 1), kinds[i].function);
         }
     }
 }

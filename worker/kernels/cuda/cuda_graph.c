@@ -87,13 +87,34 @@ void cuda_graphs_clear(struct cuda_backend *cuda)
         graph_drop(&cuda->graphs->graph[i]);
 }
 
-bool cuda_graph_begin(struct cuda_backend *cuda)
+bool cuda_graphs_reserve(struct cuda_backend *cuda)
 {
     if (cuda->graphs == NULL)
         cuda->graphs = calloc(1, sizeof *cuda->graphs);
-    struct cuda_graphs *graphs = cuda->graphs;
+    return cuda->graphs != NULL;
+}
+
+/* A graph takes some of the device's memory, how much nobody says before. Where there is no more,
+ * the others go. */
+static void graph_make(struct cuda_graphs *graphs, struct graph *g, cudaGraph_t captured)
+{
+    cudaError_t e = cudaGraphInstantiate(&g->exec, captured, 0);
+
+    if (e == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        for (struct graph *other = graphs->graph; other < graphs->graph + GRAPHS_MAX; other++)
+            if (other != g)
+                graph_drop(other);
+        e = cudaGraphInstantiate(&g->exec, captured, 0);
+    }
+    CUDA_DO(e, "making a graph of a step of %u rows", g->key.n_rows);
+}
+
+bool cuda_graph_begin(struct cuda_backend *cuda)
+{
     const struct graph_key key = graph_key_of(&cuda->step);
-    CHECK(graphs != NULL);
+    CHECK(cuda_graphs_reserve(cuda));
+    struct cuda_graphs *graphs = cuda->graphs;
     if (key.n_rows > GRAPH_ROWS || !cuda->step.host.is_fixed)
         return false;
     struct graph *g = graph_find(graphs, &key);
@@ -127,8 +148,7 @@ void cuda_graph_end(struct cuda_backend *cuda)
     cuda->graphs->capturing = NULL;
     CUDA_DO(cudaStreamEndCapture(cuda->stream, &captured), "capturing a step of %u rows",
             g->key.n_rows);
-    CUDA_DO(cudaGraphInstantiate(&g->exec, captured, 0), "making a graph of a step of %u rows",
-            g->key.n_rows);
+    graph_make(cuda->graphs, g, captured);
     CUDA_DO(cudaGraphDestroy(captured), "giving back what was captured");
     CUDA_DO(cudaGraphLaunch(g->exec, cuda->stream), "running a step of %u rows", g->key.n_rows);
 }

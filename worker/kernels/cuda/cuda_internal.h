@@ -217,11 +217,15 @@ struct cuda_step_layout {
 struct cuda_step_layout cuda_step_layout(uint32_t n_rows, uint32_t n_ropes, uint32_t rope_dim,
                                          uint32_t n_picks, uint64_t n_pages);
 enum err cuda_step_reserve(struct cuda_backend *cuda, uint64_t bytes, struct errbuf *eb);
+/* ... and on the host for its results and what keeps track of it. */
+enum err cuda_step_lists_reserve(struct cuda_backend *cuda, const struct backend_room *room,
+                                 struct errbuf *eb);
 void cuda_step_fini(struct cuda_backend *cuda);
 
 /* cuda_graph.c: true where the step was replayed; else it is perhaps being captured, and runs when
  * cuda_graph_end is called. */
 bool cuda_graph_begin(struct cuda_backend *cuda);
+bool cuda_graphs_reserve(struct cuda_backend *cuda);
 bool cuda_graph_is_capturing(const struct cuda_backend *cuda);
 void cuda_graph_end(struct cuda_backend *cuda);
 void cuda_graphs_clear(struct cuda_backend *cuda);

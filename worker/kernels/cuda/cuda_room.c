@@ -40,6 +40,8 @@ enum err cuda_reserve(struct backend *b, const struct backend_room *room, struct
     cuda->attention = attention;
     cuda->attention_count = count;
     err = cuda_step_reserve(cuda, room_step_bytes(room), eb);
+    if (err == ERR_OK)
+        err = cuda_step_lists_reserve(cuda, room, eb);
     cuda->reserved = err == ERR_OK;
     return err;
 }

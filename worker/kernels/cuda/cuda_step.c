@@ -63,18 +63,47 @@ struct step_sequence {
     uint32_t at;
 };
 
+/* A list with room for `count` entries, of which what was in it may be gone; NULL where memory is
+ * refused. */
+static void *list_grown(void *list, uint32_t *room, uint32_t count, size_t size)
+{
+    if (list != NULL && count <= *room)
+        return list;
+    free(list);
+    list = calloc(count > 0 ? count : 1, size);
+    *room = list != NULL ? count : 0;
+    return list;
+}
+
+static bool sequences_grow(struct cuda_backend *cuda, uint32_t count)
+{
+    cuda->sequences =
+        list_grown(cuda->sequences, &cuda->sequences_max, count, sizeof *cuda->sequences);
+    return cuda->sequences != NULL;
+}
+
+static bool results_grow(struct cuda_backend *cuda, uint32_t count)
+{
+    cuda->results = list_grown(cuda->results, &cuda->results_max, count, sizeof *cuda->results);
+    return cuda->results != NULL;
+}
+
+enum err cuda_step_lists_reserve(struct cuda_backend *cuda, const struct backend_room *room,
+                                 struct errbuf *eb)
+{
+    if (!sequences_grow(cuda, room->sequences_max) || !results_grow(cuda, room->pieces_max) ||
+        !cuda_graphs_reserve(cuda))
+        return err_set(eb, ERR_NO_MEMORY, "no memory to keep track of steps on a GPU");
+    return cuda_pinned_grow(&cuda->result, room->results_max * sizeof(float), eb);
+}
+
 static struct step_sequence *step_sequences(struct cuda_backend *cuda, const struct step_rows *rows,
                                             uint32_t *ret_count)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < rows->n_rows; i++)
         count = rows->sequence[i] >= count ? rows->sequence[i] + 1 : count;
-    if (count > cuda->sequences_max) {
-        free(cuda->sequences);
-        cuda->sequences = calloc(count, sizeof *cuda->sequences);
-        CHECK(cuda->sequences != NULL);
-        cuda->sequences_max = count;
-    }
+    CHECK(sequences_grow(cuda, count));
     memset(cuda->sequences, 0, count * sizeof *cuda->sequences);
     *ret_count = count;
     return cuda->sequences;
@@ -245,12 +274,7 @@ static size_t step_results(struct cuda_backend *cuda, const struct backend_step 
 {
     size_t count = 0;
 
-    if (step->n_pieces > cuda->results_max) {
-        free(cuda->results);
-        cuda->results = calloc(step->n_pieces, sizeof *cuda->results);
-        CHECK(cuda->results != NULL);
-        cuda->results_max = step->n_pieces;
-    }
+    CHECK(results_grow(cuda, step->n_pieces));
     for (uint32_t i = 0; i < step->n_pieces; i++) {
         cuda->results[i] = step->pieces[i];
         count += step->pieces[i].count;
