@@ -242,10 +242,11 @@ static void choose_over(struct search *s, struct gang_way way, struct gang_choic
     for (size_t i = 0; i < s->n_from; i++) {
         struct candidate group[SHARD_RANKS_MAX];
         struct gang_choice choice = {.way = way};
-        bool is_seen = false; /* as part of the group of one before it */
-        for (size_t k = 0; k < i && !is_seen; k++)
-            is_seen = gang_way_joins(way, s->from[k], s->from[i]);
-        if (is_seen)
+        /* It joins nobody so, or was of the group of one before it. */
+        bool is_out = !gang_way_joins(way, s->from[i], s->from[i]);
+        for (size_t k = 0; k < i && !is_out; k++)
+            is_out = gang_way_joins(way, s->from[k], s->from[i]);
+        if (is_out)
             continue;
         size_t n = group_of(s, s->from[i], way, group);
         size_t most = n < s->c->config->gang_workers_max ? n : s->c->config->gang_workers_max;
