@@ -125,13 +125,14 @@ def steps_of(tools, path, shards):
     return [json.loads(line) for line in out.splitlines()]
 
 
-def measured(tools, path, shards):
-    """Tokens a second by (what, streams or prompt); empty without a GPU, or without enough."""
+def measured(tools, path, shards, transport):
+    """Tokens a second by (what, streams or prompt); empty without a GPU, without enough, or without NCCL."""
     found = {}
+    gang = ["--shards", str(shards), "--transport", transport] if shards > 1 else []
     for options in (["--prompt", "512", "--generate", "64", "--depth", "1024", "--streams", "8,32"],
                     ["--prompt", "4096", "--generate", "1", "--depth", "0", "--streams", "1"]):
         run = subprocess.run([os.path.join(tools, "cloister-engine"), "bench", path, "--backend", "cuda",
-                              "--json", *options] + (["--shards", str(shards)] if shards > 1 else []),
+                              "--json", *options, *gang],
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
         if run.returncode != 0:
             return {}
@@ -167,7 +168,8 @@ def row(name, tokens, steps, key, measures):
         tokens / total[PCIE],
         "%.2f, %d" % (total[NVLINK] * 1e3, tokens / total[NVLINK]) if shards > 1 else "-",
         ", ".join("%s %.0f %%" % (b, 100 * s / total[PCIE]) for b, s in most if s > 0.01 * total[PCIE]),
-        "%d" % measures[key] if key in measures else "-"))
+        ", ".join("%d%s" % (m[key], " " + transport if shards > 1 else "")
+                  for transport, m in measures.items() if key in m) or "-"))
 
 
 def model_table(tools, name, path):
@@ -178,7 +180,8 @@ def model_table(tools, name, path):
     first = None
     for shards in SHARDS:
         steps = steps_of(tools, path, shards)
-        measures = measured(tools, path, shards)
+        measures = {transport: measured(tools, path, shards, transport)
+                    for transport in (("shm", "nccl") if shards > 1 else ("shm",))}
         first = first or steps
         by_name = {s["step"]: s for s in steps}
         for n in (1, 8, 32):
