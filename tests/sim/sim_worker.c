@@ -28,6 +28,7 @@ static const struct batch_config batch_config = {
     .logits_rows = 6,
     .headroom_pages = 0,
     .pass_max = 4,
+    .plans_max = 1,
 };
 
 static void worker_reset(struct sim_worker *w)

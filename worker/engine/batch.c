@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define SLOT_NONE UINT32_MAX
+#define STEP_NONE UINT32_MAX
 
 struct batch_seq {
     void *owner;
@@ -27,10 +28,20 @@ struct batch_seq {
     uint32_t n_ready;    /* of these, pages that others may use */
     uint64_t serial;     /* of the last page that has a name; 0: none */
     bool unnamed;        /* its further pages get no name: somebody else computes the next one */
-    uint32_t n_planned;  /* rows of the planned step */
+    uint32_t step;       /* under way: its place among batch.steps, or STEP_NONE */
+    uint32_t n_planned;  /* rows of that step, or of the one that is being planned */
     uint64_t served;     /* number of the last step that had a row of this sequence */
     uint32_t n_most;     /* most that n_computed ever was */
     uint32_t n_cached;
+};
+
+/* A step under way. */
+struct batch_step {
+    int32_t *row_ids;
+    uint32_t *row_position, *row_slot; /* [step_tokens] */
+    bool *row_draw;                    /* [logits_rows] */
+    struct batch_seq **logits_seq;     /* [logits_rows] */
+    uint32_t n_rows, n_logits, n_prompt, n_draws;
 };
 
 struct batch {
@@ -45,14 +56,10 @@ struct batch {
     uint32_t n_waiting;
 
     uint64_t n_steps, n_arrived, n_preempted, n_cached;
-    bool planned;
 
-    struct batch_seq **order; /* [slots] running sequences in the order they are served */
-    int32_t *row_ids;
-    uint32_t *row_position, *row_slot; /* [step_tokens] */
-    bool *row_draw;                    /* [logits_rows] */
-    struct batch_seq **logits_seq;     /* [logits_rows] */
-    uint32_t n_rows, n_logits;
+    struct batch_seq **order; /* [slots] those who can be planned, in the order they are served */
+    struct batch_step steps[BATCH_PLANS_MAX]; /* of config.plans_max the oldest is `oldest` */
+    uint32_t oldest, n_under_way;
 };
 
 /* ---- begin and end ---------------------------------------------------------------------- */
@@ -88,12 +95,35 @@ static enum err config_check(const struct batch_config *c, struct errbuf *eb)
         e = config_range(eb, "logits_rows", c->logits_rows, c->slots, 1u << 20);
     if (e == ERR_OK)
         e = config_range(eb, "pass_max", c->pass_max, 1, 1u << 20);
+    if (e == ERR_OK)
+        e = config_range(eb, "plans_max", c->plans_max, 1, BATCH_PLANS_MAX);
     return e;
 }
 
 uint32_t batch_pages_needed(const struct batch_config *config, uint32_t n_limit)
 {
     return (n_limit - 1 + config->page_tokens - 1) / config->page_tokens;
+}
+
+/* False when memory is refused. */
+static bool step_open(struct batch_step *step, const struct batch_config *config)
+{
+    step->row_ids = calloc(config->step_tokens, sizeof *step->row_ids);
+    step->row_position = calloc(config->step_tokens, sizeof *step->row_position);
+    step->row_slot = calloc(config->step_tokens, sizeof *step->row_slot);
+    step->row_draw = calloc(config->logits_rows, sizeof *step->row_draw);
+    step->logits_seq = calloc(config->logits_rows, sizeof(struct batch_seq *));
+    return step->row_ids != NULL && step->row_position != NULL && step->row_slot != NULL &&
+           step->row_draw != NULL && step->logits_seq != NULL;
+}
+
+static void step_close(struct batch_step *step)
+{
+    free(step->row_ids);
+    free(step->row_position);
+    free(step->row_slot);
+    free(step->row_draw);
+    free(step->logits_seq);
 }
 
 enum err batch_new(struct batch **ret_batch, const struct batch_config *config, struct errbuf *eb)
@@ -113,14 +143,11 @@ enum err batch_new(struct batch **ret_batch, const struct batch_config *config, 
     b->pages = calloc((size_t)config->slots * b->stride, sizeof *b->pages);
     b->waiting = calloc((size_t)config->waiting_max + config->slots, sizeof(struct batch_seq *));
     b->order = calloc(config->slots, sizeof(struct batch_seq *));
-    b->row_ids = calloc(config->step_tokens, sizeof *b->row_ids);
-    b->row_position = calloc(config->step_tokens, sizeof *b->row_position);
-    b->row_slot = calloc(config->step_tokens, sizeof *b->row_slot);
-    b->row_draw = calloc(config->logits_rows, sizeof *b->row_draw);
-    b->logits_seq = calloc(config->logits_rows, sizeof(struct batch_seq *));
-    if (b->kv == NULL || b->slots == NULL || b->pages == NULL || b->waiting == NULL ||
-        b->order == NULL || b->row_ids == NULL || b->row_position == NULL || b->row_slot == NULL ||
-        b->row_draw == NULL || b->logits_seq == NULL) {
+    bool failed = b->kv == NULL || b->slots == NULL || b->pages == NULL || b->waiting == NULL ||
+                  b->order == NULL;
+    for (uint32_t i = 0; i < config->plans_max; i++)
+        failed = !step_open(&b->steps[i], config) || failed;
+    if (failed) {
         batch_free(b);
         return err_set(eb, ERR_NO_MEMORY, "batch: no memory for %u slots", config->slots);
     }
@@ -149,11 +176,8 @@ void batch_free(struct batch *b)
     free(b->pages);
     free(b->waiting);
     free(b->order);
-    free(b->row_ids);
-    free(b->row_position);
-    free(b->row_slot);
-    free(b->row_draw);
-    free(b->logits_seq);
+    for (uint32_t i = 0; i < BATCH_PLANS_MAX; i++)
+        step_close(&b->steps[i]);
     free(b);
 }
 
@@ -272,7 +296,6 @@ enum err batch_add(struct batch *b, const struct batch_job *job, struct batch_se
 {
     const struct batch_config *c = &b->config;
 
-    CHECK(!b->planned);
     if (job->n_ids == 0)
         return err_set(eb, ERR_INVALID, "the prompt is empty: there is no token to go on from");
     if (job->n_limit <= job->n_ids || job->n_limit > c->context_tokens)
@@ -302,6 +325,7 @@ enum err batch_add(struct batch *b, const struct batch_job *job, struct batch_se
     seq->space = job->space;
     seq->arrived = b->n_arrived++;
     seq->slot = SLOT_NONE;
+    seq->step = STEP_NONE;
     b->waiting[b->n_waiting++] = seq;
     *ret_seq = seq;
     return ERR_OK;
@@ -326,7 +350,8 @@ static void waiting_take(struct batch *b, const struct batch_seq *seq)
     b->waiting[i] = b->waiting[--b->n_waiting];
 }
 
-/* The running job that comes last. */
+/* The running job that comes last. While it is under way nobody else makes way in its place: it is
+ * free at a commit that comes for certain. */
 static struct batch_seq *last_running(const struct batch *b)
 {
     struct batch_seq *last = NULL;
@@ -339,6 +364,7 @@ static struct batch_seq *last_running(const struct batch *b)
 
 static void preempt(struct batch *b, struct batch_seq *seq)
 {
+    CHECK(!batch_is_under_way(seq));
     seq_drop_pages(b, seq);
     b->slots[seq->slot] = NULL;
     seq->slot = SLOT_NONE;
@@ -397,12 +423,12 @@ struct batch_seq *batch_admit(struct batch *b)
     struct batch_seq *seq = first_waiting(b);
     uint32_t slot = 0;
 
-    CHECK(!b->planned);
     if (seq == NULL)
         return NULL;
     while (b->n_running == b->config.slots || !pages_suffice(b, seq)) {
         struct batch_seq *victim = last_running(b);
-        if (class_now(b, victim) <= class_now(b, seq) || !victims_suffice(b, seq))
+        if (class_now(b, victim) <= class_now(b, seq) || !victims_suffice(b, seq) ||
+            batch_is_under_way(victim))
             return NULL;
         preempt(b, victim);
     }
@@ -422,7 +448,7 @@ struct batch_seq *batch_admit(struct batch *b)
 
 void batch_remove(struct batch *b, struct batch_seq *seq)
 {
-    CHECK(!b->planned);
+    CHECK(!batch_is_under_way(seq));
     if (seq->slot == SLOT_NONE) {
         waiting_take(b, seq);
     } else {
@@ -444,15 +470,16 @@ static bool served_before(const struct batch *b, const struct batch_seq *a,
     return comes_before(b, a, z);
 }
 
-/* Insertion sort: from one step to the next the order hardly changes. */
-static uint32_t running_in_order(struct batch *b)
+/* Those who run and are not under way. Insertion sort: from one step to the next the order hardly
+ * changes. */
+static uint32_t free_in_order(struct batch *b)
 {
     uint32_t n = 0;
 
     for (uint32_t slot = 0; slot < b->config.slots; slot++) {
         struct batch_seq *seq = b->slots[slot];
         uint32_t at = n;
-        if (seq == NULL)
+        if (seq == NULL || batch_is_under_way(seq))
             continue;
         while (at > 0 && served_before(b, seq, b->order[at - 1])) {
             b->order[at] = b->order[at - 1];
@@ -481,9 +508,9 @@ static void seq_claim(struct batch *b, struct batch_seq *seq, uint32_t end)
     }
 }
 
-/* Pages for positions up to `end`; preempts whoever comes last for them. False where that was the
- * sequence itself. */
-static bool seq_reserve(struct batch *b, struct batch_seq *seq, uint32_t end)
+/* Pages for positions up to `end`; preempts whoever comes last for them. How far they reach: less
+ * where that one is under way, 0 where it was the sequence itself. */
+static uint32_t seq_reserve(struct batch *b, struct batch_seq *seq, uint32_t end)
 {
     uint32_t needed = pages_for(b, end);
 
@@ -491,52 +518,82 @@ static bool seq_reserve(struct batch *b, struct batch_seq *seq, uint32_t end)
         uint32_t page = kv_pages_take(b->kv);
         while (page == KV_PAGE_NONE) {
             struct batch_seq *victim = last_running(b);
+            if (batch_is_under_way(victim))
+                return seq->n_pages * b->config.page_tokens;
             preempt(b, victim);
             if (victim == seq)
-                return false;
+                return 0;
             page = kv_pages_take(b->kv);
         }
         seq_pages(b, seq)[seq->n_pages++] = page;
     }
-    return true;
+    return end;
+}
+
+/* Rows up to `end` whose logits are wanted. */
+static uint32_t logits_until(const struct batch_seq *seq, uint32_t end)
+{
+    uint32_t from = seq->logits_from > seq->n_computed ? seq->logits_from : seq->n_computed;
+
+    return end > from ? end - from : 0;
 }
 
 /* Gives `seq` up to `rows` rows, of which up to `logits` with logits. Returns what it got. */
 static uint32_t seq_plan(struct batch *b, struct batch_seq *seq, uint32_t rows, uint32_t *logits)
 {
-    uint32_t n = min_u32(seq->n_ids - seq->n_computed, rows);
-    uint32_t end = seq->n_computed + n, with_logits = 0;
+    uint32_t end = seq->n_computed + min_u32(seq->n_ids - seq->n_computed, rows);
+    uint32_t with_logits = logits_until(seq, end);
 
-    if (end > seq->logits_from) {
-        uint32_t from = seq->logits_from > seq->n_computed ? seq->logits_from : seq->n_computed;
-        with_logits = min_u32(end - from, *logits);
-        end = from + with_logits;
-    }
-    if (end == seq->n_computed || !seq_reserve(b, seq, end))
+    if (with_logits > *logits)
+        end -= with_logits - *logits;
+    if (end > seq->n_computed)
+        end = seq_reserve(b, seq, end);
+    if (end <= seq->n_computed)
         return 0;
     seq_claim(b, seq, end);
-    *logits -= with_logits;
+    *logits -= logits_until(seq, end);
     seq->n_planned = end - seq->n_computed;
     return seq->n_planned;
 }
 
+static uint32_t share_of(uint32_t n, uint32_t parts)
+{
+    return (n + parts - 1) / parts;
+}
+
+/* Of the `n` who could draw now, those that this step takes. What is free is shared out over the
+ * plans that may still be made; no part is larger than it were if all were even. */
+static uint32_t decodes_most(const struct batch *b, uint32_t n)
+{
+    return min_u32(share_of(n, b->config.plans_max - b->n_under_way),
+                   share_of(b->n_running, b->config.plans_max));
+}
+
+static bool draws_under_way(const struct batch *b)
+{
+    for (uint32_t i = 0; i < b->n_under_way; i++)
+        if (b->steps[(b->oldest + i) % b->config.plans_max].n_draws > 0)
+            return true;
+    return false;
+}
+
 /* Shares the step's rows out into n_planned. Every job that draws costs one row and one row of
  * logits; a piece of a prompt costs logits only from its logits_from on. */
-static void share_rows(struct batch *b, uint32_t n_running)
+static void share_rows(struct batch *b, uint32_t n_free)
 {
     uint32_t rows = b->config.step_tokens, logits = b->config.logits_rows;
-    uint32_t for_prompts = rows, n_decodes = 0;
-    bool prompts = false;
+    uint32_t for_prompts = rows, n_decodes = 0, could_decode = 0;
 
-    for (uint32_t i = 0; i < n_running; i++) {
+    for (uint32_t i = 0; i < n_free; i++) {
         struct batch_seq *seq = b->order[i];
         CHECK(seq->n_ids < seq->n_limit && seq->n_computed < seq->n_ids);
         seq->n_planned = 0;
-        prompts = prompts || !is_decode(seq);
+        could_decode += is_decode(seq);
     }
     uint32_t quarter = rows / 4 > 0 ? rows / 4 : 1;
-    uint32_t for_decode = prompts ? rows - quarter : rows;
-    for (uint32_t i = 0; i < n_running && for_decode > 0 && logits > 0; i++) {
+    uint32_t for_decode =
+        min_u32(could_decode < n_free ? rows - quarter : rows, decodes_most(b, could_decode));
+    for (uint32_t i = 0; i < n_free && for_decode > 0 && logits > 0; i++) {
         struct batch_seq *seq = b->order[i];
         /* A sequence that an earlier one preempted has left its slot. */
         if (seq->slot == SLOT_NONE || !is_decode(seq) || seq_plan(b, seq, 1, &logits) == 0)
@@ -545,9 +602,9 @@ static void share_rows(struct batch *b, uint32_t n_running)
         for_decode--;
         n_decodes++;
     }
-    if (n_decodes > 0)
+    if (n_decodes > 0 || draws_under_way(b))
         for_prompts = b->config.beside_tokens;
-    for (uint32_t i = 0; i < n_running && rows > 0 && for_prompts > 0; i++) {
+    for (uint32_t i = 0; i < n_free && rows > 0 && for_prompts > 0; i++) {
         struct batch_seq *seq = b->order[i];
         if (seq->slot == SLOT_NONE || seq->n_planned > 0 || is_decode(seq) ||
             seq_take_ready(b, seq))
@@ -559,74 +616,80 @@ static void share_rows(struct batch *b, uint32_t n_running)
     }
 }
 
-static void put_row(struct batch *b, const struct batch_seq *seq, uint32_t position)
+static void put_row(struct batch_step *step, const struct batch_seq *seq, uint32_t position)
 {
-    b->row_ids[b->n_rows] = seq->ids[position];
-    b->row_position[b->n_rows] = position;
-    b->row_slot[b->n_rows] = seq->slot;
-    b->n_rows++;
+    step->row_ids[step->n_rows] = seq->ids[position];
+    step->row_position[step->n_rows] = position;
+    step->row_slot[step->n_rows] = seq->slot;
+    step->n_rows++;
 }
 
-static void put_rows(struct batch *b, uint32_t n_running, uint32_t *ret_prompt)
+static void put_rows(struct batch *b, uint32_t n_free, uint32_t at)
 {
-    *ret_prompt = 0;
-    for (uint32_t i = 0; i < n_running; i++) {
+    struct batch_step *step = &b->steps[at];
+
+    step->n_rows = step->n_logits = step->n_prompt = step->n_draws = 0;
+    for (uint32_t i = 0; i < n_free; i++) {
         struct batch_seq *seq = b->order[i];
-        if (seq->slot == SLOT_NONE)
+        if (seq->slot == SLOT_NONE || seq->n_planned == 0)
             continue;
         uint32_t end = min_u32(seq->n_computed + seq->n_planned, seq->logits_from);
-        if (seq->n_planned > 0)
-            seq->served = b->n_steps;
+        seq->served = b->n_steps;
+        seq->step = at;
         if (!is_decode(seq))
-            *ret_prompt += seq->n_planned;
+            step->n_prompt += seq->n_planned;
         for (uint32_t position = seq->n_computed; position < end; position++)
-            put_row(b, seq, position);
+            put_row(step, seq, position);
     }
-    for (uint32_t i = 0; i < n_running; i++) {
+    for (uint32_t i = 0; i < n_free; i++) {
         struct batch_seq *seq = b->order[i];
         if (seq->slot == SLOT_NONE)
             continue;
         uint32_t end = seq->n_computed + seq->n_planned;
         uint32_t position = seq->n_computed > seq->logits_from ? seq->n_computed : seq->logits_from;
         for (; position < end; position++) {
-            b->logits_seq[b->n_logits] = seq;
-            b->row_draw[b->n_logits++] = position == seq->n_ids - 1;
-            put_row(b, seq, position);
+            const bool draws = position == seq->n_ids - 1;
+            step->logits_seq[step->n_logits] = seq;
+            step->row_draw[step->n_logits++] = draws;
+            step->n_draws += draws;
+            put_row(step, seq, position);
         }
     }
 }
 
 bool batch_plan_step(struct batch *b, struct batch_plan *ret_plan)
 {
-    uint32_t n_prompt;
+    uint32_t at = (b->oldest + b->n_under_way) % b->config.plans_max, n_free;
+    struct batch_step *step = &b->steps[at];
 
-    CHECK(!b->planned);
-    uint32_t n_running = running_in_order(b);
-    if (n_running == 0)
+    if (b->n_under_way == b->config.plans_max)
+        return false;
+    n_free = free_in_order(b);
+    if (n_free == 0)
         return false;
     b->n_steps++;
-    b->n_rows = 0;
-    b->n_logits = 0;
-    share_rows(b, n_running);
-    put_rows(b, n_running, &n_prompt);
-    /* All had to wait for a page of one that was then preempted: once more without it. */
-    while (b->n_rows == 0) {
-        n_running = running_in_order(b);
-        share_rows(b, n_running);
-        put_rows(b, n_running, &n_prompt);
+    share_rows(b, n_free);
+    put_rows(b, n_free, at);
+    /* All had to wait for a page of one that was then preempted: once more without it. Where a step
+     * is under way they may wait for that. */
+    while (step->n_rows == 0) {
+        if (b->n_under_way > 0)
+            return false;
+        n_free = free_in_order(b);
+        share_rows(b, n_free);
+        put_rows(b, n_free, at);
     }
-    CHECK(b->n_rows > 0 && b->n_rows <= b->config.step_tokens &&
-          b->n_logits <= b->config.logits_rows);
-    b->planned = true;
+    CHECK(step->n_rows <= b->config.step_tokens && step->n_logits <= b->config.logits_rows);
+    b->n_under_way++;
     *ret_plan = (struct batch_plan){
-        .n_rows = b->n_rows,
-        .ids = b->row_ids,
-        .position = b->row_position,
-        .slot = b->row_slot,
-        .n_logits = b->n_logits,
-        .logits_seq = b->logits_seq,
-        .draw = b->row_draw,
-        .n_prompt = n_prompt,
+        .n_rows = step->n_rows,
+        .ids = step->row_ids,
+        .position = step->row_position,
+        .slot = step->row_slot,
+        .n_logits = step->n_logits,
+        .logits_seq = step->logits_seq,
+        .draw = step->row_draw,
+        .n_prompt = step->n_prompt,
         .pages = b->pages,
         .pages_stride = b->stride,
     };
@@ -673,37 +736,44 @@ static void seq_publish(struct batch *b, struct batch_seq *seq)
 
 void batch_abandon(struct batch *b)
 {
-    CHECK(b->planned);
-    b->planned = false;
-    for (uint32_t i = 0; i < b->config.slots; i++)
-        if (b->slots[i] != NULL)
-            b->slots[i]->n_planned = 0;
+    CHECK(b->n_under_way > 0);
+    b->n_under_way = 0;
+    for (uint32_t i = 0; i < b->config.slots; i++) {
+        if (b->slots[i] == NULL)
+            continue;
+        b->slots[i]->n_planned = 0;
+        b->slots[i]->step = STEP_NONE;
+    }
 }
 
 void batch_commit(struct batch *b, const int32_t *drawn)
 {
-    CHECK(b->planned);
-    b->planned = false;
+    const struct batch_step *step = &b->steps[b->oldest];
+
+    CHECK(b->n_under_way > 0);
     for (uint32_t slot = 0; slot < b->config.slots; slot++) {
         struct batch_seq *seq = b->slots[slot];
-        if (seq == NULL || seq->n_planned == 0)
+        if (seq == NULL || seq->step != b->oldest)
             continue;
         seq->n_computed += seq->n_planned;
         seq->n_planned = 0;
+        seq->step = STEP_NONE;
         if (seq->n_computed > seq->n_most)
             seq->n_most = seq->n_computed;
         seq_publish(b, seq);
     }
-    for (uint32_t i = 0; i < b->n_logits; i++) {
-        struct batch_seq *seq = b->logits_seq[i];
+    for (uint32_t i = 0; i < step->n_logits; i++) {
+        struct batch_seq *seq = step->logits_seq[i];
         /* Should the sequence be preempted and computed again, these logits are not wanted twice.
          */
-        seq->logits_from = b->row_position[b->n_rows - b->n_logits + i] + 1;
-        if (!b->row_draw[i])
+        seq->logits_from = step->row_position[step->n_rows - step->n_logits + i] + 1;
+        if (!step->row_draw[i])
             continue;
         CHECK(seq->n_ids < seq->n_limit && seq->n_computed == seq->n_ids);
         seq->ids[seq->n_ids++] = drawn[i];
     }
+    b->oldest = (b->oldest + 1) % b->config.plans_max;
+    b->n_under_way--;
 }
 
 /* ---- looking ---------------------------------------------------------------------------- */
@@ -711,6 +781,11 @@ void batch_commit(struct batch *b, const int32_t *drawn)
 void *batch_owner(const struct batch_seq *seq)
 {
     return seq->owner;
+}
+
+bool batch_is_under_way(const struct batch_seq *seq)
+{
+    return seq->step != STEP_NONE;
 }
 
 uint32_t batch_slot(const struct batch_seq *seq)

@@ -23,6 +23,14 @@
  * it. While prompts wait, a quarter of the step is theirs. Where a step has no room for all, those
  * not served longest go first.
  *
+ * Several plans may be under way at a time, `plans_max` of them, for a model whose stages each
+ * compute another one. They are committed in the order in which they were made. A job is in one of
+ * them at most, since its next id is drawn when that one is committed; until then it keeps its
+ * slot and its pages, and who would have them waits for that commit. So that there is something
+ * for each plan, one takes only its share of the jobs that draw: parts that became uneven, as jobs
+ * come and go, even out again from plan to plan. While anybody draws in a plan under way, prompts
+ * count as beside it.
+ *
  * None of this can change a token: a row's result depends on its own sequence only (backend.h).
  *
  * Pure: no clock, thread, file, socket, backend; the same calls give the same plans.
@@ -52,7 +60,10 @@ struct batch_config {
     uint32_t logits_rows;    /* rows of one step whose logits are computed, >= slots */
     uint32_t headroom_pages; /* kept for each running job when another is admitted */
     uint32_t pass_max;       /* how often a waiting job is passed by later ones, >= 1 */
+    uint32_t plans_max;      /* plans under way at a time, 1 .. BATCH_PLANS_MAX */
 };
+
+#define BATCH_PLANS_MAX 16u
 
 /* ERR_INVALID names the value that is out of range. */
 enum err batch_new(struct batch **ret_batch, const struct batch_config *config, struct errbuf *eb);
@@ -78,17 +89,18 @@ uint32_t batch_pages_needed(const struct batch_config *config, uint32_t n_limit)
 enum err batch_add(struct batch *b, const struct batch_job *job, struct batch_seq **ret_seq,
                    struct errbuf *eb);
 
-/* Gives the first in line a slot; preempts for it where that is due. NULL where it has to wait or
- * nobody is in line. Call until NULL. A sequence that was preempted comes again. */
+/* Gives the first in line a slot; preempts for it where that is due. NULL where it has to wait, be
+ * it for a victim whose plan is under way, or nobody is in line. Call until NULL, before each plan.
+ * A sequence that was preempted comes again. */
 struct batch_seq *batch_admit(struct batch *b);
 
 /* Takes a job out, in line or running, and frees `seq`; pages nobody else holds can be taken at
- * once. Not between plan and commit. */
+ * once. Not while it is under way. */
 void batch_remove(struct batch *b, struct batch_seq *seq);
 
-/* One step. The arrays are valid until the next plan, pages until the batch changes. The rows whose
- * logits are wanted are the last n_logits ones; of these, a sequence's rows are in order of
- * position. */
+/* One step. The arrays are valid until it is committed and another one is planned, and so are the
+ * pages of its sequences until it is committed. The rows whose logits are wanted are the last
+ * n_logits ones; of these, a sequence's rows are in order of position. */
 struct batch_plan {
     uint32_t n_rows;
     const int32_t *ids;
@@ -102,16 +114,21 @@ struct batch_plan {
     uint32_t pages_stride;
 };
 
-/* False where no job runs. Every running job must have room for one more id. */
+/* False where no job runs, and where there is nothing to plan before another commit: plans_max are
+ * under way, or all who run are in one of them, or wait for those who are. Every running job must
+ * have room for one more id. */
 bool batch_plan_step(struct batch *b, struct batch_plan *ret_plan);
-/* The planned step was computed: drawn[i] is appended to the sequence of logits row i where
- * draw[i]. The caller then removes the jobs that have ended: those it sees an end in, and those
- * that batch_full() says are at their limit. */
+/* The oldest step under way was computed: drawn[i] is appended to the sequence of logits row i
+ * where draw[i]. The caller then removes the jobs that have ended: those it sees an end in, and
+ * those that batch_full() says are at their limit. */
 void batch_commit(struct batch *b, const int32_t *drawn);
 
-/* The planned step cannot be computed: nothing of it was. The jobs are to be removed, since what
- * their pages hold is not known. */
+/* No step under way will be computed. The jobs are to be removed, since what their pages hold is
+ * not known. */
 void batch_abandon(struct batch *b);
+
+/* The job is in a plan that is not committed yet. */
+bool batch_is_under_way(const struct batch_seq *seq);
 
 void *batch_owner(const struct batch_seq *seq);
 /* What the plan's rows know the job by, for who checks them (the engine takes rows as they are);

@@ -27,6 +27,7 @@ static enum err open_stepping(struct engine *e, struct engine_model_state *model
         .logits_rows = r->logits_rows,
         .headroom_pages = HEADROOM_PAGES,
         .pass_max = PASS_MAX,
+        .plans_max = 1,
     };
     enum err err = batch_new(&model->batch, &config, eb);
 

@@ -34,6 +34,7 @@ enum err stepping_open(struct stepping *ret_stepping, const struct engine_config
         .logits_rows = s->runtime->logits_rows,
         .headroom_pages = 0,
         .pass_max = 1,
+        .plans_max = 1,
     };
     err = batch_new(&s->batch, &s->config, eb);
     if (err == ERR_OK)

@@ -25,6 +25,8 @@ static uint64_t n_seeds = 300;
 
 struct watched {
     bool present, running;
+    bool under_way; /* in a plan that is not committed */
+    bool is_doomed; /* to be removed as soon as it is not */
     struct batch_seq *seq;
     uint32_t n_prompt, n_limit, logits_from, job_class;
     uint64_t space;
@@ -34,8 +36,16 @@ struct watched {
     uint64_t arrived, last_progress;
 };
 
+/* A plan under way, and what will be drawn from it. */
+struct pending {
+    struct batch_plan plan;
+    int32_t drawn[IDS_MAX];
+};
+
 struct life {
     struct batch *b;
+    struct pending pending[BATCH_PLANS_MAX]; /* the oldest first */
+    uint32_t n_pending;
     struct batch_config config;
     struct watched jobs[JOBS];
     uint64_t text[PAGES_MAX][PAGE_MAX];    /* what the place's K and V came from; 0: nothing yet */
@@ -118,6 +128,10 @@ static void life_add(struct life *l)
 
 static void life_remove(struct life *l, struct watched *w)
 {
+    if (w->present && w->under_way) {
+        w->is_doomed = true;
+        return;
+    }
     if (w->present)
         batch_remove(l->b, w->seq);
     w->present = false;
@@ -196,7 +210,6 @@ static void life_logits(struct life *l, const struct batch_plan *plan, uint32_t 
     if (!plan->draw[at])
         return;
     drawn[at] = next_id(w, position);
-    w->ids[w->n_ids++] = drawn[at];
 }
 
 static void life_progress(struct life *l, struct watched *w)
@@ -213,43 +226,112 @@ static void life_progress(struct life *l, struct watched *w)
     /* Who waits for a page of another waits until that one had its turns. One that was preempted
      * has to come to where it was first. */
     if (w->running && batch_state(l->b).preemptions == 0)
-        assert_true(l->step - w->last_progress <= (uint64_t)c->slots * (c->page_tokens + 1));
+        assert_true(l->step - w->last_progress <=
+                    (uint64_t)c->plans_max * c->slots * (c->page_tokens + 1));
     (void)batch_ids(w->seq, &n_ids);
     assert_int_equal(n_ids, w->n_ids);
     assert_int_equal(batch_full(w->seq), w->n_ids == w->n_limit);
 }
 
-static void life_step(struct life *l)
+/* What is computed is so in the order of the plans: a plan's rows are there for the next one's. */
+static bool life_plan(struct life *l)
 {
-    struct batch_plan plan;
-    int32_t drawn[64] = {0};
+    struct pending *next = &l->pending[l->n_pending];
+    struct batch_plan *plan = &next->plan;
 
-    life_admit(l);
+    if (!batch_plan_step(l->b, plan))
+        return false;
     l->step++;
-    if (!batch_plan_step(l->b, &plan)) {
-        assert_int_equal(batch_state(l->b).running, 0);
-        assert_int_equal(batch_state(l->b).waiting, 0);
-        return;
-    }
-    assert_in_range(plan.n_rows, 1, l->config.step_tokens);
-    assert_in_range(plan.n_logits, 0, l->config.logits_rows);
-    life_rows(l, &plan);
+    l->n_pending++;
+    assert_in_range(l->n_pending, 1, l->config.plans_max);
+    assert_in_range(plan->n_rows, 1, l->config.step_tokens);
+    assert_in_range(plan->n_logits, 0, l->config.logits_rows);
+    for (uint32_t i = 0; i < plan->n_rows; i++)
+        assert_false(slot_job(l, plan, i)->under_way);
+    life_rows(l, plan);
     /* In order of position within each job: a later one reads what an earlier one wrote. */
     for (uint32_t position = 0; position < l->config.context_tokens; position++)
-        for (uint32_t i = 0; i < plan.n_rows; i++)
-            if (plan.position[i] == position)
-                life_row(l, &plan, i, slot_job(l, &plan, i));
-    for (uint32_t i = 0; i < plan.n_logits; i++)
-        life_logits(l, &plan, i, drawn);
-    batch_commit(l->b, drawn);
+        for (uint32_t i = 0; i < plan->n_rows; i++)
+            if (plan->position[i] == position)
+                life_row(l, plan, i, slot_job(l, plan, i));
+    for (uint32_t i = 0; i < plan->n_logits; i++)
+        life_logits(l, plan, i, next->drawn);
+    for (uint32_t i = 0; i < plan->n_rows; i++)
+        slot_job(l, plan, i)->under_way = true;
+    for (int k = 0; k < JOBS; k++)
+        if (l->jobs[k].present)
+            assert_int_equal(l->jobs[k].under_way, batch_is_under_way(l->jobs[k].seq));
+    return true;
+}
+
+/* The plan still says what it said, and nobody has touched what its rows have written and read. */
+static void life_unharmed(struct life *l, const struct batch_plan *plan)
+{
+    const uint32_t size = l->config.page_tokens;
+
+    for (uint32_t i = 0; i < plan->n_rows; i++) {
+        const uint32_t *pages = plan->pages + (size_t)plan->slot[i] * plan->pages_stride;
+        struct watched *w = slot_job(l, plan, i);
+        assert_true(w->under_way);
+        assert_int_equal(plan->ids[i], w->ids[plan->position[i]]);
+        for (uint32_t p = 0; p <= plan->position[i]; p++)
+            assert_true(l->text[pages[p / size]][p % size] == text_of(w, p));
+    }
+}
+
+static void life_commit(struct life *l)
+{
+    struct pending oldest = l->pending[0];
+    const struct batch_plan *plan = &oldest.plan;
+
+    life_unharmed(l, plan);
+    for (uint32_t i = 0; i < plan->n_rows; i++)
+        slot_job(l, plan, i)->under_way = false;
+    for (uint32_t i = 0; i < plan->n_logits; i++) {
+        struct watched *w = watched_of(l, plan->logits_seq[i]);
+        if (plan->draw[i])
+            w->ids[w->n_ids++] = oldest.drawn[i];
+    }
+    batch_commit(l->b, oldest.drawn);
+    memmove(l->pending, l->pending + 1, --l->n_pending * sizeof l->pending[0]);
     for (int k = 0; k < JOBS; k++) {
         struct watched *w = &l->jobs[k];
         if (!w->present)
             continue;
         life_progress(l, w);
-        if (w->n_ids == w->n_limit || roll(l, 100) == 0)
+        if (w->n_ids == w->n_limit || w->is_doomed || roll(l, 100) == 0)
             life_remove(l, w);
     }
+}
+
+/* Nothing under way will be computed: all jobs go. */
+static void life_abandon(struct life *l)
+{
+    batch_abandon(l->b);
+    l->n_pending = 0;
+    for (int k = 0; k < JOBS; k++) {
+        l->jobs[k].under_way = false;
+        life_remove(l, &l->jobs[k]);
+    }
+}
+
+/* One plan more, or one commit, or both; what cannot go on without a commit gets one. */
+static void life_step(struct life *l)
+{
+    life_admit(l);
+    const bool is_planned = life_plan(l);
+
+    if (!is_planned && l->n_pending == 0) {
+        assert_int_equal(batch_state(l->b).running, 0);
+        assert_int_equal(batch_state(l->b).waiting, 0);
+        return;
+    }
+    if (roll(l, 1000) == 0) {
+        life_abandon(l);
+        return;
+    }
+    if (!is_planned || l->n_pending == l->config.plans_max || roll(l, 4) == 0)
+        life_commit(l);
 }
 
 static struct batch_config random_config(struct life *l)
@@ -265,6 +347,7 @@ static struct batch_config random_config(struct life *l)
         .beside_tokens = 1 + roll(l, 20),
         .headroom_pages = roll(l, 4),
         .pass_max = 1 + roll(l, 5),
+        .plans_max = 1 + roll(l, 4),
     };
     config.logits_rows = config.slots + roll(l, 4);
     return config;
