@@ -109,12 +109,15 @@ struct shard_cut {
 /* What it takes to work out a cut, in comparisons: some three nanoseconds each. */
 uint64_t shard_cut_work(const struct shard_shape *shape, uint32_t shards, uint32_t stages);
 
-/* In how many groups of ranks one of that stage exchanges with others: all of them; the shards of
- * its stage, where there are several stages of several; this shard of the stage before and of the
- * next. */
-static inline uint32_t shard_rank_groups(uint32_t shards, uint32_t stages, uint32_t stage)
+/* In how many groups of ranks a rank exchanges with others: all of them; where there are several
+ * stages, the shards of its stage, if there are several; this shard of the stage before and of the
+ * next; rank 0 and the last stage. */
+static inline uint32_t shard_rank_groups(uint32_t shards, uint32_t stages, uint32_t rank)
 {
-    return 1u + (shards > 1 && stages > 1) + (stage > 0) + (stage + 1 < stages);
+    const uint32_t stage = rank / shards;
+    const bool is_last = stage + 1 == stages;
+
+    return stages == 1 ? 1u : 1u + (shards > 1) + (stage > 0) + !is_last + (rank == 0 || is_last);
 }
 
 /* Errors as shard_plan_new's. */

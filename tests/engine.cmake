@@ -30,6 +30,13 @@ cloister_unit_test(engine_stages
           unit/engine/tiny_model.c
   LIBS cloister_engine)
 set_tests_properties(engine_stages PROPERTIES TIMEOUT 900)
+cloister_unit_test(engine_stages_streams
+  SOURCES unit/engine/test_stages_streams.c unit/engine/gang_rig.c unit/engine/rig.c
+          unit/engine/tiny_model.c
+  LIBS cloister_engine)
+set_tests_properties(engine_stages_streams PROPERTIES TIMEOUT 900)
+target_link_options(test_engine_stages_streams PRIVATE -Wl,--wrap=gang_tell -Wl,--wrap=gang_logits
+                                                     -Wl,--wrap=forward_step)
 add_executable(test_engine_gang_hosts unit/engine/test_gang_hosts.c unit/engine/tiny_model.c)
 target_link_libraries(test_engine_gang_hosts PRIVATE cloister_coll_crew cloister_engine
                       PkgConfig::CMOCKA m)

@@ -99,8 +99,7 @@ static uint64_t share_bytes(const struct shard_shape *shape, const struct shard_
 static uint64_t beside_bytes(const struct gang_choice *choice, const struct shard_request *request,
                              const struct candidate *group, uint32_t r)
 {
-    return gang_beside_bytes(choice->way, group[r].hosting, request->shards, request->stages,
-                             r / request->shards);
+    return gang_beside_bytes(choice->way, group[r].hosting, request->shards, request->stages, r);
 }
 
 /* If it could be cut anywhere. An embedding that is the head as well is in the first stage and in

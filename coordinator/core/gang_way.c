@@ -54,10 +54,10 @@ bool gang_way_joins(struct gang_way way, const struct core_hosting *a, const str
 }
 
 uint64_t gang_beside_bytes(struct gang_way way, const struct core_hosting *h, uint32_t shards,
-                           uint32_t stages, uint32_t stage)
+                           uint32_t stages, uint32_t rank)
 {
     const uint64_t groups =
-        way.transport == WIRE_GANG_TRANSPORT_NCCL ? shard_rank_groups(shards, stages, stage) : 0;
+        way.transport == WIRE_GANG_TRANSPORT_NCCL ? shard_rank_groups(shards, stages, rank) : 0;
     const uint64_t each = h->worker->nccl.memory_bytes, beside = h->offer.rank_bytes;
     if (groups > 0 && each > (UINT64_MAX - beside) / groups)
         return UINT64_MAX;

@@ -702,9 +702,9 @@ bool gang_on_one_gpu(const struct core_hosting *a, const struct core_hosting *b)
  * equivalence. */
 bool gang_way_joins(struct gang_way way, const struct core_hosting *a,
                     const struct core_hosting *b);
-/* What a rank of that stage takes beside its part of matrices and pool, NCCL's memory included. */
+/* What that rank takes beside its part of matrices and pool, NCCL's memory included. */
 uint64_t gang_beside_bytes(struct gang_way way, const struct core_hosting *h, uint32_t shards,
-                           uint32_t stages, uint32_t stage);
+                           uint32_t stages, uint32_t rank);
 /* Its gangs failed over NCCL lately, and again. */
 bool gang_without_nccl(const struct core *c, const struct core_model *m);
 void gang_nccl_worked(struct core_model *m);

@@ -36,8 +36,7 @@ static uint64_t share_bytes(uint32_t model, const struct wire_gang_place *place)
     shard_cut_free(cut);
     shard_shape_fini(&shape);
     if (place->transport == WIRE_GANG_TRANSPORT_NCCL)
-        bytes += SIM_NCCL_BYTES *
-                 shard_rank_groups(request.shards, request.stages, place->rank / request.shards);
+        bytes += SIM_NCCL_BYTES * shard_rank_groups(request.shards, request.stages, place->rank);
     return bytes + RANK_BYTES;
 }
 

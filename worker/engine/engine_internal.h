@@ -23,6 +23,7 @@
 #include "worker/engine/gang.h"
 #include "worker/engine/runtime.h"
 #include "worker/engine/runtime_shape.h"
+#include "worker/engine/steps.h"
 #include "worker/engine/stream.h"
 
 #include <pthread.h>
@@ -125,6 +126,7 @@ struct engine_model_state {
     struct runtime *runtime;
     struct batch *batch;
     struct draws draws;
+    struct steps steps;
     struct rate prefill, decode;
 
     bool has_ready, has_failed, has_gone; /* [lock] */
@@ -213,6 +215,8 @@ void model_gang_idle(struct engine *e, struct engine_model_state *model, uint64_
 void model_break(struct engine *e, struct engine_model_state *model, enum err error,
                  const struct errbuf *eb);
 
+/* engine_step.c: steps_want, of plans whose jobs are an engine's */
+void model_want(void *ctx, struct draws *draws, const struct batch_plan *plan);
 /* engine_load.c: closes runtime, batch and sampler; the runtime's owner */
 void model_close_stepping(struct engine_model_state *model);
 

@@ -27,12 +27,13 @@ static enum err open_stepping(struct engine *e, struct engine_model_state *model
         .logits_rows = r->logits_rows,
         .headroom_pages = HEADROOM_PAGES,
         .pass_max = PASS_MAX,
-        .plans_max = 1,
+        .plans_max = steps_max(r),
     };
     enum err err = batch_new(&model->batch, &config, eb);
 
     if (err != ERR_OK)
         return err;
+    steps_init(&model->steps, model->batch, model->runtime, &model->draws, model_want, NULL);
     return draws_open(&model->draws, r, e->config.isa, eb);
 }
 

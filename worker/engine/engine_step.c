@@ -241,17 +241,17 @@ static void rate_add(struct rate *rate, uint64_t tokens, uint64_t ns)
 }
 
 /* What is asked of the step's logits; where that is little, they stay where they are. */
-static void model_ask(struct engine_model_state *model, const struct batch_plan *plan)
+void model_want(void *ctx, struct draws *draws, const struct batch_plan *plan)
 {
+    (void)ctx;
     for (uint32_t i = 0; i < plan->n_logits; i++) {
         const struct engine_job_state *job = batch_owner(plan->logits_seq[i]);
-        model->draws.sampling[i] = &job->request.sampling;
-        model->draws.whole[i] = job->digest != NULL;
+        draws->sampling[i] = &job->request.sampling;
+        draws->whole[i] = job->digest != NULL;
     }
-    draws_ask(&model->draws, model->runtime, plan);
 }
 
-static void model_draw(struct engine_model_state *model, const struct batch_plan *plan)
+static void model_digest(struct engine_model_state *model, const struct batch_plan *plan)
 {
     struct runtime *r = model->runtime;
 
@@ -260,42 +260,39 @@ static void model_draw(struct engine_model_state *model, const struct batch_plan
         if (job->digest != NULL)
             sha256_update(job->digest, forward_logits(r, i), r->hparams.vocab_size * sizeof(float));
     }
-    draws_step(&model->draws, r, plan);
 }
 
-/* One step; false where no job runs. */
-static bool model_step(struct engine *e, struct engine_model_state *model)
+/* Begins a step where one can and may be, and hands out the tokens of one that has ended; false
+ * where none is under way. */
+static bool model_step(struct engine *e, struct engine_model_state *model, bool may_plan)
 {
-    struct batch_plan plan;
+    const struct batch_plan *plan;
     struct errbuf eb;
-    enum err err;
-    uint64_t start = clock_mono_ns();
 
-    model_admit(e, model);
-    if (!batch_plan_step(model->batch, &plan))
-        return false;
-    model_ask(model, &plan);
-    err = forward_step(model->runtime, &plan, &eb);
+    if (may_plan)
+        model_admit(e, model);
+    enum err err = steps_turn(&model->steps, may_plan, &plan, &eb);
     if (err != ERR_OK) {
-        batch_abandon(model->batch);
         model_break(e, model, err, &eb);
         return true;
     }
-    model_draw(model, &plan);
-    batch_commit(model->batch, model->draws.ids);
+    if (plan == NULL)
+        return model->steps.n > 0;
+    model_digest(model, plan);
+    const uint64_t took_ns = steps_commit(&model->steps);
 
     uint64_t now = clock_mono_ns();
-    uint32_t n_decode = plan.n_rows - plan.n_prompt;
+    uint32_t n_decode = plan->n_rows - plan->n_prompt;
     /* A step counts for the kind of work it has most of: sharing its time out by rows would make
      * a decode beside a long prompt look fast. */
-    if (plan.n_prompt > n_decode)
-        rate_add(&model->prefill, plan.n_prompt, now - start);
+    if (plan->n_prompt > n_decode)
+        rate_add(&model->prefill, plan->n_prompt, took_ns);
     else
-        rate_add(&model->decode, n_decode, now - start);
+        rate_add(&model->decode, n_decode, took_ns);
     /* A sequence draws once in a step, so none that has ended is met again. */
-    for (uint32_t i = 0; i < plan.n_logits; i++)
-        if (plan.draw[i])
-            job_token(e, batch_owner(plan.logits_seq[i]), model->draws.ids[i],
+    for (uint32_t i = 0; i < plan->n_logits; i++)
+        if (plan->draw[i])
+            job_token(e, batch_owner(plan->logits_seq[i]), model->draws.ids[i],
                       &model->draws.logprobs[i], now);
     engine_lock(e);
     model_publish_locked(model);
@@ -303,19 +300,68 @@ static bool model_step(struct engine *e, struct engine_model_state *model)
     return true;
 }
 
+static bool model_has_work(const struct engine_model_state *model)
+{
+    const struct batch_state state = batch_state(model->batch);
+
+    return state.running + state.waiting > 0;
+}
+
+/* A model's turn: one step, which, with stages, leaves others under way. While another model
+ * computes, this one's ranks would have to wait for that without knowing why; so where there is one
+ * that has work, a turn is as many steps as can be under way at a time, and ends when they have. */
+static bool model_turn(struct engine *e, struct engine_model_state *model, bool has_others)
+{
+    bool is_busy = model_step(e, model, true);
+
+    for (uint32_t i = 1; has_others && is_busy && model->steps.n > 0; i++)
+        is_busy = model_step(e, model, i < model->steps.max);
+    return is_busy;
+}
+
+/* False where none has anything to do. */
+static bool models_turn(struct engine *e, struct engine_model_state *const models[], uint32_t n)
+{
+    uint32_t n_working = 0;
+    bool is_busy = false;
+
+    for (uint32_t i = 0; n > 1 && i < n; i++)
+        n_working += model_has_work(models[i]);
+    /* What was left under way while there was one. */
+    for (uint32_t i = 0; n_working > 1 && i < n; i++)
+        while (models[i]->steps.n > 0)
+            (void)model_step(e, models[i], false);
+    for (uint32_t i = 0; i < n; i++) {
+        if (model_turn(e, models[i], n_working > 1))
+            is_busy = true;
+        else
+            model_gang_idle(e, models[i], clock_mono_ns());
+    }
+    return is_busy;
+}
+
 /* ---- the thread ------------------------------------------------------------------------- */
 
-/* Jobs in the batch that are to end: cancelled ones, and all of a model that is unloaded. */
-static void end_jobs(struct engine *e)
+/* Jobs in the batch that are to end: cancelled ones, and all of a model that is unloaded, whose
+ * steps are given up. True where some cannot yet, since they are in a step under way. */
+static bool end_jobs(struct engine *e)
 {
     struct engine_job_state *jobs[ENGINE_JOBS_MAX];
     uint32_t n = 0;
+    bool has_more = false;
 
     engine_lock(e);
+    for (uint32_t i = 0; i < e->n_models; i++)
+        if (e->models[i]->stage == MODEL_STAGE_READY && atomic_load(&e->models[i]->unload))
+            steps_abandon(&e->models[i]->steps);
     for (uint32_t i = 0; i < e->n_jobs; i++) {
         struct engine_job_state *job = e->jobs[i];
-        if (job->in_batch && !job->ended &&
-            (atomic_load(&job->cancelled) || atomic_load(&job->model->unload)))
+        if (!job->in_batch || job->ended ||
+            (!atomic_load(&job->cancelled) && !atomic_load(&job->model->unload)))
+            continue;
+        if (batch_is_under_way(job->seq))
+            has_more = true;
+        else
             jobs[n++] = job;
     }
     engine_unlock(e);
@@ -326,6 +372,7 @@ static void end_jobs(struct engine *e)
             job_finish(e, jobs[i], ENGINE_FINISH_ERROR, ERR_UNAVAILABLE,
                        model_end_text(jobs[i]->model));
     }
+    return has_more;
 }
 
 static void take_prepared(struct engine *e, struct job_list *jobs)
@@ -386,7 +433,7 @@ static void stepper_wait(struct engine *e)
 void *engine_stepper_main(void *arg)
 {
     struct engine *e = arg;
-    bool busy = false;
+    bool busy = false, must_end = false; /* jobs that could not end yet */
 
     for (;;) {
         struct engine_model_state *models[ENGINE_MODELS_MAX];
@@ -407,8 +454,8 @@ void *engine_stepper_main(void *arg)
         take_prepared(e, &prepared);
         /* After the prepared ones: a job that was cancelled on its way here is in the batch now,
          * and its mark was made before or together with `changed`. */
-        if (changed) {
-            end_jobs(e);
+        if (changed || must_end) {
+            must_end = end_jobs(e);
             unload_models(e);
         }
         engine_lock(e);
@@ -417,12 +464,6 @@ void *engine_stepper_main(void *arg)
                 !model_follows(e->models[i]))
                 models[n_models++] = e->models[i];
         engine_unlock(e);
-        busy = false;
-        for (uint32_t i = 0; i < n_models; i++) {
-            if (model_step(e, models[i]))
-                busy = true;
-            else
-                model_gang_idle(e, models[i], clock_mono_ns());
-        }
+        busy = models_turn(e, models, n_models);
     }
 }

@@ -170,8 +170,10 @@ static bool is_last_stage(const struct runtime *r)
     return r->gang == NULL || gang_is_last(r->gang);
 }
 
-static enum err forward_head(struct runtime *r, const struct rows *rows, struct errbuf *eb)
+static enum err forward_head(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)
 {
+    const struct rows logits = rows_of(plan, plan->n_rows - plan->n_logits, plan->n_rows);
+    const struct rows *rows = &logits;
     const struct model_hparams *h = &r->hparams;
     struct backend *b = r->backend;
     const struct matmul_job head = {.weight = r->head,
@@ -181,6 +183,8 @@ static enum err forward_head(struct runtime *r, const struct rows *rows, struct 
 
     enum err e = ERR_OK;
 
+    if (rows->count == 0)
+        return ERR_OK;
     if (is_last_stage(r))
         b->ops->norm(b, row_at(r->x, rows, h->n_embd), rows->count, h->n_embd,
                      r->whole.vector[MODEL_PART_OUTPUT_NORM], h->rms_eps, r->act_embd);
@@ -247,15 +251,17 @@ static uint32_t step_pieces(const struct runtime *r, const struct batch_plan *pl
     return n;
 }
 
-static struct backend_step step_of(const struct runtime *r, const struct batch_plan *plan)
+/* `has_logits`: they are computed, or brought, in this step. */
+static struct backend_step step_of(const struct runtime *r, const struct batch_plan *plan,
+                                   bool has_logits)
 {
     struct backend_step step = {
         .ids = plan->ids,
         .rows = rows_of(plan, 0, plan->n_rows).step,
-        .n_results = plan->n_logits,
-        .picks = r->picks,
+        .n_results = has_logits ? plan->n_logits : 0,
+        .picks = has_logits ? r->picks : NULL,
         .pieces = r->pieces,
-        .n_pieces = step_pieces(r, plan),
+        .n_pieces = has_logits ? step_pieces(r, plan) : 0,
         .rope_dim = r->hparams.rope_dim,
         .is_fixed = r->gang == NULL, /* exchanges lie between its operations */
     };
@@ -297,14 +303,13 @@ static enum err forward_piece(struct runtime *r, const struct batch_plan *plan,
 static enum err forward_layers(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)
 {
     const uint32_t n_pieces = r->gang == NULL ? 1 : gang_pieces(r->gang, plan->n_rows);
-    const struct rows last = rows_of(plan, plan->n_rows - plan->n_logits, plan->n_rows);
     const struct shard_run all = {0, plan->n_rows};
     enum err e = ERR_OK;
 
     for (uint32_t i = 0; e == ERR_OK && i < n_pieces; i++)
         e = forward_piece(r, plan, r->gang == NULL ? all : gang_piece(r->gang, plan->n_rows, i),
                           eb);
-    return e != ERR_OK || plan->n_logits == 0 ? e : forward_head(r, &last, eb);
+    return e == ERR_OK && is_last_stage(r) ? forward_head(r, plan, eb) : e;
 }
 
 static enum err forward_compute(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)
@@ -313,7 +318,7 @@ static enum err forward_compute(struct runtime *r, const struct batch_plan *plan
     enum err e = ERR_OK;
 
     forward_reach(r, plan);
-    const struct backend_step step = step_of(r, plan);
+    const struct backend_step step = step_of(r, plan, is_last_stage(r));
     if (!b->ops->step_begin(b, &step))
         e = forward_layers(r, plan, eb);
     b->ops->step_end(b);
@@ -328,6 +333,24 @@ enum err forward_step(struct runtime *r, const struct batch_plan *plan, struct e
     if (r->gang != NULL)
         e = gang_tell(r->gang, plan, eb);
     return e == ERR_OK ? forward_compute(r, plan, eb) : e;
+}
+
+bool forward_owes_logits(const struct runtime *r, const struct batch_plan *plan)
+{
+    return !is_last_stage(r) && plan->n_logits > 0;
+}
+
+enum err forward_collect(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb)
+{
+    struct backend *b = r->backend;
+    const struct backend_step step = step_of(r, plan, true);
+    enum err e = ERR_OK;
+
+    CHECK(forward_owes_logits(r, plan));
+    if (!b->ops->step_begin(b, &step))
+        e = forward_head(r, plan, eb);
+    b->ops->step_end(b);
+    return e;
 }
 
 enum err forward_follow(struct runtime *r, struct errbuf *eb)

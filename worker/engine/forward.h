@@ -17,9 +17,15 @@
 #include "worker/engine/batch.h"
 #include "worker/engine/runtime.h"
 
-/* Computes the plan's rows; logits row i of the plan is at logits + i * vocab_size afterwards.
- * Fails only where the runtime is a rank of a gang, and the gang is over then. */
+/* Computes the plan's rows, or a rank's share of them; logits row i of the plan is at logits + i *
+ * vocab_size afterwards, unless it owes them. Fails only where the runtime is a rank of a gang, and
+ * the gang is over then. */
 enum err forward_step(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb);
+/* The model's last stage is elsewhere: the plan's logits come when they are collected, and other
+ * steps may begin before that (gang.h says how many). */
+bool forward_owes_logits(const struct runtime *r, const struct batch_plan *plan);
+/* Waits for the logits of the oldest step that owes them. */
+enum err forward_collect(struct runtime *r, const struct batch_plan *plan, struct errbuf *eb);
 
 /* Ranks other than 0: hears of the next step and computes this rank's share of it, or returns after
  * a while in which there was none. */

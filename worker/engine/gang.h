@@ -6,7 +6,8 @@
  * of its groups, and all of the stage finish the same tree over all of them, of many rows each rank
  * a run: the residual stream is whole, and the same, on each of them. Rows of the embedding come
  * from whoever has them; a shard hands the residual on to the same shard of the next stage; logits
- * go to rank 0.
+ * go to rank 0. With stages, steps may be under way before the one before has its logits: each
+ * stage is at another one, and the last keeps logits until rank 0 comes for them.
  *
  * A step of many rows is cut into pieces, so that stages compute beside each other: while one is at
  * a piece, the one before it is at the next. Rows do not depend on each other but through the
@@ -42,9 +43,9 @@ struct gang_config {
     uint32_t load_ms;
     /* Within a step, for a shard that lives and does not come, which is how long such a rank can
      * hold up whatever else rank 0's engine computes; GANG_WAIT_MS_MIN at least. Between stages
-     * twice as long again for each layer of the model, in proportion to the step's rows: one waits
-     * for all that those before it compute, and each layer's shards wait for each other twice. Told
-     * to stop, nobody waits that long. */
+     * twice as long again for each layer of the model, in proportion to the rows of the largest
+     * step under way: one waits for all that those before it compute, and each layer's shards wait
+     * for each other twice. Told to stop, nobody waits that long. */
     uint32_t wait_ms;
     /* nccl: what NCCL is reckoned to take of the device for each group of ranks that this one is
      * of (shard_rank_groups); COLL_NCCL_BYTES where nobody knows better. Nothing is taken for it;
@@ -114,6 +115,18 @@ void gang_abort(struct gang *g, const char *why);
 /* Once this rank has loaded: until all have. */
 enum err gang_ready(struct gang *g, struct errbuf *eb);
 
+/* Steps whose logits may be under way at a time, the one included that is told last: 1 where there
+ * is one stage. */
+uint32_t gang_steps_max(const struct gang *g);
+/* Of these, how many may still owe logits when a step of so many rows is told; and whether, with so
+ * many that do, the oldest of these must be taken before the step's rows go on to the next stage.
+ */
+uint32_t gang_owing_max(const struct gang *g, uint32_t n_rows);
+bool gang_must_take(const struct gang *g, uint32_t n_rows, uint32_t n_owing);
+/* Rank 0, before it computes such a step: they are n rows. gang_logits, which is to come before the
+ * next step, has them then without waiting. */
+void gang_take_before_rows(struct gang *g, uint32_t n);
+
 /* Rank 0: the step that follows. */
 enum err gang_tell(struct gang *g, const struct batch_plan *plan, struct errbuf *eb);
 /* Rank 0, for as long as there is none: whether the others are there, ten times a second, and that
@@ -145,7 +158,9 @@ enum err gang_embed(struct gang *g, const struct weight *weight, const int32_t *
 enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, const struct act *in,
                      uint32_t n, const struct matmul_job *job, struct errbuf *eb);
 /* n rows of logits, which rank 0 has in `logits` [n][vocabulary] afterwards: `weight` is the part
- * of the head that is here, or NULL, and `bias` its part of that, or NULL. All ranks come to it. */
+ * of the head that is here, or NULL, and `bias` its part of that, or NULL. All ranks of the last
+ * stage come to it, at the end of the step; and rank 0, where that is another stage once it has
+ * told as many steps more as it likes (gang_owing_max), for the oldest of those that owe logits. */
 enum err gang_logits(struct gang *g, const struct weight *weight, const float *bias,
                      const struct act *in, uint32_t n, float *logits, struct errbuf *eb);
 

@@ -125,18 +125,26 @@ enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, con
     return ERR_OK;
 }
 
-/* Rank 0 computes its own where they belong and has only the others' put beside them. */
-enum err gang_logits(struct gang *g, const struct weight *weight, const float *bias,
-                     const struct act *in, uint32_t n, float *logits, struct errbuf *eb)
+/* Who brings logits together, by their ranks in that coll: all where there is one stage, else rank
+ * 0 and the last stage. */
+static uint32_t logits_rank(const struct gang *g, uint32_t k)
 {
-    struct coll *all = g->coll[GANG_COLL_ALL];
+    return g->n_stages == 1 || k == 0 ? k : g->n_ranks - g->n_shards + k - 1;
+}
+
+/* Rank 0 computes its own where they belong and has only the others' put beside them. */
+static enum err exchange_logits(struct gang *g, const struct weight *weight, const float *bias,
+                                const struct act *in, uint32_t n, float *logits,
+                                const void *ret_parts[], struct errbuf *eb)
+{
+    struct coll *all = g->coll[g->n_stages == 1 ? GANG_COLL_ALL : GANG_COLL_LOGITS];
     const uint32_t cols = shard_run_count(g->head[g->rank]);
     size_t bytes[COLL_RANKS_MAX];
-    const void *parts[COLL_RANKS_MAX];
     void *mine;
 
-    for (uint32_t k = 0; k < g->n_ranks; k++)
-        bytes[k] = k == 0 ? 0 : (size_t)n * shard_run_count(g->head[k]) * sizeof *logits;
+    for (uint32_t k = 0; k < coll_n_ranks(all); k++)
+        bytes[k] =
+            k == 0 ? 0 : (size_t)n * shard_run_count(g->head[logits_rank(g, k)]) * sizeof *logits;
     enum err e = coll_gather_begin(all, 0, bytes, gang_patience(g, all), &mine, eb);
     if (e != ERR_OK)
         return e;
@@ -147,14 +155,44 @@ enum err gang_logits(struct gang *g, const struct weight *weight, const float *b
                                        .bias = bias};
         g->backend->ops->matmul(g->backend, in, n, &job, 1);
     }
-    e = gang_hand_over(g, all, parts, eb);
-    for (uint32_t k = 1; e == ERR_OK && g->rank == 0 && k < g->n_ranks; k++) {
-        const uint32_t count = shard_run_count(g->head[k]);
+    return gang_hand_over(g, all, ret_parts, eb);
+}
+
+void gang_take_before_rows(struct gang *g, uint32_t n)
+{
+    CHECK(g->rank == 0 && g->n_stages > 1 && g->n_taken == 0);
+    g->n_to_take = n;
+}
+
+enum err gang_take_logits(struct gang *g, struct errbuf *eb)
+{
+    const uint32_t n = g->n_to_take;
+
+    g->n_to_take = 0;
+    g->n_taken = n > 0 ? n : g->n_taken;
+    return n == 0 ? ERR_OK : exchange_logits(g, NULL, NULL, NULL, n, NULL, g->taken, eb);
+}
+
+enum err gang_logits(struct gang *g, const struct weight *weight, const float *bias,
+                     const struct act *in, uint32_t n, float *logits, struct errbuf *eb)
+{
+    const void *parts[COLL_RANKS_MAX];
+    enum err e = ERR_OK;
+
+    CHECK(g->n_taken == 0 || g->n_taken == n);
+    if (g->n_taken > 0)
+        memcpy(parts, g->taken, sizeof parts);
+    else
+        e = exchange_logits(g, weight, bias, in, n, logits, parts, eb);
+    g->n_taken = 0;
+    for (uint32_t k = 1; e == ERR_OK && g->rank == 0 && logits_rank(g, k) < g->n_ranks; k++) {
+        const struct shard_run head = g->head[logits_rank(g, k)];
+        const uint32_t count = shard_run_count(head);
         const struct join_part part = {parts[k], count};
         const struct join_job put = {.part = &part,
                                      .n_parts = 1,
                                      .cols = count,
-                                     .out = logits + g->head[k].first,
+                                     .out = logits + head.first,
                                      .out_stride = g->vocab};
         if (count > 0)
             g->backend->ops->join(g->backend, n, &put);

@@ -8,10 +8,11 @@
 
 /* With whom a rank exchanges what. */
 enum gang_coll {
-    GANG_COLL_ALL = 0, /* all ranks: steps, logits; sums too where there is one stage */
-    GANG_COLL_STAGE,   /* the shards of a stage among several: sums */
-    GANG_COLL_BEFORE,  /* this shard of the stage before this one, and this rank: rows */
+    GANG_COLL_ALL = 0, /* all ranks: meeting, and where there is one stage all there is */
+    GANG_COLL_STAGE,   /* the shards of a stage among several: sums; of the first one steps */
+    GANG_COLL_BEFORE,  /* this shard of the stage before this one, and this rank: steps, rows */
     GANG_COLL_BEHIND,  /* this rank, and this shard of the next stage */
+    GANG_COLL_LOGITS,  /* rank 0, and the last stage among several */
     GANG_COLLS
 };
 
@@ -37,8 +38,9 @@ struct gang {
     uint64_t load_ns, wait_ns;
     /* Between stages, in this step: gang_rows_note. */
     uint64_t stages_ns;
-    uint32_t n_layers; /* of the model */
-    uint32_t last_rows;
+    uint32_t n_layers;                  /* of the model */
+    uint32_t last_rows[COLL_RANKS_MAX]; /* of so many steps as there are stages */
+    uint32_t n_told;
     uint64_t told_ns, looked_ns;
     uint64_t held_bytes;
     struct gang_limits limits;
@@ -47,6 +49,11 @@ struct gang {
     struct shard_run embed[COLL_RANKS_MAX]; /* rows of the embedding, by shard */
     struct shard_run head[COLL_RANKS_MAX];  /* rows of the head, by rank */
     struct gang_cut *cuts;                  /* [layers][enum gang_matrix], of this stage */
+
+    size_t told_bytes;  /* what the next stage is still to be told, in told.words; 0: nothing */
+    uint32_t n_to_take; /* rows of logits to be taken before the next rows go on */
+    uint32_t n_taken;   /* rows of logits that were, from `taken`: until gang_logits */
+    const void *taken[COLL_RANKS_MAX];
 
     int32_t *ids; /* [rows] of those that are embedded here */
     uint32_t *at; /* [rows] where they belong, by rank */
@@ -72,6 +79,10 @@ void gang_coll_bytes(const struct gang_limits *limits, const struct shard_cut *c
 enum err gang_stages_meet(struct gang *g, const size_t bytes[GANG_COLLS], uint64_t deadline_ns,
                           struct errbuf *eb);
 
+/* gang_step.c: tells the next stage what it is still to be told. */
+enum err gang_pass_on(struct gang *g, struct errbuf *eb);
+/* gang_compute.c: takes what is to be taken. */
+enum err gang_take_logits(struct gang *g, struct errbuf *eb);
 /* gang_compute.c: ends what was begun, once this rank's part is written. */
 enum err gang_hand_over(struct gang *g, struct coll *coll, const void *ret_parts[],
                         struct errbuf *eb);
@@ -84,7 +95,7 @@ static inline uint64_t gang_deadline(uint64_t wait_ns)
 
 /* A step of so many rows comes. A stage waits for all that those before it do, a model's layers, in
  * each of which the shards of a full step may wait for each other twice; of fewer rows that is
- * less. Some of the step before may still be under way. */
+ * less. Each stage may still be at another of the steps before: the largest of them counts. */
 void gang_rows_note(struct gang *g, uint32_t n_rows);
 
 /* The same, of a rank with whom `coll` is shared. */

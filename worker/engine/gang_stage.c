@@ -3,9 +3,18 @@
  * stage to the next.
  *
  * A link is a gather of two, whose root is behind: the sender writes where the receiver reads,
- * hands over without waiting, and waits before the piece after the next one, when it would write
- * where the receiver may still read. So a stage is two pieces ahead of the next one at most, and
- * what is on the way between them is two pieces.
+ * hands over, and waits before the piece after the next one, when it would write where the receiver
+ * may still read. So a stage is two pieces ahead of the next one at most, and what is on the way
+ * between them is two pieces. What is told of a step goes the same way, from stage to stage, right
+ * before its first rows: so no stage waits for the next one to hear of a step before it computes
+ * its own part.
+ *
+ * Steps under way. Some transports let go of a large part only when its receiver comes for it. So
+ * it is reckoned that the last stage stands still with a step's logits until rank 0 takes them, and
+ * each stage before it with the rows of one step more: before rank 0 hands on rows while as many
+ * steps are under way as there are stages, it takes the oldest logits, for which then everybody
+ * moves up by one. The rows of a step of several pieces may fill the stages by themselves: before
+ * the first of them goes on, all logits are taken.
  */
 #include "worker/engine/gang_internal.h"
 
@@ -13,6 +22,9 @@
 
 /* Fewer rows, and the weights, which each piece reads again, cost more than waiting does. */
 #define PIECE_ROWS 64u
+
+/* Of each rank, for what they hand each other as they meet; what is longer goes in turns. */
+#define MEETING_BYTES 16384u
 
 /* ---- who exchanges with whom ---------------------------------------------------------------- */
 
@@ -26,16 +38,28 @@ void gang_coll_bytes(const struct gang_limits *l, const struct shard_cut *cut, u
 {
     const uint32_t stage = cut->rank[rank].stage;
     const uint64_t padding = (uint64_t)COLL_RANKS_MAX * COLL_ALIGN; /* of each rank's part */
-    const bool is_one = cut->n_stages == 1;
+    const bool is_one = cut->n_stages == 1, is_last = stage + 1 == cut->n_stages;
+    const uint64_t told = gang_told_bytes(l);
     const uint64_t all =
-        larger(larger(gang_told_bytes(l), l->logits_bytes), is_one ? l->sums_bytes : 0);
+        is_one ? larger(larger(told, l->logits_bytes), l->sums_bytes) : MEETING_BYTES;
+    const uint64_t sums = stage == 0 ? larger(l->sums_bytes, told) : l->sums_bytes;
+    const uint64_t rows = larger(l->rows_bytes, told);
+    const bool has_logits = !is_one && (rank == 0 || is_last);
 
     ret_bytes[GANG_COLL_ALL] = (size_t)(all + padding);
-    ret_bytes[GANG_COLL_STAGE] =
-        is_one || cut->n_shards == 1 ? 0 : (size_t)(l->sums_bytes + padding);
-    ret_bytes[GANG_COLL_BEFORE] = stage == 0 ? 0 : (size_t)(l->rows_bytes + padding);
-    ret_bytes[GANG_COLL_BEHIND] =
-        stage + 1 == cut->n_stages ? 0 : (size_t)(l->rows_bytes + padding);
+    ret_bytes[GANG_COLL_STAGE] = is_one || cut->n_shards == 1 ? 0 : (size_t)(sums + padding);
+    ret_bytes[GANG_COLL_BEFORE] = stage == 0 ? 0 : (size_t)(rows + padding);
+    ret_bytes[GANG_COLL_BEHIND] = is_last ? 0 : (size_t)(rows + padding);
+    ret_bytes[GANG_COLL_LOGITS] = has_logits ? (size_t)(l->logits_bytes + padding) : 0;
+}
+
+static enum err logits_meet(struct gang *g, const size_t bytes[GANG_COLLS], uint64_t deadline_ns,
+                            struct errbuf *eb)
+{
+    const bool is_of_it = g->rank == 0 || gang_is_last(g);
+
+    return coll_split(g->coll[GANG_COLL_ALL], is_of_it ? 0 : COLL_COLOR_NONE,
+                      bytes[GANG_COLL_LOGITS], deadline_ns, &g->coll[GANG_COLL_LOGITS], eb);
 }
 
 /* A rank is of two links: those behind even stages and those behind odd ones are made in turn. */
@@ -64,6 +88,8 @@ enum err gang_stages_meet(struct gang *g, const size_t bytes[GANG_COLLS], uint64
     if (g->n_stages > 1 && g->n_shards > 1)
         e = coll_split(g->coll[GANG_COLL_ALL], g->stage, bytes[GANG_COLL_STAGE], deadline_ns,
                        &g->coll[GANG_COLL_STAGE], eb);
+    if (e == ERR_OK && g->n_stages > 1)
+        e = logits_meet(g, bytes, deadline_ns, eb);
     for (uint32_t odd = 0; e == ERR_OK && odd < 2 && odd + 1 < g->n_stages; odd++)
         e = links_meet(g, odd, bytes, deadline_ns, eb);
     return e;
@@ -92,6 +118,23 @@ struct shard_run gang_piece(const struct gang *g, uint32_t n_rows, uint32_t piec
 {
     const bool is_last = piece + 1 == pieces_of(g->n_stages, n_rows);
     return (struct shard_run){piece * PIECE_ROWS, is_last ? n_rows : (piece + 1) * PIECE_ROWS};
+}
+
+/* ---- steps under way ------------------------------------------------------------------------ */
+
+uint32_t gang_steps_max(const struct gang *g)
+{
+    return g->n_stages;
+}
+
+uint32_t gang_owing_max(const struct gang *g, uint32_t n_rows)
+{
+    return g->n_stages > 1 && gang_pieces(g, n_rows) > 1 ? 1 : g->n_stages - 1;
+}
+
+bool gang_must_take(const struct gang *g, uint32_t n_rows, uint32_t n_owing)
+{
+    return n_owing > 0 && n_owing == gang_owing_max(g, n_rows);
 }
 
 /* ---- from stage to stage -------------------------------------------------------------------- */
@@ -140,8 +183,12 @@ enum err gang_send(struct gang *g, uint32_t n, const float *x, struct errbuf *eb
     struct coll *link = g->coll[GANG_COLL_BEHIND];
     const void *parts[2];
     void *mine;
-    enum err e = link_begin(g, link, n, &mine, eb);
+    enum err e = gang_take_logits(g, eb);
 
+    if (e == ERR_OK)
+        e = gang_pass_on(g, eb);
+    if (e == ERR_OK)
+        e = link_begin(g, link, n, &mine, eb);
     if (e != ERR_OK)
         return e;
     copy_rows(g, n, x, mine);

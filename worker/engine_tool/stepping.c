@@ -1,6 +1,15 @@
 #include "worker/engine_tool/stepping.h"
 
-#include "worker/engine/forward.h"
+/* Some commands look at the logits themselves. */
+static void want_all(void *ctx, struct draws *draws, const struct batch_plan *plan)
+{
+    const struct stepping *s = ctx;
+
+    for (uint32_t i = 0; i < plan->n_logits; i++) {
+        draws->sampling[i] = &s->likeliest;
+        draws->whole[i] = true;
+    }
+}
 
 enum err stepping_open(struct stepping *ret_stepping, const struct engine_config *engine,
                        const struct engine_model_config *model, struct errbuf *eb)
@@ -10,7 +19,7 @@ enum err stepping_open(struct stepping *ret_stepping, const struct engine_config
     struct engine_model_config own = *model;
     enum err err = runtime_config_complete(engine, &config, eb);
 
-    *s = (struct stepping){0};
+    *s = (struct stepping){.likeliest = sampling_default()};
     if (err == ERR_OK)
         err = ranks_start(&s->ranks, &config, &own, eb);
     if (err == ERR_OK)
@@ -34,7 +43,7 @@ enum err stepping_open(struct stepping *ret_stepping, const struct engine_config
         .logits_rows = s->runtime->logits_rows,
         .headroom_pages = 0,
         .pass_max = 1,
-        .plans_max = 1,
+        .plans_max = steps_max(s->runtime),
     };
     err = batch_new(&s->batch, &s->config, eb);
     if (err == ERR_OK)
@@ -43,6 +52,7 @@ enum err stepping_open(struct stepping *ret_stepping, const struct engine_config
         stepping_close(s);
         return err;
     }
+    steps_init(&s->steps, s->batch, s->runtime, &s->draws, want_all, s);
     return ERR_OK;
 }
 
@@ -57,21 +67,18 @@ void stepping_close(struct stepping *s)
 
 enum err stepping_step(struct stepping *s, struct batch_plan *ret_plan, struct errbuf *eb)
 {
-    const struct sampling greedy = sampling_default();
+    const struct batch_plan *plan = NULL;
+    enum err err = ERR_OK;
 
-    while (batch_admit(s->batch) != NULL)
-        continue;
     *ret_plan = (struct batch_plan){0};
-    if (!batch_plan_step(s->batch, ret_plan))
-        return ERR_OK;
-    enum err err = forward_step(s->runtime, ret_plan, eb);
-    if (err != ERR_OK) {
-        batch_abandon(s->batch);
+    do {
+        while (batch_admit(s->batch) != NULL)
+            continue;
+        err = steps_turn(&s->steps, true, &plan, eb);
+    } while (err == ERR_OK && plan == NULL && s->steps.n > 0);
+    if (err != ERR_OK || plan == NULL)
         return err;
-    }
-    for (uint32_t i = 0; i < ret_plan->n_logits; i++)
-        s->draws.sampling[i] = &greedy;
-    draws_step(&s->draws, s->runtime, ret_plan);
-    batch_commit(s->batch, s->draws.ids);
+    *ret_plan = *plan;
+    (void)steps_commit(&s->steps);
     return ERR_OK;
 }

@@ -11,6 +11,7 @@
 #include "worker/engine/draws.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/runtime.h"
+#include "worker/engine/steps.h"
 #include "worker/engine_tool/ranks.h"
 
 struct stepping {
@@ -19,6 +20,8 @@ struct stepping {
     struct batch *batch;
     struct batch_config config;
     struct draws draws;
+    struct steps steps;
+    struct sampling likeliest;
 };
 
 /* `sequences` of the engine's configuration run at once; logits of `logits_rows` rows of a step may
@@ -28,8 +31,9 @@ enum err stepping_open(struct stepping *ret_stepping, const struct engine_config
                        const struct engine_model_config *model, struct errbuf *eb);
 void stepping_close(struct stepping *s);
 
-/* One step: admits, plans, computes, draws as the engine does, the likeliest token. *ret_plan is
- * valid until the next one; it has no rows where no job runs. */
+/* Until a step has ended: admits, plans, computes, draws as the engine does, the likeliest token.
+ * *ret_plan is that step, valid until the next call; it has no rows where no job runs. Of a model
+ * in stages others are under way then, whose jobs cannot be removed. */
 enum err stepping_step(struct stepping *s, struct batch_plan *ret_plan, struct errbuf *eb);
 
 #endif

@@ -56,9 +56,9 @@ static void over_what_they_talk(void **state)
          "4295.0 MB); nccl: each has a GPU of its own and NCCL 2.27.7, which stands on shm; 536.9 "
          "MB are kept for each group of ranks; shares: a 3768.7 MB, b 3768.7 MB",
          NULL},
-        {"of two hosts: stages, in two groups each",
-         {{.name = "a", .transports = ALL, .nccl_gb = 0.4},
-          {.name = "b", .transports = ALL, .nccl_gb = 0.4, .host = 2}},
+        {"of two hosts: stages, in three groups each",
+         {{.name = "a", .transports = ALL, .nccl_gb = 0.25},
+          {.name = "b", .transports = ALL, .nccl_gb = 0.25, .host = 2}},
          "ab",
          NCCL,
          UCX,

@@ -90,10 +90,10 @@ static void nccl_counts_once_for_each_group_of_ranks(void **state)
     static const struct {
         uint32_t shards, stages, groups[8]; /* by rank */
     } rows[] = {{2, 1, {1, 1}},
-                {1, 2, {2, 2}},
-                {2, 2, {3, 3, 3, 3}},
-                {1, 3, {2, 3, 2}},
-                {2, 3, {3, 3, 4, 4, 3, 3}}};
+                {1, 2, {3, 3}},
+                {2, 2, {4, 3, 4, 4}},
+                {1, 3, {3, 3, 3}},
+                {2, 3, {4, 3, 4, 4, 4, 4}}};
     const uint64_t each = 1000003;
     struct tiny_model tiny = tiny_model_default();
     char path[64];
@@ -119,9 +119,8 @@ static void nccl_counts_once_for_each_group_of_ranks(void **state)
                              rows[i].groups[rank] * each);
             assert_int_equal(engine_estimate_total(&with) - engine_estimate_total(&without),
                              rows[i].groups[rank] * each);
-            assert_int_equal(
-                shard_rank_groups(rows[i].shards, rows[i].stages, rank / rows[i].shards),
-                rows[i].groups[rank]);
+            assert_int_equal(shard_rank_groups(rows[i].shards, rows[i].stages, rank),
+                             rows[i].groups[rank]);
         }
     }
     assert_int_equal(unlink(path), 0);

@@ -609,7 +609,7 @@ static void whatever_carries_it_no_more_was_reckoned(void **state)
                                     shard_shape_weights(&shape)) +
                 shard_in_proportion(offer->kv_bytes, shard_cut_kv(&shape, cut, rank),
                                     shard_shape_kv(&shape)) +
-                offer->rank_bytes + shard_rank_groups(2, 2, rank / 2) * ways[way].nccl_bytes;
+                offer->rank_bytes + shard_rank_groups(2, 2, rank) * ways[way].nccl_bytes;
             assert_true(engine_estimate_total(&e) <= reckoned);
             shard_cut_free(cut);
         }
