@@ -97,7 +97,7 @@ struct coll_config {
     size_t bytes_max;
     /* ucx: a rank that was not heard for so long is gone; 0: 1500. Ranks are heard several times a
      * second whatever they compute, so this is for hosts and links that vanish. What is under way
-     * counts as time on top, at 10 MB/s, since the word that a rank lives queues behind it: 0.05 s
+     * counts as time on top, at 20 MB/s, since the word that a rank lives queues behind it: 0.026 s
      * for each rank with which an operation exchanges half a megabyte or more. */
     uint32_t silence_ms;
     struct coll_rendezvous rendezvous; /* ucx only */

@@ -22,15 +22,15 @@ static struct ucx *ucx_of(struct coll *c)
     return (struct ucx *)c;
 }
 
-/* token 32 | sender 8 | kind 4 | root 4 | sequence 16: the first two choose a message, the others
- * are compared when it is there. */
+/* token 32 | sender 8 | kind 4 | root 4 | more 1 | sequence 15: the first two choose a message, the
+ * others are compared when it is there. */
 static ucp_tag_t ucx_tag(const struct ucx *u, uint32_t from)
 {
     const struct coll_op *op = &u->base.op;
     uint32_t token;
     memcpy(&token, u->token, sizeof token);
     return (uint64_t)token << 32 | (uint64_t)from << 24 | (uint64_t)op->kind << 20 |
-           (uint64_t)op->root << 16 | (op->seq & 0xffffu);
+           (uint64_t)op->root << 16 | (op->seq & (UCX_TAG_MORE - 1));
 }
 
 /* ---- waiting ---- */
@@ -101,7 +101,7 @@ static enum err ucx_differs(struct ucx *u, uint32_t from, ucp_tag_t theirs, ucp_
 {
     char subject[COLL_SUBJECT_BYTES];
     coll_subject(&u->base, from, subject);
-    if (theirs == ours)
+    if (((theirs ^ ours) & ~(ucp_tag_t)UCX_TAG_MORE) == 0)
         err_set(eb, ERR_INTERNAL, "%s has other sizes than rank %u", subject,
                 coll_name(&u->base, u->base.rank));
     else

@@ -3,10 +3,10 @@
  * and ends it, ucx.c has the operations, ucx_flow.c pieces on their way, ucx_gang.c what ranks say
  * to each other beside them (beats, aborts, goodbyes) and what breaks a gang.
  *
- * Bytes of operations go as tagged messages, one from each rank to each other rank that takes part
- * in an operation together: where bytes go one way only, an empty one goes the other way, so that a
- * sender is never more than one operation ahead of a receiver. What a message is (operation, root,
- * sequence) is in its tag and compared.
+ * Bytes of operations go as tagged messages, some for each piece, between each two ranks that take
+ * part in an operation together: where bytes go one way only, an empty one goes the other way, so
+ * that a sender is never more than one operation ahead of a receiver. What a message is (operation,
+ * root, sequence) is in its tag and compared.
  *
  * Thread: `lock` guards everything but the words of an abort. The owner holds it for a whole
  * operation and beats by itself then; a thread of the gang's does between operations, so that a
@@ -52,7 +52,10 @@ struct ucx_request {
  * under way together. Each that has come says that the rank is alive, and beats queue behind no
  * more than a window of them, however large the piece is. */
 #define UCX_CHUNK_BYTES ((size_t)256 << 10)
-#define UCX_WINDOW      2u
+/* In the tag of each message but the last of a piece: who has pieces of other sizes has another
+ * number of messages, or one of another size. */
+#define UCX_TAG_MORE 0x8000u
+#define UCX_WINDOW   2u
 struct ucx_flow {
     struct ucx_request window[UCX_WINDOW];
     uint8_t *at; /* what was not started yet */
@@ -160,8 +163,8 @@ void ucx_sleep(struct ucx *u, int ms);
 void *ucx_beater_main(void *arg);
 
 #define UCX_BEAT_NS 200000000u
-/* A link that moves less than 10 MB/s is none for a gang. */
-#define UCX_PATIENCE_NS_PER_BYTE 100u
+/* A host whose link moves less than 20 MB/s is none for a gang. */
+#define UCX_PATIENCE_NS_PER_BYTE 50u
 
 #endif
 #endif

@@ -50,15 +50,16 @@ static void request_start(struct ucx_peer *peer, struct ucx_flow *flow, struct u
     const struct ucx_library *lib = peer->gang->lib;
     const size_t size = flow->n_left > 1 ? UCX_CHUNK_BYTES : flow->left;
     ucs_status_ptr_t result;
+    const ucp_tag_t tag = flow->tag | (flow->n_left > 1 ? UCX_TAG_MORE : 0);
     *r = (struct ucx_request){.bytes = size, .is_active = true};
     if (flow->is_receive) {
         const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FLAG_NO_IMM_CMPL};
-        r->tag = flow->tag;
+        r->tag = tag;
         result = lib->ucp_tag_recv_nbx(peer->gang->worker, flow->at, size, r->tag, UCX_TAG_CHOOSE,
                                        &param);
     } else {
         const ucp_request_param_t param = {.op_attr_mask = 0};
-        result = lib->ucp_tag_send_nbx(peer->ep, flow->at, size, flow->tag, &param);
+        result = lib->ucp_tag_send_nbx(peer->ep, flow->at, size, tag, &param);
     }
     r->request = UCS_PTR_IS_PTR(result) ? result : NULL;
     r->status = UCS_PTR_IS_ERR(result) ? UCS_PTR_STATUS(result) : UCS_OK;

@@ -43,9 +43,10 @@ struct play {
         VICTIM_ABORTS_LAST,  /* and closes without looking at it again */
         VICTIM_CLOSES,       /* where the others go on */
         VICTIM_DIFFERS_KIND, /* does another operation */
-        VICTIM_DIFFERS_SIZE, /* has other sizes */
+        VICTIM_DIFFERS_SIZE, /* has another size of the last rank's part */
     } victim_does;
-    uint32_t operation_ms; /* deadline of each */
+    uint32_t operation_ms;        /* deadline of each */
+    size_t bytes, last, its_last; /* of the parts; 0, 0, 0: 20000, 20000, 19996 */
 };
 
 static void *abort_soon(void *arg)
@@ -80,7 +81,9 @@ static enum err play_on(struct crew_rank *g, void *arg, struct errbuf *eb)
         const void *parts[COLL_RANKS_MAX];
         void *mine;
         for (uint32_t r = 0; r < g->config.n_ranks; r++)
-            bytes[r] = 20000;
+            bytes[r] = play->bytes == 0 ? 20000 : play->bytes;
+        if (play->bytes > 0)
+            bytes[g->config.n_ranks - 1] = play->last;
         if (is_victim && i == 3) {
             if (play->victim_does == VICTIM_CLOSES)
                 break;
@@ -95,7 +98,7 @@ static enum err play_on(struct crew_rank *g, void *arg, struct errbuf *eb)
                 is_aborting = true;
             }
             if (play->victim_does == VICTIM_DIFFERS_SIZE)
-                bytes[g->config.n_ranks - 1] -= 4;
+                bytes[g->config.n_ranks - 1] = play->bytes == 0 ? 19996 : play->its_last;
             if (play->victim_does == VICTIM_DIFFERS_KIND) {
                 e = coll_barrier(c, crew_soon(play->operation_ms), eb);
                 continue;
@@ -400,20 +403,33 @@ static void test_who_closes_early_is_named(void **state)
 static void test_ranks_that_differ_are_found_out(void **state)
 {
     (void)state;
+    /* In the operation in which they differ, and not in one behind it. */
+    enum { CHUNK = 256 << 10 }; /* in which ucx sends a part */
     static const struct {
         int does;
         const char *says, *also;
+        size_t bytes, last, its_last;
     } cases[] = {
-        {VICTIM_DIFFERS_KIND, "at barrier", "at all_gather"},
-        {VICTIM_DIFFERS_SIZE, "rank", "other sizes"},
+        {VICTIM_DIFFERS_KIND, "at barrier", "at all_gather", 0, 0, 0},
+        {VICTIM_DIFFERS_SIZE, "rank", "other sizes", 0, 0, 0},
+        {VICTIM_DIFFERS_SIZE, "rank", "other sizes", 64, CHUNK, 2 * CHUNK},
+        {VICTIM_DIFFERS_SIZE, "rank", "other sizes", 64, 3 * CHUNK, 2 * CHUNK},
+        {VICTIM_DIFFERS_SIZE, "rank", "other sizes", 64, CHUNK + 4, CHUNK},
+        {VICTIM_DIFFERS_SIZE, "rank", "other sizes", 64, 0, CHUNK},
     };
-    for (unsigned i = 0; i < 2; i++) {
-        struct play play = {.victim = 1, .operation_ms = 60000};
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct play play = {.victim = 1,
+                            .operation_ms = 60000,
+                            .bytes = cases[i].bytes,
+                            .last = cases[i].last,
+                            .its_last = cases[i].its_last};
         struct crew gang;
         uint64_t since;
         play.victim_does = cases[i].does;
         play_through(&play, 3, &gang, &since);
         assert_told(&gang, COLL_RANKS_MAX, since, ERR_INTERNAL, cases[i].says, cases[i].also);
+        if (cases[i].does == VICTIM_DIFFERS_SIZE)
+            assert_int_equal(atomic_load(&gang.report[play.victim].steps), 4);
         crew_fini(&gang);
     }
 }

@@ -99,6 +99,8 @@ static enum err far_apart(struct crew_rank *g, void *arg, struct errbuf *eb)
         netns_run(
             "tc qdisc add dev cable%u root tbf rate 60mbit burst 64kb latency 50ms 2>/dev/null",
             g->rank, 0) == 0;
+    if (!is_slow)
+        fprintf(stderr, "the cable is fast (no tc): it is not pulled in the middle of megabytes\n");
     enum err e = crew_open(g, &c, eb);
     if (e == ERR_OK && is_slow)
         e = play(g, c, 1000, SLOW_BYTES, eb);

@@ -95,13 +95,15 @@ bool cuda_graphs_reserve(struct cuda_backend *cuda)
 }
 
 /* A graph takes some of the device's memory, how much nobody says before. Where there is no more,
- * the others go. */
-static void graph_make(struct cuda_graphs *graphs, struct graph *g, cudaGraph_t captured)
+ * this model's others go, once none of them runs. */
+static void graph_make(struct cuda_backend *cuda, struct graph *g, cudaGraph_t captured)
 {
+    struct cuda_graphs *graphs = cuda->graphs;
     cudaError_t e = cudaGraphInstantiate(&g->exec, captured, 0);
 
     if (e == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
+        CUDA_DO(cudaStreamSynchronize(cuda->stream), "waiting before graphs are given back");
         for (struct graph *other = graphs->graph; other < graphs->graph + GRAPHS_MAX; other++)
             if (other != g)
                 graph_drop(other);
@@ -148,7 +150,7 @@ void cuda_graph_end(struct cuda_backend *cuda)
     cuda->graphs->capturing = NULL;
     CUDA_DO(cudaStreamEndCapture(cuda->stream, &captured), "capturing a step of %u rows",
             g->key.n_rows);
-    graph_make(cuda->graphs, g, captured);
+    graph_make(cuda, g, captured);
     CUDA_DO(cudaGraphDestroy(captured), "giving back what was captured");
     CUDA_DO(cudaGraphLaunch(g->exec, cuda->stream), "running a step of %u rows", g->key.n_rows);
 }
