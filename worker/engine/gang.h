@@ -45,7 +45,7 @@ struct gang_config {
      * hold up whatever else rank 0's engine computes; GANG_WAIT_MS_MIN at least. Between stages
      * twice as long again for each layer of the model, in proportion to the rows of the largest
      * step under way: one waits for all that those before it compute, and each layer's shards wait
-     * for each other twice. Told to stop, nobody waits that long. */
+     * for each other twice; ten minutes at most. Told to stop, nobody waits that long. */
     uint32_t wait_ms;
     /* nccl: what NCCL is reckoned to take of the device for each group of ranks that this one is
      * of (shard_rank_groups); COLL_NCCL_BYTES where nobody knows better. Nothing is taken for it;

@@ -6,6 +6,8 @@
 
 #define LOOK_NS 100000000u /* how often an idle rank 0 looks whether the others are there */
 #define LATE_NS 50000000u  /* for a rank that has had its time */
+/* Whatever a model's layers might take if each shard kept the others waiting: no step takes so. */
+#define STAGES_NS_MAX 600000000000u
 
 void gang_rows_note(struct gang *g, uint32_t n_rows)
 {
@@ -17,6 +19,8 @@ void gang_rows_note(struct gang *g, uint32_t n_rows)
     g->stages_ns = g->wait_ns;
     if (g->n_stages > 1)
         g->stages_ns += g->wait_ns * 2 * g->n_layers * rows / g->limits.rows;
+    if (g->stages_ns > STAGES_NS_MAX)
+        g->stages_ns = g->wait_ns > STAGES_NS_MAX ? g->wait_ns : STAGES_NS_MAX;
 }
 
 static enum err tell(struct gang *g, struct coll *to, size_t size, uint64_t wait_ns,
