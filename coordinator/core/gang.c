@@ -178,6 +178,7 @@ static void gang_form(struct core *c, struct core_model *m, const struct gang_ch
     for (uint32_t r = 0; r < g->n_ranks; r++) {
         struct core_hosting *h = choice->rank[r];
         g->rank[r].weight = choice->weight[r];
+        g->rank[r].need_bytes = choice->need_bytes[r];
         rank_join(c, g, r, h, choice->need_bytes[r]);
         struct core_command *cmd = session_command(c, h->worker->session, WIRE_COMMAND_LOAD);
         cmd->model = name_intern(c, m->name);
@@ -400,6 +401,20 @@ static void end_note(struct core *c, const struct core_gang *g, const char *why)
     room_give_up(c, m, NULL);
     m->gang_after_ms = c->now_ms + ((uint64_t)AGAIN_MS << m->gang_failures);
     m->gang_failures += m->gang_failures < AGAIN_DOUBLED;
+    if (g->number > m->gang_failed)
+        m->gang_failed = g->number;
+}
+
+void gang_token(struct core_gang *g)
+{
+    struct core_model *m = g->model;
+    if (g->has_worked)
+        return;
+    g->has_worked = m->gang_worked = true;
+    /* Beside an older one, which works on, newer ones may fail again and again. */
+    if (g->number > m->gang_failed)
+        m->gang_failures = 0;
+    gang_nccl_worked(g);
 }
 
 static bool is_grace_over(const struct core *c)
@@ -437,7 +452,7 @@ void gang_end(struct core *c, struct core_gang *g, enum lease_fault fault, const
         effect_printf(fx, "gang " GANG_NUMBER " ended: %s", GANG_NUMBER_ARGS(g->number), what);
     end_note(c, g, why);
     if (g->way.transport == WIRE_GANG_TRANSPORT_NCCL && !g->has_worked && fault != LEASE_FAULT_NONE)
-        gang_nccl_failed(c, g->model);
+        gang_nccl_failed(c, g);
     over_note(c, g->number);
     if (first != NULL)
         leases_move(c, first, fault, why, fx);
@@ -471,9 +486,12 @@ void gang_status(struct core *c, struct core_hosting *h, struct core_effects *fx
     }
     if (s->gang == g->number && holds) {
         uint64_t bytes = s->weights_bytes + s->kv_bytes + s->scratch_bytes + s->exchange_bytes;
-        if (s->state == WIRE_MODEL_STATE_READY && bytes >= h->share_bytes / 2 &&
-            bytes / 2 <= h->share_bytes)
+        bool *is_guessed = &g->rank[h->rank].is_guessed;
+        if (s->state == WIRE_MODEL_STATE_READY && bytes > 0 &&
+            (*is_guessed || (bytes >= h->share_bytes / 2 && bytes / 2 <= h->share_bytes))) {
             h->share_bytes = bytes;
+            *is_guessed = false;
+        }
         return;
     }
     /* It has not taken the command yet. */
@@ -516,6 +534,15 @@ void gangs_expire(struct core *c, struct core_effects *fx)
     }
 }
 
+/* How it was cut, and what its ranks talk over, the workers do not say: the most that it may take,
+ * lest what others are given is this rank's. */
+static uint64_t share_guess(const struct core_gang *g, const struct core_hosting *h, uint32_t rank)
+{
+    const uint64_t part = hosting_need_bytes(h) / g->n_ranks;
+    const uint64_t beside = gang_beside_bytes_max(h, g->n_ranks, rank);
+    return beside > UINT64_MAX - part ? UINT64_MAX : part + beside;
+}
+
 void gang_rejoin(struct core *c, struct core_hosting *h, const struct wire_model_status *s)
 {
     if (s->gang == 0 || h->gang != NULL ||
@@ -536,8 +563,10 @@ void gang_rejoin(struct core *c, struct core_hosting *h, const struct wire_model
     g->rank[s->rank].address = (struct wire_bytes){NULL, 0};
     g->has_met = false;
     uint64_t bytes = s->weights_bytes + s->kv_bytes + s->scratch_bytes + s->exchange_bytes;
-    rank_join(c, g, s->rank, h,
-              bytes != 0 ? bytes : hosting_need_bytes(h) / g->n_ranks + h->offer.rank_bytes);
+    if (bytes == 0)
+        bytes = g->rank[s->rank].need_bytes;
+    g->rank[s->rank].is_guessed = bytes == 0;
+    rank_join(c, g, s->rank, h, bytes != 0 ? bytes : share_guess(g, h, s->rank));
 }
 
 void gang_missed(struct core *c, struct core_worker *w, struct core_effects *fx)

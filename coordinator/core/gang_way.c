@@ -64,6 +64,20 @@ uint64_t gang_beside_bytes(struct gang_way way, const struct core_hosting *h, ui
     return beside + groups * each;
 }
 
+uint64_t gang_beside_bytes_max(const struct core_hosting *h, uint32_t n_ranks, uint32_t rank)
+{
+    const struct gang_way way = {.transport = offers_nccl(h->worker)
+                                                  ? WIRE_GANG_TRANSPORT_NCCL
+                                                  : WIRE_GANG_TRANSPORT_UNSPECIFIED};
+    uint64_t most = 0;
+    for (uint32_t stages = 1; stages <= n_ranks; stages++) {
+        const uint64_t bytes =
+            n_ranks % stages == 0 ? gang_beside_bytes(way, h, n_ranks / stages, stages, rank) : 0;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 /* ---- where it fails ---- */
 
 bool gang_without_nccl(const struct core *c, const struct core_model *m)
@@ -71,14 +85,21 @@ bool gang_without_nccl(const struct core *c, const struct core_model *m)
     return c->now_ms < m->nccl_after_ms;
 }
 
-void gang_nccl_worked(struct core_model *m)
+/* One that was formed before says nothing of what failed since, perhaps on other GPUs. */
+void gang_nccl_worked(struct core_gang *g)
 {
+    struct core_model *m = g->model;
+    if (g->way.transport != WIRE_GANG_TRANSPORT_NCCL || g->number <= m->nccl_failed)
+        return;
     m->nccl_failures = 0;
     m->nccl_after_ms = 0;
 }
 
-void gang_nccl_failed(struct core *c, struct core_model *m)
+void gang_nccl_failed(struct core *c, const struct core_gang *g)
 {
+    struct core_model *m = g->model;
+    if (g->number > m->nccl_failed)
+        m->nccl_failed = g->number;
     if (++m->nccl_failures < NCCL_FAILURES_MAX)
         return;
     m->nccl_failures = 0;
@@ -110,15 +131,16 @@ static const char *without_nccl_why(const struct core *c, const struct gang_choi
     const struct core_worker *first = rank[0]->worker;
     bool is_here = true;
     if (gang_without_nccl(c, rank[0]->model))
-        return effect_printf(
-            fx, "it failed %u times in a row, and is tried again in %llu s", NCCL_FAILURES_MAX,
-            (unsigned long long)(rank[0]->model->nccl_after_ms - c->now_ms) / 1000);
+        return effect_printf(fx,
+                             "gangs over it ended %u times in a row before a token, and for %u "
+                             "minutes from then they are formed without it",
+                             NCCL_FAILURES_MAX, NCCL_WITHOUT_MS / 60000u);
     for (uint32_t r = 0; r < choice->n_ranks; r++) {
         const struct core_worker *w = rank[r]->worker;
         if (!offers_nccl(w))
             return effect_printf(fx, "%.60s does not offer it", w->name);
         if (strcmp(w->nccl.version, first->nccl.version) != 0)
-            return effect_printf(fx, "%.60s has NCCL %.20s, %.60s has %.20s", first->name,
+            return effect_printf(fx, "%.60s has NCCL %.40s, %.60s has %.40s", first->name,
                                  first->nccl.version, w->name, w->nccl.version);
         for (uint32_t q = 0; q < r; q++) {
             if (gang_on_one_gpu(rank[q], rank[r]))
@@ -137,14 +159,25 @@ static const char *without_nccl_why(const struct core *c, const struct gang_choi
     return NULL;
 }
 
+/* What is kept for each group on the rank that keeps most. */
+static uint64_t reserve_max(const struct gang_choice *choice)
+{
+    uint64_t most = 0;
+    for (uint32_t r = 0; r < choice->n_ranks; r++) {
+        const uint64_t bytes = choice->rank[r]->worker->nccl.memory_bytes;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 const char *gang_way_why(const struct core *c, const struct gang_choice *choice,
                          struct core_effects *fx)
 {
     const struct core_worker *first = choice->rank[0]->worker;
-    const double each = (double)first->nccl.memory_bytes / 1e6;
+    const double each = (double)reserve_max(choice) / 1e6;
     if (choice->way.transport == WIRE_GANG_TRANSPORT_NCCL)
         return effect_printf(fx,
-                             "; nccl: each has a GPU of its own and NCCL %.20s, which stands on "
+                             "; nccl: each has a GPU of its own and NCCL %.40s, which stands on "
                              "%s; %.1f MB are kept for each group of ranks",
                              first->nccl.version,
                              choice->way.control == WIRE_GANG_TRANSPORT_SHM ? "shm" : "ucx", each);

@@ -91,6 +91,7 @@ uint64_t core_state_hash(const struct core *c)
         const struct core_model *m = tree_entry(n, const struct core_model, node);
         h = mix(mix(h, m->gang_after_ms), m->gang_failures);
         h = mix(mix(h, m->nccl_after_ms), m->nccl_failures);
+        h = mix(mix(h, m->gang_failed), m->nccl_failed);
     }
     h = mix(mix(h, c->gang_number), c->n_gangs_over);
     for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n))

@@ -72,12 +72,8 @@ static void tokens_take(struct core *c, struct core_lease *l, const struct wire_
     l->worker->tokens += p->n_ids;
     l->worker->returns = 0;
     j->returns = 0;
-    if (l->hosting != NULL && l->hosting->gang != NULL) {
-        l->hosting->gang->has_worked = j->model->gang_worked = true;
-        j->model->gang_failures = 0;
-        if (l->hosting->gang->way.transport == WIRE_GANG_TRANSPORT_NCCL)
-            gang_nccl_worked(j->model);
-    }
+    if (l->hosting != NULL && l->hosting->gang != NULL)
+        gang_token(l->hosting->gang);
     job_touch(c, j, CORE_JOB_DIRTY | CORE_JOB_NEWS);
 }
 

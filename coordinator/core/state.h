@@ -203,6 +203,8 @@ struct core_gang_rank {
     const char *worker;           /* held */
     struct core_hosting *hosting; /* NULL: not come back from an earlier life of ours yet */
     uint64_t weight;
+    uint64_t need_bytes; /* of its share, as reckoned when it was formed; 0: not known */
+    bool is_guessed;     /* what is claimed for it, until it is READY and says */
     struct wire_bytes address; /* owned; none yet: size 0 */
 };
 
@@ -251,9 +253,11 @@ struct core_model {
     char *gang_over;         /* why its last gang ended; NULL: there was none */
     uint64_t gang_after_ms;  /* the next is not formed, or looked for, before */
     uint32_t gang_failures;  /* in a row that brought no token */
+    uint64_t gang_failed;    /* the number of the last of them to be formed; 0: none */
     bool gang_worked;        /* one has brought some */
     uint64_t nccl_after_ms;  /* until then its gangs do without NCCL, if they can */
     uint32_t nccl_failures;  /* in a row, of gangs over NCCL that brought no token */
+    uint64_t nccl_failed;    /* the number of the last of them to be formed; 0: none */
 };
 
 struct core_session;
@@ -705,11 +709,14 @@ bool gang_way_joins(struct gang_way way, const struct core_hosting *a,
 /* What that rank takes beside its part of matrices and pool, NCCL's memory included. */
 uint64_t gang_beside_bytes(struct gang_way way, const struct core_hosting *h, uint32_t shards,
                            uint32_t stages, uint32_t rank);
+/* The most that it can be where neither the way nor the cut is known. */
+uint64_t gang_beside_bytes_max(const struct core_hosting *h, uint32_t n_ranks, uint32_t rank);
 /* Its gangs failed over NCCL lately, and again. */
 bool gang_without_nccl(const struct core *c, const struct core_model *m);
-void gang_nccl_worked(struct core_model *m);
+/* Its first token came: what failed over NCCL before it was formed counts no more. */
+void gang_nccl_worked(struct core_gang *g);
 /* A gang over it ended before its first token, by what a rank met or became of. */
-void gang_nccl_failed(struct core *c, struct core_model *m);
+void gang_nccl_failed(struct core *c, const struct core_gang *g);
 /* "shm"; "" where it is not known. */
 const char *gang_way_name(struct gang_way way);
 /* "; nccl: ..." or "; not over nccl: ...", where the ranks have GPUs. */
@@ -737,6 +744,8 @@ void gang_end(struct core *c, struct core_gang *g, enum lease_fault fault, const
               struct core_effects *fx);
 /* Those of an earlier life of ours that are not whole by now end. */
 void gangs_expire(struct core *c, struct core_effects *fx);
+/* Some came of it. */
+void gang_token(struct core_gang *g);
 /* Said by a worker that has just said Hello: it has a rank of a gang that an earlier life of ours
  * formed, or of one that we still know. */
 void gang_rejoin(struct core *c, struct core_hosting *h, const struct wire_model_status *status);

@@ -138,7 +138,7 @@ def fails(model, told, says, want):
         c.wait("one without NCCL", lambda: "shm" in c.over())
         check("each time somebody says why", (c.log("a") + c.log("b")).count(says) >= 2)
         said = c.explained(job)
-        check("explain says why: " + said, "; not over nccl: it failed 2 times in a row" in said)
+        check("explain says why: " + said, "; not over nccl: gangs over it ended 2 times in a row" in said)
         answers = [c.answer(job, want, "with NCCL that fails")]
         check_equal("over what it was tried", c.over(), ["nccl", "nccl", "shm"])
         check_ledger(c, answers)

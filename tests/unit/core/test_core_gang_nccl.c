@@ -56,6 +56,23 @@ static void over_what_they_talk(void **state)
          "4295.0 MB); nccl: each has a GPU of its own and NCCL 2.27.7, which stands on shm; 536.9 "
          "MB are kept for each group of ranks; shares: a 3768.7 MB, b 3768.7 MB",
          NULL},
+        {"what is said to be kept is what the one that keeps most does",
+         {{.name = "a", .transports = ALL, .nccl_gb = 0.25}, {.name = "b", .transports = ALL}},
+         "ab",
+         NCCL,
+         SHM,
+         1,
+         "; 536.9 MB are kept for each group of ranks; shares: a 3500.3 MB, b 3768.7 MB",
+         NULL},
+        {"and what is too much",
+         {{.name = "a", .transports = ALL, .nccl_gb = 0.25},
+          {.name = "b", .transports = ALL, .nccl_gb = 3.5}},
+         "ab",
+         SHM,
+         NONE,
+         1,
+         "; not over nccl: with the 3758.1 MB that it takes of each GPU",
+         NULL},
         {"of two hosts: stages, in three groups each",
          {{.name = "a", .transports = ALL, .nccl_gb = 0.25},
           {.name = "b", .transports = ALL, .nccl_gb = 0.25, .host = 2}},
@@ -135,6 +152,15 @@ static void over_what_they_talk(void **state)
          NONE,
          1,
          "; not over nccl: a has NCCL 2.27.7, b has 2.18.1; shares: ",
+         NULL},
+        {"releases that differ where their names are long",
+         {{.name = "a", .transports = ALL, .version = "2.27.7+cuda12.9-of-a-vendor-1"},
+          {.name = "b", .transports = ALL, .version = "2.27.7+cuda12.9-of-a-vendor-2"}},
+         "ab",
+         SHM,
+         NONE,
+         1,
+         "a has NCCL 2.27.7+cuda12.9-of-a-vendor-1, b has 2.27.7+cuda12.9-of-a-vendor-2; ",
          NULL},
         {"another release, and one more of the first",
          {{.name = "a", .transports = ALL},
@@ -354,8 +380,9 @@ static void what_fails_over_nccl_twice_is_tried_without_it(void **state)
     (void)pair_again(&p, &told);
     assert_int_equal(told, WIRE_GANG_TRANSPORT_SHM);
     const char *gang = core_test_explain(&p.t, p.client, 1)->gang;
-    assert_non_null(
-        strstr(gang, "; not over nccl: it failed 2 times in a row, and is tried again"));
+    assert_non_null(strstr(gang, "; not over nccl: gangs over it ended 2 times in a row before a "
+                                 "token, and for 10 minutes from then they are formed without it; "
+                                 "shares: "));
     pair_says(&p, WIRE_MODEL_STATE_READY, "");
     (void)pair_told(&p);
     (void)core_test_report(&p.t, p.worker[0], 1, 1, 0, 20, WIRE_FINISH_LENGTH, ERR_OK);
@@ -448,6 +475,189 @@ static void with_nothing_but_nccl_it_is_tried_later_and_later(void **state)
     core_test_fini(&p.t);
 }
 
+/* ---- beside one that works ---- */
+
+/* a and b compute job 1, and have no pages for another: c and d are to have job 2, and never can.
+ */
+struct four {
+    struct core_test t;
+    uint64_t worker[4], acked[4], client;
+    struct gang_share share[4];
+    enum wire_gang_transport told; /* c and d, last */
+};
+static const char *const four_name[] = {"a", "b", "c", "d"};
+
+static void four_start(struct four *f)
+{
+    *f = (struct four){.acked = {0}};
+    core_test_start(&f->t);
+    for (uint32_t i = 0; i < 4; i++) {
+        const struct gpu g = {.name = four_name[i], .transports = ALL};
+        const struct core_test_worker w = gpu_hello(&g);
+        f->worker[i] = core_test_worker(&f->t, &w);
+    }
+    f->client = core_test_client(&f->t, "c", "", 4);
+    assert_int_equal(core_test_submit_ask(&f->t, f->client, 1, "m", 200), ERR_OK);
+}
+
+static void four_pull(struct four *f)
+{
+    f->told = WIRE_GANG_TRANSPORT_UNSPECIFIED;
+    for (uint32_t i = 0; i < 4; i++) {
+        const struct wire_pull_reply pull = core_test_pull(&f->t, f->worker[i], f->acked[i]);
+        for (size_t k = 0; k < pull.n_commands; k++) {
+            const struct wire_command *command = &pull.commands[k];
+            f->acked[i] = command->seq;
+            if (command->kind != WIRE_COMMAND_LOAD)
+                continue;
+            f->share[i] =
+                (struct gang_share){command->load.place.gang, command->load.place.rank, 2};
+            f->told = i >= 2 ? command->load.place.transport : f->told;
+        }
+    }
+}
+
+static void four_says(struct four *f, uint32_t i, struct wire_model_status status)
+{
+    char uuid[16];
+    (void)snprintf(uuid, sizeof uuid, "GPU-%s", four_name[i]);
+    const struct wire_gpu gpu = {.uuid = uuid, .pci = "", .driver = "", .trouble = ""};
+    struct wire_request report = {
+        .kind = WIRE_REQUEST_REPORT,
+        .session = f->worker[i],
+        .report = {.models = &status, .n_models = 1, .gpus = &gpu, .n_gpus = 1}};
+    assert_int_equal(core_test_ask(&f->t, &report)->kind, WIRE_REQUEST_REPORT);
+}
+
+static void four_second(struct four *f, uint32_t pages_free)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        struct wire_model_status ready = gang_status_of(WIRE_MODEL_STATE_READY, f->share[i], "");
+        ready.kv_pages = 10;
+        ready.kv_pages_free = pages_free;
+        ready.waiting = pages_free == 0;
+        four_says(f, i, ready);
+    }
+    for (uint32_t i = 2; i < 4; i++) {
+        if (f->share[i].gang != 0)
+            four_says(f, i, gang_status_of(WIRE_MODEL_STATE_LOADING, f->share[i], ""));
+        four_says(f, i,
+                  gang_status_of(WIRE_MODEL_STATE_AVAILABLE, f->share[i],
+                                 f->share[i].gang != 0 ? "meeting: rank 1: NCCL: x" : ""));
+        f->share[i] = (struct gang_share){0, 0, 0};
+    }
+    core_test_wait(&f->t, 1000);
+    four_pull(f);
+}
+
+static void what_works_does_not_hide_what_never_does(void **state)
+{
+    static const uint32_t first_tokens[] = {1, 12}; /* seconds: before the others failed, behind */
+    enum wire_gang_transport told[64];
+    (void)state;
+    for (size_t i = 0; i < sizeof first_tokens / sizeof first_tokens[0]; i++) {
+        struct four f;
+        uint32_t made = 0, n_told = 0;
+        four_start(&f);
+        four_pull(&f);
+        assert_int_not_equal(f.share[0].gang, 0);
+        for (uint32_t s = 0; s < 60; s++) {
+            four_second(&f, s < 3 ? 10 : 0);
+            if (f.told != WIRE_GANG_TRANSPORT_UNSPECIFIED)
+                told[n_told++] = f.told;
+            const uint32_t new = s >= first_tokens[i];
+            (void)core_test_report(&f.t, f.worker[0], 1, 1, made, new, WIRE_FINISH_UNSPECIFIED,
+                                   ERR_OK);
+            made += new;
+            if (s == 3)
+                assert_int_equal(core_test_submit_ask(&f.t, f.client, 2, "m", 20), ERR_OK);
+        }
+        assert_int_equal(core_test_job(&f.t, f.client, 1).state, WIRE_JOB_STATE_RUNNING);
+        /* Later and later: at once, and 1, 2, 4, 8 and 16 s after the one before. */
+        if (n_told < 5 || n_told > 6)
+            fail_msg("%u gangs in a minute", n_told);
+        for (uint32_t k = 0; k < n_told; k++)
+            assert_int_equal(told[k], k < 2 ? WIRE_GANG_TRANSPORT_NCCL : WIRE_GANG_TRANSPORT_SHM);
+        core_test_fini(&f.t);
+    }
+}
+
+/* ---- what is claimed ---- */
+
+static uint64_t claimed(struct core_test *t, uint64_t client, const char *worker)
+{
+    struct wire_request request = {
+        .kind = WIRE_REQUEST_LIST_WORKERS, .session = client, .list_workers = {.after = ""}};
+    const struct wire_list_workers_reply *r = &core_test_ask(t, &request)->list_workers;
+    for (size_t i = 0; i < r->n_workers; i++) {
+        if (strcmp(r->workers[i].name, worker) == 0)
+            return r->workers[i].claimed_bytes;
+    }
+    fail_msg("no worker %s", worker);
+    return 0;
+}
+
+static void a_rank_that_comes_back_while_it_loads_keeps_its_claim(void **state)
+{
+    struct pair p;
+    (void)state;
+    pair_start(&p, GANG_SHM);
+    assert_int_equal(pair_told(&p), WIRE_GANG_TRANSPORT_NCCL);
+    pair_says(&p, WIRE_MODEL_STATE_LOADING, "");
+    const uint64_t before = claimed(&p.t, p.client, "b");
+    const struct wire_model_status has =
+        gang_status_of(WIRE_MODEL_STATE_LOADING, (struct gang_share){p.gang, 1, 2}, "");
+    const struct gpu g = {
+        .name = "b", .transports = p.transports | GANG_NCCL, .controls = GANG_SHM};
+    struct core_test_worker w = gpu_hello(&g);
+    w.status = &has;
+    w.n_status = 1;
+    p.worker[1] = core_test_worker(&p.t, &w);
+    assert_true(before > 3 * GB);
+    assert_int_equal(claimed(&p.t, p.client, "b"), before);
+    core_test_fini(&p.t);
+}
+
+/* Of a gang of before nobody says how it is cut or what it is over. */
+static void a_rank_of_before_is_claimed_with_the_most_that_it_may_take(void **state)
+{
+    static const struct {
+        const char *what;
+        struct gpu gpu;
+        uint32_t rank, ranks, groups; /* of the layout that has most of them */
+    } table[] = {
+        {"two stages, or shards", {.name = "a", .transports = ALL}, 1, 2, 3},
+        {"two stages of two shards", {.name = "a", .transports = ALL}, 2, 4, 4},
+        {"three stages", {.name = "a", .transports = ALL}, 1, 3, 3},
+        {"it does not talk so", {.name = "a", .transports = GANG_SHM | GANG_UCX}, 1, 2, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        const struct gang_share share = {3, table[i].rank, table[i].ranks}; /* of an earlier boot */
+        const uint64_t part = 6 * GB / table[i].ranks + GB / 100;
+        struct wire_model_status has = gang_status_of(WIRE_MODEL_STATE_LOADING, share, "");
+        struct core_test_worker w = gpu_hello(&table[i].gpu);
+        struct core_test t;
+        w.status = &has;
+        w.n_status = 1;
+        core_test_start(&t);
+        const uint64_t worker = core_test_worker(&t, &w);
+        const uint64_t client = core_test_client(&t, "c", "", 2);
+        if (claimed(&t, client, "a") != part + table[i].groups * (GB / 2))
+            fail_msg("%s: %llu", table[i].what, (unsigned long long)claimed(&t, client, "a"));
+        /* What was only guessed gives way to what it says, however far from it that is. */
+        has = gang_status_of(WIRE_MODEL_STATE_READY, share, "");
+        has.weights_bytes = GB / 4;
+        gang_says(&t, worker, has);
+        assert_int_equal(claimed(&t, client, "a"), GB / 4);
+        /* And that, from then on, to nothing that cannot be. */
+        has.weights_bytes = 100 * GB;
+        gang_says(&t, worker, has);
+        assert_int_equal(claimed(&t, client, "a"), GB / 4);
+        core_test_fini(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -457,6 +667,9 @@ int main(void)
         cmocka_unit_test(a_rank_that_dies_before_a_token_counts),
         cmocka_unit_test(who_leaves_in_peace_does_not_count),
         cmocka_unit_test(with_nothing_but_nccl_it_is_tried_later_and_later),
+        cmocka_unit_test(what_works_does_not_hide_what_never_does),
+        cmocka_unit_test(a_rank_that_comes_back_while_it_loads_keeps_its_claim),
+        cmocka_unit_test(a_rank_of_before_is_claimed_with_the_most_that_it_may_take),
     };
     return cmocka_run_group_tests(tests, gang_test_setup, gang_test_teardown);
 }
