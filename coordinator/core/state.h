@@ -203,8 +203,8 @@ struct core_gang_rank {
     const char *worker;           /* held */
     struct core_hosting *hosting; /* NULL: not come back from an earlier life of ours yet */
     uint64_t weight;
-    uint64_t need_bytes; /* of its share, as reckoned when it was formed; 0: not known */
-    bool is_guessed;     /* what is claimed for it, until it is READY and says */
+    uint64_t need_bytes;       /* of its share, as reckoned when it was formed; 0: not known */
+    bool is_guessed;           /* what is claimed for it, until it is READY and says */
     struct wire_bytes address; /* owned; none yet: size 0 */
 };
 

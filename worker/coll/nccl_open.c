@@ -1,7 +1,8 @@
 /*
  * A gang of GPUs is made and ended. When its control stands, every rank says over it what it has:
  * a library, of which version, which GPU, how much room. All look at all of that and come to the
- * same, so that where one lacks something everybody reports that one.
+ * same, so that where one lacks something everybody reports that one. To the others it is a rank
+ * that does not come, ERR_UNAVAILABLE: nothing is wrong with them.
  */
 #include "worker/coll/nccl.h"
 
@@ -24,7 +25,7 @@
 _Static_assert(NCCL_CARD_BYTES <= COLL_CONTROL_PART_BYTES, "the control carries it");
 
 struct nccl_card {
-    enum err missing; /* ERR_OK, or `why` */
+    enum err missing; /* to the others; ERR_OK: nothing */
     uint32_t version;
     uint64_t bytes_max;
     uint8_t device[DEVICE_ID_BYTES];
@@ -177,7 +178,7 @@ enum err coll_nccl_stand(struct coll *control, const struct device_stream *devic
                          uint64_t deadline_ns, struct coll **ret_coll, struct errbuf *eb)
 {
     struct nccl_card mine = {.bytes_max = bytes_max};
-    struct errbuf lacks = {{0}};
+    struct errbuf why = {{0}};
     struct nccl *n = calloc(1, sizeof *n);
     if (n == NULL) {
         coll_close(control);
@@ -193,22 +194,26 @@ enum err coll_nccl_stand(struct coll *control, const struct device_stream *devic
                             .watch = control->watch,
                             .op = {.seq = COLL_SEQ_FIRST}};
     device->enter(device->ctx);
-    mine.missing = nccl_library_open(&n->lib, &lacks);
-    if (mine.missing == ERR_OK && bytes_max > COLL_BYTES_MAX) /* a part's; a gang's was looked at */
+    enum err lacks = nccl_library_open(&n->lib, &why);
+    if (lacks == ERR_OK && bytes_max > COLL_BYTES_MAX) /* a part's; a gang's was looked at */
         mine.missing =
-            err_set(&lacks, ERR_TOO_LARGE, "operations of %zu bytes; at most %zu are possible",
+            err_set(&why, ERR_TOO_LARGE, "operations of %zu bytes; at most %zu are possible",
                     bytes_max, COLL_BYTES_MAX);
-    if (mine.missing == ERR_OK)
-        mine.missing = nccl_memory(n, &lacks);
+    else if (lacks == ERR_OK)
+        lacks = nccl_memory(n, &why);
+    if (lacks != ERR_OK)
+        mine.missing = ERR_UNAVAILABLE;
     if (n->lib != NULL)
         mine.version = (uint32_t)n->lib->version;
     memcpy(mine.device, device->id, sizeof mine.device);
-    (void)snprintf(mine.why, sizeof mine.why, "%s", lacks.text);
+    (void)snprintf(mine.why, sizeof mine.why, "%s", why.text);
     enum err e = nccl_cards(n, &mine, deadline_ns, eb);
     if (e == ERR_OK && control->n_ranks > 1)
         e = nccl_join(n, deadline_ns, eb);
     if (e != ERR_OK) {
         e = coll_break(control, e, eb);
+        if (lacks != ERR_OK) /* its own trouble, whatever became of the others */
+            e = err_set(eb, lacks, "rank %u: %s", coll_name(&n->base, n->base.rank), mine.why);
         nccl_close(&n->base);
         return e;
     }

@@ -1,6 +1,7 @@
 /*
  * What can go wrong between GPUs: every rank reports the same reason, which names who it was, and
- * none waits longer than it said it would. The library is the one that stands in for NCCL
+ * none waits longer than it said it would. What a rank lacks is an error of that one; to the others
+ * it is unavailable. The library is the one that stands in for NCCL
  * (tests/nccl_stand_in), the device one of host memory; other failures, of ranks and not of NCCL,
  * are test_broken.c's.
  *
@@ -30,6 +31,8 @@ struct mishap {
     bool is_full;            /* rank 1's device */
     bool is_other_transport; /* rank 1's */
     enum err e;
+    enum err e_of_one; /* rank 1, which lacks something; ERR_OK: all have `e` */
+    bool is_of_each;   /* who lacks something speaks of itself */
     const char *says, *also;
 };
 
@@ -92,10 +95,15 @@ static void run_mishap(const struct mishap *m)
     const struct crew_report *first = &gang.report[0];
     for (uint32_t r = 0; r < RANKS; r++) {
         const struct crew_report *report = &gang.report[r];
-        if (report->e != m->e || strstr(report->eb.text, m->says) == NULL ||
-            strstr(report->eb.text, m->also) == NULL)
+        const enum err e = r == 1 && m->e_of_one != ERR_OK ? m->e_of_one : m->e;
+        char whose[32] = "";
+        if (m->is_of_each)
+            (void)snprintf(whose, sizeof whose, "rank %u: ", r);
+        if (report->e != e || strncmp(report->eb.text, whose, strlen(whose)) != 0 ||
+            strstr(report->eb.text, m->says) == NULL || strstr(report->eb.text, m->also) == NULL)
             fail_msg("%s: rank %u: %s: %s", m->name, r, err_name(report->e), report->eb.text);
-        if (!m->is_other_transport && strcmp(report->eb.text, first->eb.text) != 0)
+        if (!m->is_other_transport && !m->is_of_each &&
+            strcmp(report->eb.text, first->eb.text) != 0)
             fail_msg("%s: rank %u says \"%s\", rank 0 \"%s\"", m->name, r, report->eb.text,
                      first->eb.text);
         /* Opening, the operation, and room for a busy machine. */
@@ -111,12 +119,14 @@ static void every_mishap_ends_the_gang_with_its_reason(void **state)
         {.name = "too old",
          .version = "21704",
          .e = ERR_UNSUPPORTED,
-         .says = "rank 0: libnccl.so.2 is NCCL 2.17.4",
+         .is_of_each = true,
+         .says = "libnccl.so.2 is NCCL 2.17.4",
          .also = "2.18.1 or newer"},
         {.name = "one too old",
          .version = "2804",
          .is_version_of_one = true,
-         .e = ERR_UNSUPPORTED,
+         .e = ERR_UNAVAILABLE,
+         .e_of_one = ERR_UNSUPPORTED,
          .says = "rank 1: libnccl.so.2 is NCCL 2.8.4",
          .also = ""},
         {.name = "another version",
@@ -132,7 +142,8 @@ static void every_mishap_ends_the_gang_with_its_reason(void **state)
          .also = "NCCL wants one for each"},
         {.name = "no memory on the device",
          .is_full = true,
-         .e = ERR_NO_MEMORY,
+         .e = ERR_UNAVAILABLE,
+         .e_of_one = ERR_NO_MEMORY,
          .says = "rank 1: ",
          .also = "bytes on this GPU"},
         {.name = "another transport",
@@ -248,6 +259,38 @@ static void it_stands_on_ucx_as_well(void **state)
     crew_run(&gang);
 }
 
+/* Ranks 0 and 1 split off; what 1 lacks for that rank 2, which is not of it, hears as well. */
+static enum err play_splitting(struct crew_rank *g, void *arg, struct errbuf *eb)
+{
+    struct coll *c = NULL, *part = NULL;
+    (void)arg;
+    enum err e = crew_open(g, &c, eb);
+    CHECK(e == ERR_OK);
+    if (g->rank == 1)
+        g->device.stream.alloc = no_memory;
+    e = coll_split(c, g->rank / 2, 4096, crew_soon(WAIT_MS), &part, eb);
+    coll_close(part);
+    coll_close(c);
+    return e;
+}
+
+static void what_a_rank_lacks_for_a_part_is_its_own_trouble(void **state)
+{
+    struct crew gang;
+    (void)state;
+    crew_init(&gang, COLL_TRANSPORT_NCCL, RANKS, play_splitting, NULL);
+    crew_start(&gang);
+    assert_true(crew_wait(&gang, 20000));
+    for (uint32_t r = 0; r < RANKS; r++) {
+        const struct crew_report *report = &gang.report[r];
+        if (report->e != (r == 1 ? ERR_NO_MEMORY : ERR_UNAVAILABLE) ||
+            strstr(report->eb.text, "rank 1: ") == NULL ||
+            strstr(report->eb.text, "bytes on this GPU") == NULL)
+            fail_msg("rank %u: %s: %s", r, err_name(report->e), report->eb.text);
+    }
+    crew_fini(&gang);
+}
+
 /* A rank that cannot come says so over what the others meet on. */
 static enum err play_declining(struct crew_rank *g, void *arg, struct errbuf *eb)
 {
@@ -285,6 +328,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_rank_that_is_done_and_leaves_is_no_loss),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(it_stands_on_ucx_as_well),
+        cmocka_unit_test(what_a_rank_lacks_for_a_part_is_its_own_trouble),
         cmocka_unit_test(a_rank_that_does_not_come_says_why),
     };
     (void)crew_transport(argc, argv);
