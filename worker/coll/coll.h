@@ -119,7 +119,8 @@ struct coll_config {
  * ERR_STALE where this rank's epoch is over, ERR_CONFLICT (ranks, size, plan, build, a rank that is
  * there twice; nccl: two on one GPU), ERR_REFUSED (another group), ERR_UNAVAILABLE (a rank ended
  * meanwhile), ERR_TIMEOUT naming the ranks that did not come, ERR_CANCELLED (*stop),
- * ERR_UNSUPPORTED (no libucx; nccl: a rank has no libnccl), ERR_NO_MEMORY.
+ * ERR_UNSUPPORTED (no libucx, or no libnccl), ERR_NO_MEMORY; to the others a rank that lacks
+ * something of the kind is ERR_UNAVAILABLE.
  * shm finds its ranks by the group id: same host, same network namespace, same user. */
 enum err coll_open(struct coll **ret_coll, const struct coll_config *config, uint64_t deadline_ns,
                    struct errbuf *eb);

@@ -88,7 +88,7 @@ static enum err gang_meet(struct gang *g, const struct gang_config *config,
     if (coll.transport == COLL_TRANSPORT_NCCL) {
         enum err no_stream = open_stream(g, eb);
         if (no_stream != ERR_OK) {
-            gang_decline(config, stop, no_stream, eb->text);
+            gang_decline(config, stop, ERR_UNAVAILABLE, eb->text); /* the others lack nothing */
             return no_stream;
         }
         coll.device = &g->stream;
