@@ -34,9 +34,9 @@ OURS = [
     (r"worker/coll/", [r"common/(?!transport)", r"worker/coll/"]),
     (r"worker/model/", [r"common/", r"worker/model/", r"worker/kernels/(quant_type|backend)\.h"]),
     (r"worker/gpu/", [r"common/", r"worker/gpu/"]),
-    (r"worker/engine/(batch|kv_pages|stream|sampling)\.[ch]",
+    (r"worker/engine/(batch(_internal|_pages|_plan)?|kv_pages|stream|sampling)\.[ch]",
      [r"common/(?!transport|log|clock|config|notify|crypto|folder|program)",
-      r"worker/engine/(batch|kv_pages|stream|sampling)\.h", r"worker/kernels/(numerics|philox|pick|sample)\.h"]),
+      r"worker/engine/(batch(_internal|_pages|_plan)?|kv_pages|stream|sampling)\.h", r"worker/kernels/(numerics|philox|pick|sample)\.h"]),
     (r"worker/engine/",
      [r"common/(?!transport)", r"worker/engine/", r"worker/kernels/", r"worker/model/",
       r"worker/coll/coll\.h"]),
@@ -74,7 +74,7 @@ strings syslog termios unistd"""
 # is for snprintf.
 PURE = [
     (r"coordinator/core/.*", "inttypes limits stdarg stdbool stddef stdint stdio stdlib string"),
-    (r"worker/engine/(batch|kv_pages|stream|sampling)\.[ch]",
+    (r"worker/engine/(batch(_internal|_pages|_plan)?|kv_pages|stream|sampling)\.[ch]",
      "float inttypes limits math stdarg stdbool stddef stdint stdio stdlib string xxhash"),
     (r"client/cloister\.h", "stdbool stddef stdint"),
 ]
