@@ -1,5 +1,9 @@
-foreach(part stream batch batch_life sampling_parameters)
+foreach(part stream batch_life sampling_parameters)
   cloister_unit_test(engine_${part} SOURCES unit/engine/test_${part}.c LIBS cloister_engine_core)
+endforeach()
+foreach(part batch batch_plans)
+  cloister_unit_test(engine_${part}
+    SOURCES unit/engine/test_${part}.c unit/engine/batch_test.c LIBS cloister_engine_core)
 endforeach()
 cloister_unit_test(engine_sampling
   SOURCES unit/engine/test_sampling.c unit/engine/sample_wide.c
