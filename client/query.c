@@ -441,7 +441,7 @@ enum cloister_error cloister_list_workers(struct cloister *c, struct cloister_re
     struct query_pages pages = {0};
     struct wire_request request = {.kind = WIRE_REQUEST_LIST_WORKERS,
                                    .list_workers = {.after = ""}};
-    const struct wire_reply *page;
+    const struct wire_reply *page = NULL;
     struct cloister_worker *workers = NULL;
     size_t n = 0, at = 0;
     enum err err;
@@ -585,7 +585,7 @@ enum cloister_error cloister_get_usage(struct cloister *c, const char *tenant, c
                                              .day_to = day_to,
                                              .after_tenant = "",
                                              .after_model = ""}};
-    const struct wire_reply *page;
+    const struct wire_reply *page = NULL;
     enum err err;
     do {
         err = query_page(c, &pages, &request, &page, problem);
