@@ -75,6 +75,22 @@ foreach(model tiny smollm2 gemma3)
     ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
 endforeach()
 
+# Steps of sharded models, in this process and those of the other ranks.
+add_executable(test_cuda_stretches unit/engine/test_cuda_stretches.c unit/engine/tiny_model.c
+               nccl_stand_in/queue_emulated.c ${PROJECT_SOURCE_DIR}/worker/engine_tool/ranks.c
+               ${PROJECT_SOURCE_DIR}/worker/engine_tool/rank_cards.c)
+target_link_libraries(test_cuda_stretches PRIVATE cloister_engine cuda_emulation cloister_common m)
+set_target_properties(test_cuda_stretches PROPERTIES LINKER_LANGUAGE CXX ENABLE_EXPORTS ON
+                                                     CLOISTER_CUDA_BACKEND cuda_emulated_plain)
+add_dependencies(test_cuda_stretches nccl_stand_in)
+cloister_target(test_cuda_stretches)
+foreach(run shm-2-1 shm-4-1 shm-1-2 shm-2-2 ucx-2-1 nccl-2-1 nccl-2-2)
+  string(REPLACE "-" ";" arguments ${run})
+  add_test(NAME engine_cuda_stretches_${run} COMMAND test_cuda_stretches ${arguments})
+  set_tests_properties(engine_cuda_stretches_${run} PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77
+    ENVIRONMENT "CUDA_EMULATION_SCHEDULE=random:3;LD_LIBRARY_PATH=${CMAKE_BINARY_DIR}/lib/nccl_stand_in")
+endforeach()
+
 # What a step queues on a device that computes nothing (tests/bench/predict_cuda.py). Not a test.
 add_executable(cuda_steps bench/cuda_steps.c ${PROJECT_SOURCE_DIR}/worker/engine_tool/ranks.c
                ${PROJECT_SOURCE_DIR}/worker/engine_tool/rank_cards.c)

@@ -4,7 +4,8 @@
  * The engine and the backend's own host part run over a device that computes nothing (emu_dry), on
  * N processes where there are N shards; rank 0 reports. So launches, shapes and exchanges are those
  * of the product, for models of which nothing is there but the header. A line for each step: rows,
- * how often the host waits for the device, and launches, those that are alike as one.
+ * how often the host waits for the device, launches, those that are alike as one, and what the host
+ * queues where the step was there before: graphs, and launches by themselves.
  *
  * Bytes are what has to come from or go to the device's memory at least once: matrices as they are
  * packed, activations, the cache up to each row's position (once for rows of one sequence). `bus`
@@ -32,6 +33,8 @@
 #define SLOTS        9u /* full contexts that the cache holds: 32 sequences of DEPTH, and some */
 #define LAUNCHES_MAX 256u
 #define OF_CALL_MAX  16u
+/* Halves take turns: two forms of a step, each of which is run, captured and then replayed. */
+#define TIMES_UNTIL_REPLAYED 6u
 
 struct launch {
     const char *op;
@@ -251,6 +254,14 @@ static void attention(struct backend *b, const struct attention_job *job)
                 0, scores * job->n_heads * (s->head_dim_k + s->head_dim_v));
 }
 
+/* Nothing is held back or replayed while launches are recorded. */
+static bool step_begin(struct backend *b, const struct backend_step *step)
+{
+    struct backend_step apart = *step;
+    apart.is_fixed = apart.may_hold = false;
+    return record.real.step_begin(b, &apart);
+}
+
 static enum err exchange_open(struct backend *b, void *const halves[2], size_t bytes,
                               struct exchange **ret_exchange, struct errbuf *eb)
 {
@@ -304,6 +315,7 @@ enum err __wrap_backend_cuda_open(struct backend **ret_backend,
     record.real = *(*ret_backend)->ops;
     ops = record.real;
     ops.weights_read = weights_read;
+    ops.step_begin = step_begin;
     ops.embed = embed;
     ops.norm = norm;
     ops.place = place;
@@ -320,14 +332,24 @@ enum err __wrap_backend_cuda_open(struct backend **ret_backend,
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
-static void step_print(const char *name, uint32_t shards, const struct batch_plan *plan,
-                       const struct emu_traffic *before)
+struct queued {
+    uint64_t copies, graphs, launches;
+};
+
+static struct queued queued_since(const struct emu_traffic *before)
 {
     const struct emu_traffic now = emu_traffic_get();
+    return (struct queued){now.copies - before->copies, now.graph_launches - before->graph_launches,
+                           now.launches - before->launches};
+}
+
+static void step_print(const char *name, uint32_t shards, const struct batch_plan *plan,
+                       uint64_t copies, const struct queued *again)
+{
     printf("{\"step\": \"%s\", \"shards\": %u, \"rows\": %u, \"results\": %u, \"copies\": %" PRIu64
-           ", \"waits\": %u, \"launches\": [",
-           name, shards, plan->n_rows, plan->n_logits, now.copies - before->copies,
-           record.waits + (plan->n_logits > 0 ? 1 : 0));
+           ", \"waits\": %u, \"graphs\": %" PRIu64 ", \"single\": %" PRIu64 ", \"launches\": [",
+           name, shards, plan->n_rows, plan->n_logits, copies,
+           record.waits + (plan->n_logits > 0 ? 1 : 0), again->graphs, again->launches);
     for (uint32_t i = 0; i < record.n_launches; i++) {
         const struct launch *l = &record.launches[i];
         printf(
@@ -357,12 +379,23 @@ static void step_run(struct runtime *r, const struct step *s, const char *name, 
                                     .n_logits = n_logits,
                                     .pages = s->pages,
                                     .pages_stride = s->stride};
-    const struct emu_traffic before = emu_traffic_get();
+    struct emu_traffic before = emu_traffic_get();
+    const struct backend_ops *const recording = r->backend->ops;
     struct errbuf eb = {{0}};
     record.n_launches = record.waits = 0;
     if (forward_step(r, &plan, &eb) != ERR_OK)
         die(name, eb.text);
-    step_print(name, shards, &plan, &before);
+    const uint64_t copies = queued_since(&before).copies;
+    /* As often as it takes until all that will be is a graph. */
+    r->backend->ops = &record.real;
+    for (uint32_t i = 0; i < TIMES_UNTIL_REPLAYED; i++) {
+        before = emu_traffic_get();
+        if (forward_step(r, &plan, &eb) != ERR_OK)
+            die(name, eb.text);
+    }
+    r->backend->ops = recording;
+    const struct queued again = queued_since(&before);
+    step_print(name, shards, &plan, copies, &again);
 }
 
 static void steps_run(struct runtime *r, uint32_t shards)

@@ -161,10 +161,11 @@ def row(name, tokens, steps, key, measures):
         for bound, seconds in step_seconds(s, PCIE)[1].items():
             shares[bound] = shares.get(bound, 0) + seconds
     most = sorted(shares.items(), key=lambda b: -b[1])[:3]
-    print("| %s | %d | %.2f | %.0f | %d | %s | %.2f | %d | %s | %s | %s |" % (
+    print("| %s | %d | %.2f | %.0f | %d, %d | %s | %.2f | %d | %s | %s | %s |" % (
         name, shards, sum(l["bytes"] * l["count"] for s in steps for l in s["launches"]) / 1e9,
         sum(l["bus"] * l["count"] for s in steps for l in s["launches"]) / 1e6,
-        sum(l["count"] for l in steps[0]["launches"]), exchanged(steps), total[PCIE] * 1e3,
+        sum(l["count"] for l in steps[0]["launches"]), steps[0]["graphs"] + steps[0]["single"],
+        exchanged(steps), total[PCIE] * 1e3,
         tokens / total[PCIE],
         "%.2f, %d" % (total[NVLINK] * 1e3, tokens / total[NVLINK]) if shards > 1 else "-",
         ", ".join("%s %.0f %%" % (b, 100 * s / total[PCIE]) for b, s in most if s > 0.01 * total[PCIE]),
@@ -174,7 +175,7 @@ def row(name, tokens, steps, key, measures):
 
 def model_table(tools, name, path):
     print("\n%s\n" % name)
-    print("| step | GPUs | GB | MB by PCIe | launches | exchanged | ms | tokens/s | by NVLink | bound by | "
+    print("| step | GPUs | GB | MB by PCIe | kernels, queued | exchanged | ms | tokens/s | by NVLink | bound by | "
           "measured |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     first = None

@@ -139,6 +139,8 @@ void emu_inject_call(const char *function, uint64_t n, cudaError_t error, bool s
 /* The n-th launch of the kernel (any where NULL) fails as it runs: whoever waits for it gets the
  * error, and so does every later call. */
 void emu_inject_launch(const char *kernel, uint64_t n, cudaError_t error);
+/* Every call of it, until emu_inject_clear. */
+void emu_inject_always(const char *function, cudaError_t error);
 void emu_inject_clear(void);
 /* Calls of the runtime API so far, so that a test can fail each of them in turn. */
 uint64_t emu_calls(void);

@@ -119,6 +119,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
         return api.end(cudaErrorInvalidResourceHandle);
     if (event->graph != NULL)
         return api.end(cudaErrorCapturedEvent);
+    if (event->graph != NULL)
+        return api.end(cudaErrorCapturedEvent);
     if (event->marker == NULL || event->marker->reached)
         return api.end(cudaSuccess);
     emu_stream_step(event->marker->stream);

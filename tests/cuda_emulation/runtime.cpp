@@ -24,6 +24,7 @@ static struct {
     uint64_t left;
     cudaError_t error;
     bool sticky;
+    bool always;
 } inject_call, inject_launch;
 
 struct emu_traffic emu_traffic_now;
@@ -40,8 +41,8 @@ emu_api::emu_api(const char *function) : error(cudaSuccess)
         return;
     calls++;
     if (inject_call.armed && (inject_call.name.empty() || inject_call.name == function) &&
-        --inject_call.left == 0) {
-        inject_call.armed = false;
+        (inject_call.always || --inject_call.left == 0)) {
+        inject_call.armed = inject_call.always;
         error = inject_call.error;
         if (inject_call.sticky)
             device_error = error;
@@ -92,6 +93,14 @@ void emu_inject_call(const char *function, uint64_t n, cudaError_t error, bool s
     inject_call.left = n;
     inject_call.error = error;
     inject_call.sticky = sticky;
+    inject_call.always = false;
+}
+
+void emu_inject_always(const char *function, cudaError_t error)
+{
+    emu_inject_call(function, 1, error, false);
+    std::lock_guard<std::recursive_mutex> held(lock);
+    inject_call.always = true;
 }
 
 void emu_inject_launch(const char *kernel, uint64_t n, cudaError_t error)

@@ -360,6 +360,7 @@ static void test_capture_fork_and_join(void **state)
             continue;
         }
         assert_cuda_is(cudaEventSynchronize(join), cudaErrorCapturedEvent);
+        assert_cuda_is(cudaEventQuery(join), cudaErrorCapturedEvent);
         assert_cuda(cudaStreamEndCapture(device_stream, &graph));
         assert_cuda_is(cudaStreamWaitEvent(other, join, 0), cudaErrorCapturedEvent);
         assert_cuda(cudaGraphGetNodes(graph, NULL, &nodes));

@@ -263,7 +263,8 @@ static struct backend_step step_of(const struct runtime *r, const struct batch_p
         .pieces = r->pieces,
         .n_pieces = has_logits ? step_pieces(r, plan) : 0,
         .rope_dim = r->hparams.rope_dim,
-        .is_fixed = r->gang == NULL, /* exchanges lie between its operations */
+        .is_fixed = r->gang == NULL,
+        .may_hold = r->gang != NULL, /* exchanges lie between its operations */
     };
     uint32_t n = 0;
 

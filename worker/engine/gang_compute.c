@@ -8,7 +8,9 @@
 enum err gang_hand_over(struct gang *g, struct coll *coll, const void *ret_parts[],
                         struct errbuf *eb)
 {
-    if (!coll_is_on_device(coll)) /* else the order of the device's stream is enough */
+    if (coll_is_on_device(coll)) /* the order of the device's stream is enough */
+        g->backend->ops->submit(g->backend);
+    else
         g->backend->ops->exchange_done(g->backend);
     return coll_end(coll, gang_patience(g, coll), ret_parts, eb);
 }

@@ -183,8 +183,9 @@ enum err gang_send(struct gang *g, uint32_t n, const float *x, struct errbuf *eb
     struct coll *link = g->coll[GANG_COLL_BEHIND];
     const void *parts[2];
     void *mine;
-    enum err e = gang_take_logits(g, eb);
 
+    g->backend->ops->submit(g->backend); /* it computes while this rank waits for others */
+    enum err e = gang_take_logits(g, eb);
     if (e == ERR_OK)
         e = gang_pass_on(g, eb);
     if (e == ERR_OK)

@@ -208,6 +208,11 @@ struct backend_step {
     /* The step's operations take no arrays but these, nothing is read or written between them, and
      * which there are follows from the numbers above: it may be replayed. */
     bool is_fixed;
+    /* Others write what operations read, and read what they write, at no other time than between an
+     * exchange_done or `submit` and the operation that follows: a stretch of operations may be held
+     * back until the next of these, or step_end, and replayed where it is one of before. Arrays but
+     * these are read during the call. */
+    bool may_hold;
 };
 
 struct backend_ops {
@@ -321,9 +326,12 @@ struct backend_ops {
                               struct exchange **ret_exchange, struct errbuf *eb);
     void (*exchange_done)(struct backend *b);
     void (*exchange_close)(struct backend *b, struct exchange *exchange);
+    /* All operations called so far are on their way when it returns, which does not wait for them:
+     * before others queue something behind them (`stream`), or are waited for. */
+    void (*submit)(struct backend *b);
     /* The queue of the device that operations are put on, for a transport that moves bytes from
-     * device to device: what ranks hand each other is the device's memory then, and none of the
-     * above is called. Valid until close. NULL: operations are done when they return. */
+     * device to device: what ranks hand each other is the device's memory then, and no exchange is
+     * opened. Valid until close. NULL: operations are done when they return. */
     enum err (*stream)(struct backend *b, struct device_stream *ret_stream, struct errbuf *eb);
 
     /* Bytes now held for weights, KV, and everything else (buffers, activations, scratch). */

@@ -39,6 +39,7 @@ void host_buffer_read(struct backend *b, const float *buffer, float *host, size_
 enum err host_exchange_open(struct backend *b, void *const halves[2], size_t bytes,
                             struct exchange **ret_exchange, struct errbuf *eb);
 void host_exchange_done(struct backend *b);
+void host_submit(struct backend *b);
 void host_exchange_close(struct backend *b, struct exchange *exchange);
 void host_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n, uint32_t cols,
                 float *out);

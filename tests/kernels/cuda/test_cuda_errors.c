@@ -298,6 +298,16 @@ static int status_of_child(void (*run)(const struct fault *), const struct fault
     return WEXITSTATUS(status);
 }
 
+static void expect_fault(void (*run)(const struct fault *), const struct fault *fault)
+{
+    char text[2048];
+    const int status = status_of_child(run, fault, text, sizeof text);
+    if (status != BACKEND_EXIT_DEVICE)
+        fail_msg("%s: status %d, \"%s\"", fault->name, status, text);
+    if (strstr(text, fault->text) == NULL)
+        fail_msg("%s: \"%s\" does not say \"%s\"", fault->name, text, fault->text);
+}
+
 static void test_what_fails_inside_an_operation_ends_the_process(void **state)
 {
     (void)state;
@@ -310,14 +320,58 @@ static void test_what_fails_inside_an_operation_ends_the_process(void **state)
         {"a wait", "cudaStreamSynchronize", false, cudaErrorLaunchTimeout,
          "reading a row of 96 activations: cudaErrorLaunchTimeout"},
     };
-    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-        char text[2048];
-        const int status = status_of_child(operate, &faults[i], text, sizeof text);
-        if (status != BACKEND_EXIT_DEVICE)
-            fail_msg("%s: status %d, \"%s\"", faults[i].name, status, text);
-        if (strstr(text, faults[i].text) == NULL)
-            fail_msg("%s: \"%s\" does not say \"%s\"", faults[i].name, text, faults[i].text);
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+        expect_fault(operate, &faults[i]);
+}
+
+/* Stretches of a step, of which the third time each is replayed. */
+static void operate_in_stretches(const struct fault *fault)
+{
+    static const uint32_t zeros[1];
+    const struct backend_step step = {.rows = {1, zeros, zeros, zeros, 1}, .may_hold = true};
+    struct backend *b = open_device();
+    float x[96] = {1.0f}, gain[96] = {1.0f};
+    float *dx = fixture_upload(b, x, 96), *dy = fixture_upload(b, x, 96);
+    float *dgain = fixture_upload(b, gain, 96);
+    const char *const colon = strchr(fault->name, ':');
+    const int from = colon == NULL ? 2 : atoi(colon + 1);
+    for (int t = 0; t < 3; t++) {
+        if (t == from && fault->is_launch)
+            emu_inject_launch(fault->function, 1, fault->error);
+        else if (t == from)
+            emu_inject_call(fault->function, 1, fault->error, true);
+        (void)b->ops->step_begin(b, &step);
+        b->ops->norm_add(b, dx, 1, 96, dgain, 1e-5f, dy);
+        b->ops->softcap(b, dy, 96, 2.0f);
+        b->ops->exchange_done(b);
+        b->ops->step_end(b);
     }
+}
+
+/* In which of the three times it fails stands behind the name. */
+static void test_what_fails_in_a_stretch_is_said_with_its_operations(void **state)
+{
+    (void)state;
+    static const struct fault faults[] = {
+        {"a launch of a stretch that is new:0", "cudaLaunchKernel", false,
+         cudaErrorInvalidConfiguration, "norm_add of 1 rows of 96 (rows_norm_add)"},
+        {"a kernel of a stretch that is new:0", "elements_softcap", true, cudaErrorIllegalAddress,
+         "cudaErrorIllegalAddress"},
+        {"the beginning of a capture:1", "cudaStreamBeginCapture", false, cudaErrorUnknown,
+         "capturing 2 operations of a step of 1 rows: cudaErrorUnknown"},
+        {"a launch in a capture:1", "cudaLaunchKernel", false, cudaErrorInvalidConfiguration,
+         "norm_add of 1 rows of 96 (rows_norm_add)"},
+        {"the end of a capture:1", "cudaStreamEndCapture", false, cudaErrorStreamCaptureInvalidated,
+         "capturing 2 operations of a step of 1 rows"},
+        {"a graph:1", "cudaGraphInstantiate", false, cudaErrorNotSupported,
+         "making a graph of 2 operations of a step of 1 rows: cudaErrorNotSupported"},
+        {"a replay", "cudaGraphLaunch", false, cudaErrorLaunchFailure,
+         "replaying 2 operations, norm_add to softcap, of a step of 1 rows"},
+        {"a kernel of a replay", "elements_softcap", true, cudaErrorIllegalAddress,
+         "behind 2 operations, norm_add to softcap, of a step of 1 rows: cudaErrorIllegalAddress"},
+    };
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+        expect_fault(operate_in_stretches, &faults[i]);
 }
 
 static void load(const struct fault *fault)
@@ -393,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_an_exchange_is_there_whole_or_not_at_all),
         cmocka_unit_test(test_the_stream_that_others_use),
         cmocka_unit_test(test_what_fails_inside_an_operation_ends_the_process),
+        cmocka_unit_test(test_what_fails_in_a_stretch_is_said_with_its_operations),
         cmocka_unit_test(test_a_device_that_is_gone_ends_the_process_and_a_full_one_does_not),
         cmocka_unit_test(test_backends_of_two_devices_take_turns),
     };

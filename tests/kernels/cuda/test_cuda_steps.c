@@ -1,7 +1,7 @@
 /*
  * Steps on the emulated device: what is announced with step_begin and called afterwards, captured
  * or replayed as a graph, gives the bits of the same operations called on ref one by one; and a
- * replayed step launches nothing by itself.
+ * replayed step launches nothing by itself. So does a stretch of a step between two exchanges.
  */
 #include "tests/cuda_emulation/emulation.h"
 #include "tests/kernels/fixture.h"
@@ -298,9 +298,173 @@ static void test_picks_of_replayed_steps_are_their_own(void **state)
     b->ops->buffer_free(b, picked);
 }
 
+/* ---- stretches between exchanges ------------------------------------------------------------- */
+
+enum { CUT_COLS = 64, CUT_ROWS = 4, CUT_PIECE = CUT_ROWS * CUT_COLS };
+
+/* Two buffers that are added to each other and capped, in turn, and on each side of an exchange. */
+struct cut {
+    struct backend *b;
+    float *x, *y, *gain;
+};
+
+static struct cut cut_open(struct backend *b)
+{
+    float x[CUT_PIECE], gain[CUT_COLS];
+    struct fixture_random r = {13};
+    fixture_floats(&r, x, CUT_PIECE);
+    fixture_floats(&r, gain, CUT_COLS);
+    return (struct cut){b, fixture_upload(b, x, CUT_PIECE), fixture_upload(b, x, CUT_PIECE),
+                        fixture_upload(b, gain, CUT_COLS)};
+}
+
+static void cut_close(const struct cut *c)
+{
+    c->b->ops->buffer_free(c->b, c->x);
+    c->b->ops->buffer_free(c->b, c->y);
+    c->b->ops->buffer_free(c->b, c->gain);
+}
+
+static void cut_begin(const struct cut *c, uint32_t n)
+{
+    static const uint32_t zeros[CUT_ROWS], pages[CUT_ROWS] = {0, 1, 2, 3};
+    static const uint32_t sequence[CUT_ROWS] = {0, 1, 2, 3};
+    const struct backend_step step = {.rows = {n, zeros, sequence, pages, 1}, .may_hold = true};
+    assert_false(c->b->ops->step_begin(c->b, &step));
+}
+
+static void cut_stretch(const struct cut *c, uint32_t n, bool is_second, float cap)
+{
+    float *from = is_second ? c->y : c->x, *to = is_second ? c->x : c->y;
+    c->b->ops->norm_add(c->b, from, n, CUT_COLS, c->gain, 1e-5f, to);
+    c->b->ops->softcap(c->b, to, (size_t)n * CUT_COLS, cap);
+}
+
+static void cut_compare(const char *what, const struct cut both[2])
+{
+    float of[2][2 * CUT_PIECE];
+    for (int i = 0; i < 2; i++) {
+        both[i].b->ops->buffer_read(both[i].b, both[i].x, of[i], CUT_PIECE);
+        both[i].b->ops->buffer_read(both[i].b, both[i].y, of[i] + CUT_PIECE, CUT_PIECE);
+    }
+    fixture_same(what, "cuda", of[0], of[1], 2 * CUT_PIECE);
+}
+
+/* Compared are arguments: a stretch is replayed where all of them are those of before. */
+static void test_stretches_are_replayed_where_their_arguments_are_the_same(void **state)
+{
+    const struct fixture *f = *state;
+    static const struct {
+        const char *name;
+        uint32_t n;
+        float cap[2];
+        uint32_t graphs, launches;
+    } steps[] = {
+        {"new", 3, {2.0f, 3.0f}, 0, 4},
+        {"captured", 3, {2.0f, 3.0f}, 2, 4},
+        {"replayed", 3, {2.0f, 3.0f}, 2, 0},
+        {"another second half", 3, {2.0f, 4.0f}, 1, 2},
+        {"captured as well", 3, {2.0f, 4.0f}, 2, 2},
+        {"the first one still", 3, {2.0f, 3.0f}, 2, 0},
+        {"the other one", 3, {2.0f, 4.0f}, 2, 0},
+        {"both in their other place", 3, {4.0f, 2.0f}, 0, 4},
+        {"other rows", 2, {2.0f, 3.0f}, 0, 4},
+        {"the first one again", 3, {2.0f, 3.0f}, 2, 0},
+    };
+    struct cut both[2] = {cut_open(f->ref), cut_open(f->others[0].backend)};
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        const struct emu_traffic before = emu_traffic_get();
+        for (int k = 0; k < 2; k++) {
+            struct backend *b = both[k].b;
+            cut_begin(&both[k], steps[i].n);
+            cut_stretch(&both[k], steps[i].n, false, steps[i].cap[0]);
+            if (i % 2 == 0)
+                b->ops->exchange_done(b);
+            else
+                b->ops->submit(b);
+            cut_stretch(&both[k], steps[i].n, true, steps[i].cap[1]);
+            b->ops->step_end(b);
+        }
+        const struct emu_traffic after = emu_traffic_get();
+        cut_compare(steps[i].name, both);
+        if (after.graph_launches - before.graph_launches != steps[i].graphs ||
+            after.launches - before.launches != steps[i].launches)
+            fail_msg("%s: %llu graphs, %llu launches", steps[i].name,
+                     (unsigned long long)(after.graph_launches - before.graph_launches),
+                     (unsigned long long)(after.launches - before.launches));
+    }
+    cut_close(&both[0]);
+    cut_close(&both[1]);
+}
+
+/* What looks at results, and what takes arrays of its own, finds what was called before it done. */
+static void test_what_is_held_back_goes_before_what_is_not(void **state)
+{
+    const struct fixture *f = *state;
+    static const uint32_t at[2] = {2, 0};
+    struct cut both[2] = {cut_open(f->ref), cut_open(f->others[0].backend)};
+    for (uint32_t t = 0; t < 4; t++) {
+        float seen[2][CUT_PIECE], own[CUT_PIECE];
+        struct fixture_random r = {t};
+        fixture_floats(&r, own, CUT_PIECE);
+        for (int k = 0; k < 2; k++) {
+            struct backend *b = both[k].b;
+            cut_begin(&both[k], 3);
+            cut_stretch(&both[k], 3, false, 2.0f);
+            b->ops->buffer_read(b, both[k].y, seen[k], CUT_PIECE);
+            cut_stretch(&both[k], 3, true, 3.0f);
+            b->ops->place(b, both[k].x, at, 2, CUT_COLS, both[k].y);
+            cut_stretch(&both[k], 3, true, 4.0f);
+            memcpy(seen[k], b->ops->buffer_host(b, both[k].x, CUT_PIECE), sizeof seen[k]);
+            b->ops->buffer_write(b, both[k].y, own, CUT_COLS);
+            cut_stretch(&both[k], 3, false, 5.0f);
+            b->ops->step_end(b);
+        }
+        fixture_same("read within a step", "cuda", seen[0], seen[1], CUT_PIECE);
+        cut_compare("held back", both);
+    }
+    cut_close(&both[0]);
+    cut_close(&both[1]);
+}
+
+/* One step with more stretches than are kept: they are launched. Those of another step make room
+ * for theirs by dropping them. */
+static void test_stretches_are_bounded(void **state)
+{
+    const struct fixture *f = *state;
+    enum { KEPT = 8192, MORE = 50 };
+    struct cut both[2] = {cut_open(f->ref), cut_open(f->others[0].backend)};
+    static const struct {
+        uint32_t n, first, end, graphs;
+    } steps[] = {
+        {1, 0, KEPT + MORE, 0}, {1, 0, 20, 20}, {1, KEPT + MORE - 10, KEPT + MORE, 0},
+        {1, 0, 20, 20},         {2, 0, 3, 0},   {2, 0, 3, 3},
+        {1, 0, 3, 0},           {2, 0, 3, 3},   {1, 0, 3, 3},
+    };
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        const struct emu_traffic before = emu_traffic_get();
+        for (int k = 0; k < 2; k++) {
+            struct backend *b = both[k].b;
+            cut_begin(&both[k], steps[i].n);
+            for (uint32_t s = steps[i].first; s < steps[i].end; s++) {
+                cut_stretch(&both[k], steps[i].n, s % 2 > 0, 2.0f + (float)s / 64.0f);
+                b->ops->submit(b);
+            }
+            b->ops->step_end(b);
+        }
+        cut_compare("many stretches", both);
+        assert_int_equal(emu_traffic_get().graph_launches - before.graph_launches, steps[i].graphs);
+    }
+    cut_close(&both[0]);
+    cut_close(&both[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_stretches_are_replayed_where_their_arguments_are_the_same),
+        cmocka_unit_test(test_what_is_held_back_goes_before_what_is_not),
+        cmocka_unit_test(test_stretches_are_bounded),
         cmocka_unit_test(test_picks_of_replayed_steps_are_their_own),
         cmocka_unit_test(test_steps_captured_and_replayed_have_the_bits_of_ref),
     };

@@ -121,9 +121,9 @@ def nccl_fails(file, folder):
         print("%s: %.1f s, %s" % (what, time.monotonic() - started, p.stderr.strip()))
 
 
-def rank_is_killed(file):
+def rank_is_killed(file, transport):
     p = subprocess.Popen([GPU, "generate", file, "--raw", "--prompt", PROMPT, "--max-tokens", "4000",
-                          "--ignore-end", "--backend", "cuda-emulated", "--shards", "3", *NCCL],
+                          "--ignore-end", "--backend", "cuda-emulated", "--shards", "3", *transport],
                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                          env=environment("forward"))
     time.sleep(2)
@@ -148,7 +148,10 @@ if NAME == "tiny":
             for sampling in SAMPLINGS:
                 same_text(path, order, OVER_NCCL[0], sampling, ["--max-tokens", "12", "--beside", "1"])
         nccl_fails(path, folder)
-        rank_is_killed(path)
+        long = os.path.join(folder, "long.gguf")
+        subprocess.run([os.path.join(BIN, "write_tiny_model"), long, "8192"], check=True)
+        for transport in ([], NCCL):
+            rank_is_killed(long, transport)
         lacks = subprocess.run([GPU, "generate", path, "--prompt", PROMPT, "--shards", "3", "--backend",
                                 "cuda-emulated"], capture_output=True, text=True, check=False,
                                env=dict(os.environ, CUDA_EMULATION_DEVICES="2"))

@@ -56,6 +56,7 @@ static const struct backend_ops cpu_ops = {
     .gate = cpu_gate,
     .exchange_open = host_exchange_open,
     .exchange_done = host_exchange_done,
+    .submit = host_submit,
     .exchange_close = host_exchange_close,
     .memory = host_memory,
     .act_read = cpu_act_read,

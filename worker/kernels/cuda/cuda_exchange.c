@@ -74,7 +74,14 @@ void cuda_exchange_done(struct backend *b)
     struct cuda_backend *cuda = (struct cuda_backend *)b;
 
     cuda_enter(cuda);
-    CUDA_DO(cudaStreamSynchronize(cuda->stream), "waiting for what other ranks want");
+    cuda_submit(b);
+    if (cuda->said.first == NULL)
+        CUDA_DO(cudaStreamSynchronize(cuda->stream), "waiting for what other ranks want");
+    else
+        CUDA_DO(cudaStreamSynchronize(cuda->stream),
+                "waiting for what other ranks want, behind %u operations, %s to %s, of a step of "
+                "%u rows",
+                cuda->said.n_ops, cuda->said.first, cuda->said.last, cuda->said.n_rows);
 }
 
 void cuda_exchange_close(struct backend *b, struct exchange *exchange)
@@ -84,6 +91,7 @@ void cuda_exchange_close(struct backend *b, struct exchange *exchange)
     if (exchange == NULL)
         return;
     cuda_exchange_done(b);
+    cuda_graphs_clear(cuda); /* they may read it */
     while (exchange->n > 0)
         CUDA_DO(cudaHostUnregister(exchange->at[--exchange->n]), "giving back what ranks exchange");
     free(exchange);

@@ -7,9 +7,16 @@
  * seen again; from then on it is replayed. Pages are counted in powers of two, so that a growing
  * context is captured some ten times in all.
  *
- * No graph: steps that are not fixed (the host, or another device, has a part in them), and steps
- * of more than GRAPH_ROWS rows. They are prompts, whose keys hardly ever come again and whose
- * kernels run for longer than it takes to launch them.
+ * A step between whose operations ranks of a gang exchange something (may_hold) is not one graph
+ * but one for each stretch between two exchanges. What a stretch launches follows from the key and
+ * from the operations' arguments, among them the halves in which exchanged bytes lie, which take
+ * turns. So operations are held back (cuda_held.c) until the stretch ends, and what is compared
+ * then are their arguments: a stretch that came before is captured the second time, and replayed
+ * from then on. One operation alone is launched as it is.
+ *
+ * No graph: steps in which the host has another part, and steps of more than GRAPH_ROWS rows. They
+ * are prompts, whose keys hardly ever come again and whose kernels run for longer than it takes to
+ * launch them.
  */
 #include "worker/kernels/cuda/cuda_internal.h"
 
@@ -20,6 +27,9 @@
 
 #define GRAPH_ROWS 64u
 #define GRAPHS_MAX 128u /* the one not used for longest makes room */
+/* ... and so for stretches, of all steps: those of 63 of a model of 32 layers, whose halves take
+ * turns. They have five to seven launches each, so that this is what 128 whole steps have. */
+#define STRETCHES_MAX 8192u
 
 struct graph_key {
     uint32_t n_rows;
@@ -28,18 +38,32 @@ struct graph_key {
     bool has_runs;
     uint32_t rope_dim;
     bool has_picks;
+    bool is_cut; /* into stretches */
     const float *rope[BACKEND_STEP_ROPES_MAX];
 };
 
+struct stretch {
+    uint64_t *words; /* [n_words] its operations */
+    uint32_t n_words;
+    bool is_refused; /* there was no room for its graph */
+    cudaGraphExec_t exec;
+};
+
+/* A step's: its own, or those of its stretches. */
 struct graph {
     struct graph_key key;
     uint64_t used; /* when last; 0: no key here */
     cudaGraphExec_t exec;
+    struct stretch *stretches; /* as they came first */
+    uint32_t n_stretches, stretches_max;
+    uint32_t next; /* the one that should come, in the order of before */
 };
 
 struct cuda_graphs {
     struct graph graph[GRAPHS_MAX];
     struct graph *capturing;
+    struct graph *cut; /* the open step's, where it is in stretches */
+    uint32_t n_stretches;
     uint64_t clock;
 };
 
@@ -54,14 +78,28 @@ static struct graph_key graph_key_of(const struct cuda_step *step)
     key.has_runs = step->has_runs;
     key.rope_dim = host->rope_dim;
     key.has_picks = host->picks != NULL;
+    key.is_cut = !host->is_fixed;
     memcpy(key.rope, host->rope, sizeof key.rope);
     return key;
 }
 
-static void graph_drop(struct graph *g)
+static void exec_drop(cudaGraphExec_t exec, uint32_t n_rows)
 {
-    if (g->exec != NULL)
-        CUDA_DO(cudaGraphExecDestroy(g->exec), "giving back the graph of %u rows", g->key.n_rows);
+    if (exec != NULL)
+        CUDA_DO(cudaGraphExecDestroy(exec), "giving back the graph of %u rows", n_rows);
+}
+
+static void graph_drop(struct cuda_graphs *graphs, struct graph *g)
+{
+    exec_drop(g->exec, g->key.n_rows);
+    for (uint32_t i = 0; i < g->n_stretches; i++) {
+        exec_drop(g->stretches[i].exec, g->key.n_rows);
+        free(g->stretches[i].words);
+    }
+    free(g->stretches);
+    graphs->n_stretches -= g->n_stretches;
+    if (graphs->cut == g)
+        graphs->cut = NULL; /* what is left of the step is launched as it is */
     *g = (struct graph){0};
 }
 
@@ -76,7 +114,7 @@ static struct graph *graph_find(struct cuda_graphs *graphs, const struct graph_k
         if (g->used < oldest->used)
             oldest = g;
     }
-    graph_drop(oldest);
+    graph_drop(graphs, oldest);
     oldest->key = *key;
     return oldest;
 }
@@ -84,7 +122,7 @@ static struct graph *graph_find(struct cuda_graphs *graphs, const struct graph_k
 void cuda_graphs_clear(struct cuda_backend *cuda)
 {
     for (uint32_t i = 0; cuda->graphs != NULL && i < GRAPHS_MAX; i++)
-        graph_drop(&cuda->graphs->graph[i]);
+        graph_drop(cuda->graphs, &cuda->graphs->graph[i]);
 }
 
 bool cuda_graphs_reserve(struct cuda_backend *cuda)
@@ -95,33 +133,153 @@ bool cuda_graphs_reserve(struct cuda_backend *cuda)
 }
 
 /* A graph takes some of the device's memory, how much nobody says before. Where there is no more,
- * this model's others go, once none of them runs. */
-static void graph_make(struct cuda_backend *cuda, struct graph *g, cudaGraph_t captured)
+ * this model's others go, once none of them runs: those of other steps, `own` being this one's. */
+static cudaError_t graph_make(struct cuda_backend *cuda, const struct graph *own,
+                              cudaGraph_t captured, cudaGraphExec_t *ret_exec)
 {
     struct cuda_graphs *graphs = cuda->graphs;
-    cudaError_t e = cudaGraphInstantiate(&g->exec, captured, 0);
+    cudaError_t e = cudaGraphInstantiate(ret_exec, captured, 0);
 
     if (e == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError();
         CUDA_DO(cudaStreamSynchronize(cuda->stream), "waiting before graphs are given back");
         for (struct graph *other = graphs->graph; other < graphs->graph + GRAPHS_MAX; other++)
-            if (other != g)
-                graph_drop(other);
-        e = cudaGraphInstantiate(&g->exec, captured, 0);
+            if (other != own)
+                graph_drop(graphs, other);
+        e = cudaGraphInstantiate(ret_exec, captured, 0);
     }
-    CUDA_DO(e, "making a graph of a step of %u rows", g->key.n_rows);
+    if (e != cudaSuccess)
+        *ret_exec = NULL;
+    return e;
 }
+
+/* ---- stretches ------------------------------------------------------------------------------- */
+
+static struct stretch *stretch_find(struct graph *g, const struct cuda_held *held)
+{
+    for (uint32_t i = 0; i < g->n_stretches; i++) {
+        const uint32_t at = (g->next + i) % g->n_stretches;
+        struct stretch *s = &g->stretches[at];
+        if (s->n_words != held->n || memcmp(s->words, held->words, held->n * sizeof *s->words) != 0)
+            continue;
+        g->next = at + 1;
+        return s;
+    }
+    return NULL;
+}
+
+/* Room for one more among those of all steps; false where this step has all of them. */
+static bool stretches_room(struct cuda_graphs *graphs, const struct graph *own)
+{
+    while (graphs->n_stretches >= STRETCHES_MAX) {
+        struct graph *oldest = NULL;
+        for (struct graph *g = graphs->graph; g < graphs->graph + GRAPHS_MAX; g++)
+            if (g != own && g->n_stretches > 0 && (oldest == NULL || g->used < oldest->used))
+                oldest = g;
+        if (oldest == NULL)
+            return false;
+        graph_drop(graphs, oldest);
+    }
+    return true;
+}
+
+/* Remembers what came the first time. Where that fails it stays unknown. */
+static void stretch_add(struct cuda_graphs *graphs, struct graph *g, const struct cuda_held *held)
+{
+    if (!stretches_room(graphs, g))
+        return;
+    if (g->n_stretches == g->stretches_max) {
+        const uint32_t max = g->stretches_max == 0 ? 32 : 2 * g->stretches_max;
+        struct stretch *grown = realloc(g->stretches, max * sizeof *grown);
+        if (grown == NULL)
+            return;
+        g->stretches = grown;
+        g->stretches_max = max;
+    }
+    struct stretch *s = &g->stretches[g->n_stretches];
+    *s = (struct stretch){.words = malloc(held->n * sizeof *s->words), .n_words = held->n};
+    if (s->words == NULL)
+        return;
+    memcpy(s->words, held->words, held->n * sizeof *s->words);
+    g->n_stretches++;
+    graphs->n_stretches++;
+    g->next = g->n_stretches;
+}
+
+/* False where there is no room for its graph, even without those of other steps. */
+static bool stretch_capture(struct cuda_backend *cuda, struct graph *g, struct stretch *s)
+{
+    const uint32_t n_ops = cuda->held.n_ops, n_rows = g->key.n_rows;
+    cudaGraph_t captured = NULL;
+
+    CUDA_DO(cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal),
+            "capturing %u operations of a step of %u rows", n_ops, n_rows);
+    cuda->graphs->capturing = g;
+    cuda_held_run(cuda);
+    cuda->graphs->capturing = NULL;
+    CUDA_DO(cudaStreamEndCapture(cuda->stream, &captured),
+            "capturing %u operations of a step of %u rows", n_ops, n_rows);
+    const cudaError_t e = graph_make(cuda, g, captured, &s->exec);
+    if (e == cudaErrorMemoryAllocation)
+        (void)cudaGetLastError();
+    else
+        CUDA_DO(e, "making a graph of %u operations of a step of %u rows", n_ops, n_rows);
+    CUDA_DO(cudaGraphDestroy(captured), "giving back what was captured");
+    s->is_refused = e != cudaSuccess;
+    return !s->is_refused;
+}
+
+static void stretch_run(struct cuda_backend *cuda, struct graph *g)
+{
+    struct stretch *s = g == NULL || cuda->held.n_ops < 2 ? NULL : stretch_find(g, &cuda->held);
+
+    if (s != NULL && !s->is_refused && (s->exec != NULL || stretch_capture(cuda, g, s))) {
+        CUDA_DO(cudaGraphLaunch(s->exec, cuda->stream),
+                "replaying %u operations, %s to %s, of a step of %u rows",
+                cuda->said.n_ops, cuda->said.first, cuda->said.last, cuda->said.n_rows);
+        return;
+    }
+    if (s == NULL && g != NULL && cuda->held.n_ops >= 2)
+        stretch_add(cuda->graphs, g, &cuda->held);
+    cuda_held_run(cuda);
+}
+
+void cuda_submit(struct backend *b)
+{
+    struct cuda_backend *cuda = (struct cuda_backend *)b;
+
+    if (cuda->held.n == 0)
+        return;
+    cuda_enter(cuda);
+    cuda_held_say(cuda);
+    stretch_run(cuda, cuda->graphs->cut);
+    cuda->held.n = cuda->held.n_ops = 0;
+}
+
+static void cut_end(struct cuda_backend *cuda)
+{
+    cuda_submit(&cuda->host.base);
+    cuda->step.is_held = false;
+    cuda->graphs->cut = NULL;
+}
+
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 bool cuda_graph_begin(struct cuda_backend *cuda)
 {
     const struct graph_key key = graph_key_of(&cuda->step);
     CHECK(cuda_graphs_reserve(cuda));
     struct cuda_graphs *graphs = cuda->graphs;
-    if (key.n_rows > GRAPH_ROWS || !cuda->step.host.is_fixed)
+    if (key.n_rows > GRAPH_ROWS || !(cuda->step.host.is_fixed || cuda->step.host.may_hold))
         return false;
     struct graph *g = graph_find(graphs, &key);
     const bool is_first = g->used == 0;
     g->used = ++graphs->clock;
+    if (key.is_cut) {
+        graphs->cut = g;
+        cuda->step.is_held = true;
+        return false;
+    }
     if (g->exec != NULL) {
         CUDA_DO(cudaGraphLaunch(g->exec, cuda->stream), "replaying a step of %u rows", key.n_rows);
         return true;
@@ -145,12 +303,15 @@ void cuda_graph_end(struct cuda_backend *cuda)
     struct graph *g = cuda->graphs->capturing;
     cudaGraph_t captured = NULL;
 
+    if (cuda->step.is_held)
+        cut_end(cuda);
     if (g == NULL)
         return;
     cuda->graphs->capturing = NULL;
     CUDA_DO(cudaStreamEndCapture(cuda->stream, &captured), "capturing a step of %u rows",
             g->key.n_rows);
-    graph_make(cuda, g, captured);
+    CUDA_DO(graph_make(cuda, g, captured, &g->exec), "making a graph of a step of %u rows",
+            g->key.n_rows);
     CUDA_DO(cudaGraphDestroy(captured), "giving back what was captured");
     CUDA_DO(cudaGraphLaunch(g->exec, cuda->stream), "running a step of %u rows", g->key.n_rows);
 }

@@ -4,13 +4,15 @@
  *
  * Files: cuda_backend.c opens and has the table of operations; cuda_error.c says what went wrong;
  * cuda_memory.c counts device memory, has buffers, and brings small arrays to the device;
- * cuda_exchange.c lets kernels reach what ranks of a gang hand each other;
- * cuda_step.c has steps and their graphs; cuda_act.c, cuda_rows.c, cuda_kv.c, cuda_attention.c and
- * cuda_room.c are the host side of operations, cuda_weight.c and cuda_matmul.c that of matrices.
+ * cuda_exchange.c lets kernels reach what ranks of a gang hand each other; cuda_step.c has steps,
+ * cuda_graph.c their graphs, cuda_held.c operations that are held back for these; cuda_act.c,
+ * cuda_rows.c, cuda_kv.c, cuda_attention.c and cuda_room.c are the host side of operations,
+ * cuda_weight.c and cuda_matmul.c that of matrices.
  * The kernels and their launchers are in the .cu files, declared in kernels.h and products.h.
  *
- * Everything an operation does is queued on one stream and returns at once. Results are waited for
- * in step_end, buffer_read, buffer_host, exchange_done and act_read, and nowhere else.
+ * Everything an operation does is queued on one stream and returns at once, or is held back to be
+ * queued with others (cuda_submit). Results are waited for in step_end, buffer_read, buffer_host,
+ * exchange_done and act_read, and nowhere else.
  *
  * Errors. A call that fails while something is loaded or made is returned (cuda_error). Inside an
  * operation there is nobody to return it to, and a device that has faulted answers nothing any
@@ -57,6 +59,7 @@ struct cuda_step {
     bool is_open;
     struct backend_step host; /* as step_begin was given it; arrays are the caller's */
     bool has_runs;            /* some rows of a sequence stand one behind another */
+    bool is_held;             /* operations are held back until cuda_submit */
     uint32_t pages_most; /* pages that a row of the step may have, at most; rounded up to a power
                             of two, so that steps of one graph agree */
     /* device */
@@ -66,6 +69,19 @@ struct cuda_step {
     const float
         *rope[BACKEND_STEP_ROPES_MAX]; /* [n_rows][rope_dim], of each of the step's tables */
     const uint32_t *pages;
+};
+
+/* Operations of a step that are held back: cuda_held.c. */
+struct cuda_held {
+    uint64_t *words; /* [n], room for max */
+    uint32_t n, max;
+    uint32_t n_ops, last;
+};
+
+/* The stretch that was queued last, for what is said where it fails. */
+struct cuda_said {
+    const char *first, *last; /* its operations; NULL: none was */
+    uint32_t n_ops, n_rows;
 };
 
 struct cuda_backend {
@@ -92,6 +108,8 @@ struct cuda_backend {
     uint8_t *step_device;
     size_t step_bytes;
     struct cuda_graphs *graphs;
+    struct cuda_held held;
+    struct cuda_said said;
 
     /* What step_end brought, and what buffer_host brings: pieces, one behind another. */
     struct cuda_pinned result;
@@ -222,13 +240,43 @@ enum err cuda_step_lists_reserve(struct cuda_backend *cuda, const struct backend
                                  struct errbuf *eb);
 void cuda_step_fini(struct cuda_backend *cuda);
 
-/* cuda_graph.c: true where the step was replayed; else it is perhaps being captured, and runs when
- * cuda_graph_end is called. */
+/* cuda_graph.c: true where the step was replayed; else it is perhaps being captured, or its
+ * operations are held back, and it runs when cuda_graph_end is called. */
 bool cuda_graph_begin(struct cuda_backend *cuda);
 bool cuda_graphs_reserve(struct cuda_backend *cuda);
 bool cuda_graph_is_capturing(const struct cuda_backend *cuda);
 void cuda_graph_end(struct cuda_backend *cuda);
 void cuda_graphs_clear(struct cuda_backend *cuda);
+/* Queues what is held back: as a graph, or one by one. */
+void cuda_submit(struct backend *b);
+
+/* cuda_held.c: room for the first; runs what is held back, in order, and leaves it; says in
+ * cuda->said what it is. */
+bool cuda_held_reserve(struct cuda_backend *cuda);
+void cuda_held_run(struct cuda_backend *cuda);
+void cuda_held_say(struct cuda_backend *cuda);
+void cuda_held_fini(struct cuda_backend *cuda);
+/* The entries of backend_ops: the operations below, now or held back. */
+void cuda_hold_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,
+                     float scale, float *out);
+void cuda_hold_norm(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,
+                    float eps, struct act *out);
+void cuda_hold_norm_add(struct backend *b, const float *x, uint32_t n, uint32_t cols,
+                        const float *gain, float eps, float *out);
+void cuda_hold_softcap(struct backend *b, float *x, size_t count, float cap);
+void cuda_hold_pick(struct backend *b, const float *x, uint32_t n, uint32_t cols,
+                    const struct pick *picks, float *ret_picked);
+void cuda_hold_quantize(struct backend *b, const float *x, uint32_t n, uint32_t cols,
+                        struct act *out);
+void cuda_hold_place(struct backend *b, const float *rows, const uint32_t *at, uint32_t n,
+                     uint32_t cols, float *out);
+void cuda_hold_matmul(struct backend *b, const struct act *x, uint32_t n,
+                      const struct matmul_job *jobs, uint32_t n_jobs);
+void cuda_hold_join(struct backend *b, uint32_t n, const struct join_job *job);
+void cuda_hold_rope_kv(struct backend *b, const struct rope_kv_job *job);
+void cuda_hold_attention(struct backend *b, const struct attention_job *job);
+void cuda_hold_gate(struct backend *b, const float *gate, const float *up, uint32_t n,
+                    uint32_t cols, enum activation activation, struct act *out);
 
 void cuda_quantize(struct backend *b, const float *x, uint32_t n, uint32_t cols, struct act *out);
 void cuda_norm(struct backend *b, const float *x, uint32_t n, uint32_t cols, const float *gain,

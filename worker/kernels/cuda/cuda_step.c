@@ -92,7 +92,7 @@ enum err cuda_step_lists_reserve(struct cuda_backend *cuda, const struct backend
                                  struct errbuf *eb)
 {
     if (!sequences_grow(cuda, room->sequences_max) || !results_grow(cuda, room->pieces_max) ||
-        !cuda_graphs_reserve(cuda))
+        !cuda_graphs_reserve(cuda) || !cuda_held_reserve(cuda))
         return err_set(eb, ERR_NO_MEMORY, "no memory to keep track of steps on a GPU");
     return cuda_pinned_grow(&cuda->result, room->results_max * sizeof(float), eb);
 }
@@ -264,6 +264,7 @@ bool cuda_step_begin(struct backend *b, const struct backend_step *step)
     CHECK(!cuda->step.is_open && step->rows.n_rows > 0);
     cuda_enter(cuda);
     cuda->n_results = 0;
+    cuda->said = (struct cuda_said){0};
     step_upload(cuda, step);
     cuda->step.is_open = true;
     return cuda_graph_begin(cuda);
@@ -317,6 +318,7 @@ void cuda_step_fini(struct cuda_backend *cuda)
     cuda_graphs_clear(cuda);
     free(cuda->graphs);
     cuda->graphs = NULL;
+    cuda_held_fini(cuda);
     cuda_pinned_free(&cuda->step_pinned[0]);
     cuda_pinned_free(&cuda->step_pinned[1]);
     cuda_free(cuda, cuda->step_device);

@@ -22,11 +22,12 @@ static enum err stream_alloc(void *ctx, size_t bytes, void **ret_memory, struct 
 
 static void stream_release(void *ctx, void *memory)
 {
-    const struct cuda_backend *cuda = ctx;
+    struct cuda_backend *cuda = ctx;
 
     if (memory == NULL)
         return;
     cuda_enter(cuda);
+    cuda_graphs_clear(cuda); /* they may read it */
     CUDA_DO(cudaStreamSynchronize(cuda->stream), "waiting before memory is given back");
     CUDA_DO(cudaFree(memory), "giving back what ranks exchanged");
 }

@@ -21,6 +21,7 @@ set(CLOISTER_CUDA_HOST
   ${cuda_dir}/cuda_error.c
   ${cuda_dir}/cuda_exchange.c
   ${cuda_dir}/cuda_graph.c
+  ${cuda_dir}/cuda_held.c
   ${cuda_dir}/cuda_kv.c
   ${cuda_dir}/cuda_matmul.c
   ${cuda_dir}/cuda_memory.c

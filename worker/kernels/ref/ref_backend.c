@@ -63,6 +63,7 @@ static const struct backend_ops ref_ops = {
     .gate = ref_gate,
     .exchange_open = host_exchange_open,
     .exchange_done = host_exchange_done,
+    .submit = host_submit,
     .exchange_close = host_exchange_close,
     .memory = host_memory,
     .act_read = ref_act_read,
