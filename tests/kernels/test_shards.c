@@ -35,8 +35,8 @@ static const struct {
 
 /* Sums of all nodes, between two halves. */
 #define EXCHANGE_COUNT ((size_t)(SUM_GROUPS_MAX + 1) * (N_MAX * (ROWS + 3) + 5))
-static float *exchange[2]; /* one directly behind the other */
-#define BACKENDS_MAX 8u
+static float *exchange[2];                      /* one directly behind the other */
+#define BACKENDS_MAX (FIXTURE_BACKENDS_MAX + 1) /* the oracle is one */
 static struct exchange *exchange_of[BACKENDS_MAX];
 
 struct shards {
