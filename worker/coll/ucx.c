@@ -125,7 +125,7 @@ static enum err ucx_compare(struct ucx *u, uint32_t from, const struct ucx_flow 
     err_set(eb, ERR_UNAVAILABLE, "%s ended (%s) while rank %u had its bytes coming",
             coll_subject(&u->base, from, subject), u->lib->ucs_status_string(got->status),
             coll_name(&u->base, u->base.rank));
-    return ucx_break(u, ERR_UNAVAILABLE, eb);
+    return ucx_lost(u, eb);
 }
 
 static enum err ucx_received(struct ucx *u, uint32_t from, struct errbuf *eb)
@@ -146,7 +146,7 @@ static enum err ucx_sent(struct ucx *u, uint32_t to, struct errbuf *eb)
     err_set(eb, ERR_UNAVAILABLE, "%s ended (%s) while rank %u waited for it to take its bytes",
             coll_subject(&u->base, to, subject), u->lib->ucs_status_string(flow->result.status),
             coll_name(&u->base, u->base.rank));
-    return ucx_break(u, ERR_UNAVAILABLE, eb);
+    return ucx_lost(u, eb);
 }
 
 /* ---- the operations ---- */

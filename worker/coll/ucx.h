@@ -74,6 +74,7 @@ struct ucx_peer {
     ucp_ep_h ep;
     uint64_t heard_ns; /* 0: not yet */
     bool is_gone;      /* its endpoint failed, for `why` */
+    uint64_t gone_ns;  /* since when */
     ucs_status_t why;
     bool has_left;
     bool is_beating;         /* a beat for it is under way */
@@ -153,6 +154,10 @@ enum err ucx_look(struct ucx *u, struct errbuf *eb);
 
 /* Breaks the gang and tells the others; the reason of whoever was first stands. */
 enum err ucx_break(struct ucx *u, enum err code, struct errbuf *eb);
+
+/* The same where a rank is gone, with ERR_UNAVAILABLE, unless it is heard in a tenth of a second
+ * why the gang had ended before. */
+enum err ucx_lost(struct ucx *u, struct errbuf *eb);
 
 /* Sends a goodbye to those who are there, and gives it a moment. */
 void ucx_leave(struct ucx *u);

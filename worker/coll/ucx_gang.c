@@ -6,10 +6,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* How long a farewell may take to be handed to the network. */
 #define UCX_FAREWELL_NS 50000000u
+#define UCX_HEAR_NS     100000000u
 
 static struct ucx_peer *ucx_peer_at(struct ucx *u, uint32_t rank)
 {
@@ -87,6 +89,19 @@ enum err ucx_break(struct ucx *u, enum err code, struct errbuf *eb)
     return err_set(eb, u->broken, "%s", u->reason.text);
 }
 
+/* Who ends a gang tells all ranks and may then be gone before the last has heard why; so may the
+ * first to hear it. */
+enum err ucx_lost(struct ucx *u, struct errbuf *eb)
+{
+    const uint64_t until = clock_mono_ns() + UCX_HEAR_NS;
+    const struct timespec pause = {.tv_nsec = 1000000};
+    while (u->broken == ERR_OK && clock_mono_ns() < until) {
+        if (u->lib->ucp_worker_progress(u->worker) == 0)
+            (void)nanosleep(&pause, NULL);
+    }
+    return ucx_break(u, ERR_UNAVAILABLE, eb);
+}
+
 /* What this rank was told from outside: to break the gang, or to stop. */
 static enum err ucx_told(struct ucx *u, struct errbuf *eb)
 {
@@ -115,6 +130,8 @@ void ucx_peer_failed(void *arg, ucp_ep_h ep, ucs_status_t status)
 {
     struct ucx_peer *peer = arg;
     (void)ep;
+    if (!peer->is_gone)
+        peer->gone_ns = clock_mono_ns();
     peer->is_gone = true;
     peer->why = status;
 }
@@ -173,6 +190,9 @@ static bool ucx_is_lost(const struct ucx *u, const struct ucx_peer *peer, bool i
         return is_awaited;
     }
     if (peer->is_gone) {
+        /* As in ucx_lost, but nobody waits here: the next look may find it. */
+        if (now_ns < peer->gone_ns + UCX_HEAR_NS)
+            return false;
         (void)snprintf(ret_text, COLL_SUBJECT_BYTES, "ended (%s)",
                        u->lib->ucs_status_string(peer->why));
         return true;
