@@ -308,6 +308,8 @@ static void device_fill(struct agent *a, struct wire_memory *ret_memory,
     ret_memory->free_bytes = a->device.free_bytes;
     ret_memory->used_bytes = a->device.used_bytes;
     ret_memory->budget_bytes = a->config->memory_budget_bytes;
+    if (ret_memory->budget_bytes == 0 && a->device.kept_bytes > 0)
+        ret_memory->budget_bytes = a->device.total_bytes - a->device.kept_bytes;
     if (a->device.has_gpu) {
         gpu_fill(a);
         *ret_gpus = &a->gpu;

@@ -30,7 +30,9 @@ struct agent_config {
     struct gang_offer gangs; /* all zero: it joins none */
     const char *build;
     enum prefix_cache prefix_cache;
-    uint64_t memory_budget_bytes; /* 0: all of the device, or of its cgroup where that is less */
+    /* 0: all of the device but what is kept of it (device.h), or of its cgroup where that is less
+     */
+    uint64_t memory_budget_bytes;
 };
 
 /* Returns when SIGTERM or SIGINT has been obeyed: running leases are handed back by Goodbye, the

@@ -107,6 +107,8 @@ static void gpu_read(struct device *d, uint64_t models_bytes, struct device_now 
     const struct nvml_reading *r = &now.gpu.reading;
     now.total_bytes = r->total_bytes;
     now.free_bytes = r->free_bytes;
+    now.kept_bytes =
+        r->total_bytes / 8 < BACKEND_CUDA_OWN_BYTES ? r->total_bytes / 8 : BACKEND_CUDA_OWN_BYTES;
     now.used_bytes = (r->known & NVML_KNOWN_OWN_BYTES) != 0 ? r->own_bytes : models_bytes;
     *ret_now = now;
 }

@@ -43,6 +43,9 @@ struct device_now {
     uint64_t total_bytes;
     uint64_t free_bytes;
     uint64_t used_bytes; /* by this process */
+    /* Of the total, what models had better not count on: on a GPU BACKEND_CUDA_OWN_BYTES, or an
+     * eighth of a small one; on a CPU nothing. */
+    uint64_t kept_bytes;
     bool has_gpu;
     struct gpu_now gpu;
 };

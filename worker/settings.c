@@ -143,7 +143,8 @@ static const struct config_key engine_keys[] = {
      .offset = ENGINE(memory_bytes),
      .fallback = "0",
      .help = "Memory that models may take here. 0: all that the device has, or, of main memory, "
-             "this process's cgroup where that is less."},
+             "this process's cgroup where that is less; of a GPU less 1 GiB, or an eighth of it, "
+             "which is kept for what CUDA itself takes."},
     {0}};
 
 static const struct config_key worker_keys[] = {

@@ -91,6 +91,7 @@ with Cluster(config='energy_interval = "1s";') as c:
     wait_shown(c, "its first numbers", {
         "device": "Stand-in H100",
         "memory.total_bytes": 80 * GIB, "memory.free_bytes": 70 * GIB, "memory.used_bytes": 0,
+        "memory.budget_bytes": 79 * GIB,  # less what CUDA takes
         "stranger_bytes": 10 * GIB,
         "gpu": {"uuid": "GPU-5ca1ab1e", "pci": "00000000:3B:00.0", "driver": "580.65.06",
                 "utilization_percent": 12, "power_mw": 321500, "energy_mj": 123456789012,
@@ -109,7 +110,7 @@ with Cluster(config='energy_interval = "1s";') as c:
         "gpu.trouble": "a memory row is to be replaced, it needs a reset"})
     text = c.cli("workers").decode()
     for part in ("Stand-in H100", "GPU-5ca1ab1e at 00000000:3B:00.0", "99 %", "83 C", "34.294 kWh",
-                 "2 processes", "80.0 GiB", "it needs a reset"):
+                 "2 processes", "79.0 GiB", "it needs a reset"):
         check("`workers` says %r in\n%s" % (part, text), part in text)
 
     # Placement goes by what the GPU says is free, and explains by it.

@@ -375,6 +375,12 @@ struct backend_cuda_config {
 #define BACKEND_EXIT_DEVICE 5
 enum err backend_cuda_open(struct backend **ret_backend, const struct backend_cuda_config *config,
                            struct errbuf *eb);
+/* What CUDA is reckoned to take of a device for a process, beside what its backends count: the
+ * context with the kernels' code, told to be up to half a gigabyte on an H100; local memory, 1 KB
+ * for each thread that can run (budgets.txt: the stack of the large products), 2,048 on each of 132
+ * multiprocessors, 277 MB; and graphs, for which that leaves about a quarter of a gigabyte. Not
+ * measured on a GPU. */
+#define BACKEND_CUDA_OWN_BYTES ((uint64_t)1 << 30)
 /* What that backend holds, as backend_cpu_weight_bytes and those below it say it of the CPU's:
  * bytes on the device. 0 where this build has none. */
 uint64_t backend_cuda_weight_bytes(enum quant_type type, uint32_t rows, uint32_t cols,
