@@ -479,6 +479,7 @@ struct cloister_worker {
     uint64_t tokens;
     uint8_t key_fingerprint[32];
     struct cloister_gpu gpu;
+    uint64_t read_bytes_per_s; /* at which its device reads weights; 0: not known */
 };
 
 /* Every worker that is known, gone ones as long as they are remembered, by name. Anybody. */

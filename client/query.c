@@ -410,6 +410,7 @@ static enum err worker_from_wire(struct cloister_result *result,
         .leases = from->leases,
         .seen_ms = from->seen_ms,
         .tokens = from->tokens,
+        .read_bytes_per_s = from->read_bytes_per_s,
     };
     memcpy(ret_worker->key_fingerprint, from->key_fingerprint, sizeof ret_worker->key_fingerprint);
     ret_worker->gpu = (struct cloister_gpu){.uuid = "", .pci = "", .driver = "", .trouble = ""};

@@ -21,7 +21,8 @@
 #define LIMIT_ERROR_TEXT_BYTES   1024u
 #define LIMIT_GPUS_PER_WORKER    1u /* a process each */
 #define LIMIT_MODELS_PER_WORKER  256u
-#define LIMIT_WORKER_THREADS     1024u /* that compute, of one worker */
+#define LIMIT_WORKER_THREADS     1024u               /* that compute, of one worker */
+#define LIMIT_READ_BYTES_PER_S   1000000000000000ull /* of a device's memory */
 #define LIMIT_LEASES_PER_WORKER  1024u
 #define LIMIT_COMMANDS_PER_PULL  64u
 #define LIMIT_PROGRESS_PER_FRAME 1024u  /* leases reported in one Report */

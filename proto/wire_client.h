@@ -147,6 +147,7 @@ struct wire_worker_info {
     uint8_t key_fingerprint[32]; /* SHA-256 of its public key */
     const struct wire_gpu *gpus; /* as last reported */
     size_t n_gpus;
+    uint64_t read_bytes_per_s; /* at which its device reads weights; 0: not known */
 };
 
 struct wire_list_workers {

@@ -295,6 +295,7 @@ static const struct convert_field worker_info_fields[] = {
     FIELD_FIXED(P(WorkerInfo), W(worker_info), key_fingerprint, 0),
     FIELD_MESSAGES(P(WorkerInfo), W(worker_info), gpus, W(gpu), &wire_gpu_table,
                    LIMIT_GPUS_PER_WORKER),
+    FIELD_U64_MAX(P(WorkerInfo), W(worker_info), read_bytes_per_s, LIMIT_READ_BYTES_PER_S),
 };
 
 static const struct convert_message worker_info_table = {

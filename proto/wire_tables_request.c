@@ -44,6 +44,7 @@ static const struct convert_field worker_hello_fields[] = {
     FIELD_FIXED(P(WorkerHello), W(worker_hello), host, 0),
     FIELD_U32(P(WorkerHello), W(worker_hello), transports),
     FIELD_MESSAGE(P(WorkerHello), W(worker_hello), nccl, W(nccl), &nccl_table, 0),
+    FIELD_U64_MAX(P(WorkerHello), W(worker_hello), read_bytes_per_s, LIMIT_READ_BYTES_PER_S),
 };
 
 static const struct convert_message worker_hello_table = {

@@ -156,6 +156,7 @@ struct wire_worker_hello {
     uint8_t host[16];      /* the same for workers that can share memory; or all zero */
     uint32_t transports;   /* bit set, 1 << wire_gang_transport: how it can join others in a gang */
     struct wire_nccl nccl; /* where NCCL is one of them */
+    uint64_t read_bytes_per_s; /* at which its device reads weights; 0: not known */
 };
 
 struct wire_pull {

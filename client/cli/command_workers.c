@@ -69,20 +69,26 @@ static json_t *workers_gpu(const struct cloister_gpu *g)
                      "trouble", output_string(g->trouble));
 }
 
+static json_t *workers_bandwidth(uint64_t read_bytes_per_s)
+{
+    return read_bytes_per_s == 0 ? json_null() : output_count(read_bytes_per_s);
+}
+
 static json_t *workers_one(const struct cloister_worker *w)
 {
     json_t *models = json_array();
     for (size_t i = 0; i < w->n_models; i++)
         json_array_append_new(models, workers_model(&w->models[i]));
     return json_pack(
-        "{s:o, s:s, s:o, s:o, s:o, s:i, s:{s:o, s:o, s:o, s:o}, s:o, s:o, s:o, s:i, s:o, s:o, s:o, "
-        "s:o}",
+        "{s:o, s:s, s:o, s:o, s:o, s:i, s:o, s:{s:o, s:o, s:o, s:o}, s:o, s:o, s:o, s:i, s:o, s:o, "
+        "s:o, s:o}",
         "name", output_string(w->name),                                               //
         "state", w->state,                                                            //
         "device", output_string(w->device),                                           //
         "isa", output_string(w->isa),                                                 //
         "build", output_string(w->build),                                             //
         "threads", (int)w->threads,                                                   //
+        "read_bytes_per_s", workers_bandwidth(w->read_bytes_per_s),                   //
         "memory",                                                                     //
         "total_bytes", output_count(w->memory.total_bytes),                           //
         "free_bytes", output_count(w->memory.free_bytes),                             //
@@ -131,7 +137,11 @@ static void workers_table(const struct cloister_worker *workers, size_t n, struc
         workers_models_text(w, &models);
         table_text(&t, w->name);
         table_text(&t, w->state);
-        table_printf(&t, "%s (%s, %u threads)", w->device, w->isa, w->threads);
+        char bandwidth[48] = "";
+        if (w->read_bytes_per_s > 0)
+            (void)snprintf(bandwidth, sizeof bandwidth, ", %.1f GB/s",
+                           (double)w->read_bytes_per_s / 1e9);
+        table_printf(&t, "%s (%s, %u threads%s)", w->device, w->isa, w->threads, bandwidth);
         table_size(&t, w->memory.budget_bytes ? w->memory.budget_bytes : w->memory.total_bytes);
         table_size(&t, w->memory.free_bytes);
         table_size(&t, w->claimed_bytes);

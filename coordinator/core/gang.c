@@ -134,22 +134,18 @@ static const char *why_of(const struct core *c, const struct core_model *m,
                           const struct gang_choice *choice, struct core_effects *fx)
 {
     const struct core_hosting *roomiest = NULL;
-    const char *shares = "";
     for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
         const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
         if (h->same_file && (roomiest == NULL || worker_capacity_bytes(h->worker) >
                                                      worker_capacity_bytes(roomiest->worker)))
             roomiest = h;
     }
-    for (uint32_t r = 0; r < choice->n_ranks; r++)
-        shares = effect_printf(fx, "%s%s%s %.1f MB", shares, r > 0 ? ", " : "",
-                               choice->rank[r]->worker->name, megabytes(choice->need_bytes[r]));
     return effect_printf(fx,
                          "%s takes %.1f MB, more than any worker with its file can give (%s: %.1f "
-                         "MB)%s; shares: %s",
+                         "MB)%s; %s",
                          m->name, megabytes(hosting_need_bytes(roomiest)), roomiest->worker->name,
                          megabytes(worker_capacity_bytes(roomiest->worker)),
-                         gang_way_why(c, choice, fx), shares);
+                         gang_way_why(c, choice, fx), gang_shares_text(choice, fx));
 }
 
 /* By which its ranks find each other: a digest of what is random and was said to each member alone.
@@ -248,12 +244,19 @@ static void room_ask(struct core *c, const struct core_model *m, const struct ga
     }
 }
 
-static bool choose(struct core *c, struct core_hosting *const from[], size_t n_from,
-                   enum gang_room room, struct gang_choice *ret_choice)
+enum look {
+    LOOK_NONE,
+    LOOK_FOUND,
+    LOOK_STOPPED, /* for want of time; the next one goes on from there */
+};
+
+static enum look look(struct core *c, struct core_model *m, struct core_hosting *const from[],
+                      size_t n_from, enum gang_room room, struct gang_choice *ret_choice)
 {
-    bool found = gang_choose(c, from, n_from, room, ret_choice);
+    bool found = gang_choose(c, from, n_from, room, m->gang_next[room], ret_choice);
     c->place_work += ret_choice->work;
-    return found;
+    m->gang_next[room] = ret_choice->next;
+    return found ? LOOK_FOUND : ret_choice->next != 0 ? LOOK_STOPPED : LOOK_NONE;
 }
 
 bool gang_try(struct core *c, struct core_job *j, const struct placement_row *rows, size_t n_rows,
@@ -278,13 +281,21 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
         if (can_join(c, h) && is_heard(c, h->worker))
             from[n_from++] = h;
     }
-    if (choose(c, from, n_from, GANG_ROOM_NOW, &choice)) {
+    enum look found = look(c, m, from, n_from, GANG_ROOM_NOW, &choice);
+    if (found == LOOK_FOUND) {
         gang_form(c, m, &choice, fx);
         return true;
     }
-    if (choose(c, from, n_from, GANG_ROOM_EVICTED, &choice)) {
+    /* Nothing is unloaded before it is known that it has to be. */
+    if (found == LOOK_NONE)
+        found = look(c, m, from, n_from, GANG_ROOM_EVICTED, &choice);
+    if (found == LOOK_FOUND) {
         for (uint32_t r = 0; r < choice.n_ranks; r++)
             worker_evict(c, choice.rank[r]->worker, choice.need_bytes[r], fx);
+        return true;
+    }
+    if (found == LOOK_STOPPED) {
+        m->gang_after_ms = c->now_ms + LOOK_MS;
         return true;
     }
     if (c->now_ms < j->submitted_ms + c->config->residency_ms) {
@@ -299,12 +310,12 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
             i++;
     }
     m->gang_after_ms = n_from >= 2 ? c->now_ms + LOOK_MS : m->gang_after_ms;
-    if (choose(c, from, n_from, GANG_ROOM_EMPTIED, &choice)) {
+    found = look(c, m, from, n_from, GANG_ROOM_EMPTIED, &choice);
+    if (found == LOOK_FOUND)
         room_ask(c, m, &choice);
-        return true;
-    }
-    room_give_up(c, m, NULL);
-    return false;
+    else if (found == LOOK_NONE)
+        room_give_up(c, m, NULL);
+    return found != LOOK_NONE;
 }
 
 bool gang_is_possible(const struct core *c, const struct core_model *m, bool only_hopeful)
@@ -321,7 +332,7 @@ bool gang_is_possible(const struct core *c, const struct core_model *m, bool onl
         if (gang_can_have(c, h) && !(only_hopeful && hosting_is_given_up(c, h)))
             from[n_from++] = h;
     }
-    return gang_choose(c, from, n_from, GANG_ROOM_CAPACITY, &choice);
+    return gang_choose(c, from, n_from, GANG_ROOM_CAPACITY, 0, &choice);
 }
 
 /* ---- meeting ---- */
@@ -535,10 +546,11 @@ void gangs_expire(struct core *c, struct core_effects *fx)
 }
 
 /* How it was cut, and what its ranks talk over, the workers do not say: the most that it may take,
- * lest what others are given is this rank's. */
+ * lest what others are given is this rank's. Shares need not be even: all but a little of the model
+ * may be one rank's. */
 static uint64_t share_guess(const struct core_gang *g, const struct core_hosting *h, uint32_t rank)
 {
-    const uint64_t part = hosting_need_bytes(h) / g->n_ranks;
+    const uint64_t part = hosting_need_bytes(h);
     const uint64_t beside = gang_beside_bytes_max(h, g->n_ranks, rank);
     return beside > UINT64_MAX - part ? UINT64_MAX : part + beside;
 }

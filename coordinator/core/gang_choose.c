@@ -1,7 +1,12 @@
 /*
  * gang_choose.c - which workers compute a model together that none of them has room for, and how it
  * is cut: the fewest that have room for their parts, on one host where that is possible. Parts are
- * equal where they fit, else in proportion to the room that each has.
+ * in proportion to bandwidth (gang_share.c), or equal where that is not known or alike; where such
+ * have no room, in proportion to the room that each has.
+ *
+ * Of the workers that have room the roomiest are taken: as a rule they have least to do. Faster
+ * ones are taken instead where that brings more than an eighth and costs nothing: as many of them
+ * on no more hosts, with room for their parts now, and no jobs.
  *
  * Shards wait for each other twice in each layer, stages once for each border, and then only
  * for what comes before: shards make a token sooner where the way between them is short. Where it
@@ -14,12 +19,24 @@
  *
  * A cut of a large model takes milliseconds to work out, so it is only done where the parts would
  * fit if a model could be cut anywhere, no more often in a look than WORK_MAX allows, and the turn
- * has so much less time for other models.
+ * has so much less time for other models. Tries have numbers, in a fixed order, and the next look
+ * goes on with the first that there was no time for: so all come up in turn, however long one
+ * takes. What did not fit a moment ago is looked at again once a look has come to the end.
  */
 #include "coordinator/core/state.h"
 
 #define WORK_MAX      SHARD_WORK_MAX
 #define WORK_OF_PLACE 2048u /* takes as long as to place a job */
+#define FILLED_MAX    3u    /* cuts that give less and less to those who got more than they hold */
+
+/* The tries of a layout, in their order. */
+enum {
+    TRY_WANTED,
+    TRY_FILLED, /* with all of its cuts */
+    TRY_EVEN,
+    TRY_ROOM,
+    TRIES,
+};
 
 struct search {
     const struct core *c;
@@ -27,7 +44,19 @@ struct search {
     struct core_hosting *const *from;
     size_t n_from;
     enum gang_room room;
-    uint64_t work, work_max;
+    uint64_t work;
+    uint32_t first;   /* the number of the try to begin with */
+    uint32_t layout;  /* times TRIES: the number of the first try of the present layout */
+    uint32_t next;    /* of the try that there was no time for; 0: none yet */
+    bool only_wanted; /* parts as they should be, and out of the order of tries */
+};
+
+/* How a layout is to be cut. */
+struct cutting {
+    const struct candidate *group;
+    struct shard_request request;
+    uint64_t part_bytes;                  /* to be shared out, if it could be cut anywhere */
+    uint64_t room_bytes[SHARD_RANKS_MAX]; /* less what each takes beside its part */
 };
 
 struct candidate {
@@ -95,73 +124,163 @@ static uint64_t share_bytes(const struct shard_shape *shape, const struct shard_
                                shard_shape_kv(shape));
 }
 
-/* What rank r takes beside its share. */
-static uint64_t beside_bytes(const struct gang_choice *choice, const struct shard_request *request,
-                             const struct candidate *group, uint32_t r)
+/* If it could be cut anywhere. */
+static bool ideal_fits(const struct cutting *k)
 {
-    return gang_beside_bytes(choice->way, group[r].hosting, request->shards, request->stages, r);
-}
-
-/* If it could be cut anywhere. An embedding that is the head as well is in the first stage and in
- * the last. */
-static bool ideal_fits(const struct shard_shape *shape, const struct shard_request *request,
-                       const struct candidate *group, const struct gang_choice *choice)
-{
-    const uint64_t twice = shape->tied && request->stages > 1 ? shape->embed_bytes : 0;
+    const uint32_t n = k->request.n_weights;
     uint64_t sum = 0;
-    for (uint32_t r = 0; r < request->n_weights; r++)
-        sum += request->weights[r];
-    for (uint32_t r = 0; r < request->n_weights; r++) {
-        const struct wire_model_offer *o = &group[r].hosting->offer;
-        const uint64_t part =
-            shard_in_proportion(o->weights_bytes + o->kv_bytes + twice, request->weights[r], sum);
-        const uint64_t beside = beside_bytes(choice, request, group, r);
-        if (beside > group[r].room_bytes || part > group[r].room_bytes - beside)
+    for (uint32_t r = 0; r < n; r++)
+        sum += k->request.weights[r];
+    for (uint32_t r = 0; r < n; r++) {
+        if (shard_in_proportion(k->part_bytes, k->request.weights[r], sum) > k->room_bytes[r])
             return false;
     }
-    return sum > 0 && request->stages <= shape->n_layers;
+    return sum > 0;
 }
 
-static bool cut_fits(struct search *s, const struct shard_request *request,
-                     const struct candidate *group, struct gang_choice *choice)
+static uint64_t cut_work(const struct search *s, const struct cutting *k)
 {
-    struct shard_cut *cut;
-    bool fits = ideal_fits(s->shape, request, group, choice);
-    if (!fits || s->room == GANG_ROOM_CAPACITY)
-        return fits;
-    const uint64_t work = shard_cut_work(s->shape, request->shards, request->stages);
-    if (s->work + work > s->work_max || shard_cut_new(&cut, s->shape, request, NULL) != ERR_OK)
+    return shard_cut_work(s->shape, k->request.shards, k->request.stages);
+}
+
+/* False: a look before this one has done it, or there is no time left. */
+static bool has_turn(struct search *s, const struct cutting *k, uint32_t try)
+{
+    const uint32_t number = s->layout * TRIES + try;
+    const uint64_t work = cut_work(s, k);
+    if (s->only_wanted)
+        return s->work + work <= WORK_MAX;
+    if (number < s->first || s->next != 0)
         return false;
-    s->work += work;
-    for (uint32_t r = 0; r < request->n_weights; r++) {
-        choice->need_bytes[r] = share_bytes(s->shape, cut, r, &group[r].hosting->offer) +
-                                beside_bytes(choice, request, group, r);
-        fits = fits && choice->need_bytes[r] <= group[r].room_bytes;
+    if (s->work == 0 || s->work + work <= WORK_MAX)
+        return true;
+    s->next = number;
+    return false;
+}
+
+/* What the ranks need is in `choice` afterwards, 0 where no cut was made. */
+static bool cut_fits(struct search *s, const struct cutting *k, struct gang_choice *choice)
+{
+    const struct shard_request *q = &k->request;
+    struct shard_cut *cut;
+    bool fits = true;
+    memset(choice->need_bytes, 0, sizeof choice->need_bytes);
+    if (shard_cut_new(&cut, s->shape, q, NULL) != ERR_OK)
+        return false;
+    s->work += cut_work(s, k);
+    for (uint32_t r = 0; r < q->n_weights; r++) {
+        const struct candidate *it = &k->group[r];
+        choice->need_bytes[r] =
+            share_bytes(s->shape, cut, r, &it->hosting->offer) +
+            gang_beside_bytes(choice->way, it->hosting, q->shards, q->stages, r);
+        fits = fits && choice->need_bytes[r] <= it->room_bytes;
     }
     shard_cut_free(cut);
     return fits;
 }
 
+static bool weights_fit(struct search *s, struct cutting *k, uint32_t try, const uint64_t *weights,
+                        struct gang_choice *choice)
+{
+    memcpy(k->request.weights, weights, k->request.n_weights * sizeof *weights);
+    memset(choice->need_bytes, 0, sizeof choice->need_bytes);
+    if (!ideal_fits(k))
+        return false;
+    return s->room == GANG_ROOM_CAPACITY || (has_turn(s, k, try) && cut_fits(s, k, choice));
+}
+
+/* A model cannot be cut anywhere: who comes to more than there is room for is offered so much less
+ * in the next try. */
+static bool filled_fits(struct search *s, struct cutting *k, const uint64_t *wanted,
+                        struct gang_choice *choice)
+{
+    const uint32_t n = k->request.n_weights;
+    uint64_t room[SHARD_RANKS_MAX];
+    memcpy(room, k->room_bytes, sizeof room);
+    if (s->room == GANG_ROOM_CAPACITY)
+        return gang_share_fill(wanted, room, n, k->part_bytes, k->request.weights);
+    if (!has_turn(s, k, TRY_FILLED))
+        return false;
+    for (uint32_t i = 0; i < FILLED_MAX; i++) {
+        bool is_over = false;
+        for (uint32_t r = 0; r < n; r++) {
+            const uint64_t has = k->group[r].room_bytes, needs = choice->need_bytes[r];
+            if (needs <= has)
+                continue;
+            const uint64_t beside = has - k->room_bytes[r];
+            room[r] = shard_in_proportion(room[r], k->room_bytes[r], needs - beside);
+            is_over = true;
+        }
+        if ((i > 0 && !is_over) ||
+            !gang_share_fill(wanted, room, n, k->part_bytes, k->request.weights))
+            return false;
+        for (uint32_t r = 0; r < n; r++)
+            k->request.weights[r] >>= 10; /* no more than a weight may be */
+        if (cut_fits(s, k, choice))
+            return true;
+    }
+    return false;
+}
+
+static bool shares_fit(struct search *s, struct cutting *k, struct gang_choice *choice)
+{
+    const uint32_t n = k->request.n_weights;
+    uint64_t bytes_per_s[SHARD_RANKS_MAX], wanted[SHARD_RANKS_MAX], even[SHARD_RANKS_MAX];
+    uint64_t room[SHARD_RANKS_MAX];
+    for (uint32_t r = 0; r < n; r++) {
+        bytes_per_s[r] = k->group[r].hosting->worker->read_bytes_per_s;
+        even[r] = 1;
+        room[r] = k->room_bytes[r] >> 10;
+    }
+    const enum gang_speeds speeds = gang_speeds_of(bytes_per_s, n, wanted);
+    choice->shares = speeds == GANG_SPEEDS_DIFFER ? GANG_SHARES_BANDWIDTH : GANG_SHARES_EVEN;
+    if (weights_fit(s, k, TRY_WANTED, wanted, choice))
+        return true;
+    if (s->only_wanted)
+        return false;
+    choice->shares = GANG_SHARES_FILLED;
+    if (speeds != GANG_SPEEDS_UNKNOWN && filled_fits(s, k, wanted, choice))
+        return true;
+    choice->shares = GANG_SHARES_EVEN;
+    if (speeds == GANG_SPEEDS_DIFFER && weights_fit(s, k, TRY_EVEN, even, choice))
+        return true;
+    choice->shares = GANG_SHARES_ROOM;
+    return weights_fit(s, k, TRY_ROOM, room, choice);
+}
+
+static uint64_t add(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
 static bool layout_fits(struct search *s, const struct candidate *group, uint32_t n,
                         uint32_t stages, struct gang_choice *choice)
 {
-    struct shard_request request = {.shards = n / stages, .stages = stages, .n_weights = n};
-    for (uint32_t r = 0; r < n; r++)
-        request.weights[r] = 1;
-    if (!cut_fits(s, &request, group, choice)) {
-        for (uint32_t r = 0; r < n; r++) {
-            const uint64_t beside = beside_bytes(choice, &request, group, r);
-            const uint64_t room = group[r].room_bytes;
-            request.weights[r] = room > beside ? (room - beside) >> 10 : 0;
-        }
-        if (!cut_fits(s, &request, group, choice))
+    /* An embedding that is the head as well is in the first stage and in the last. */
+    const uint64_t twice = s->shape->tied && stages > 1 ? s->shape->embed_bytes : 0;
+    struct cutting k = {.group = group,
+                        .request = {.shards = n / stages, .stages = stages, .n_weights = n}};
+    s->layout += !s->only_wanted;
+    if (stages > s->shape->n_layers)
+        return false;
+    for (uint32_t r = 0; r < n; r++) {
+        const struct wire_model_offer *o = &group[r].hosting->offer;
+        const uint64_t whole = add(add(o->weights_bytes, o->kv_bytes), twice);
+        const uint64_t beside =
+            gang_beside_bytes(choice->way, group[r].hosting, k.request.shards, stages, r);
+        if (beside > group[r].room_bytes)
             return false;
+        k.part_bytes = whole > k.part_bytes ? whole : k.part_bytes;
+        k.room_bytes[r] = group[r].room_bytes - beside;
     }
+    if (!shares_fit(s, &k, choice))
+        return false;
     choice->n_ranks = n;
     choice->n_stages = stages;
     for (uint32_t r = 0; r < n; r++) {
         choice->rank[r] = group[r].hosting;
-        choice->weight[r] = request.weights[r];
+        choice->weight[r] = k.request.weights[r];
+        choice->room_bytes[r] = group[r].room_bytes;
     }
     return true;
 }
@@ -235,6 +354,76 @@ static bool group_fits(struct search *s, const struct candidate *group, uint32_t
     return false;
 }
 
+static uint32_t hosts_of(const struct candidate *group, uint32_t n)
+{
+    uint32_t hosts = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        bool is_seen = false;
+        for (uint32_t k = 0; k < i; k++)
+            is_seen = is_seen || gang_on_one_host(group[k].hosting, group[i].hosting);
+        hosts += !is_seen;
+    }
+    return hosts;
+}
+
+/* Of all together; 0: that of one is not known. */
+static uint64_t bandwidth_of(const struct candidate *group, uint32_t n)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint64_t it = group[i].hosting->worker->read_bytes_per_s;
+        if (it == 0)
+            return 0;
+        sum += it;
+    }
+    return sum;
+}
+
+/* The n that read fastest, in the group's order. Who is not among its first n and has jobs, or says
+ * nothing of its bandwidth, does not count. */
+static void fastest_of(const struct candidate *group, size_t n_group, uint32_t n,
+                       struct candidate *ret)
+{
+    bool is_taken[SHARD_RANKS_MAX] = {false};
+    uint32_t n_ret = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        size_t best = SHARD_RANKS_MAX;
+        uint64_t most = 0;
+        for (size_t k = 0; k < n_group; k++) {
+            const struct core_worker *w = group[k].hosting->worker;
+            if (is_taken[k] || (k >= n && tree_count(&w->leases) > 0) ||
+                w->read_bytes_per_s <= most)
+                continue;
+            best = k;
+            most = w->read_bytes_per_s;
+        }
+        CHECK(best < SHARD_RANKS_MAX); /* the first n have all said it */
+        is_taken[best] = true;
+    }
+    for (size_t k = 0; k < n_group; k++) {
+        if (is_taken[k])
+            ret[n_ret++] = group[k];
+    }
+}
+
+/* Takes faster ones instead of the first n of the group, whose gang is *best, where they may be. */
+static void prefer_faster(struct search *s, const struct candidate *group, size_t n_group,
+                          uint32_t n, struct gang_choice *best)
+{
+    const uint64_t roomy = bandwidth_of(group, n);
+    struct gang_choice choice = {.way = best->way};
+    struct candidate fast[SHARD_RANKS_MAX];
+    if (s->room != GANG_ROOM_NOW || roomy == 0)
+        return;
+    fastest_of(group, n_group, n, fast);
+    if (bandwidth_of(fast, n) - roomy <= roomy / 8 || hosts_of(fast, n) > hosts_of(group, n))
+        return;
+    s->only_wanted = true;
+    if (group_fits(s, fast, n, &choice))
+        *best = choice;
+    s->only_wanted = false;
+}
+
 /* Fewer than *choice has, or any where it has none. */
 static void choose_over(struct search *s, struct gang_way way, struct gang_choice *best)
 {
@@ -254,44 +443,54 @@ static void choose_over(struct search *s, struct gang_way way, struct gang_choic
         for (uint32_t k = 2; k <= most; k++) {
             if (group_fits(s, group, k, &choice)) {
                 *best = choice;
+                prefer_faster(s, group, n, k, best);
                 break;
             }
         }
     }
 }
 
-/* Whether ranks that meet over `meets` can hold it, with NCCL or without. What is tried first may
- * not use up the time for the others. */
+/* Whether ranks that meet over `meets` can hold it, with NCCL or without. */
 static bool choose_among(struct search *s, enum wire_gang_transport meets, bool with_nccl,
                          struct gang_choice *best)
 {
-    s->work_max = s->work + (WORK_MAX - s->work) / 2;
     if (with_nccl)
         choose_over(s, (struct gang_way){WIRE_GANG_TRANSPORT_NCCL, meets}, best);
-    s->work_max = WORK_MAX;
     choose_over(s, (struct gang_way){meets, WIRE_GANG_TRANSPORT_UNSPECIFIED}, best);
     return best->n_ranks > 0;
 }
 
-bool gang_choose(const struct core *c, struct core_hosting *const from[], size_t n_from,
-                 enum gang_room room, struct gang_choice *ret_choice)
+static bool choose(struct search *s, struct gang_choice *best)
 {
     static const struct gang_way only[] = {{WIRE_GANG_TRANSPORT_NCCL, WIRE_GANG_TRANSPORT_SHM},
                                            {WIRE_GANG_TRANSPORT_NCCL, WIRE_GANG_TRANSPORT_UCX}};
+    const bool with_nccl = !gang_without_nccl(s->c, s->from[0]->model);
+    bool found = choose_among(s, WIRE_GANG_TRANSPORT_SHM, with_nccl, best) ||
+                 choose_among(s, WIRE_GANG_TRANSPORT_UCX, with_nccl, best);
+    for (size_t i = 0; !with_nccl && !found && i < 2; i++) { /* for want of another */
+        choose_over(s, only[i], best);
+        found = best->n_ranks > 0;
+    }
+    return found;
+}
+
+bool gang_choose(const struct core *c, struct core_hosting *const from[], size_t n_from,
+                 enum gang_room room, uint32_t first, struct gang_choice *ret_choice)
+{
     struct shard_shape shape;
-    struct search s = {c, &shape, from, n_from, room, 0, 0};
+    struct search s = {
+        .c = c, .shape = &shape, .from = from, .n_from = n_from, .room = room, .first = first};
     *ret_choice = (struct gang_choice){.n_ranks = 0};
     if (n_from < 2 || shard_shape_unpack(&shape, from[0]->offer.shape.data,
                                          from[0]->offer.shape.size, NULL) != ERR_OK)
         return false;
-    const bool with_nccl = !gang_without_nccl(c, from[0]->model);
-    bool found = choose_among(&s, WIRE_GANG_TRANSPORT_SHM, with_nccl, ret_choice) ||
-                 choose_among(&s, WIRE_GANG_TRANSPORT_UCX, with_nccl, ret_choice);
-    for (size_t i = 0; !with_nccl && !found && i < 2; i++) { /* for want of another */
-        choose_over(&s, only[i], ret_choice);
-        found = ret_choice->n_ranks > 0;
+    bool found = choose(&s, ret_choice);
+    if (!found && first > 0 && s.work == 0) { /* there are fewer tries than there were */
+        s.first = s.layout = 0;
+        found = choose(&s, ret_choice);
     }
     ret_choice->work = s.work / WORK_OF_PLACE;
+    ret_choice->next = found ? 0 : s.next;
     shard_shape_fini(&shape);
     return found;
 }

@@ -56,7 +56,7 @@ static uint64_t mix_worker(uint64_t h, const struct core_worker *w)
     h = mix_text(h, w->name);
     h = mix(mix(mix(h, w->state), w->heard_ms), w->lease_tokens);
     h = mix(mix(mix(h, w->heard_held_ms), w->returns), w->back_until_ms);
-    h = mix(h, w->metered_ms);
+    h = mix(mix(h, w->metered_ms), w->read_bytes_per_s);
     h = mix(h, w->making_room != NULL ? w->room_bytes : 0);
     h = mix(mix(h, w->session != NULL ? w->session->id : 0), w->memory.free_bytes);
     for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
@@ -92,6 +92,8 @@ uint64_t core_state_hash(const struct core *c)
         h = mix(mix(h, m->gang_after_ms), m->gang_failures);
         h = mix(mix(h, m->nccl_after_ms), m->nccl_failures);
         h = mix(mix(h, m->gang_failed), m->nccl_failed);
+        for (int room = 0; room < GANG_ROOMS_CUT; room++)
+            h = mix(h, m->gang_next[room]);
     }
     h = mix(mix(h, c->gang_number), c->n_gangs_over);
     for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n))

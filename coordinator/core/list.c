@@ -186,7 +186,8 @@ static void worker_info(const struct core *c, const struct core_worker *w, struc
                                           .n_models = n_models,
                                           .leases = tree_count(&w->leases),
                                           .seen_ms = c->now_ms - w->heard_ms,
-                                          .tokens = w->tokens};
+                                          .tokens = w->tokens,
+                                          .read_bytes_per_s = w->read_bytes_per_s};
     if (w->gpu.uuid[0] != '\0') {
         struct wire_gpu *gpu = effect_alloc(fx, 1, sizeof *gpu);
         *gpu = w->gpu;

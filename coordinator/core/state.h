@@ -210,6 +210,15 @@ struct core_gang_rank {
 
 #define CORE_GANGS_OVER_MAX 1024u
 
+/* What a worker may be counted on to have for its share. */
+enum gang_room {
+    GANG_ROOM_NOW,
+    GANG_ROOM_EVICTED,  /* once idle models are unloaded */
+    GANG_ROOM_EMPTIED,  /* once all its models are */
+    GANG_ROOM_CAPACITY, /* if they were empty, and a model could be cut anywhere */
+};
+#define GANG_ROOMS_CUT 3 /* those before the last: cuts are worked out for them */
+
 /* Over what ranks talk. Of NCCL: and what it stands on; of the others UNSPECIFIED. */
 struct gang_way {
     enum wire_gang_transport transport, control;
@@ -252,12 +261,13 @@ struct core_model {
     bool look_again;         /* something has changed above it meanwhile */
     char *gang_over;         /* why its last gang ended; NULL: there was none */
     uint64_t gang_after_ms;  /* the next is not formed, or looked for, before */
-    uint32_t gang_failures;  /* in a row that brought no token */
-    uint64_t gang_failed;    /* the number of the last of them to be formed; 0: none */
-    bool gang_worked;        /* one has brought some */
-    uint64_t nccl_after_ms;  /* until then its gangs do without NCCL, if they can */
-    uint32_t nccl_failures;  /* in a row, of gangs over NCCL that brought no token */
-    uint64_t nccl_failed;    /* the number of the last of them to be formed; 0: none */
+    uint32_t gang_next[GANG_ROOMS_CUT]; /* by what room: where the next look for one goes on */
+    uint32_t gang_failures;             /* in a row that brought no token */
+    uint64_t gang_failed;               /* the number of the last of them to be formed; 0: none */
+    bool gang_worked;                   /* one has brought some */
+    uint64_t nccl_after_ms;             /* until then its gangs do without NCCL, if they can */
+    uint32_t nccl_failures;             /* in a row, of gangs over NCCL that brought no token */
+    uint64_t nccl_failed;               /* the number of the last of them to be formed; 0: none */
 };
 
 struct core_session;
@@ -279,7 +289,8 @@ struct core_worker {
     uint32_t threads;
     uint8_t host[16];
     uint32_t transports;
-    struct wire_nccl nccl; /* names interned; no version: it has none */
+    struct wire_nccl nccl;     /* names interned; no version: it has none */
+    uint64_t read_bytes_per_s; /* of its device; 0: not known, LIMIT_READ_BYTES_PER_S at most */
     struct wire_memory memory;
     struct wire_gpu gpu; /* names interned; an empty uuid: it has none */
     uint64_t metered_ms; /* when its counter was last recorded; 0: not since our start */
@@ -677,12 +688,12 @@ void worker_evict(struct core *c, struct core_worker *w, uint64_t need_bytes,
                   struct core_effects *fx);
 
 /* ---- gang_choose.c ---- */
-/* What a worker may be counted on to have for its share. */
-enum gang_room {
-    GANG_ROOM_NOW,
-    GANG_ROOM_EVICTED,  /* once idle models are unloaded */
-    GANG_ROOM_EMPTIED,  /* once all its models are */
-    GANG_ROOM_CAPACITY, /* if they were empty, and a model could be cut anywhere */
+/* By what the shares of a gang are cut. */
+enum gang_shares {
+    GANG_SHARES_EVEN,
+    GANG_SHARES_BANDWIDTH, /* in proportion to it */
+    GANG_SHARES_FILLED,    /* likewise, but for those that have no room for so much */
+    GANG_SHARES_ROOM,      /* in proportion to the room that each has */
 };
 struct gang_choice {
     struct gang_way way;
@@ -690,12 +701,32 @@ struct gang_choice {
     struct core_hosting *rank[SHARD_RANKS_MAX];
     uint64_t weight[SHARD_RANKS_MAX];
     uint64_t need_bytes[SHARD_RANKS_MAX];
-    size_t work; /* that it took to choose, or to find none: as core.place_work has it */
+    uint64_t room_bytes[SHARD_RANKS_MAX];
+    enum gang_shares shares;
+    size_t work;   /* that it took to choose, or to find none: as core.place_work has it */
+    uint32_t next; /* where none was found: from here on there was no time; 0: there was */
 };
 /* The fewest of the hostings in `from`, all of one model, that have room for it together: on one
- * host, or else over the network; where as few have it over NCCL as well, over that. */
+ * host, or else over the network; where as few have it over NCCL as well, over that. `first`: what
+ * the last look gave as `next`; 0 begins from the start. */
 bool gang_choose(const struct core *c, struct core_hosting *const from[], size_t n_from,
-                 enum gang_room room, struct gang_choice *ret_choice);
+                 enum gang_room room, uint32_t first, struct gang_choice *ret_choice);
+
+/* ---- gang_share.c ---- */
+enum gang_speeds {
+    GANG_SPEEDS_UNKNOWN, /* of one at least */
+    GANG_SPEEDS_ALIKE,
+    GANG_SPEEDS_DIFFER,
+};
+/* Bandwidths as weights, small numbers that are the same for about the same ratios; 1 for each
+ * where they are not known or alike. 1 to SHARD_RANKS_MAX of them. */
+enum gang_speeds gang_speeds_of(const uint64_t *bytes_per_s, uint32_t n, uint64_t *ret_weight);
+/* `bytes` in proportion to `wanted`, none of which is 0, but to nobody more than it has room for.
+ * False where all rooms together are not enough. */
+bool gang_share_fill(const uint64_t *wanted, const uint64_t *room, uint32_t n, uint64_t bytes,
+                     uint64_t *ret_bytes);
+/* "shares by bandwidth: a 4831.8 MB at 30.0 GB/s, b 1610.6 MB at 10.0 GB/s" */
+const char *gang_shares_text(const struct gang_choice *choice, struct core_effects *fx);
 
 /* ---- gang_way.c ---- */
 /* They say that they can share memory. */

@@ -303,6 +303,8 @@ void worker_hello(struct core *c, const struct core_event *event, struct core_se
     name_replace(c, &w->nccl.version, wh->nccl.version);
     w->nccl.controls = wh->nccl.controls;
     w->nccl.memory_bytes = wh->nccl.memory_bytes;
+    w->read_bytes_per_s = wh->read_bytes_per_s < LIMIT_READ_BYTES_PER_S ? wh->read_bytes_per_s
+                                                                        : LIMIT_READ_BYTES_PER_S;
     w->memory = (struct wire_memory){0};
     worker_memory(w, &wh->memory);
     worker_gpus(c, w, wh->gpus, wh->n_gpus);

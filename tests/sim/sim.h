@@ -145,6 +145,7 @@ struct sim {
     uint32_t n_actors, n_workers;
     struct sim_gpu gpus[SIM_ACTORS_MAX]; /* of workers */
     uint32_t nccl_ranks;                 /* places in gangs over NCCL that were given out */
+    uint32_t uneven_ranks;               /* likewise, in gangs with shares that are not even */
     struct sim_job jobs[SIM_JOBS_MAX];
     uint32_t n_jobs;
     uint64_t trace; /* hash over everything that happened */

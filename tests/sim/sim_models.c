@@ -154,6 +154,8 @@ void models_load(struct sim *s, struct sim_actor *a, const struct wire_command_l
                             .last = {p->gang, p->rank, (uint32_t)p->n_members}};
     if (m->is_nccl)
         nccl_check(s, p);
+    for (size_t r = 1; r < p->n_members; r++)
+        s->uneven_ranks += p->members[r].weight != p->members[0].weight;
     for (size_t r = 0; r < p->n_members; r++)
         (void)snprintf(m->members[r], sizeof m->members[r], "%s", p->members[r].worker);
     if (p->gang != 0 && strcmp(m->members[p->rank], a->name) != 0)

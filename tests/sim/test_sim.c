@@ -11,7 +11,7 @@ int main(int argc, char **argv)
 {
     uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 150;
-    uint64_t ends[9] = {0}, refused = 0, together = 0, over_nccl = 0;
+    uint64_t ends[9] = {0}, refused = 0, together = 0, over_nccl = 0, uneven = 0;
     uint64_t jobs = 0, commits = 0, crashes = 0, freezes = 0, failed = 0;
     static struct sim s;
 
@@ -29,6 +29,7 @@ int main(int argc, char **argv)
             together += s.jobs[i].model == SIM_MODELS - 1 && s.jobs[i].state == WIRE_JOB_STATE_DONE;
         }
         over_nccl += s.nccl_ranks;
+        uneven += s.uneven_ranks;
         commits += s.commits;
         crashes += s.crashes;
         freezes += s.freezes;
@@ -43,12 +44,12 @@ int main(int argc, char **argv)
         }
     }
     printf("ended: %llu done, %llu of them by gangs, %llu failed, %llu cancelled, %llu expired; "
-           "%llu refused; %llu ranks over NCCL\n",
+           "%llu refused; %llu ranks over NCCL, %llu with uneven shares\n",
            (unsigned long long)ends[WIRE_JOB_STATE_DONE], (unsigned long long)together,
            (unsigned long long)ends[WIRE_JOB_STATE_FAILED],
            (unsigned long long)ends[WIRE_JOB_STATE_CANCELLED],
            (unsigned long long)ends[WIRE_JOB_STATE_EXPIRED], (unsigned long long)refused,
-           (unsigned long long)over_nccl);
+           (unsigned long long)over_nccl, (unsigned long long)uneven);
     printf("%llu seeds, %llu jobs, %llu commits, %llu crashes, %llu times no space: %llu failed\n",
            (unsigned long long)count, (unsigned long long)jobs, (unsigned long long)commits,
            (unsigned long long)crashes, (unsigned long long)freezes, (unsigned long long)failed);
@@ -58,6 +59,10 @@ int main(int argc, char **argv)
     }
     if (count >= 64 && over_nccl == 0) {
         printf("no gang was over NCCL\n");
+        failed++;
+    }
+    if (count >= 64 && uneven == 0) {
+        printf("no gang had shares by bandwidth\n");
         failed++;
     }
     return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -234,6 +234,7 @@ uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *wo
     request.hello.public_key[0] = worker->key;
     memset(request.hello.worker.host, worker->host, sizeof request.hello.worker.host);
     request.hello.worker.transports = worker->transports;
+    request.hello.worker.read_bytes_per_s = worker->read_bytes_per_s;
     request.hello.worker.nccl = worker->nccl;
     if (worker->nccl.version == NULL)
         request.hello.worker.nccl.version = "";

@@ -74,8 +74,9 @@ struct core_test_worker {
     uint8_t host;              /* in all bytes */
     uint32_t transports;
     bool has_gpu;
-    const char *gpu_uuid;                   /* of that; NULL: "GPU-1" */
-    struct wire_nccl nccl;                  /* no version: it has none */
+    const char *gpu_uuid;  /* of that; NULL: "GPU-1" */
+    struct wire_nccl nccl; /* no version: it has none */
+    uint64_t read_bytes_per_s;
     const struct wire_model_status *status; /* instead of what `ready` says */
     size_t n_status;
     const struct wire_lease_held *leases;

@@ -54,7 +54,8 @@ static void over_what_they_talk(void **state)
          1,
          "of a, b over nccl: m takes 6442.5 MB, more than any worker with its file can give (a: "
          "4295.0 MB); nccl: each has a GPU of its own and NCCL 2.27.7, which stands on shm; 536.9 "
-         "MB are kept for each group of ranks; shares: a 3768.7 MB, b 3768.7 MB",
+         "MB are kept for each group of ranks; even shares, the bandwidth of a is not known: a "
+         "3768.7 MB, b 3768.7 MB",
          NULL},
         {"what is said to be kept is what the one that keeps most does",
          {{.name = "a", .transports = ALL, .nccl_gb = 0.25}, {.name = "b", .transports = ALL}},
@@ -62,7 +63,8 @@ static void over_what_they_talk(void **state)
          NCCL,
          SHM,
          1,
-         "; 536.9 MB are kept for each group of ranks; shares: a 3500.3 MB, b 3768.7 MB",
+         "; 536.9 MB are kept for each group of ranks; even shares, the bandwidth of a is not "
+         "known: a 3500.3 MB, b 3768.7 MB",
          NULL},
         {"and what is too much",
          {{.name = "a", .transports = ALL, .nccl_gb = 0.25},
@@ -98,7 +100,7 @@ static void over_what_they_talk(void **state)
          SHM,
          NONE,
          1,
-         "; not over nccl: a and b are on one GPU; shares: ",
+         "; not over nccl: a and b are on one GPU; even shares, the bandwidth of a is not known: ",
          NULL},
         {"two on one GPU, and one on another",
          {{.name = "a", .transports = ALL, .uuid = "GPU-7"},
@@ -135,7 +137,7 @@ static void over_what_they_talk(void **state)
          SHM,
          NONE,
          1,
-         "; not over nccl: b does not offer it; shares: ",
+         "; not over nccl: b does not offer it; even shares, the bandwidth of a is not known: ",
          NULL},
         {"one that does not say which",
          {{.name = "a", .transports = ALL}, {.name = "b", .transports = ALL, .version = ""}},
@@ -143,7 +145,7 @@ static void over_what_they_talk(void **state)
          SHM,
          NONE,
          1,
-         "; not over nccl: b does not offer it; shares: ",
+         "; not over nccl: b does not offer it; even shares, the bandwidth of a is not known: ",
          NULL},
         {"another release",
          {{.name = "a", .transports = ALL}, {.name = "b", .transports = ALL, .version = "2.18.1"}},
@@ -151,7 +153,8 @@ static void over_what_they_talk(void **state)
          SHM,
          NONE,
          1,
-         "; not over nccl: a has NCCL 2.27.7, b has 2.18.1; shares: ",
+         "; not over nccl: a has NCCL 2.27.7, b has 2.18.1; even shares, the bandwidth of a is not "
+         "known: ",
          NULL},
         {"releases that differ where their names are long",
          {{.name = "a", .transports = ALL, .version = "2.27.7+cuda12.9-of-a-vendor-1"},
@@ -179,7 +182,8 @@ static void over_what_they_talk(void **state)
          UCX,
          NONE,
          2,
-         "; not over nccl: of b it cannot stand on ucx; shares: ",
+         "; not over nccl: of b it cannot stand on ucx; even shares, the bandwidth of a is not "
+         "known: ",
          NULL},
         {"hosts, and nothing but shared memory for it to stand on",
          {{.name = "a", .transports = GANG_NCCL, .controls = GANG_SHM},
@@ -198,7 +202,7 @@ static void over_what_they_talk(void **state)
          NONE,
          1,
          "; not over nccl: with the 1610.6 MB that it takes of each GPU for each group of ranks so "
-         "few have no room; shares: a 3231.8 MB",
+         "few have no room; even shares, the bandwidth of a is not known: a 3231.8 MB",
          NULL},
         {"room for one group, so shards where there would be stages",
          {{.name = "a", .transports = ALL, .nccl_gb = 0.8},
@@ -382,7 +386,7 @@ static void what_fails_over_nccl_twice_is_tried_without_it(void **state)
     const char *gang = core_test_explain(&p.t, p.client, 1)->gang;
     assert_non_null(strstr(gang, "; not over nccl: gangs over it ended 2 times in a row before a "
                                  "token, and for 10 minutes from then they are formed without it; "
-                                 "shares: "));
+                                 "even shares, the bandwidth of a is not known: "));
     pair_says(&p, WIRE_MODEL_STATE_READY, "");
     (void)pair_told(&p);
     (void)core_test_report(&p.t, p.worker[0], 1, 1, 0, 20, WIRE_FINISH_LENGTH, ERR_OK);
@@ -634,7 +638,7 @@ static void a_rank_of_before_is_claimed_with_the_most_that_it_may_take(void **st
     (void)state;
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         const struct gang_share share = {3, table[i].rank, table[i].ranks}; /* of an earlier boot */
-        const uint64_t part = 6 * GB / table[i].ranks + GB / 100;
+        const uint64_t part = 6 * GB + GB / 100; /* shares need not be even */
         struct wire_model_status has = gang_status_of(WIRE_MODEL_STATE_LOADING, share, "");
         struct core_test_worker w = gpu_hello(&table[i].gpu);
         struct core_test t;

@@ -185,7 +185,8 @@ const struct sample_request sample_requests[] = {
                            .n_gpus = COUNT(hello_gpus),
                            .host = "host-is-16-bytes",
                            .transports = 14,
-                           .nccl = {"2.27.7", 6, 536870912}}}}},
+                           .nccl = {"2.27.7", 6, 536870912},
+                           .read_bytes_per_s = 450000000000}}}},
     {"request_pull",
      {ENVELOPE, .kind = WIRE_REQUEST_PULL, .pull = {.acked_command = 300, .wait_ms = 30000}}},
     {"request_report",
@@ -390,6 +391,7 @@ static const struct wire_worker_info workers[] = {
         .key_fingerprint = "fingerprint-of-the-key-32-bytes!",
         .gpus = worker_gpus,
         .n_gpus = COUNT(worker_gpus),
+        .read_bytes_per_s = 20500000000,
     },
 };
 

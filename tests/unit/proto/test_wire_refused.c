@@ -137,6 +137,11 @@ CHANGE(hello_first_worker, (worker_hello(request), HELLO.signature.size = 0))
 CHANGE(hello_second_bare, (worker_hello(request), HELLO.worker.device = ""))
 CHANGE(hello_worker_no_device,
        (worker_hello(request), HELLO.worker.device = "", HELLO.worker.threads = 2))
+CHANGE(hello_worker_fast, (worker_hello(request), HELLO.worker.isa = HELLO.worker.nccl.version = "",
+                           HELLO.worker.read_bytes_per_s = 1000000000000001))
+CHANGE(hello_worker_fastest,
+       (worker_hello(request), HELLO.worker.isa = HELLO.worker.nccl.version = "",
+        HELLO.worker.read_bytes_per_s = 1000000000000000))
 
 static const struct wire_lease_progress progress_error_alone[] = {
     {.job_id = {{1}}, .error = {.code = 1}}};
@@ -305,6 +310,9 @@ static const struct {
     {hello_no_nonce, ERR_INVALID, "hello.nonce: missing"},
     {hello_no_node, ERR_INVALID, "hello.node: empty"},
     {hello_short_signature, ERR_INVALID, "hello.signature: 63 bytes, not 64"},
+    {hello_worker_fast, ERR_TOO_LARGE,
+     "hello.worker.read_bytes_per_s: 1000000000000001 is over LIMIT_READ_BYTES_PER_S"},
+    {hello_worker_fastest, ERR_OK, ""},
     {hello_client_worker, ERR_INVALID, "hello.worker: only a worker"},
     {hello_first_worker, ERR_INVALID, "hello.worker: only a worker"},
     {hello_second_bare, ERR_INVALID, "hello.worker: missing"},
