@@ -366,6 +366,7 @@ static enum err agent_hello(void *arg, struct arena *arena, struct wire_worker_h
                                   .isa = engine_isa_name(a->engine),
                                   .threads = a->config->engine.threads,
                                   .transports = a->config->gangs.transports,
+                                  .read_bytes_per_s = a->config->read_bytes_per_s,
                                   .nccl = {.version = a->config->gangs.nccl_version,
                                            .controls = a->config->gangs.controls,
                                            .memory_bytes = a->config->gangs.nccl_bytes}};

@@ -1,6 +1,7 @@
 # The agent: leases, memory, the model list, and the conversation with the coordinator.
 add_library(cloister_agent STATIC
   agent.c
+  bandwidth.c
   catalogue.c
   device.c
   gang_offer.c

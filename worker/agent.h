@@ -27,7 +27,8 @@ struct agent_config {
     struct engine_config engine;    /* notify is the agent's own */
     struct catalogue *catalogue;
     struct device *device;
-    struct gang_offer gangs; /* all zero: it joins none */
+    struct gang_offer gangs;   /* all zero: it joins none */
+    uint64_t read_bytes_per_s; /* of the device; 0: not known */
     const char *build;
     enum prefix_cache prefix_cache;
     /* 0: all of the device but what is kept of it (device.h), or of its cgroup where that is less

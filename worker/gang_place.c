@@ -87,6 +87,23 @@ bool gang_ended_elsewhere(enum err e)
     return e == ERR_UNAVAILABLE || e == ERR_TIMEOUT || e == ERR_CANCELLED || e == ERR_STALE;
 }
 
+const char *gang_shares_text(const struct gang_place *place, char ret_text[GANG_SHARES_TEXT_BYTES])
+{
+    double sum = 0;
+    bool is_even = true;
+    size_t at = 0;
+
+    for (uint32_t k = 0; k < place->n_ranks; k++) {
+        sum += (double)place->weights[k];
+        is_even = is_even && place->weights[k] == place->weights[0];
+    }
+    (void)snprintf(ret_text, GANG_SHARES_TEXT_BYTES, "even shares");
+    for (uint32_t k = 0; k < place->n_ranks && !is_even; k++)
+        at += (size_t)snprintf(ret_text + at, GANG_SHARES_TEXT_BYTES - at, "%s%.0f %%",
+                               k > 0 ? ", " : "shares ", (double)place->weights[k] * 100 / sum);
+    return ret_text;
+}
+
 const char *gang_text(uint64_t gang, char ret_text[GANG_TEXT_BYTES])
 {
     (void)snprintf(ret_text, GANG_TEXT_BYTES, GANG_NUMBER, GANG_NUMBER_ARGS(gang));

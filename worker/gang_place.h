@@ -18,8 +18,9 @@
 
 struct gang_offer; /* gang_offer.h */
 
-#define GANG_WITH_BYTES 256u
-#define GANG_TEXT_BYTES 24u
+#define GANG_WITH_BYTES        256u
+#define GANG_TEXT_BYTES        24u
+#define GANG_SHARES_TEXT_BYTES 128u
 
 struct gang_place {
     uint64_t gang;
@@ -53,5 +54,7 @@ bool gang_ended_elsewhere(enum err e);
 
 /* As people say a gang's number: "3.17", the coordinator's 3rd life and its 17th gang. */
 const char *gang_text(uint64_t gang, char ret_text[GANG_TEXT_BYTES]);
+/* "even shares"; "shares 75 %, 25 %" by rank, before the model is cut where it can be. */
+const char *gang_shares_text(const struct gang_place *place, char ret_text[GANG_SHARES_TEXT_BYTES]);
 
 #endif

@@ -2,12 +2,14 @@
  * cloister-worker: serves models to a coordinator. This file owns the command line and the order
  * in which things start; agent.c is the program.
  */
+#include "common/check.h"
 #include "common/crypto.h"
 #include "common/folder.h"
 #include "common/limits.h"
 #include "common/program.h"
 #include "proto/hello.h"
 #include "worker/agent.h"
+#include "worker/bandwidth.h"
 #include "worker/device.h"
 #include "worker/settings.h"
 
@@ -198,6 +200,17 @@ static int status_of_device(enum err e)
                                   : PROGRAM_STATUS_FAILED;
 }
 
+/* Nothing is measured that nobody would look at. */
+static uint64_t bandwidth_offer(const struct settings *c, const struct agent_config *agent)
+{
+    const bool is_scalar = backend_isa_resolve(agent->engine.isa) == BACKEND_ISA_SCALAR;
+    struct bandwidth_choice choice = {0};
+    CHECK(bandwidth_parse(c->engine.bandwidth, &choice, NULL) == ERR_OK);
+    if (choice.is_measured && agent->gangs.transports == 0)
+        return 0;
+    return bandwidth_read(&choice, agent->device, is_scalar ? 1 : agent->engine.threads);
+}
+
 /* What it says so that the coordinator can join it with others. */
 static enum err gangs_offer(const struct settings *c, struct catalogue *catalogue,
                             struct agent_config *agent, struct errbuf *eb)
@@ -293,6 +306,7 @@ static int worker_run(struct settings *c, const struct sources *sources,
         agent.coordinator_key = coordinator_key;
     agent.key = key;
     agent.node = c->name;
+    agent.read_bytes_per_s = bandwidth_offer(c, &agent);
     e = agent_run(&agent, &eb);
     status = e == ERR_OK     ? PROGRAM_STATUS_OK
              : e == ERR_LOST ? BACKEND_EXIT_DEVICE

@@ -82,17 +82,17 @@ static enum err share_load(struct residency *r, struct catalogue_model *m, struc
 static void model_start(struct residency *r, struct catalogue_model *m,
                         const struct gang_place *place)
 {
-    char gang[GANG_TEXT_BYTES];
+    char gang[GANG_TEXT_BYTES], shares[GANG_SHARES_TEXT_BYTES];
     struct errbuf eb = {{0}};
     enum err e;
 
     m->place = *place;
     m->error[0] = '\0';
     if (place->gang != 0) {
-        log_info("model %s: rank %u of %u of gang %s with %s over %s, stages %u, shards %u",
+        log_info("model %s: rank %u of %u of gang %s with %s over %s, stages %u, shards %u, %s",
                  m->name, place->rank, place->n_ranks, gang_text(place->gang, gang), place->with,
                  coll_transport_name(place->transport), place->stages,
-                 place->n_ranks / place->stages);
+                 place->n_ranks / place->stages, gang_shares_text(place, shares));
         e = share_load(r, m, &eb);
     } else {
         log_info("loading model %s", m->name);

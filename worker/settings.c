@@ -3,6 +3,7 @@
 #include "common/config_tls.h"
 #include "common/folder.h"
 #include "common/limits.h"
+#include "worker/bandwidth.h"
 #include "worker/device.h"
 
 #include <errno.h>
@@ -65,6 +66,12 @@ static enum err device_check(const void *value, struct errbuf *eb)
 {
     struct device_id id;
     return device_id_parse(*(const char *const *)value, &id, eb);
+}
+
+static enum err bandwidth_check(const void *value, struct errbuf *eb)
+{
+    struct bandwidth_choice choice;
+    return bandwidth_parse(*(const char *const *)value, &choice, eb);
 }
 
 static const struct config_key engine_keys[] = {
@@ -138,6 +145,15 @@ static const struct config_key engine_keys[] = {
              "is cut into shards, up to four in stages. Room is kept for it, nothing is measured: "
              "more where a model that should fit does not load, less where NCCL_BUFFSIZE or "
              "NCCL_MAX_NCHANNELS make it take less."},
+    {.name = "bandwidth",
+     .type = CONFIG_STRING,
+     .offset = ENGINE(bandwidth),
+     .fallback = "measure",
+     .check = bandwidth_check,
+     .help = "How fast this worker reads weights, which shares of a gang go by. measure: a CPU's "
+             "memory is read for a tenth of a second at each start, a GPU's driver is asked. Or "
+             "what it is, such as 450GB/s or 20500MB/s. off: it is not said, and shares are even "
+             "or by room."},
     {.name = "memory",
      .type = CONFIG_SIZE,
      .offset = ENGINE(memory_bytes),

@@ -48,6 +48,7 @@ struct settings {
         bool gangs;
         int gang_transport;
         uint64_t nccl_bytes;
+        const char *bandwidth; /* "measure", "off", "450GB/s" */
         uint64_t memory_bytes;
     } engine;
     int log_level;

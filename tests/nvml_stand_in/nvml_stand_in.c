@@ -10,6 +10,7 @@
  *     graphics PID BYTES  (draws)
  *     utilization PERCENT power MW          energy MJ              temperature C
  *     ecc COUNT           remap PENDING FAILED
+ *     bus BITS            memory_clock MHZ
  *     xid NUMBER          (an event, once for each new number)
  *     error FUNCTION CODE (what that function returns)
  *     hang FUNCTION MS    (how long it takes before)
@@ -202,6 +203,20 @@ int nvmlDeviceGetMigMode(void *d, unsigned *current, unsigned *pending)
     int code = small_number("mig", current);
     *pending = *current;
     return code;
+}
+
+int nvmlDeviceGetMemoryBusWidth(void *d, unsigned *bits)
+{
+    BEGIN();
+    (void)d;
+    return small_number("bus", bits);
+}
+
+int nvmlDeviceGetMaxClockInfo(void *d, int clock, unsigned *mhz)
+{
+    BEGIN();
+    (void)d;
+    return clock == NVML_ABI_CLOCK_MEM ? small_number("memory_clock", mhz) : NOT_SUPPORTED;
 }
 
 static int processes(const char *key, unsigned *count, struct nvml_abi_process *list)

@@ -10,7 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PROCESSES_MAX 4096u
+#define PROCESSES_MAX  4096u
+#define BUS_BITS_MAX   65536u /* what is more is no number */
+#define MEMORY_MHZ_MAX 50000u
 
 struct nvml {
     struct nvml_abi abi;
@@ -136,6 +138,19 @@ static enum err mig_check(const struct nvml *n, uint32_t index, struct errbuf *e
                    index, index);
 }
 
+static uint64_t memory_rate(const struct nvml *n)
+{
+    const struct nvml_abi *abi = &n->abi;
+    unsigned bits = 0, mhz = 0;
+    if (abi->nvmlDeviceGetMemoryBusWidth == NULL || abi->nvmlDeviceGetMaxClockInfo == NULL ||
+        abi->nvmlDeviceGetMemoryBusWidth(n->device, &bits) != NVML_RETURN_SUCCESS ||
+        abi->nvmlDeviceGetMaxClockInfo(n->device, NVML_ABI_CLOCK_MEM, &mhz) !=
+            NVML_RETURN_SUCCESS ||
+        bits > BUS_BITS_MAX || mhz > MEMORY_MHZ_MAX)
+        return 0;
+    return (uint64_t)bits / 8 * mhz * 1000000u * 2;
+}
+
 enum err nvml_device_open(struct nvml *n, uint32_t index, struct nvml_identity *ret_identity,
                           struct errbuf *eb)
 {
@@ -174,6 +189,7 @@ enum err nvml_device_open(struct nvml *n, uint32_t index, struct nvml_identity *
     id.name[sizeof id.name - 1] = id.uuid[sizeof id.uuid - 1] = '\0';
     id.driver[sizeof id.driver - 1] = pci.bus_id[sizeof pci.bus_id - 1] = '\0';
     memcpy(id.pci, pci.bus_id, sizeof id.pci);
+    id.read_bytes_per_s = memory_rate(n);
     events_open(n);
     *ret_identity = id;
     return ERR_OK;

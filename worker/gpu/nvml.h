@@ -33,6 +33,9 @@ struct nvml_identity {
     char uuid[96];   /* "GPU-..." */
     char pci[32];    /* "00000000:3B:00.0" */
     char driver[80]; /* the driver's version */
+    /* Of its memory at its highest clock: two transfers a cycle over the whole width. 0: it does
+     * not tell. Kernels reach most of it, and much the same part on each. */
+    uint64_t read_bytes_per_s;
 };
 
 /* The device that nvidia-smi shows under `index` (in the order of the PCI bus; CUDA's own order

@@ -31,6 +31,7 @@ enum nvml_return {
 #define NVML_ABI_UUID_BYTES          96
 #define NVML_ABI_DRIVER_BYTES        80
 #define NVML_ABI_TEMPERATURE_GPU     0
+#define NVML_ABI_CLOCK_MEM           2
 #define NVML_ABI_ECC_UNCORRECTED     1
 #define NVML_ABI_ECC_VOLATILE        0
 #define NVML_ABI_EVENT_XID           0x8ull
@@ -76,6 +77,8 @@ struct nvml_abi_event {
     REQUIRED(nvmlDeviceGetPciInfo_v3, (void *device, struct nvml_abi_pci *pci))                    \
     REQUIRED(nvmlDeviceGetMemoryInfo_v2, (void *device, struct nvml_abi_memory_v2 *memory))        \
     OPTIONAL(nvmlDeviceGetMigMode, (void *device, unsigned *current, unsigned *pending))           \
+    OPTIONAL(nvmlDeviceGetMemoryBusWidth, (void *device, unsigned *bits))                          \
+    OPTIONAL(nvmlDeviceGetMaxClockInfo, (void *device, int clock, unsigned *mhz))                  \
     OPTIONAL(nvmlDeviceGetComputeRunningProcesses_v3,                                              \
              (void *device, unsigned *count, struct nvml_abi_process *processes))                  \
     OPTIONAL(nvmlDeviceGetGraphicsRunningProcesses_v3,                                             \

@@ -46,6 +46,40 @@ static void a_device_says_who_it_is(void **state)
     nvml_close(n);
 }
 
+/* What it does not tell, or what cannot be, is not known. */
+static void its_memory_has_a_rate(void **state)
+{
+    static const struct {
+        const char *lines;
+        uint64_t bytes_per_s;
+    } rows[] = {
+        {"bus 5120\nmemory_clock 2619\n", 3352320000000},
+        {"bus 256\nmemory_clock 5001\n", 320064000000},
+        {"bus 5120\n", 0},
+        {"memory_clock 2619\n", 0},
+        {"bus 0\nmemory_clock 2619\n", 0},
+        {"bus 5120\nmemory_clock 4294967295\n", 0},
+        {"bus 4294967295\nmemory_clock 2619\n", 0},
+        {"bus 65536\nmemory_clock 50000\n", 819200000000000},
+        {"bus 5120\nmemory_clock 2619\nerror nvmlDeviceGetMemoryBusWidth 3\n", 0},
+        {"bus 5120\nmemory_clock 2619\nerror nvmlDeviceGetMaxClockInfo 999\n", 0},
+        {"", 0},
+    };
+    (void)state;
+    for (size_t i = 0; i <= sizeof rows / sizeof rows[0]; i++) {
+        const bool is_old = i == sizeof rows / sizeof rows[0];
+        struct nvml_identity id;
+        struct nvml *n;
+        stand_in_write("count 1\nname Stand-in GPU\nuuid GPU-0a1b\npci 00000000:3B:00.0\n"
+                       "driver 580.65\n",
+                       is_old ? rows[0].lines : rows[i].lines);
+        assert_int_equal(nvml_open(&n, is_old ? old_library : library, NULL), ERR_OK);
+        assert_int_equal(nvml_device_open(n, 0, &id, NULL), ERR_OK);
+        assert_true(id.read_bytes_per_s == (is_old ? 0 : rows[i].bytes_per_s));
+        nvml_close(n);
+    }
+}
+
 static void a_reading_is_what_the_device_says(void **state)
 {
     struct nvml_reading r;
@@ -310,6 +344,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_device_says_who_it_is),
+        cmocka_unit_test(its_memory_has_a_rate),
         cmocka_unit_test(a_reading_is_what_the_device_says),
         cmocka_unit_test(processes_that_do_not_fit_are_asked_for_again),
         cmocka_unit_test(what_is_ours_may_not_be_told),

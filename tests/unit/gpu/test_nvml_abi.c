@@ -29,6 +29,7 @@ SAME_NUMBER(NVML_ABI_NAME_BYTES, NVML_DEVICE_NAME_V2_BUFFER_SIZE);
 SAME_NUMBER(NVML_ABI_UUID_BYTES, NVML_DEVICE_UUID_V2_BUFFER_SIZE);
 SAME_NUMBER(NVML_ABI_DRIVER_BYTES, NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE);
 SAME_NUMBER(NVML_ABI_TEMPERATURE_GPU, NVML_TEMPERATURE_GPU);
+SAME_NUMBER(NVML_ABI_CLOCK_MEM, NVML_CLOCK_MEM);
 SAME_NUMBER(NVML_ABI_ECC_UNCORRECTED, NVML_MEMORY_ERROR_TYPE_UNCORRECTED);
 SAME_NUMBER(NVML_ABI_ECC_VOLATILE, NVML_VOLATILE_ECC);
 SAME_NUMBER(NVML_ABI_EVENT_XID, nvmlEventTypeXidCriticalError);
@@ -77,6 +78,8 @@ int main(void)
     ARGUMENTS_ARE(nvmlDeviceGetPciInfo_v3, device, &pci);
     ARGUMENTS_ARE(nvmlDeviceGetMemoryInfo_v2, device, &memory);
     ARGUMENTS_ARE(nvmlDeviceGetMigMode, device, &u, &u);
+    ARGUMENTS_ARE(nvmlDeviceGetMemoryBusWidth, device, &u);
+    ARGUMENTS_ARE(nvmlDeviceGetMaxClockInfo, device, NVML_CLOCK_MEM, &u);
     ARGUMENTS_ARE(nvmlDeviceGetComputeRunningProcesses_v3, device, &u, &process);
     ARGUMENTS_ARE(nvmlDeviceGetGraphicsRunningProcesses_v3, device, &u, &process);
     ARGUMENTS_ARE(nvmlDeviceGetUtilizationRates, device, &rates);

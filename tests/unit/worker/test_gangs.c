@@ -107,6 +107,34 @@ static void assert_free(const struct catalogue_model *m)
     assert_null(m->rendezvous);
 }
 
+static void what_is_said_of_shares(const struct gang_place *place)
+{
+    static const struct {
+        uint32_t n_ranks;
+        uint64_t weights[4];
+        const char *says;
+    } rows[] = {
+        {2, {1, 1}, "even shares"},
+        {3, {7, 7, 7}, "even shares"},
+        {2, {24, 8}, "shares 75 %, 25 %"},
+        {2, {8, 512}, "shares 2 %, 98 %"},
+        {3, {4194304, 4194304, 0}, "shares 50 %, 50 %, 0 %"},
+        {4, {UINT64_MAX, UINT64_MAX, UINT64_MAX, 1}, "shares 33 %, 33 %, 33 %, 0 %"},
+    };
+    struct gang_place p = *place;
+    char text[GANG_SHARES_TEXT_BYTES];
+
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        p.n_ranks = rows[i].n_ranks;
+        memcpy(p.weights, rows[i].weights, sizeof rows[i].weights);
+        assert_string_equal(gang_shares_text(&p, text), rows[i].says);
+    }
+    p.n_ranks = SHARD_RANKS_MAX;
+    memset(p.weights, 0, sizeof p.weights);
+    p.weights[15] = 1;
+    assert_int_equal(strlen(gang_shares_text(&p, text)), 7 + 15 * 5 + 5);
+}
+
 static void a_place_is_what_the_command_says(void **state)
 {
     static const struct gang_offer offer = {.host = {1, 2, 3}, .nccl_bytes = 77};
@@ -119,6 +147,7 @@ static void a_place_is_what_the_command_says(void **state)
     assert_string_equal(p.with, "w1, w2, w3");
     assert_string_equal(p.leader, "w1");
     assert_string_equal(gang_text(p.gang, text), "5.17");
+    what_is_said_of_shares(&p);
     gang_place_apply(&p, "build", &offer, &model, &gang);
     assert_memory_equal(gang.coll.host, offer.host, sizeof offer.host);
     assert_int_equal(gang.nccl_bytes, 0);

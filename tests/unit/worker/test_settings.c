@@ -1,6 +1,7 @@
 /* What the configuration allows, the engine takes: a number that the file may hold is not refused
  * later, in words that blame a model. */
 #include "common/limits.h"
+#include "worker/bandwidth.h"
 #include "worker/engine/runtime.h"
 #include "worker/gang_offer.h"
 #include "worker/kernels/pool.h"
@@ -106,6 +107,62 @@ static void gangs_talk_over_what_is_named(void **state)
     }
 }
 
+static void bandwidth_is_measured_or_said(void **state)
+{
+    static const struct {
+        const char *text;
+        bool is_measured;
+        uint64_t bytes_per_s;
+        bool is_refused;
+    } rows[] = {
+        {"", true, 0, false},
+        {"bandwidth = \"measure\";", true, 0, false},
+        {"bandwidth = \"off\";", false, 0, false},
+        {"bandwidth = \"450GB/s\";", false, 450000000000, false},
+        {"bandwidth = \"20500MB/s\";", false, 20500000000, false},
+        {"bandwidth = \"4TiB/s\";", false, (uint64_t)4 << 40, false},
+        {"bandwidth = \"1B/s\";", false, 1, false},
+        {"bandwidth = \"1000TB/s\";", false, LIMIT_READ_BYTES_PER_S, false},
+        {"bandwidth = \"1001TB/s\";", false, 0, true},
+        {"bandwidth = \"99999999999999999999TB/s\";", false, 0, true},
+        {"bandwidth = \"99999999999999999999999999999999999999999B/s\";", false, 0, true},
+        {"bandwidth = \"0GB/s\";", false, 0, true},
+        {"bandwidth = \"0/s\";", false, 0, true},
+        {"bandwidth = \"-1GB/s\";", false, 0, true},
+        {"bandwidth = \"20.5GB/s\";", false, 0, true},
+        {"bandwidth = \"450GB\";", false, 0, true},
+        {"bandwidth = \"450\";", false, 0, true},
+        {"bandwidth = \"450 GB/s\";", false, 0, true},
+        {"bandwidth = \"/s\";", false, 0, true},
+        {"bandwidth = \"\";", false, 0, true},
+        {"bandwidth = \"Measure\";", false, 0, true},
+        {"bandwidth = \"on\";", false, 0, true},
+        {"bandwidth = 450;", false, 0, true},
+        {"bandwidth = true;", false, 0, true},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct bandwidth_choice choice = {.bytes_per_s = 99};
+        struct settings c;
+        struct errbuf eb = {{0}};
+        char text[128];
+        (void)snprintf(text, sizeof text, "engine = { %s };", rows[i].text);
+        enum err e = read_text(&c, text, &eb);
+        if (rows[i].is_refused) {
+            if (e != ERR_INVALID || strstr(eb.text, ":1: engine.bandwidth: ") == NULL)
+                fail_msg("%s: %s", text, eb.text);
+            continue;
+        }
+        if (e != ERR_OK)
+            fail_msg("%s: %s", text, eb.text);
+        assert_int_equal(bandwidth_parse(c.engine.bandwidth, &choice, &eb), ERR_OK);
+        assert_int_equal(choice.is_measured, rows[i].is_measured);
+        assert_true(choice.bytes_per_s == rows[i].bytes_per_s);
+        settings_fini(&c);
+    }
+}
+
 static void more_threads_than_the_limit_are_refused_before_a_model_loads(void **state)
 {
     struct engine_config asked = {.threads = LIMIT_WORKER_THREADS + 1}, complete;
@@ -128,6 +185,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_file_and_the_engine_have_one_range),
         cmocka_unit_test(gangs_talk_over_what_is_named),
+        cmocka_unit_test(bandwidth_is_measured_or_said),
         cmocka_unit_test(more_threads_than_the_limit_are_refused_before_a_model_loads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
