@@ -21,19 +21,26 @@ class Gang(Cluster):
     """A cluster whose workers have room for a share of the model only."""
 
     def __init__(self, room, transport="auto", split="shards", config="", model=None, context=CONTEXT,
-                 slots=SLOTS):
+                 slots=SLOTS, own=None):
+        """`own`: by a worker's name, settings of its engine that are not as the others'. None measures how
+        fast it reads memory, which would cut the model by what else the machine does."""
         super().__init__(model=model, config='gang_split = "%s";\n%s' % (split, config))
         self.room = room
         self.transport = transport
         self.context = context
         self.slots = slots
+        self.own = own or {}
 
     def settings(self, name):
         path = os.path.join(self.dir, name + ".cfg")
+        engine_keys = dict({"memory": self.room, "gang_transport": self.transport, "bandwidth": "off"},
+                           **self.own.get(name, {}))
         with open(path, "w") as f:
             f.write('models = ({ name = "m"; path = "%s"; context = %d; slots = %d; });\n'
-                    'engine = { threads = 1; memory = "%s"; gang_transport = "%s"; };\n'
-                    % (self.model, self.context, self.slots, self.room, self.transport))
+                    'engine = { threads = 1; %s };\n'
+                    % (self.model, self.context, self.slots,
+                       " ".join("%s = %s;" % (key, json.dumps(value))
+                                for key, value in engine_keys.items())))
         return path
 
     def member(self, name):
