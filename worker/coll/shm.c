@@ -183,8 +183,8 @@ enum err coll_shm_open(const struct coll_config *config, const struct coll_watch
     s->meeting.memory = -1;
     memset(s->meeting.pidfd, -1, sizeof s->meeting.pidfd);
     /* The ranks of a gang's other parts run on the same processors. */
-    s->is_crowded = (watch->root != NULL ? watch->root->n_ranks : config->n_ranks) >
-                    sysconf(_SC_NPROCESSORS_ONLN);
+    s->is_crowded =
+        (watch->root != NULL ? watch->root->n_ranks : config->n_ranks) > shm_processors();
     enum err e = coll_hello_of(config, &hello, eb);
     if (e == ERR_OK)
         e = shm_meet(&hello, watch, deadline_ns, &s->meeting, eb);

@@ -16,6 +16,10 @@ struct shm {
     bool is_crowded; /* more ranks than processors: turning in circles keeps the others from work */
 };
 
+/* That the calling thread may run on, at least 1. Ranks of one host are taken to share them: a
+ * cpuset's or taskset's are fewer than the machine's. */
+uint32_t shm_processors(void);
+
 /* Until `peer` has come to operation `seq`, the present one or the one before. On error the gang is
  * broken, on every rank. */
 enum err shm_wait(struct shm *s, uint32_t peer, uint32_t seq, uint64_t deadline_ns,

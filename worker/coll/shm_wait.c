@@ -29,6 +29,16 @@ static void shm_pause(void)
 #endif
 }
 
+/* More than a cpu_set_t holds: the machine's are what is known. */
+uint32_t shm_processors(void)
+{
+    cpu_set_t mine;
+    CPU_ZERO(&mine);
+    const long n = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine)
+                                                                 : sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (uint32_t)n : 1;
+}
+
 static void shm_futex_wait(_Atomic uint32_t *word, uint32_t seen, uint64_t ns)
 {
     struct timespec t = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};

@@ -9,11 +9,13 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "worker/coll/hello.h"
+#include "worker/coll/shm.h"
 #include "worker/coll/shm_socket.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -770,6 +772,23 @@ static void test_cards_that_were_changed_are_refused(void **state)
     }
 }
 
+/* A rank that was given some of the machine's processors counts these, not the machine's. */
+static void test_processors_are_those_that_a_rank_may_use(void **state)
+{
+    cpu_set_t before, one;
+    size_t first = 0;
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    assert_int_equal(shm_processors(), CPU_COUNT(&before));
+    while (!CPU_ISSET(first, &before))
+        first++;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    assert_int_equal(shm_processors(), 1);
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -785,6 +804,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_strangers_change_nothing),
         cmocka_unit_test(test_a_false_rank_0_crashes_nobody),
         cmocka_unit_test(test_cards_that_were_changed_are_refused),
+        cmocka_unit_test(test_processors_are_those_that_a_rank_may_use),
     };
     transport = crew_transport(argc, argv);
     return cmocka_run_group_tests(tests, NULL, NULL);
