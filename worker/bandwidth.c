@@ -1,5 +1,6 @@
 #include "worker/bandwidth.h"
 
+#include "common/clock.h"
 #include "common/limits.h"
 #include "common/log.h"
 #include "common/units.h"
@@ -14,8 +15,9 @@
 
 #define PER_SECOND  "/s"
 #define TEXT_BYTES  32u
-#define ROOM_PART   4u /* of what is free may be taken */
-#define OTHERS_PART 8u /* of all processor time may be theirs */
+#define ROOM_PART   4u   /* of what is free may be taken */
+#define OTHERS_PART 8u   /* of all processor time may be theirs */
+#define AGAIN_MS    300u /* no other try is begun after this time */
 
 enum err bandwidth_parse(const char *text, struct bandwidth_choice *ret_choice, struct errbuf *eb)
 {
@@ -99,26 +101,39 @@ static uint32_t others_percent(const struct times *before, const struct times *a
 
 /* ---- the number ---- */
 
-static uint64_t cpu_measure(struct device *device, uint32_t threads)
+/* ERR_UNAVAILABLE: others had too much of the processors meanwhile. */
+static enum err cpu_measure_once(struct device *device, uint32_t threads,
+                                 struct read_rate *ret_rate, struct errbuf *eb)
 {
-    struct device_now now;
-    struct errbuf eb = {{0}};
-    struct read_rate rate;
-
     const struct times before = times_read();
-    enum err e = device_read(device, 0, &now, &eb);
+    struct device_now now;
+
+    enum err e = device_read(device, 0, &now, eb);
     if (e == ERR_OK)
-        e = read_rate_measure(threads, now.free_bytes / ROOM_PART, &rate, &eb);
-    if (e != ERR_OK) {
-        log_info("how fast this worker reads memory is not known: %s", eb.text);
-        return 0;
-    }
+        e = read_rate_measure(threads, now.free_bytes / ROOM_PART, ret_rate, eb);
+    if (e != ERR_OK)
+        return e;
     const struct times after = times_read();
     const uint32_t others = others_percent(&before, &after);
-    if (others > 100 / OTHERS_PART) {
-        log_info("how fast this worker reads memory is not known: others had %u %% of the "
-                 "processors while it was measured (%.1f GB/s)",
-                 others, (double)rate.bytes_per_s / 1e9);
+    if (others > 100 / OTHERS_PART)
+        return err_set(eb, ERR_UNAVAILABLE,
+                       "others had %u %% of the processors while it was measured (%.1f GB/s)",
+                       others, (double)ret_rate->bytes_per_s / 1e9);
+    return ERR_OK;
+}
+
+static uint64_t cpu_measure(struct device *device, uint32_t threads)
+{
+    struct errbuf eb = {{0}};
+    struct read_rate rate;
+    enum err e;
+
+    const uint64_t began_ms = clock_mono_ms();
+    do {
+        e = cpu_measure_once(device, threads, &rate, &eb);
+    } while (e == ERR_UNAVAILABLE && clock_mono_ms() - began_ms < AGAIN_MS);
+    if (e != ERR_OK) {
+        log_info("how fast this worker reads memory is not known: %s", eb.text);
         return 0;
     }
     log_info("%u threads read memory at %.1f GB/s, the best of %u passes over %" PRIu64 " MiB",

@@ -4,9 +4,9 @@
  *
  * Of a CPU it is measured before there is an engine, with as many threads (read_rate.h). What
  * others compute meanwhile would count as slowness of this device, for as long as the worker lives;
- * so where they had more than an eighth of the machine's processor time it is not known. Of a GPU
- * it is what NVML says of its memory, which has no noise and needs no context on the device; one
- * that is emulated, or of an old driver, says nothing.
+ * so where they had more than an eighth of the machine's processor time, each time in a third of a
+ * second, it is not known. Of a GPU it is what NVML says of its memory, which has no noise and
+ * needs no context on the device; one that is emulated, or of an old driver, says nothing.
  *
  * Thread: one owner, before the engine is opened.
  */

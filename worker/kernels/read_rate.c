@@ -18,8 +18,8 @@
 #define THREAD_BYTES ((uint64_t)8 << 20)
 #define LEAST_BYTES  ((uint64_t)64 << 20) /* unless there is room for less only */
 #define LINE_BYTES   64u
-#define PASSES_MAX   6u
-#define PASSES_NS    150000000u /* no other pass is begun after this time */
+#define PASSES_MAX   32u
+#define PASSES_NS    100000000u /* no other pass is begun after this time */
 
 struct buffer {
     uint8_t *data;
