@@ -6,7 +6,7 @@
  *
  * Of the workers that have room the roomiest are taken: as a rule they have least to do. Faster
  * ones are taken instead where that brings more than an eighth and costs nothing: as many of them
- * on no more hosts, with room for their parts now, and no jobs.
+ * on no more hosts, cut into as many stages, with room for their parts now, and no jobs.
  *
  * Shards wait for each other twice in each layer, stages once for each border, and then only
  * for what comes before: shards make a token sooner where the way between them is short. Where it
@@ -419,7 +419,7 @@ static void prefer_faster(struct search *s, const struct candidate *group, size_
     if (bandwidth_of(fast, n) - roomy <= roomy / 8 || hosts_of(fast, n) > hosts_of(group, n))
         return;
     s->only_wanted = true;
-    if (group_fits(s, fast, n, &choice))
+    if (group_fits(s, fast, n, &choice) && choice.n_stages == best->n_stages)
         *best = choice;
     s->only_wanted = false;
 }

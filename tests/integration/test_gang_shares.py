@@ -49,19 +49,21 @@ def of_two(what, own, want, order, says, log, least, most, split="shards", bandw
 
 
 def table_shows_it(model):
-    own = {"w1": {"bandwidth": "30GB/s"}, "w2": {"bandwidth": "off"}, "w3": {"bandwidth": "measure"}}
+    own = {"w1": {"bandwidth": "30GB/s"}, "w2": {"bandwidth": "off"}, "w3": {"bandwidth": "measure"},
+           "w4": {"bandwidth": "measure", "gangs": False}}
     with Gang("105MiB", own=own) as c:
         c.coordinator()
         for name in own:
             c.member(name)
-        c.wait_workers(3)
+        c.wait_workers(4)
         rows = c.cli("workers").decode().splitlines()
         check("a row with it: " + rows[1], ", 1 threads, 30.0 GB/s)" in rows[1])
         check("a row without: " + rows[2], ", 1 threads)" in rows[2])
-        measured = [w["read_bytes_per_s"] for w in c.json("workers")["workers"]][2]
+        measured, alone = [w["read_bytes_per_s"] for w in c.json("workers")["workers"]][2:]
         check("w3 says what it has measured, or why it is not known",
               (measured is None and "reads memory is not known: " in c.log("w3")) or
               (measured > 0 and "1 threads read memory at %.1f GB/s, " % (measured / 1e9) in c.log("w3")))
+        check("one that is in no gangs measures nothing", alone is None and "memory" not in c.log("w4"))
         bad = c.settings("w1").replace("w1.cfg", "bad.cfg")
         with open(c.settings("w1")) as f, open(bad, "w") as out:
             out.write(f.read().replace("30GB/s", "fast"))

@@ -5,6 +5,7 @@
 #include "common/buf.h"
 #include "common/limits.h"
 #include "coordinator/core/state.h"
+#include "tests/sim/even_shape.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -359,6 +360,44 @@ static void who_is_taken(void **state)
     }
 }
 
+/* Shards of a model with one KV head have all of its pool each; stages have their layers'. */
+static void stages_are_not_taken_for_speed(void **state)
+{
+    static const struct reader readers[] = {
+        {"a", 9.8, 10, 0}, {"b", 9.8, 10, 0}, {"c", 6.5, 30, 0}, {"d", 6.5, 30, 0}};
+    struct core_test t;
+    struct shard_shape shape;
+    struct buf packed;
+    uint64_t session[4];
+    (void)state;
+    even_shape_make(&shape);
+    for (uint32_t k = 0; k < shape.n_kinds; k++)
+        shape.kind[k].n_kv_heads = 1;
+    shape.kv_head_bytes = 4000000;
+    buf_init(&packed);
+    assert_int_equal(shard_shape_pack(&shape, LIMIT_SHAPE_BYTES, &packed, NULL), ERR_OK);
+    core_test_start(&t);
+    for (uint32_t k = 0; k < 4; k++) {
+        const struct gang_member m = {readers[k].name, readers[k].gb, 1, GANG_SHM, NULL, false};
+        struct core_test_worker w = gang_member_hello(&m);
+        w.kv_bytes = 6 * GB;
+        w.shape = (struct wire_bytes){packed.data, packed.size};
+        w.read_bytes_per_s = (uint64_t)readers[k].gb_s * GB_S;
+        session[k] = core_test_worker(&t, &w);
+    }
+    const uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    for (uint32_t k = 0; k < 4; k++) {
+        const struct wire_pull_reply pull = core_test_pull(&t, session[k], 0);
+        assert_int_equal(pull.n_commands, k < 2);
+        if (k < 2)
+            assert_int_equal(pull.commands[0].load.place.stages, 1);
+    }
+    core_test_fini(&t);
+    buf_fini(&packed);
+    shard_shape_fini(&shape);
+}
+
 /* ---- a model that takes long to cut ---- */
 
 /* 128 layers of 64 groups each, and one KV head: as much work as a model may make. Each shard with
@@ -438,6 +477,7 @@ int main(void)
         cmocka_unit_test(how_it_is_shared_out),
         cmocka_unit_test(a_worker_says_how_fast_it_is),
         cmocka_unit_test(who_is_taken),
+        cmocka_unit_test(stages_are_not_taken_for_speed),
         cmocka_unit_test(what_takes_long_is_looked_at_to_the_end),
     };
     return cmocka_run_group_tests(tests, gang_test_setup, gang_test_teardown);
