@@ -23,7 +23,7 @@ foreach(part tables bounds explain jobs learned lists placement returns sessions
                      cloister_core)
 endforeach()
 
-foreach(name gangs gang_room gang_nccl gang_shares)
+foreach(name gangs gang_room gang_nccl gang_shares gang_looks)
   cloister_unit_test(core_${name} SOURCES unit/core/test_core_${name}.c unit/core/gang_test.c
                                           sim/even_shape.c
                      LIBS cloister_core_test cloister_core)

@@ -6,7 +6,8 @@
  *
  * Of the workers that have room the roomiest are taken: as a rule they have least to do. Faster
  * ones are taken instead where that brings more than an eighth and costs nothing: as many of them
- * on no more hosts, cut into as many stages, with room for their parts now, and no jobs.
+ * on no more hosts, cut into as many stages, with room for their parts now, no jobs, and no part of
+ * another model.
  *
  * Shards wait for each other twice in each layer, stages once for each border, and then only
  * for what comes before: shards make a token sooner where the way between them is short. Where it
@@ -147,7 +148,7 @@ static uint64_t cut_work(const struct search *s, const struct cutting *k)
 static bool has_turn(struct search *s, const struct cutting *k, uint32_t try)
 {
     const uint32_t number = s->layout * TRIES + try;
-    const uint64_t work = cut_work(s, k);
+    const uint64_t work = cut_work(s, k) * (try == TRY_FILLED ? FILLED_MAX : 1);
     if (s->only_wanted)
         return s->work + work <= WORK_MAX;
     if (number < s->first || s->next != 0)
@@ -195,8 +196,12 @@ static bool filled_fits(struct search *s, struct cutting *k, const uint64_t *wan
                         struct gang_choice *choice)
 {
     const uint32_t n = k->request.n_weights;
-    uint64_t room[SHARD_RANKS_MAX];
+    uint64_t room[SHARD_RANKS_MAX], offered[SHARD_RANKS_MAX], sum = 0;
     memcpy(room, k->room_bytes, sizeof room);
+    for (uint32_t r = 0; r < n; r++)
+        sum += wanted[r];
+    for (uint32_t r = 0; r < n; r++)
+        offered[r] = shard_in_proportion(k->part_bytes, wanted[r], sum);
     if (s->room == GANG_ROOM_CAPACITY)
         return gang_share_fill(wanted, room, n, k->part_bytes, k->request.weights);
     if (!has_turn(s, k, TRY_FILLED))
@@ -208,14 +213,13 @@ static bool filled_fits(struct search *s, struct cutting *k, const uint64_t *wan
             if (needs <= has)
                 continue;
             const uint64_t beside = has - k->room_bytes[r];
-            room[r] = shard_in_proportion(room[r], k->room_bytes[r], needs - beside);
+            room[r] = shard_in_proportion(offered[r], k->room_bytes[r], needs - beside);
             is_over = true;
         }
-        if ((i > 0 && !is_over) ||
-            !gang_share_fill(wanted, room, n, k->part_bytes, k->request.weights))
+        if ((i > 0 && !is_over) || !gang_share_fill(wanted, room, n, k->part_bytes, offered))
             return false;
         for (uint32_t r = 0; r < n; r++)
-            k->request.weights[r] >>= 10; /* no more than a weight may be */
+            k->request.weights[r] = offered[r] >> 10; /* no more than a weight may be */
         if (cut_fits(s, k, choice))
             return true;
     }
@@ -379,7 +383,19 @@ static uint64_t bandwidth_of(const struct candidate *group, uint32_t n)
     return sum;
 }
 
-/* The n that read fastest, in the group's order. Who is not among its first n and has jobs, or says
+/* It has jobs, or computes its part of a model for a gang whose jobs are rank 0's. */
+static bool has_work(const struct core_worker *w)
+{
+    if (tree_count(&w->leases) > 0)
+        return true;
+    for (struct tree_node *n = tree_first(&w->hosting); n != NULL; n = tree_above(&w->hosting, n)) {
+        if (tree_entry(n, const struct core_hosting, by_worker)->gang != NULL)
+            return true;
+    }
+    return false;
+}
+
+/* The n that read fastest, in the group's order. Who is not among its first n and has work, or says
  * nothing of its bandwidth, does not count. */
 static void fastest_of(const struct candidate *group, size_t n_group, uint32_t n,
                        struct candidate *ret)
@@ -391,8 +407,7 @@ static void fastest_of(const struct candidate *group, size_t n_group, uint32_t n
         uint64_t most = 0;
         for (size_t k = 0; k < n_group; k++) {
             const struct core_worker *w = group[k].hosting->worker;
-            if (is_taken[k] || (k >= n && tree_count(&w->leases) > 0) ||
-                w->read_bytes_per_s <= most)
+            if (is_taken[k] || (k >= n && has_work(w)) || w->read_bytes_per_s <= most)
                 continue;
             best = k;
             most = w->read_bytes_per_s;

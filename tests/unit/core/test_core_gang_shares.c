@@ -1,5 +1,5 @@
-/* By what shares workers compute a model together: bandwidth, room, or even ones; who is taken for
- * it because they read faster; and that a model which takes long to cut is looked at to the end. */
+/* By what shares workers compute a model together: bandwidth, room, or even ones; and who is taken
+ * for it because they read faster. */
 #include "tests/unit/core/gang_test.h"
 
 #include "common/buf.h"
@@ -259,6 +259,50 @@ static void how_it_is_shared_out(void **state)
     }
 }
 
+/* Layers in two stages. By bandwidth b would have the more of them, and at the borders there are
+ * more than what it is offered. */
+static void what_comes_to_more_is_offered_less(void **state)
+{
+    static const struct {
+        uint32_t n_layers;
+        double gb, gb_s; /* b's; a has 4.5 and 10 */
+        const char *says;
+    } table[] = {
+        {3, 4.1, 12, "; shares by bandwidth: a 2"},
+        {3, 3.78, 12, "; shares by bandwidth as far as each has room: a 4"},
+        {4, 4.4, 22, "; even shares, no room for those by bandwidth: a 3"},
+    };
+    struct shard_shape shape;
+    struct buf packed;
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct core_test t;
+        even_shape_make(&shape);
+        shape.n_layers = table[i].n_layers;
+        buf_init(&packed);
+        assert_int_equal(shard_shape_pack(&shape, LIMIT_SHAPE_BYTES, &packed, NULL), ERR_OK);
+        core_test_init(&t);
+        t.config.gang_split = CORE_GANG_SPLIT_STAGES;
+        core_test_open(&t);
+        for (uint32_t k = 0; k < 2; k++) {
+            const struct gang_member m = {
+                k == 0 ? "a" : "b", k == 0 ? 4.5 : table[i].gb, 1, GANG_SHM, NULL, false};
+            struct core_test_worker w = gang_member_hello(&m);
+            w.shape = (struct wire_bytes){packed.data, packed.size};
+            w.read_bytes_per_s = (uint64_t)(k == 0 ? 10 : table[i].gb_s) * GB_S;
+            (void)core_test_worker(&t, &w);
+        }
+        const uint64_t client = core_test_client(&t, "c", "", 2);
+        assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+        const char *gang = core_test_explain(&t, client, 1)->gang;
+        if (strstr(gang, table[i].says) == NULL)
+            fail_msg("%.2f GB: %s", table[i].gb, gang);
+        core_test_fini(&t);
+        buf_fini(&packed);
+        shard_shape_fini(&shape);
+    }
+}
+
 static void a_worker_says_how_fast_it_is(void **state)
 {
     static const struct reader readers[] = {{"a", 4, 20.5, 0}, {"b", 4, 0, 0}, {"c", 4, 1.8e10, 0}};
@@ -281,46 +325,86 @@ static void a_worker_says_how_fast_it_is(void **state)
     core_test_fini(&t);
 }
 
-/* A job of model "x" that only c has is c's. */
+/* What c has to do: a job of model "x", or a part of it as rank 1 of a gang of before. */
+enum work { NONE, JOB, PART };
+
+static uint64_t reader_at_work(struct core_test *t, const struct reader *r, enum work work)
+{
+    const struct gang_member m = {r->name, r->gb, r->host != 0 ? r->host : 1, GANG_SHM | GANG_UCX,
+                                  NULL,    false};
+    struct wire_model_status has[2] = {
+        gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){0, 0, 0}, ""),
+        gang_status_of(WIRE_MODEL_STATE_READY, (struct gang_share){3, 1, 2}, "")};
+    struct core_test_worker w = gang_member_hello(&m);
+    w.read_bytes_per_s = (uint64_t)r->gb_s * GB_S;
+    if (work != NONE) {
+        w.models[1] = has[1].name = "x";
+        w.weights_bytes[1] = GB / 100;
+        w.ready[1] = true;
+    }
+    if (work == PART) {
+        has[1].weights_bytes = GB / 100;
+        w.status = has;
+        w.n_status = 2;
+    }
+    return core_test_worker(t, &w);
+}
+
 static void who_is_taken(void **state)
 {
     static const struct {
         const char *what;
         struct reader readers[4];
-        bool c_is_busy;
+        enum work c_has;
         const char *order;
     } table[] = {
         {"the fastest of those that have room",
          {{"a", 4.4, 10, 0}, {"b", 4.4, 10, 0}, {"c", 4, 30, 0}, {"d", 4.2, 30, 0}},
-         false,
+         NONE,
          "dc"},
         {"one of them",
          {{"a", 4.4, 10, 0}, {"b", 4.4, 10, 0}, {"c", 4, 10, 0}, {"d", 5, 30, 0}},
-         false,
+         NONE,
          "da"},
         {"not for an eighth",
          {{"a", 4.4, 10, 0}, {"b", 4.4, 10, 0}, {"c", 4, 11, 0}, {"d", 4.2, 11, 0}},
-         false,
+         NONE,
          "ab"},
         {"not where their shares have no room",
          {{"a", 4.4, 10, 0}, {"b", 4.4, 10, 0}, {"c", 2.9, 30, 0}, {"d", 2.9, 30, 0}},
-         false,
+         NONE,
          "ab"},
         {"not those that say nothing",
          {{"a", 4.4, 10, 0}, {"b", 4.4, 10, 0}, {"c", 4, 0, 0}, {"d", 4.2, 0, 0}},
-         false,
+         NONE,
          "ab"},
         {"nor instead of such",
          {{"a", 4.4, 10, 0}, {"b", 4.4, 0, 0}, {"c", 4, 30, 0}, {"d", 4.2, 30, 0}},
-         false,
+         NONE,
          "ab"},
         {"not one that has jobs",
          {{"a", 4.8, 10, 0}, {"b", 4.7, 10, 0}, {"c", 4.3, 30, 0}, {"d", 4.6, 30, 0}},
-         true,
+         JOB,
          "ad"},
+        {"nor one that has a part of another model",
+         {{"a", 4.8, 10, 0}, {"b", 4.7, 10, 0}, {"c", 4.3, 30, 0}, {"d", 4.6, 30, 0}},
+         PART,
+         "ad"},
+        {"not where their shares would be by room",
+         {{"a", 4.4, 10, 0}, {"b", 4.4, 10, 0}, {"c", 2.5, 30, 0}, {"d", 4.2, 30, 0}},
+         NONE,
+         "ab"},
+        {"not for more hosts",
+         {{"a", 2.7, 10, 1}, {"b", 2.7, 10, 1}, {"c", 2.6, 14, 2}, {"d", 2.5, 16, 3}},
+         NONE,
+         "abc"},
+        {"for as many",
+         {{"a", 2.7, 10, 1}, {"b", 2.7, 10, 1}, {"c", 2.6, 14, 2}, {"d", 2.5, 16, 2}},
+         NONE,
+         "acd"},
         {"not for another host",
          {{"a", 4.4, 10, 0}, {"b", 4.4, 10, 0}, {"c", 4, 30, 2}, {"d", 4.2, 30, 3}},
-         false,
+         NONE,
          "ab"},
     };
     (void)state;
@@ -332,18 +416,9 @@ static void who_is_taken(void **state)
         const uint64_t client = core_test_client(&t, "c", "", 2);
         for (uint32_t k = 0; k < 4; k++) {
             const struct reader *r = &table[i].readers[k];
-            const struct gang_member m = {
-                r->name, r->gb, r->host != 0 ? r->host : 1, GANG_SHM | GANG_UCX, NULL, false};
-            struct core_test_worker w = gang_member_hello(&m);
-            w.read_bytes_per_s = (uint64_t)r->gb_s * GB_S;
-            if (k == 2 && table[i].c_is_busy) {
-                w.models[1] = "x";
-                w.weights_bytes[1] = GB / 100;
-                w.ready[1] = true;
-            }
-            session[k] = core_test_worker(&t, &w);
+            session[k] = reader_at_work(&t, r, k == 2 ? table[i].c_has : NONE);
         }
-        if (table[i].c_is_busy) {
+        if (table[i].c_has == JOB) {
             assert_int_equal(core_test_submit_ask(&t, client, 2, "x", 20), ERR_OK);
             const struct wire_command run = gang_command(&t, session[2], 0, WIRE_COMMAND_RUN);
             acked[2] = run.seq;
@@ -358,6 +433,36 @@ static void who_is_taken(void **state)
             fail_msg("%s: %s", table[i].what, got);
         core_test_fini(&t);
     }
+}
+
+/* Each has an idle model of 3 GB: two are emptied of it, the roomiest. */
+static void nothing_is_unloaded_for_speed(void **state)
+{
+    static const struct reader readers[] = {
+        {"a", 4.4, 10, 0}, {"b", 4.4, 10, 0}, {"c", 4.2, 30, 0}, {"d", 4.2, 30, 0}};
+    struct core_test t;
+    uint64_t session[4];
+    (void)state;
+    core_test_init(&t);
+    t.config.residency_ms = 0; /* what has no jobs may be unloaded at once */
+    core_test_open(&t);
+    for (uint32_t k = 0; k < 4; k++) {
+        const struct gang_member m = {readers[k].name, readers[k].gb, 1, GANG_SHM, NULL, false};
+        struct core_test_worker w = gang_member_hello(&m);
+        w.models[1] = "x";
+        w.weights_bytes[1] = 3 * GB;
+        w.ready[1] = true;
+        w.free_bytes = w.total_bytes - 3 * GB;
+        w.read_bytes_per_s = (uint64_t)readers[k].gb_s * GB_S;
+        session[k] = core_test_worker(&t, &w);
+    }
+    const uint64_t client = core_test_client(&t, "c", "", 2);
+    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+    for (uint32_t k = 0; k < 2; k++)
+        (void)gang_command(&t, session[k], 0, WIRE_COMMAND_UNLOAD);
+    for (uint32_t k = 2; k < 4; k++)
+        assert_int_equal(core_test_pull(&t, session[k], 0).n_commands, 0);
+    core_test_fini(&t);
 }
 
 /* Shards of a model with one KV head have all of its pool each; stages have their layers'. */
@@ -398,76 +503,6 @@ static void stages_are_not_taken_for_speed(void **state)
     shard_shape_fini(&shape);
 }
 
-/* ---- a model that takes long to cut ---- */
-
-/* 128 layers of 64 groups each, and one KV head: as much work as a model may make. Each shard with
- * a part of a layer's attention has all of that layer's pool, and the pool is as large as the
- * weights. Nine workers have room for it, one of which, in each layer another, has no attention;
- * fewer would have room if it could be cut anywhere, so the cuts for 2, 3 ... 8 have to be worked
- * out. */
-static void long_shape(struct buf *ret_packed)
-{
-    struct shard_shape shape;
-    assert_int_equal(shard_shape_init(&shape, 128, NULL), ERR_OK);
-    for (uint32_t i = 0; i < shape.n_layers; i++) {
-        struct shard_kind *k = &shape.kind[i];
-        *k = (struct shard_kind){.n_heads = 64,
-                                 .n_kv_heads = 1,
-                                 .n_groups = 64,
-                                 .q_bytes = 1 << 20,
-                                 .k_bytes = 1 << 10,
-                                 .n_ffn_groups = 64,
-                                 .ff_bytes = 4 << 20};
-        for (uint32_t g = 0; g < 64; g++)
-            k->ff_end[g] = (g + 1) * 32;
-    }
-    shape.vocab = 1024;
-    shape.embed_bytes = shape.head_bytes = 65536;
-    shape.kv_head_bytes = 5 << 20;
-    shard_shape_join(&shape);
-    buf_init(ret_packed);
-    assert_int_equal(shard_shape_pack(&shape, LIMIT_SHAPE_BYTES, ret_packed, NULL), ERR_OK);
-    shard_shape_fini(&shape);
-}
-
-static void what_takes_long_is_looked_at_to_the_end(void **state)
-{
-    struct core_test t;
-    struct buf packed;
-    uint64_t session[16];
-    uint32_t seconds = 0, n_ranks = 0;
-    (void)state;
-    long_shape(&packed);
-    core_test_init(&t);
-    t.config.gang_split = CORE_GANG_SPLIT_SHARDS;
-    t.config.gang_workers_max = 16;
-    core_test_open(&t);
-    for (uint32_t k = 0; k < 16; k++) {
-        const char name[] = {(char)('a' + (char)k), '\0'};
-        const struct gang_member m = {name, 6.5, 1, GANG_SHM, NULL, false};
-        struct core_test_worker w = gang_member_hello(&m);
-        w.kv_bytes = 6 * GB;
-        w.shape = (struct wire_bytes){packed.data, packed.size};
-        session[k] = core_test_worker(&t, &w);
-    }
-    const uint64_t client = core_test_client(&t, "c", "", 2);
-    assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
-    for (; n_ranks == 0 && seconds < 60; seconds++) {
-        for (uint32_t k = 0; k < 16; k++) {
-            gang_says(&t, session[k],
-                      gang_status_of(WIRE_MODEL_STATE_AVAILABLE, (struct gang_share){0, 0, 0}, ""));
-            const struct wire_pull_reply pull = core_test_pull(&t, session[k], 0);
-            if (pull.n_commands > 0)
-                n_ranks = (uint32_t)pull.commands[0].load.place.n_members;
-        }
-        core_test_wait(&t, 1000);
-    }
-    assert_int_equal(n_ranks, 9);
-    assert_in_range(seconds, 3, 30); /* one look has no time for all of it */
-    core_test_fini(&t);
-    buf_fini(&packed);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,7 +513,8 @@ int main(void)
         cmocka_unit_test(a_worker_says_how_fast_it_is),
         cmocka_unit_test(who_is_taken),
         cmocka_unit_test(stages_are_not_taken_for_speed),
-        cmocka_unit_test(what_takes_long_is_looked_at_to_the_end),
+        cmocka_unit_test(what_comes_to_more_is_offered_less),
+        cmocka_unit_test(nothing_is_unloaded_for_speed),
     };
     return cmocka_run_group_tests(tests, gang_test_setup, gang_test_teardown);
 }
