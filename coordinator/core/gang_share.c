@@ -8,8 +8,8 @@
  *
  * Bandwidth is measured, anew at each start of a worker. What lies within an eighth of the slowest
  * is the same, and the rest is rounded to eighths of the slowest, lest what is in a measurement by
- * chance cuts a model in another way each time. Nobody counts as more than TIMES_MAX of the
- * slowest, whatever a worker says.
+ * chance cuts a model in another way each time. Nobody counts as less than a TIMES_MAXth of the
+ * fastest, whatever a worker says: one that says next to nothing leaves the others' ratios alone.
  */
 #include "coordinator/core/state.h"
 
@@ -31,10 +31,12 @@ enum gang_speeds gang_speeds_of(const uint64_t *bytes_per_s, uint32_t n, uint64_
         return GANG_SPEEDS_UNKNOWN;
     if (most - least <= least / EIGHTHS)
         return GANG_SPEEDS_ALIKE;
-    for (uint32_t r = 0; r < n; r++)
-        ret_weight[r] = bytes_per_s[r] / least >= TIMES_MAX
-                            ? EIGHTHS * TIMES_MAX
-                            : (bytes_per_s[r] * EIGHTHS + least / 2) / least;
+    const uint64_t floor = (most + TIMES_MAX - 1) / TIMES_MAX;
+    least = least > floor ? least : floor;
+    for (uint32_t r = 0; r < n; r++) {
+        const uint64_t it = bytes_per_s[r] > least ? bytes_per_s[r] : least;
+        ret_weight[r] = (it * EIGHTHS + least / 2) / least;
+    }
     return GANG_SPEEDS_DIFFER;
 }
 

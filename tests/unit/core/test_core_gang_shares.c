@@ -50,6 +50,18 @@ static void bandwidths_are_small_numbers(void **state)
          GANG_SPEEDS_DIFFER,
          {16, 8}},
         {"and the least", 2, {LIMIT_READ_BYTES_PER_S, 1}, GANG_SPEEDS_DIFFER, {512, 8}},
+        {"one that says next to nothing",
+         3,
+         {1, 10 * GB_S, 32 * GB_S},
+         GANG_SPEEDS_DIFFER,
+         {8, 160, 512}},
+        {"and one that says far too much",
+         3,
+         {10 * GB_S, 20 * GB_S, LIMIT_READ_BYTES_PER_S},
+         GANG_SPEEDS_DIFFER,
+         {8, 8, 512}},
+        {"64 times", 2, {64 * GB_S, GB_S}, GANG_SPEEDS_DIFFER, {512, 8}},
+        {"and half of it", 2, {32 * GB_S, GB_S}, GANG_SPEEDS_DIFFER, {256, 8}},
     };
     (void)state;
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
