@@ -15,7 +15,8 @@
 
 #include <stdio.h>
 
-#define LOOK_MS       1000u /* between looks that found none */
+#define LOOK_MS       1000u  /* between looks that found none */
+#define LOOK_OLD_MS   10000u /* one that stopped so long ago is begun anew */
 #define AGAIN_MS      1000u
 #define AGAIN_DOUBLED 5u /* 32 s */
 
@@ -250,13 +251,26 @@ enum look {
     LOOK_STOPPED, /* for want of time; the next one goes on from there */
 };
 
+/* One that stopped is gone on with, by the room that it had come to. */
 static enum look look(struct core *c, struct core_model *m, struct core_hosting *const from[],
                       size_t n_from, enum gang_room room, struct gang_choice *ret_choice)
 {
-    bool found = gang_choose(c, from, n_from, room, m->gang_next[room], ret_choice);
+    const bool is_under_way = m->gang_look.next != 0;
+    if (is_under_way && room < m->gang_look.room)
+        return LOOK_NONE;
+    const uint32_t first = is_under_way && room == m->gang_look.room ? m->gang_look.next : 0;
+    bool found = gang_choose(c, from, n_from, room, first, ret_choice);
     c->place_work += ret_choice->work;
-    m->gang_next[room] = ret_choice->next;
+    m->gang_look.room = room;
+    m->gang_look.next = ret_choice->next;
+    m->gang_look.at_ms = c->now_ms;
     return found ? LOOK_FOUND : ret_choice->next != 0 ? LOOK_STOPPED : LOOK_NONE;
+}
+
+/* Workers are emptied for a job that has waited for long. */
+static bool may_empty(const struct core *c, const struct core_job *j)
+{
+    return c->now_ms >= j->submitted_ms + c->config->residency_ms;
 }
 
 bool gang_try(struct core *c, struct core_job *j, const struct placement_row *rows, size_t n_rows,
@@ -281,6 +295,9 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
         if (can_join(c, h) && is_heard(c, h->worker))
             from[n_from++] = h;
     }
+    if (c->now_ms >= m->gang_look.at_ms + LOOK_OLD_MS ||
+        (m->gang_look.room == GANG_ROOM_EMPTIED && !may_empty(c, j)))
+        m->gang_look.next = 0;
     enum look found = look(c, m, from, n_from, GANG_ROOM_NOW, &choice);
     if (found == LOOK_FOUND) {
         gang_form(c, m, &choice, fx);
@@ -298,7 +315,7 @@ bool gang_try(struct core *c, struct core_job *j, const struct placement_row *ro
         m->gang_after_ms = c->now_ms + LOOK_MS;
         return true;
     }
-    if (c->now_ms < j->submitted_ms + c->config->residency_ms) {
+    if (!may_empty(c, j)) {
         m->gang_after_ms = n_from >= 2 ? c->now_ms + LOOK_MS : m->gang_after_ms;
         return false;
     }

@@ -92,8 +92,7 @@ uint64_t core_state_hash(const struct core *c)
         h = mix(mix(h, m->gang_after_ms), m->gang_failures);
         h = mix(mix(h, m->nccl_after_ms), m->nccl_failures);
         h = mix(mix(h, m->gang_failed), m->nccl_failed);
-        for (int room = 0; room < GANG_ROOMS_CUT; room++)
-            h = mix(h, m->gang_next[room]);
+        h = mix(mix(mix(h, m->gang_look.room), m->gang_look.next), m->gang_look.at_ms);
     }
     h = mix(mix(h, c->gang_number), c->n_gangs_over);
     for (struct tree_node *n = tree_first(&c->workers); n != NULL; n = tree_above(&c->workers, n))

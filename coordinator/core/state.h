@@ -217,7 +217,6 @@ enum gang_room {
     GANG_ROOM_EMPTIED,  /* once all its models are */
     GANG_ROOM_CAPACITY, /* if they were empty, and a model could be cut anywhere */
 };
-#define GANG_ROOMS_CUT 3 /* those before the last: cuts are worked out for them */
 
 /* Over what ranks talk. Of NCCL: and what it stands on; of the others UNSPECIFIED. */
 struct gang_way {
@@ -261,13 +260,17 @@ struct core_model {
     bool look_again;         /* something has changed above it meanwhile */
     char *gang_over;         /* why its last gang ended; NULL: there was none */
     uint64_t gang_after_ms;  /* the next is not formed, or looked for, before */
-    uint32_t gang_next[GANG_ROOMS_CUT]; /* by what room: where the next look for one goes on */
-    uint32_t gang_failures;             /* in a row that brought no token */
-    uint64_t gang_failed;               /* the number of the last of them to be formed; 0: none */
-    bool gang_worked;                   /* one has brought some */
-    uint64_t nccl_after_ms;             /* until then its gangs do without NCCL, if they can */
-    uint32_t nccl_failures;             /* in a row, of gangs over NCCL that brought no token */
-    uint64_t nccl_failed;               /* the number of the last of them to be formed; 0: none */
+    struct {
+        enum gang_room room; /* by the rooms before it there is none */
+        uint32_t next;       /* gang_choice.next; 0: it came to its end */
+        uint64_t at_ms;
+    } gang_look;            /* where the last look for one ran out of time */
+    uint32_t gang_failures; /* in a row that brought no token */
+    uint64_t gang_failed;   /* the number of the last of them to be formed; 0: none */
+    bool gang_worked;       /* one has brought some */
+    uint64_t nccl_after_ms; /* until then its gangs do without NCCL, if they can */
+    uint32_t nccl_failures; /* in a row, of gangs over NCCL that brought no token */
+    uint64_t nccl_failed;   /* the number of the last of them to be formed; 0: none */
 };
 
 struct core_session;
