@@ -6,10 +6,14 @@
 #include "common/units.h"
 #include "worker/kernels/read_rate.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +22,8 @@
 #define ROOM_PART   4u   /* of what is free may be taken */
 #define OTHERS_PART 8u   /* of all processor time may be theirs */
 #define AGAIN_MS    300u /* no other try is begun after this time */
+#define TURN_MS     2000u
+#define TURN_NAP_MS 10
 
 enum err bandwidth_parse(const char *text, struct bandwidth_choice *ret_choice, struct errbuf *eb)
 {
@@ -61,15 +67,9 @@ bool bandwidth_stat_parse(const char *stat, uint64_t *ret_busy, uint64_t *ret_al
     return true;
 }
 
-struct times {
-    bool is_known;
-    uint64_t busy, all; /* ticks, of all processes */
-    uint64_t own_ns;
-};
-
-static struct times times_read(void)
+static struct bandwidth_times times_read(void)
 {
-    struct times t = {0};
+    struct bandwidth_times t = {0};
     char text[512];
     struct timespec own;
     int fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
@@ -86,26 +86,45 @@ static struct times times_read(void)
     return t;
 }
 
-/* In percent of the machine; 0 where it cannot be told. Ticks are as long as a tenth of what is
- * measured: one is nobody's. */
-static uint32_t others_percent(const struct times *before, const struct times *after)
+uint32_t bandwidth_others_percent(const struct bandwidth_times *before,
+                                  const struct bandwidth_times *after, long ticks_per_s)
 {
-    const long per_s = sysconf(_SC_CLK_TCK);
-    if (!before->is_known || !after->is_known || per_s <= 0 || after->all <= before->all ||
-        after->busy < before->busy)
+    if (!before->is_known || !after->is_known || ticks_per_s <= 0 || after->all <= before->all ||
+        after->busy < before->busy || after->own_ns < before->own_ns)
         return 0;
-    const uint64_t own = (after->own_ns - before->own_ns) * (uint64_t)per_s / 1000000000u + 1;
+    const uint64_t own = (after->own_ns - before->own_ns) * (uint64_t)ticks_per_s / 1000000000u + 1;
     const uint64_t busy = after->busy - before->busy;
     return (uint32_t)((busy > own ? busy - own : 0) * 100 / (after->all - before->all));
 }
 
 /* ---- the number ---- */
 
+/* Two that measure at once are in each other's way, and neither would know anything. Returns what
+ * to close when it is done; -1: it did not come to this worker's turn. */
+static int turn_take(void)
+{
+    static const struct timespec nap = {.tv_nsec = TURN_NAP_MS * 1000000};
+    struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "\0" BANDWIDTH_TURN};
+    const socklen_t size =
+        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + sizeof "\0" BANDWIDTH_TURN - 1);
+    const uint64_t began_ms = clock_mono_ms();
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    while (fd >= 0 && bind(fd, (const struct sockaddr *)(const void *)&name, size) != 0) {
+        if (errno != EADDRINUSE || clock_mono_ms() - began_ms >= TURN_MS) {
+            (void)close(fd);
+            return -1;
+        }
+        (void)nanosleep(&nap, NULL);
+    }
+    return fd;
+}
+
 /* ERR_UNAVAILABLE: others had too much of the processors meanwhile. */
 static enum err cpu_measure_once(struct device *device, uint32_t threads,
                                  struct read_rate *ret_rate, struct errbuf *eb)
 {
-    const struct times before = times_read();
+    const struct bandwidth_times before = times_read();
     struct device_now now;
 
     enum err e = device_read(device, 0, &now, eb);
@@ -113,8 +132,8 @@ static enum err cpu_measure_once(struct device *device, uint32_t threads,
         e = read_rate_measure(threads, now.free_bytes / ROOM_PART, ret_rate, eb);
     if (e != ERR_OK)
         return e;
-    const struct times after = times_read();
-    const uint32_t others = others_percent(&before, &after);
+    const struct bandwidth_times after = times_read();
+    const uint32_t others = bandwidth_others_percent(&before, &after, sysconf(_SC_CLK_TCK));
     if (others > 100 / OTHERS_PART)
         return err_set(eb, ERR_UNAVAILABLE,
                        "others had %u %% of the processors while it was measured (%.1f GB/s)",
@@ -128,10 +147,13 @@ static uint64_t cpu_measure(struct device *device, uint32_t threads)
     struct read_rate rate;
     enum err e;
 
+    const int turn = turn_take();
     const uint64_t began_ms = clock_mono_ms();
     do {
         e = cpu_measure_once(device, threads, &rate, &eb);
     } while (e == ERR_UNAVAILABLE && clock_mono_ms() - began_ms < AGAIN_MS);
+    if (turn >= 0)
+        (void)close(turn);
     if (e != ERR_OK) {
         log_info("how fast this worker reads memory is not known: %s", eb.text);
         return 0;
