@@ -17,6 +17,14 @@ _Static_assert(PANEL_ROWS % VEC_LANES == 0, "a panel is whole vectors");
 
 #include "worker/kernels/cpu/body_weights.h"
 #include "worker/kernels/cpu/body_pack.h"
+#include "worker/kernels/cpu/body_products.h"
+#include "worker/kernels/cpu/body_straight.h"
+#include "worker/kernels/cpu/body_passage.h"
+#ifdef TMUL_ROWS
+#include "worker/kernels/cpu/body_tmul.h"
+#else
+#include "worker/kernels/cpu/body_leaf.h"
+#endif
 #include "worker/kernels/cpu/body_matmul.h"
 #include "worker/kernels/cpu/body_floats.h"
 #include "worker/kernels/cpu/body_rows.h"

@@ -1,0 +1,160 @@
+/*
+ * body_products.h - a block of one panel times a few columns of x over the wrappers of a vec_*.h:
+ * the integer products and what they are multiplied with. Included by kernel_bodies.h.
+ *
+ * Loops over columns of x and halves of a panel have constant bounds in every instance, so that
+ * their sums live in registers.
+ */
+
+/* Instances are for a power of two of columns: how many of `cols` the next one takes, and which it
+ * is. */
+VEC_INLINE uint32_t body_step(uint32_t cols, uint32_t most, uint32_t *ret_instance)
+{
+    uint32_t step = 1;
+    *ret_instance = 0;
+    while (2 * step <= cols && 2 * step <= most) {
+        step *= 2;
+        ++*ret_instance;
+    }
+    return step;
+}
+
+/* Where a block's weights come from: memory (kind is a type's), or a leaf (PANEL_KIND_COUNT). */
+struct body_from {
+    const uint8_t *super;
+    const uint8_t *block;
+    const struct body_leaf *leaf;
+    uint32_t at;
+};
+
+VEC_INLINE vec_b body_from_quad(const enum panel_kind kind, const struct body_from *from,
+                                const int i, const int h)
+{
+    if (kind == PANEL_KIND_COUNT)
+        return vec_b_load(from->leaf->quads + body_leaf_quad(false, from->at, i, h));
+    return body_quad(kind, from->block, i, h);
+}
+
+/* The integer sums of one block: isum + off * sum(x), without off for types with halves. */
+VEC_INLINE void body_sums(const struct body_traits t, const enum panel_kind kind, const int cols,
+                          const struct body_from *from, const int8_t *q, size_t q_stride,
+                          const struct body_scales *s, vec_i (*sums)[BODY_HALVES])
+{
+    const int limit = t.has_halves ? 4 : 8;
+    const int depth = VEC_DOT_DEPTH(t.top) < limit ? VEC_DOT_DEPTH(t.top) : limit;
+    vec_dot dot[VEC_COLS_MAX][BODY_HALVES];
+    BODY_UNROLL
+    for (int i = 0; i < PANEL_QUADS; i++) {
+        vec_b w[BODY_HALVES];
+        BODY_UNROLL
+        for (int h = 0; h < BODY_HALVES; h++)
+            w[h] = body_from_quad(kind, from, i, h);
+        BODY_UNROLL
+        for (int c = 0; c < cols; c++) {
+            vec_b x = vec_b_quad(q + (size_t)c * q_stride + 4 * i);
+            BODY_UNROLL
+            for (int h = 0; h < BODY_HALVES; h++) {
+                dot[c][h] =
+                    i % depth == 0 ? vec_dot_first(w[h], x) : vec_dot_add(dot[c][h], w[h], x);
+                if (i % depth == depth - 1) {
+                    vec_i part = !t.has_halves ? vec_dot_sum(dot[c][h])
+                                 : i < 4       ? vec_dot_scaled(dot[c][h], s[h].first)
+                                               : vec_dot_scaled(dot[c][h], s[h].second);
+                    sums[c][h] = i < depth ? part : vec_i_add(sums[c][h], part);
+                }
+            }
+        }
+    }
+}
+
+/* The same of a wide type, from x in bytes, or, for leaves of more than a byte a weight, as qw. */
+VEC_INLINE void body_sums_wide(const enum panel_kind kind, const int cols,
+                               const struct body_from *from, const int8_t *q, size_t q_stride,
+                               const vec_wide_x *qw, vec_i (*sums)[BODY_HALVES])
+{
+    BODY_UNROLL
+    for (int c = 0; c < cols; c++) {
+        BODY_UNROLL
+        for (int h = 0; h < BODY_HALVES; h++)
+            sums[c][h] = vec_i_set(0);
+    }
+    BODY_UNROLL
+    for (int i = 0; i < PANEL_QUADS; i++) {
+        if (kind == PANEL_KIND_COUNT) {
+            BODY_UNROLL
+            for (int part = 0; part < VEC_WIDE_BYTES; part++) {
+                vec_b w[BODY_HALVES];
+                BODY_UNROLL
+                for (int h = 0; h < BODY_HALVES; h++)
+                    w[h] = vec_wide_load(from->leaf->quads + body_leaf_quad(true, from->at, i, h),
+                                         part);
+                BODY_UNROLL
+                for (int c = 0; c < cols; c++) {
+                    const vec_wide_x *at = VEC_WIDE_BYTES > 1
+                                               ? qw + (size_t)c * QUANT_SUPER_ITEMS
+                                               : (const vec_wide_x *)q + (size_t)c * q_stride;
+                    vec_b x = vec_wide_quad(at + 4 * i, part);
+                    BODY_UNROLL
+                    for (int h = 0; h < BODY_HALVES; h++)
+                        sums[c][h] = vec_wide_add(sums[c][h], w[h], x);
+                }
+            }
+        } else {
+            vec_w8 w[BODY_HALVES];
+            BODY_UNROLL
+            for (int h = 0; h < BODY_HALVES; h++)
+                w[h] = vec_w8_of(body_quad(kind, from->block, i, h));
+            BODY_UNROLL
+            for (int c = 0; c < cols; c++) {
+                vec_b x = vec_b_quad(q + (size_t)c * q_stride + 4 * i);
+                BODY_UNROLL
+                for (int h = 0; h < BODY_HALVES; h++)
+                    sums[c][h] = vec_w8_add(sums[c][h], w[h], x);
+            }
+        }
+    }
+}
+
+/* One block: acc += d * dx * isum, then the minimum's part, m * (dx * msum). The products take the
+ * processor's multipliers, which additions do not, so what can be an addition of integers is one:
+ * the offset of unsigned weights, once per column of x. */
+VEC_INLINE void body_block(const struct body_traits t, const enum panel_kind kind, const int cols,
+                           const struct body_from *from, const struct kernel_input *x,
+                           const int8_t *q, const vec_wide_x *qw, size_t cell,
+                           vec_f (*acc)[BODY_HALVES])
+{
+    struct body_scales s[BODY_HALVES];
+    vec_i sums[VEC_COLS_MAX][BODY_HALVES];
+    BODY_UNROLL
+    for (int h = 0; h < BODY_HALVES; h++)
+        s[h] = kind == PANEL_KIND_COUNT ? body_leaf_scales(t, from->leaf, from->at, h)
+                                        : body_scales_of(kind, from->super, from->block, h);
+    if (t.is_wide)
+        body_sums_wide(kind, cols, from, q, x->q_stride, qw, sums);
+    else
+        body_sums(t, kind, cols, from, q, x->q_stride, s, sums);
+    const vec_i off =
+        vec_i_set(kind == PANEL_KIND_COUNT ? from->leaf->off : body_pair(-(int)t.off));
+    BODY_UNROLL
+    for (int c = 0; c < cols; c++) {
+        const size_t at = cell + (size_t)c * x->block_stride;
+        const vec_f dx = vec_f_set(x->scales[at]);
+        const vec_i shift =
+            t.off > 0 && !t.has_halves ? vec_pair_mul(off, vec_i_set(x->pairs[at])) : vec_i_set(0);
+        BODY_UNROLL
+        for (int h = 0; h < BODY_HALVES; h++) {
+            vec_i sum = sums[c][h];
+            if (t.off > 0 && t.has_halves)
+                sum = vec_i_add(sum, vec_pair_mul(s[h].fix, vec_i_set(x->pairs[at])));
+            if (t.off > 0 && !t.has_halves)
+                sum = vec_i_add(sum, shift);
+            acc[c][h] = vec_f_fma(vec_f_mul(s[h].d, dx), vec_f_from_i(sum), acc[c][h]);
+            if (t.has_min) {
+                vec_f msum = t.has_halves ? vec_f_mul(dx, vec_f_from_i(vec_pair_mul(
+                                                              s[h].fix, vec_i_set(x->pairs[at]))))
+                                          : vec_f_set(x->sums[at]);
+                acc[c][h] = vec_f_fma(s[h].m, msum, acc[c][h]);
+            }
+        }
+    }
+}
