@@ -145,7 +145,7 @@ struct wire_worker_hello {
     size_t n_models;
     struct wire_memory memory;
     const char *device; /* "cpu" or the GPU's name */
-    const char *isa;    /* "scalar", "avx2", "avx512", "sm_90" */
+    const char *isa;    /* "scalar", "avx2", "avx512", "amx", "sm_90" */
     uint32_t threads;
     const struct wire_lease_held *leases;
     size_t n_leases;

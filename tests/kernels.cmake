@@ -1,10 +1,11 @@
 # Kernels: every backend against ref/ bit for bit, ref/ against double precision, and the parts.
-add_library(kernels_fixture STATIC kernels/fixture.c kernels/matrix.c kernels/kernels_plain.c)
+add_library(kernels_fixture STATIC kernels/fixture.c kernels/matrix.c kernels/kernels_plain.c
+  kernels/kernels_plain_tmul.c)
 target_link_libraries(kernels_fixture PUBLIC cloister_kernels PkgConfig::CMOCKA)
 target_compile_options(kernels_fixture PRIVATE -O2 -fno-math-errno)
 cloister_target(kernels_fixture)
 # The flow analysis gives up on arrays of 64-byte structs that loops with a bound fill.
-set_source_files_properties(kernels/kernels_plain.c PROPERTIES
+set_source_files_properties(kernels/kernels_plain.c kernels/kernels_plain_tmul.c PROPERTIES
   COMPILE_OPTIONS "-Wno-maybe-uninitialized")
 
 foreach(part matmul shards rows norms attention bounds backend source pack)

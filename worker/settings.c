@@ -17,7 +17,7 @@ static const char *const kv_names[] = {"f16", "q8_0", NULL};
 static const char *const prefix_cache_names[] = {"tenant", "shared", "off", NULL};
 /* By enum gang_choice. */
 static const char *const gang_transport_names[] = {"auto", "shm", "ucx", "nccl", NULL};
-const char *const settings_isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
+const char *const settings_isa_names[] = {"auto", "scalar", "avx2", "avx512", "amx", NULL};
 
 #define MODEL(field)  offsetof(struct settings_model, field)
 #define CONFIG(field) offsetof(struct settings, field)

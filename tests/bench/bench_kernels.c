@@ -110,12 +110,35 @@ __attribute__((target("avx512f,avx512vnni"))) static void peak_avx512(void)
 }
 #endif
 
+#if defined(__x86_64__)
+/* Four products of 16 x 16 x 64 bytes, of registers that nobody filled. */
+static void peak_amx(void)
+{
+    static const struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config = {
+        .palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16}};
+    __asm__ volatile("ldtilecfg %0" : : "m"(config));
+    for (uint32_t i = 0; i < PEAK_LOOPS / 16; i++) {
+        __asm__ volatile("tdpbssd %tmm5, %tmm4, %tmm0\n\t"
+                         "tdpbssd %tmm5, %tmm4, %tmm1\n\t"
+                         "tdpbssd %tmm5, %tmm4, %tmm2\n\t"
+                         "tdpbssd %tmm5, %tmm4, %tmm3");
+    }
+    __asm__ volatile("tilerelease");
+}
+#endif
+
 static void peak_task(void *ctx, uint32_t task, uint32_t thread)
 {
     (void)task;
     (void)thread;
 #if defined(__x86_64__)
-    if (strcmp(ctx, "avx512") == 0)
+    if (strcmp(ctx, "amx") == 0)
+        peak_amx();
+    else if (strcmp(ctx, "avx512") == 0)
         peak_avx512();
     else if (strcmp(ctx, "avx2") == 0)
         peak_avx2();
@@ -162,9 +185,10 @@ static void measure_limits(const char *isa, uint32_t threads, struct limits *ret
         }
         munmap(data, READ_BYTES);
     }
-    double ops = strcmp(isa, "avx512") == 0 ? 12.0 * 64 * 2
-                 : strcmp(isa, "avx2") == 0 ? 8.0 * 32 * 2
-                                            : 0.0;
+    double ops = strcmp(isa, "amx") == 0      ? 4.0 * 16 * 16 * 64 * 2 / 16
+                 : strcmp(isa, "avx512") == 0 ? 12.0 * 64 * 2
+                 : strcmp(isa, "avx2") == 0   ? 8.0 * 32 * 2
+                                              : 0.0;
     uint32_t tasks = pool_threads(pool) * 4;
     for (int round = 0; round < 50 && ops > 0.0; round++) {
         uint64_t start = now_ns();
@@ -398,8 +422,9 @@ static void bench_attention(struct backend *b, const struct options *o, const st
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: bench_kernels [--isa auto|scalar|avx2|avx512] [--threads N] [--rows R] "
-                    "[--cols C] [--n N] [--ms N] [--type NAME] [--time wall|cpu]\n");
+    fprintf(stderr,
+            "usage: bench_kernels [--isa auto|scalar|avx2|avx512|amx] [--threads N] [--rows R] "
+            "[--cols C] [--n N] [--ms N] [--type NAME] [--time wall|cpu]\n");
     return 2;
 }
 

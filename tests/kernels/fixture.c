@@ -105,11 +105,12 @@ static bool fixture_open_others(struct fixture *f)
     static const struct {
         const char *name;
         enum backend_isa isa;
-    } sets[] = {{"avx2", BACKEND_ISA_AVX2}, {"avx512", BACKEND_ISA_AVX512}};
+    } sets[] = {
+        {"avx2", BACKEND_ISA_AVX2}, {"avx512", BACKEND_ISA_AVX512}, {"amx", BACKEND_ISA_AMX}};
     const char *only = getenv("KERNELS_ONLY");
     for (uint32_t threads = 1; threads <= 3; threads++) {
         struct backend *b;
-        for (size_t i = 0; i < 2; i++) {
+        for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
             if (only != NULL && strcmp(only, sets[i].name) != 0)
                 continue;
             if (!backend_isa_available(sets[i].isa)) {
@@ -122,11 +123,15 @@ static bool fixture_open_others(struct fixture *f)
                 return false;
             fixture_add_cpu(f, sets[i].name, threads, b);
         }
-        if (only != NULL && strcmp(only, "plain16") != 0)
-            continue;
-        if (cpu_backend_new(&cpu_kernels_plain, threads, &b, &eb) != ERR_OK)
-            return false;
-        fixture_add_cpu(f, "plain16", threads, b);
+        static const struct cpu_kernels *const plain[] = {&cpu_kernels_plain,
+                                                          &cpu_kernels_plain_tmul};
+        for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++) {
+            if (only != NULL ? strcmp(only, plain[i]->name) != 0 : i > 0 && threads > 1)
+                continue;
+            if (cpu_backend_new(plain[i], threads, &b, &eb) != ERR_OK)
+                return false;
+            fixture_add_cpu(f, plain[i]->name, threads, b);
+        }
     }
     return true;
 }
@@ -145,8 +150,8 @@ int fixture_setup(void **state)
     *state = f;
     if (f->n_others > 0)
         return 0;
-    print_error("nothing to compare with the reference: KERNELS_ONLY is avx2, avx512 or plain16, "
-                "and the machine's own\n");
+    print_error("nothing to compare with the reference: KERNELS_ONLY is avx2, avx512, amx, "
+                "plain16 or plain_tmul, and the machine's own\n");
     return -1;
 }
 

@@ -11,19 +11,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* tests/kernels/kernels_plain.c */
+/* tests/kernels/kernels_plain.c, kernels_plain_tmul.c */
 extern const struct cpu_kernels cpu_kernels_plain;
+extern const struct cpu_kernels cpu_kernels_plain_tmul;
 
 struct fixture_backend {
     char name[32]; /* "avx2 x3": instruction set and threads */
     struct backend *backend;
 };
 
-#define FIXTURE_BACKENDS_MAX 16
+#define FIXTURE_BACKENDS_MAX 24
 
 /* The oracle, and everything that must equal it. cmocka group set-up and tear-down. Where time is
  * short (in an emulator), KERNELS_ONLY in the environment names the one that is compared: avx2,
- * avx512 or plain16. */
+ * avx512, amx, plain16 or plain_tmul. */
 struct fixture {
     struct backend *ref;
     struct fixture_backend others[FIXTURE_BACKENDS_MAX];

@@ -290,10 +290,12 @@ static void test_instruction_sets_have_names(void **state)
     assert_true(backend_isa_parse("scalar", &isa) && isa == BACKEND_ISA_SCALAR);
     assert_true(backend_isa_parse("avx2", &isa) && isa == BACKEND_ISA_AVX2);
     assert_true(backend_isa_parse("avx512", &isa) && isa == BACKEND_ISA_AVX512);
+    assert_true(backend_isa_parse("amx", &isa) && isa == BACKEND_ISA_AMX);
     assert_false(backend_isa_parse("AVX2", &isa));
     assert_false(backend_isa_parse("", &isa));
-    static const enum backend_isa sets[] = {BACKEND_ISA_AUTO, BACKEND_ISA_SCALAR, BACKEND_ISA_AVX2,
-                                            BACKEND_ISA_AVX512, (enum backend_isa)9};
+    static const enum backend_isa sets[] = {BACKEND_ISA_AUTO, BACKEND_ISA_SCALAR,
+                                            BACKEND_ISA_AVX2, BACKEND_ISA_AVX512,
+                                            BACKEND_ISA_AMX,  (enum backend_isa)9};
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
         const struct backend_cpu_config config = {.isa = sets[i], .threads = 1};
         struct errbuf eb = {0};

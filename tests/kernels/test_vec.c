@@ -152,6 +152,41 @@ static void test_fields_agree(void **state)
 
 /* Lanes that are no number, infinite and 0 of both signs among them: the greatest of two is the
  * second one where nothing is greater. */
+static void test_signed_weights_agree(void **state)
+{
+    (void)state;
+    struct fixture_random r = {45};
+    for (int round = 0; round < ROUNDS; round++) {
+        uint8_t bytes[64];
+        int8_t scales[16];
+        int32_t numbers[16], others[16];
+        uint8_t expected[4][64] = {0};
+        int32_t expected_numbers[16];
+        random_bytes(&r, bytes, sizeof bytes);
+        random_bytes(&r, scales, sizeof scales);
+        random_bytes(&r, others, sizeof others);
+        for (int i = 0; i < 16; i++) {
+            numbers[i] = scales[i];
+            others[i] /= 2;
+            expected_numbers[i] = numbers[i] - others[i];
+        }
+        for (int i = 0; i < 64; i++) {
+            expected[0][i] = (uint8_t)(bytes[i] - 8);
+            expected[1][i] = (uint8_t)(bytes[i] - 32);
+            expected[2][i] = (uint8_t)(bytes[i] * scales[i / 4]);
+        }
+        for (struct named_probe *p = probes; p->probe != NULL; p++) {
+            if (p->probe->signed_weights == NULL)
+                continue;
+            uint8_t actual[4][64];
+            int32_t actual_numbers[16];
+            p->probe->signed_weights(bytes, numbers, others, actual, actual_numbers);
+            assert_memory_equal(expected, actual, sizeof actual);
+            assert_memory_equal(expected_numbers, actual_numbers, sizeof actual_numbers);
+        }
+    }
+}
+
 static void test_trees_agree(void **state)
 {
     (void)state;
@@ -257,6 +292,7 @@ int main(void)
         cmocka_unit_test(test_unsigned_products_agree),
         cmocka_unit_test(test_signed_products_agree),
         cmocka_unit_test(test_fields_agree),
+        cmocka_unit_test(test_signed_weights_agree),
         cmocka_unit_test(test_trees_agree),
         cmocka_unit_test(test_arithmetic_and_conversions_agree),
     };

@@ -138,5 +138,23 @@ static void probe_fields(const uint8_t *bytes, const int8_t *table, uint8_t (*re
     }
 }
 
-const struct vec_probe PROBE = {probe_arithmetic, probe_trees,      probe_convert, probe_dot,
-                                probe_dot_halves, probe_dot_signed, probe_fields};
+#if VEC_LANES == 16
+static void probe_signed_weights(const uint8_t *bytes, const int32_t *numbers,
+                                 const int32_t *others, uint8_t (*ret_bytes)[64],
+                                 int32_t *ret_numbers)
+{
+    vec_b x = vec_b_load(bytes);
+    vec_b_store(ret_bytes[0], vec_b_sub(x, 8));
+    vec_b_store(ret_bytes[1], vec_b_sub(x, 32));
+    vec_b_store(ret_bytes[2], vec_b_times(x, vec_i_load(numbers)));
+    vec_b_store(ret_bytes[3], vec_b_none());
+    vec_i_store(ret_numbers, vec_i_sub(vec_i_load(numbers), vec_i_load(others)));
+}
+#define PROBE_SIGNED_WEIGHTS probe_signed_weights
+#else
+#define PROBE_SIGNED_WEIGHTS NULL
+#endif
+
+const struct vec_probe PROBE = {probe_arithmetic, probe_trees,         probe_convert,
+                                probe_dot,        probe_dot_halves,    probe_dot_signed,
+                                probe_fields,     PROBE_SIGNED_WEIGHTS};

@@ -24,6 +24,11 @@ struct vec_probe {
                        float ret_wide[16]);
     /* Fields of 4, 2 and 1 bits and their union, moved; a table of 16. */
     void (*fields)(const uint8_t bytes[64], const int8_t table[16], uint8_t ret_fields[5][64]);
+    /* Bytes less 8 and less 32, times the number of their lane of four, and none; numbers less
+     * others. NULL: the instruction set has them not, only kernels with tile registers do. */
+    void (*signed_weights)(const uint8_t bytes[64], const int32_t numbers[16],
+                           const int32_t others[16], uint8_t ret_bytes[4][64],
+                           int32_t ret_numbers[16]);
 };
 
 extern const struct vec_probe vec_probe_plain;

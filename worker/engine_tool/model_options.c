@@ -8,7 +8,7 @@
 
 #define MODEL(field) offsetof(struct model_flags, field)
 
-static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", NULL};
+static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", "amx", NULL};
 /* The test build's program has an emulated GPU in place of a real one. */
 #ifdef CLOISTER_CUDA_EMULATED
 #define CUDA_NAME "cuda-emulated"

@@ -353,6 +353,7 @@ enum backend_isa {
     BACKEND_ISA_SCALAR = 1,
     BACKEND_ISA_AVX2 = 2,   /* AVX2, FMA, F16C */
     BACKEND_ISA_AVX512 = 3, /* AVX-512 F, BW, VL, VNNI */
+    BACKEND_ISA_AMX = 4,    /* these, AMX-TILE and AMX-INT8 */
 };
 
 struct backend_cpu_config {
@@ -394,7 +395,7 @@ uint64_t backend_cuda_room_bytes(const struct backend_room *room);
 enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu_config *config,
                           struct errbuf *eb);
 
-/* "auto", "scalar", "avx2", "avx512". */
+/* "auto", "scalar", "avx2", "avx512", "amx". */
 bool backend_isa_parse(const char *text, enum backend_isa *ret_isa);
 bool backend_isa_available(enum backend_isa isa);
 /* AUTO as what it stands for on this machine; the others as they are. */

@@ -8,6 +8,20 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Leaf 7, register D; older compilers' cpuid.h has not got them. */
+#define CPUID_AMX_TILE (1u << 24)
+#define CPUID_AMX_INT8 (1u << 25)
+
+/* Linux makes room for a thread's tile registers only in a process that has asked, for itself and
+ * all its threads (Documentation/arch/x86/xstate.rst). Whether it said yes. */
+static bool cpu_tiles_permitted(void)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
 #endif
 
 /* NULL where this machine and its operating system can run it, else what is missing. */
@@ -47,6 +61,14 @@ static const char *cpu_isa_lacks(enum backend_isa isa)
         return "AVX-512 VL";
     if ((c & bit_AVX512VNNI) == 0)
         return "AVX-512 VNNI";
+    if (isa == BACKEND_ISA_AVX512)
+        return NULL;
+    if ((d & CPUID_AMX_TILE) == 0)
+        return "AMX-TILE";
+    if ((d & CPUID_AMX_INT8) == 0)
+        return "AMX-INT8";
+    if ((saved & 0x60000u) != 0x60000u || !cpu_tiles_permitted())
+        return "support of the operating system for AMX";
     return NULL;
 #else
     (void)isa;
@@ -54,18 +76,17 @@ static const char *cpu_isa_lacks(enum backend_isa isa)
 #endif
 }
 
+static const char *const isa_names[] = {[BACKEND_ISA_AUTO] = "auto",
+                                        [BACKEND_ISA_SCALAR] = "scalar",
+                                        [BACKEND_ISA_AVX2] = "avx2",
+                                        [BACKEND_ISA_AVX512] = "avx512",
+                                        [BACKEND_ISA_AMX] = "amx"};
+
 bool backend_isa_parse(const char *text, enum backend_isa *ret_isa)
 {
-    static const struct {
-        const char *name;
-        enum backend_isa isa;
-    } names[] = {{"auto", BACKEND_ISA_AUTO},
-                 {"scalar", BACKEND_ISA_SCALAR},
-                 {"avx2", BACKEND_ISA_AVX2},
-                 {"avx512", BACKEND_ISA_AVX512}};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(text, names[i].name) == 0) {
-            *ret_isa = names[i].isa;
+    for (size_t i = 0; i < sizeof isa_names / sizeof isa_names[0]; i++) {
+        if (strcmp(text, isa_names[i]) == 0) {
+            *ret_isa = (enum backend_isa)i;
             return true;
         }
     }
@@ -76,11 +97,11 @@ bool backend_isa_available(enum backend_isa isa)
 {
     if (isa == BACKEND_ISA_AUTO || isa == BACKEND_ISA_SCALAR)
         return true;
-    if (isa != BACKEND_ISA_AVX2 && isa != BACKEND_ISA_AVX512)
+    if (isa != BACKEND_ISA_AVX2 && isa != BACKEND_ISA_AVX512 && isa != BACKEND_ISA_AMX)
         return false;
     /* A virtual machine's host answers cpuid, which takes it some 20 microseconds, and an estimate
      * asks for every matrix of a model. 0: not asked yet. */
-    static atomic_int answer[BACKEND_ISA_AVX512 + 1];
+    static atomic_int answer[BACKEND_ISA_AMX + 1];
     int known = atomic_load_explicit(&answer[isa], memory_order_relaxed);
     if (known == 0) {
         known = cpu_isa_lacks(isa) == NULL ? 1 : -1;
@@ -93,9 +114,10 @@ enum backend_isa backend_isa_resolve(enum backend_isa isa)
 {
     if (isa != BACKEND_ISA_AUTO)
         return isa;
-    return backend_isa_available(BACKEND_ISA_AVX512) ? BACKEND_ISA_AVX512
-           : backend_isa_available(BACKEND_ISA_AVX2) ? BACKEND_ISA_AVX2
-                                                     : BACKEND_ISA_SCALAR;
+    return backend_isa_available(BACKEND_ISA_AMX)      ? BACKEND_ISA_AMX
+           : backend_isa_available(BACKEND_ISA_AVX512) ? BACKEND_ISA_AVX512
+           : backend_isa_available(BACKEND_ISA_AVX2)   ? BACKEND_ISA_AVX2
+                                                       : BACKEND_ISA_SCALAR;
 }
 
 const struct cpu_kernels *cpu_kernels_of(enum backend_isa isa)
@@ -103,6 +125,7 @@ const struct cpu_kernels *cpu_kernels_of(enum backend_isa isa)
 #if defined(__x86_64__)
     return isa == BACKEND_ISA_AVX2     ? &cpu_kernels_avx2
            : isa == BACKEND_ISA_AVX512 ? &cpu_kernels_avx512
+           : isa == BACKEND_ISA_AMX    ? &cpu_kernels_amx
                                        : NULL;
 #else
     (void)isa;
@@ -116,11 +139,11 @@ enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu
     enum backend_isa isa = backend_isa_resolve(config->isa);
     if (isa == BACKEND_ISA_SCALAR)
         return ref_backend_new(ret_backend, eb);
-    if (isa != BACKEND_ISA_AVX2 && isa != BACKEND_ISA_AVX512)
+    if (isa != BACKEND_ISA_AVX2 && isa != BACKEND_ISA_AVX512 && isa != BACKEND_ISA_AMX)
         return err_set(eb, ERR_INVALID, "instruction set %d does not exist", (int)isa);
     const char *lacks = cpu_isa_lacks(isa);
     if (lacks != NULL)
         return err_set(eb, ERR_UNSUPPORTED, "instruction set %s: this machine lacks %s",
-                       isa == BACKEND_ISA_AVX2 ? "avx2" : "avx512", lacks);
+                       isa_names[isa], lacks);
     return cpu_backend_new(cpu_kernels_of(isa), config->threads, ret_backend, eb);
 }

@@ -7,7 +7,8 @@ const struct sample_kernels *sample_kernels_of(enum backend_isa isa)
 {
 #if defined(__x86_64__)
     bool is_auto = isa == BACKEND_ISA_AUTO;
-    if ((is_auto || isa == BACKEND_ISA_AVX512) && backend_isa_available(BACKEND_ISA_AVX512))
+    bool is_512 = is_auto || isa == BACKEND_ISA_AVX512 || isa == BACKEND_ISA_AMX;
+    if (is_512 && backend_isa_available(BACKEND_ISA_AVX512))
         return &sample_kernels_avx512;
     if ((is_auto || isa == BACKEND_ISA_AVX2) && backend_isa_available(BACKEND_ISA_AVX2))
         return &sample_kernels_avx2;

@@ -147,7 +147,7 @@ static void a_head_that_is_not_whole_blocks_has_no_estimate(void **state)
 static void estimates_are_what_loading_then_holds(void **state)
 {
     static const enum backend_isa isas[] = {BACKEND_ISA_SCALAR, BACKEND_ISA_AVX2,
-                                            BACKEND_ISA_AVX512};
+                                            BACKEND_ISA_AVX512, BACKEND_ISA_AMX};
     static const enum quant_type types[] = {QUANT_TYPE_Q8_0, QUANT_TYPE_Q4_1, QUANT_TYPE_F16};
 
     (void)state;

@@ -31,7 +31,7 @@ WAYS = {
     "others": ["--beside 0", "--beside 8"],
     "chunk": ["--chunk 512", "--chunk 17", "--chunk 1"],
     "threads": ["--threads 2", "--threads 1", "--threads 3"],
-    "isa": ["--isa auto", "--isa scalar", "--isa avx2", "--isa avx512"],
+    "isa": ["--isa auto", "--isa scalar", "--isa avx2", "--isa avx512", "--isa amx"],
     "shards": ["--shards 1", "--shards 2", "--shards 3", "--shards 4", "--shards 8", "--split 3,1",
                "--stages 2", "--stages 2 --split 1,3,2,1"],
 }

@@ -127,5 +127,6 @@ static inline uint32_t kernel_group_begin(const struct kernel_matmul *m, uint32_
 
 extern const struct cpu_kernels cpu_kernels_avx2;
 extern const struct cpu_kernels cpu_kernels_avx512;
+extern const struct cpu_kernels cpu_kernels_amx;
 
 #endif

@@ -98,6 +98,11 @@ VEC_INLINE vec_i vec_i_add(vec_i a, vec_i b)
     return _mm512_add_epi32(a, b);
 }
 
+VEC_INLINE vec_i vec_i_sub(vec_i a, vec_i b)
+{
+    return _mm512_sub_epi32(a, b);
+}
+
 VEC_INLINE vec_f vec_f_load_half(const void *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
@@ -144,6 +149,28 @@ VEC_INLINE void vec_b_store(uint8_t *p, vec_b x)
 VEC_INLINE vec_b vec_b_or(vec_b a, vec_b b)
 {
     return _mm512_or_si512(a, b);
+}
+
+VEC_INLINE vec_b vec_b_none(void)
+{
+    return _mm512_setzero_si512();
+}
+
+/* Bytes less a number, modulo 256. */
+VEC_INLINE vec_b vec_b_sub(vec_b x, const int number)
+{
+    return _mm512_sub_epi8(x, _mm512_set1_epi8((char)number));
+}
+
+/* The four bytes of each lane times the lane's number, modulo 256. */
+VEC_INLINE vec_b vec_b_times(vec_b x, vec_i numbers)
+{
+    const __m512i low = _mm512_set1_epi16(0xff);
+    const __m512i both = _mm512_or_si512(_mm512_slli_epi32(numbers, 16),
+                                         _mm512_and_si512(numbers, _mm512_set1_epi32(0xffff)));
+    const __m512i even = _mm512_and_si512(_mm512_mullo_epi16(x, both), low);
+    const __m512i odd = _mm512_mullo_epi16(_mm512_srli_epi16(x, 8), both);
+    return _mm512_or_si512(even, _mm512_slli_epi16(odd, 8));
 }
 
 /* Bits that cross from one byte to the next fall to the mask. */

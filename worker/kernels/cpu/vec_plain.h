@@ -127,6 +127,12 @@ VEC_INLINE vec_i vec_i_add(vec_i a, vec_i b)
     return a;
 }
 
+VEC_INLINE vec_i vec_i_sub(vec_i a, vec_i b)
+{
+    VEC_EACH(i) a.v[i] = (int32_t)((uint32_t)a.v[i] - (uint32_t)b.v[i]);
+    return a;
+}
+
 VEC_INLINE vec_f vec_f_load_half(const void *p)
 {
     uint16_t halves[VEC_LANES];
@@ -193,6 +199,25 @@ VEC_INLINE vec_b vec_b_or(vec_b a, vec_b b)
 
 /* The bytes of x moved right (or left, where `right` is negative), those bits of them that are in
  * `mask`, which has none that come from another byte. */
+VEC_INLINE vec_b vec_b_none(void)
+{
+    return (vec_b){{0}};
+}
+
+VEC_INLINE vec_b vec_b_sub(vec_b x, const int number)
+{
+    for (int i = 0; i < VEC_LANES * 4; i++)
+        x.v[i] = (uint8_t)(x.v[i] - number);
+    return x;
+}
+
+VEC_INLINE vec_b vec_b_times(vec_b x, vec_i numbers)
+{
+    for (int i = 0; i < VEC_LANES * 4; i++)
+        x.v[i] = (uint8_t)(x.v[i] * (uint32_t)numbers.v[i / 4]);
+    return x;
+}
+
 VEC_INLINE vec_b vec_b_field(vec_b x, const int right, const int mask)
 {
     for (int i = 0; i < VEC_LANES * 4; i++)
