@@ -1,5 +1,6 @@
 # Configuration reader, libcloister and the command line.
 cloister_unit_test(units SOURCES unit/config/test_units.c)
+cloister_unit_test(memory SOURCES unit/common/test_memory.c unit/common/fake_groups.c)
 cloister_unit_test(fair_split SOURCES unit/common/test_fair_split.c)
 cloister_unit_test(shard_cut SOURCES unit/common/test_shard_cut.c)
 cloister_unit_test(flags SOURCES unit/config/test_flags.c)

@@ -1,6 +1,7 @@
 # Collectives. Each test runs once for a transport; that of libucx is skipped, saying why, where the
 # build or the machine lacks it.
-add_library(cloister_coll_crew STATIC unit/coll/crew.c unit/coll/host_device.c unit/coll/netns.c)
+add_library(cloister_coll_crew STATIC unit/coll/crew.c unit/coll/host_device.c unit/coll/netns.c
+                                       unit/common/fake_groups.c)
 target_link_libraries(cloister_coll_crew PUBLIC cloister_coll)
 cloister_target(cloister_coll_crew)
 

@@ -1,6 +1,5 @@
 cloister_unit_test(worker_lease SOURCES unit/worker/test_lease.c LIBS cloister_agent)
 cloister_unit_test(worker_spaces SOURCES unit/worker/test_spaces.c LIBS cloister_agent)
-cloister_unit_test(worker_memory SOURCES unit/worker/test_memory.c LIBS cloister_agent)
 cloister_unit_test(worker_bandwidth SOURCES unit/worker/test_bandwidth.c LIBS cloister_agent)
 cloister_unit_test(worker_settings SOURCES unit/worker/test_settings.c LIBS cloister_agent)
 cloister_unit_test(worker_residency

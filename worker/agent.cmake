@@ -9,7 +9,6 @@ add_library(cloister_agent STATIC
   gpu/gpu_watch.c
   gpu/nvml.c
   lease.c
-  memory.c
   rendezvous.c
   residency.c
   run_job.c

@@ -1,7 +1,7 @@
 #include "worker/device.h"
 
+#include "common/memory.h"
 #include "worker/kernels/backend.h"
-#include "worker/memory.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,12 +1,12 @@
 #include "worker/coll/shm_segment.h"
 
 #include "common/check.h"
+#include "common/memory.h"
 #include "worker/coll/coll_ops.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -28,19 +28,12 @@ size_t shm_segment_bytes(size_t bytes_max)
     return shm_round(sizeof(struct shm_header)) + 2 * shm_round(bytes_max);
 }
 
-/* Memory that the machine can give; all there is where it does not say. Asking for more would not
- * fail: it would have the kernel end some process. */
+/* Memory that the machine, and the cgroup, can give; all there is where it is not said. Asking for
+ * more would not fail: it would have the kernel end some process. */
 static size_t shm_available(void)
 {
-    char line[128];
-    unsigned long long kib = SIZE_MAX / 1024;
-    FILE *f = fopen("/proc/meminfo", "re");
-    if (f == NULL)
-        return SIZE_MAX;
-    while (fgets(line, sizeof line, f) != NULL && sscanf(line, "MemAvailable: %llu kB", &kib) != 1)
-        ;
-    fclose(f);
-    return (size_t)kib * 1024;
+    struct memory_now now;
+    return memory_read(&now, NULL) == ERR_OK ? (size_t)now.free_bytes : SIZE_MAX;
 }
 
 static int shm_take(int fd, size_t bytes)
