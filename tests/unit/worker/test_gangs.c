@@ -647,6 +647,59 @@ static void whatever_carries_it_no_more_was_reckoned(void **state)
     resident_close(&r);
 }
 
+/* Shares as bandwidth makes them, of up to 16 ranks. */
+static void uneven_shares_take_no_more(void **state)
+{
+    static const struct gang_offer all = {.transports = 1u << WIRE_GANG_TRANSPORT_SHM |
+                                                        1u << WIRE_GANG_TRANSPORT_UCX};
+    static const struct gang_config ways[] = {{.coll.transport = COLL_TRANSPORT_SHM},
+                                              {.coll.transport = COLL_TRANSPORT_UCX}};
+    struct shard_shape shape;
+    struct resident r;
+    uint64_t x = 88172645463325252u;
+    (void)state;
+
+    resident_open(&r);
+    assert_int_equal(gang_offer_models(&r.catalogue, &all, &resident_config, "test", NULL), ERR_OK);
+    const struct wire_model_offer *offer = &r.m->offer;
+    assert_int_equal(shard_shape_unpack(&shape, offer->shape.data, offer->shape.size, NULL),
+                     ERR_OK);
+    for (uint32_t i = 0; i < 600; i++) {
+        struct engine_model_config model = r.m->config;
+        struct shard_cut *cut;
+        const uint32_t n = 2 + i % (SHARD_RANKS_MAX - 1);
+        model.shard = (struct shard_request){.shards = n, .stages = 1, .n_weights = n};
+        if (n % 2 == 0 && i % 3 == 0) {
+            model.shard.stages = 2;
+            model.shard.shards = n / 2;
+        }
+        for (uint32_t k = 0; k < n; k++) {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            model.shard.weights[k] = 8 + (x >> 11) % (1u << (i % 10));
+        }
+        model.gang = &ways[i / 7 % 2];
+        assert_int_equal(shard_cut_new(&cut, &shape, &model.shard, NULL), ERR_OK);
+        for (model.rank = 0; model.rank < n; model.rank++) {
+            struct engine_estimate e;
+            assert_int_equal(engine_estimate_file(&resident_config, &model, &e, NULL), ERR_OK);
+            const uint64_t part =
+                shard_in_proportion(offer->weights_bytes,
+                                    shard_cut_weights(&shape, cut, model.rank),
+                                    shard_shape_weights(&shape)) +
+                shard_in_proportion(offer->kv_bytes, shard_cut_kv(&shape, cut, model.rank),
+                                    shard_shape_kv(&shape));
+            if (engine_estimate_total(&e) > part + offer->rank_bytes)
+                fail_msg("round %u: rank %u of %u in %u stages", i, model.rank, n,
+                         model.shard.stages);
+        }
+        shard_cut_free(cut);
+    }
+    shard_shape_fini(&shape);
+    resident_close(&r);
+}
+
 static void transports_are_those_that_are_allowed_and_there(void **state)
 {
     static const uint8_t nowhere[COLL_HOST_BYTES];
@@ -753,6 +806,7 @@ int main(void)
         cmocka_unit_test(words_are_equal_where_ranks_agree),
         cmocka_unit_test(no_rank_holds_more_than_was_reckoned),
         cmocka_unit_test(whatever_carries_it_no_more_was_reckoned),
+        cmocka_unit_test(uneven_shares_take_no_more),
         cmocka_unit_test(transports_are_those_that_are_allowed_and_there),
         cmocka_unit_test(nccl_is_offered_where_it_is_there),
         cmocka_unit_test(another_network_namespace_is_another_host),
