@@ -100,6 +100,12 @@ const char *device_name(const struct device *d)
     return d->watch != NULL ? gpu_watch_identity(d->watch)->name : "cpu";
 }
 
+uint64_t device_kept_bytes(uint64_t gpu_total_bytes)
+{
+    const uint64_t part = gpu_total_bytes / 8;
+    return part < BACKEND_CUDA_OWN_BYTES ? part : BACKEND_CUDA_OWN_BYTES;
+}
+
 static void gpu_read(struct device *d, uint64_t models_bytes, struct device_now *ret_now)
 {
     struct device_now now = {.has_gpu = true};
@@ -107,8 +113,7 @@ static void gpu_read(struct device *d, uint64_t models_bytes, struct device_now 
     const struct nvml_reading *r = &now.gpu.reading;
     now.total_bytes = r->total_bytes;
     now.free_bytes = r->free_bytes;
-    now.kept_bytes =
-        r->total_bytes / 8 < BACKEND_CUDA_OWN_BYTES ? r->total_bytes / 8 : BACKEND_CUDA_OWN_BYTES;
+    now.kept_bytes = device_kept_bytes(r->total_bytes);
     now.used_bytes = (r->known & NVML_KNOWN_OWN_BYTES) != 0 ? r->own_bytes : models_bytes;
     *ret_now = now;
 }

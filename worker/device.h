@@ -43,8 +43,8 @@ struct device_now {
     uint64_t total_bytes;
     uint64_t free_bytes;
     uint64_t used_bytes; /* by this process */
-    /* Of the total, what models had better not count on: on a GPU BACKEND_CUDA_OWN_BYTES, or an
-     * eighth of a small one; on a CPU nothing. */
+    /* Of the total, what models had better not count on: device_kept_bytes of a GPU, of a CPU
+     * nothing. */
     uint64_t kept_bytes;
     bool has_gpu;
     struct gpu_now gpu;
@@ -54,5 +54,8 @@ struct device_now {
  * not tell what a process uses. */
 enum err device_read(struct device *d, uint64_t models_bytes, struct device_now *ret_now,
                      struct errbuf *eb);
+
+/* Of a GPU of that size: BACKEND_CUDA_OWN_BYTES, or an eighth of a small one. */
+uint64_t device_kept_bytes(uint64_t gpu_total_bytes);
 
 #endif

@@ -65,6 +65,16 @@ static void a_cpu_is_always_there(void **state)
     device_close(d);
 }
 
+static void of_a_gpu_some_is_kept(void **state)
+{
+    const uint64_t gib = (uint64_t)1 << 30;
+    (void)state;
+    assert_true(device_kept_bytes(80 * gib) == gib);
+    assert_true(device_kept_bytes(8 * gib) == gib);
+    assert_true(device_kept_bytes(4 * gib) == gib / 2);
+    assert_true(device_kept_bytes(0) == 0);
+}
+
 static void what_this_build_lacks_is_said(void **state)
 {
     const struct device_id id = {.is_cuda = true, .index = 3};
@@ -83,6 +93,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names),
         cmocka_unit_test(a_cpu_is_always_there),
+        cmocka_unit_test(of_a_gpu_some_is_kept),
         cmocka_unit_test(what_this_build_lacks_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
