@@ -11,8 +11,8 @@
 
 const char *coll_kind_name(enum coll_kind kind)
 {
-    static const char *const names[] = {"nothing",    "barrier", "broadcast",
-                                        "all_gather", "gather",  "exchange"};
+    static const char *const names[] = {"nothing", "barrier",  "broadcast", "all_gather",
+                                        "gather",  "exchange", "run"};
     return (unsigned)kind < sizeof names / sizeof names[0] ? names[kind] : "no operation";
 }
 
@@ -250,6 +250,34 @@ enum err coll_end(struct coll *c, uint64_t deadline_ns, const void *ret_parts[],
     }
     c->op.kind = COLL_KIND_NONE;
     return ERR_OK;
+}
+
+/* ---- operations that are put off ---- */
+
+void coll_put_off(struct coll *c)
+{
+    CHECK(c->control != NULL && c->op.kind == COLL_KIND_NONE);
+    coll_nccl_put_off(c);
+}
+
+enum err coll_run(struct coll *c, const struct coll_queue *queue, uint64_t wait_ns,
+                  struct errbuf *eb)
+{
+    struct errbuf why = {{0}};
+    CHECK(c->control != NULL && c->op.kind == COLL_KIND_NONE);
+    if (c->broken != ERR_OK) {
+        coll_nccl_forget(c);
+        return coll_still_broken(c, eb);
+    }
+    enum err e = coll_nccl_run(c, queue, wait_ns, &why);
+    c->op.kind = COLL_KIND_NONE;
+    return e == ERR_OK ? ERR_OK : coll_failed(c, e, &why, eb);
+}
+
+void coll_forget(struct coll *c)
+{
+    CHECK(c->control != NULL);
+    coll_nccl_forget(c);
 }
 
 /* ---- the gang ---- */

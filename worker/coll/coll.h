@@ -212,6 +212,28 @@ enum err coll_exchange_begin(struct coll *c, const size_t bytes[], uint64_t dead
  * NULL elsewhere), or each rank's piece for this one (exchange). */
 enum err coll_end(struct coll *c, uint64_t deadline_ns, const void *ret_parts[], struct errbuf *eb);
 
+/* Where parts lie on devices, operations may be put off: from coll_put_off on, coll_end says where
+ * the parts will be, and nothing is exchanged before coll_run, which does all of them in order.
+ * Barriers and broadcasts are not put off. All ranks call these alike.
+ *
+ * coll_run. Ranks compare all that was put off at once. Then, before each operation and once more
+ * behind the last, `next` is called, which puts on the stream what is to be done there. Where
+ * `is_known` is true on every rank, `next` waits for nothing, and the host waits for some tens of
+ * operations at once; otherwise for each, since `next` may wait for what is on the stream, which
+ * nobody could end. `wait_ns`: for one wait, behind which is a deadline. Errors are those of the
+ * operations.
+ *
+ * coll_forget: what was put off is not done after all, on any rank. */
+struct coll_queue {
+    void (*next)(void *ctx);
+    void *ctx;
+    bool is_known;
+};
+void coll_put_off(struct coll *c);
+enum err coll_run(struct coll *c, const struct coll_queue *queue, uint64_t wait_ns,
+                  struct errbuf *eb);
+void coll_forget(struct coll *c);
+
 /* ERR_UNSUPPORTED, with the reason, where this program or machine lacks what it needs. */
 enum err coll_transport_available(enum coll_transport transport, struct errbuf *eb);
 

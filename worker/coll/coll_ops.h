@@ -22,6 +22,7 @@ enum coll_kind {
     COLL_KIND_ALL_GATHER = 3,
     COLL_KIND_GATHER = 4,
     COLL_KIND_EXCHANGE = 5,
+    COLL_KIND_RUN = 6, /* of operations that were put off */
 };
 
 /* Sequence numbers count from here, so that each gang soon passes the end of 32 bits and comes back
@@ -170,6 +171,12 @@ enum err coll_nccl_stand(struct coll *control, const struct device_stream *devic
 /* coll_split of one of these. */
 enum err coll_nccl_split(struct coll *c, uint32_t color, size_t bytes_max, uint64_t deadline_ns,
                          struct coll **ret_coll, struct errbuf *eb);
+
+/* coll_put_off, coll_run, coll_forget. */
+void coll_nccl_put_off(struct coll *c);
+enum err coll_nccl_run(struct coll *c, const struct coll_queue *queue, uint64_t wait_ns,
+                       struct errbuf *eb);
+void coll_nccl_forget(struct coll *c);
 
 /* coll_decline; `hello` has the reason. */
 void coll_shm_decline(const struct coll_config *config, const struct coll_hello *hello,

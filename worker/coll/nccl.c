@@ -16,11 +16,12 @@
 
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 /* How often a rank that waits looks at NCCL's state and at the control, which costs system calls;
- * and how long it turns in circles before it sleeps in between. */
+ * and how long it turns in circles for one operation before it sleeps in between. */
 #define NCCL_LOOK_NS  1000000u
 #define NCCL_SPIN_NS  2000000u
 #define NCCL_SLEEP_NS 100000
@@ -67,6 +68,7 @@ void nccl_give_up(struct nccl *n)
 /* ---- waiting ---- */
 
 struct nccl_waiting {
+    uint64_t spin_ns;
     uint64_t began_ns, looked_ns;
 };
 
@@ -91,7 +93,7 @@ static enum err nccl_look(struct nccl *n, struct nccl_waiting *w, const char *wh
     if (now >= deadline_ns)
         return err_set(eb, ERR_TIMEOUT, "%s: NCCL kept rank %u waiting past the deadline", what,
                        coll_name(&n->base, n->base.rank));
-    if (now - w->began_ns < NCCL_SPIN_NS)
+    if (now - w->began_ns < w->spin_ns)
         (void)sched_yield();
     else
         (void)nanosleep(&(struct timespec){.tv_nsec = NCCL_SLEEP_NS}, NULL);
@@ -100,7 +102,7 @@ static enum err nccl_look(struct nccl *n, struct nccl_waiting *w, const char *wh
 
 enum err nccl_settle(struct nccl *n, const char *what, uint64_t deadline_ns, struct errbuf *eb)
 {
-    struct nccl_waiting waiting = {0};
+    struct nccl_waiting waiting = {.spin_ns = NCCL_SPIN_NS};
     enum err e = ERR_OK;
     while (e == ERR_OK) {
         int state = NCCL_ABI_IN_PROGRESS;
@@ -114,10 +116,18 @@ enum err nccl_settle(struct nccl *n, const char *what, uint64_t deadline_ns, str
     return e;
 }
 
-/* Until the stream has come to where it is now. */
-static enum err nccl_wait(struct nccl *n, const char *what, uint64_t deadline_ns, struct errbuf *eb)
+/* "all_gather 17" */
+static void nccl_name(const struct coll *c, char ret_text[COLL_SUBJECT_BYTES])
 {
-    struct nccl_waiting waiting = {0};
+    (void)snprintf(ret_text, COLL_SUBJECT_BYTES, "%s %llu", coll_kind_name(c->op.kind),
+                   (unsigned long long)c->count);
+}
+
+/* Until the stream has come to where it is now, behind so many operations. */
+static enum err nccl_wait(struct nccl *n, const char *what, uint32_t n_ops, uint64_t deadline_ns,
+                          struct errbuf *eb)
+{
+    struct nccl_waiting waiting = {.spin_ns = (uint64_t)n_ops * NCCL_SPIN_NS};
     enum err e = ERR_OK;
     n->device->mark(n->device->ctx);
     while (e == ERR_OK && !n->device->is_done(n->device->ctx))
@@ -129,7 +139,8 @@ static enum err nccl_wait(struct nccl *n, const char *what, uint64_t deadline_ns
 
 #define NCCL_WORD_BYTES 16u /* kind and root, four bytes each; digest of the sizes */
 
-static enum err nccl_compare(struct nccl *n, uint32_t from, const uint8_t *theirs,
+/* `mask`: of the digest. */
+static enum err nccl_compare(struct nccl *n, uint32_t from, const uint8_t *theirs, uint64_t mask,
                              struct errbuf *eb)
 {
     const struct coll *c = &n->base;
@@ -139,17 +150,19 @@ static enum err nccl_compare(struct nccl *n, uint32_t from, const uint8_t *their
         return err_set(eb, ERR_INTERNAL, "%s is at %s with root %u, rank %u at %s with root %u",
                        coll_subject(c, from, subject), coll_kind_name((enum coll_kind)kind), root,
                        coll_name(c, c->rank), coll_kind_name(c->op.kind), c->op.root);
-    if (coll_get_u64(theirs + 8) != c->op.layout)
-        return err_set(eb, ERR_INTERNAL, "%s has other sizes than rank %u",
-                       coll_subject(c, from, subject), coll_name(c, c->rank));
+    if ((coll_get_u64(theirs + 8) & mask) != (c->op.layout & mask))
+        return err_set(eb, ERR_INTERNAL, "%s has other %s than rank %u",
+                       coll_subject(c, from, subject),
+                       c->op.kind == COLL_KIND_RUN ? "operations" : "sizes", coll_name(c, c->rank));
     return ERR_OK;
 }
 
-static enum err nccl_agree(struct nccl *n, uint64_t deadline_ns, struct errbuf *eb)
+/* This rank's word to all, and theirs. */
+static enum err nccl_tell(struct nccl *n, uint64_t digest, uint64_t deadline_ns,
+                          const void *ret_words[], struct errbuf *eb)
 {
     const struct coll *c = &n->base;
     size_t bytes[COLL_RANKS_MAX];
-    const void *words[COLL_RANKS_MAX];
     void *mine;
     for (uint32_t r = 0; r < c->n_ranks; r++)
         bytes[r] = NCCL_WORD_BYTES;
@@ -158,10 +171,16 @@ static enum err nccl_agree(struct nccl *n, uint64_t deadline_ns, struct errbuf *
         return e;
     coll_put_u32(mine, (uint32_t)c->op.kind);
     coll_put_u32((uint8_t *)mine + 4, c->op.root);
-    coll_put_u64((uint8_t *)mine + 8, c->op.layout);
-    e = coll_end(c->control, deadline_ns, words, eb);
-    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++)
-        e = nccl_compare(n, r, words[r], eb);
+    coll_put_u64((uint8_t *)mine + 8, digest);
+    return coll_end(c->control, deadline_ns, ret_words, eb);
+}
+
+static enum err nccl_agree(struct nccl *n, uint64_t deadline_ns, struct errbuf *eb)
+{
+    const void *words[COLL_RANKS_MAX];
+    enum err e = nccl_tell(n, n->base.op.layout, deadline_ns, words, eb);
+    for (uint32_t r = 0; r < n->base.n_ranks && e == ERR_OK; r++)
+        e = nccl_compare(n, r, words[r], UINT64_MAX, eb);
     return e;
 }
 
@@ -206,7 +225,10 @@ static int nccl_queue_pieces(struct nccl *n, uint8_t *half)
     return nccl_is_queued(result) ? ended : result;
 }
 
-static enum err nccl_move(struct nccl *n, const char *what, uint64_t deadline_ns, struct errbuf *eb)
+/* Puts the operation on the stream, and waits for the last `n_wait` there, this one among them; 0:
+ * for none. */
+static enum err nccl_move(struct nccl *n, const char *what, uint32_t n_wait, uint64_t deadline_ns,
+                          struct errbuf *eb)
 {
     struct coll *c = &n->base;
     uint8_t *half = c->half[c->op.seq & 1];
@@ -217,7 +239,134 @@ static enum err nccl_move(struct nccl *n, const char *what, uint64_t deadline_ns
     if (!nccl_is_queued(result))
         return nccl_failed(n, what, result, eb);
     enum err e = nccl_settle(n, what, deadline_ns, eb);
-    return e == ERR_OK ? nccl_wait(n, what, deadline_ns, eb) : e;
+    return e == ERR_OK && n_wait > 0 ? nccl_wait(n, what, n_wait, deadline_ns, eb) : e;
+}
+
+/* ---- operations that are put off ---- */
+
+void coll_nccl_forget(struct coll *c)
+{
+    struct nccl *n = nccl_of(c);
+    n->is_put_off = false;
+    n->n_later = 0;
+    n->n_pieces = 0;
+    n->digest = 0;
+}
+
+void coll_nccl_put_off(struct coll *c)
+{
+    CHECK(!nccl_of(c)->is_put_off);
+    coll_nccl_forget(c);
+    nccl_of(c)->is_put_off = true;
+}
+
+static uint64_t nccl_mix(uint64_t digest, uint64_t word)
+{
+    digest = (digest ^ word) * 0xff51afd7ed558ccdu;
+    return digest ^ digest >> 32;
+}
+
+static uint32_t nccl_op_pieces(const struct nccl *n, enum coll_kind kind)
+{
+    return kind == COLL_KIND_EXCHANGE ? n->base.n_ranks * n->base.n_ranks : n->base.n_ranks;
+}
+
+static bool nccl_later_grow(struct nccl *n, uint32_t n_pieces)
+{
+    if (n->n_later == n->later_max) {
+        const uint32_t max = n->later_max == 0 ? 64 : 2 * n->later_max;
+        struct nccl_later *grown = realloc(n->later, max * sizeof *grown);
+        if (grown == NULL)
+            return false;
+        n->later = grown;
+        n->later_max = max;
+    }
+    if (n->n_pieces + n_pieces > n->pieces_max) {
+        const size_t max = 2 * (n->n_pieces + n_pieces);
+        struct coll_piece *grown = realloc(n->pieces, max * sizeof *grown);
+        if (grown == NULL)
+            return false;
+        n->pieces = grown;
+        n->pieces_max = max;
+    }
+    return true;
+}
+
+static enum err nccl_keep(struct nccl *n, struct errbuf *eb)
+{
+    const struct coll_op *op = &n->base.op;
+    const uint32_t n_pieces = nccl_op_pieces(n, op->kind);
+    if (!nccl_later_grow(n, n_pieces))
+        return err_set(eb, ERR_NO_MEMORY, "no memory for operations that are put off");
+    memcpy(n->pieces + n->n_pieces, op->piece, n_pieces * sizeof *n->pieces);
+    n->later[n->n_later++] =
+        (struct nccl_later){op->kind, op->root, op->seq, n->base.count, n->n_pieces};
+    n->n_pieces += n_pieces;
+    n->digest = nccl_mix(nccl_mix(n->digest, (uint64_t)op->kind << 32 | op->root), op->layout);
+    return ERR_OK;
+}
+
+/* Whether all ranks do the same, and are ready for it. */
+static enum err nccl_agree_run(struct nccl *n, bool is_ready, uint64_t deadline_ns, bool *ret_ready,
+                               struct errbuf *eb)
+{
+    const void *words[COLL_RANKS_MAX];
+    struct coll *c = &n->base;
+    c->op.kind = COLL_KIND_RUN;
+    c->op.root = 0;
+    c->op.layout = nccl_mix(n->digest, (uint64_t)n->n_later << 1) & ~UINT64_C(1);
+    enum err e = nccl_tell(n, c->op.layout | (is_ready ? 1 : 0), deadline_ns, words, eb);
+    *ret_ready = true;
+    for (uint32_t r = 0; r < c->n_ranks && e == ERR_OK; r++) {
+        *ret_ready = *ret_ready && (coll_get_u64((const uint8_t *)words[r] + 8) & 1) != 0;
+        e = nccl_compare(n, r, words[r], ~UINT64_C(1), eb);
+    }
+    return e;
+}
+
+static void nccl_recall(struct nccl *n, uint32_t i)
+{
+    const struct nccl_later *later = &n->later[i];
+    struct coll *c = &n->base;
+    c->op.kind = later->kind;
+    c->op.root = later->root;
+    c->op.seq = later->seq;
+    c->count = later->count;
+    memcpy(c->op.piece, n->pieces + later->pieces,
+           nccl_op_pieces(n, later->kind) * sizeof *n->pieces);
+}
+
+enum err coll_nccl_run(struct coll *c, const struct coll_queue *queue, uint64_t wait_ns,
+                       struct errbuf *eb)
+{
+    struct nccl *n = nccl_of(c);
+    char what[COLL_SUBJECT_BYTES] = "";
+    bool is_ready = false;
+    uint32_t n_queued = 0; /* and not waited for */
+    CHECK(n->is_put_off);
+    n->device->enter(n->device->ctx);
+    enum err e = nccl_agree_run(n, queue->is_known, clock_mono_ns() + wait_ns, &is_ready, eb);
+    for (uint32_t i = 0; i < n->n_later && e == ERR_OK; i++) {
+        nccl_recall(n, i);
+        nccl_name(c, what);
+        queue->next(queue->ctx);
+        e = coll_stopped(&c->control->watch, c->rank, eb);
+        if (e != ERR_OK || n->comm == NULL)
+            continue;
+        n_queued++;
+        const uint32_t n_wait = !is_ready || n_queued == NCCL_RUN_MAX ? n_queued : 0;
+        e = nccl_move(n, what, n_wait, clock_mono_ns() + wait_ns, eb);
+        n_queued -= n_wait;
+    }
+    if (e == ERR_OK) {
+        queue->next(queue->ctx);
+        if (n_queued > 0)
+            e = nccl_wait(n, what, n_queued, clock_mono_ns() + wait_ns, eb);
+    }
+    coll_nccl_forget(c);
+    if (e != ERR_OK)
+        nccl_give_up(n);
+    return e;
 }
 
 /* ---- the operations ---- */
@@ -232,12 +381,13 @@ static enum err nccl_end(struct coll *c, uint64_t deadline_ns, struct errbuf *eb
 {
     struct nccl *n = nccl_of(c);
     char what[COLL_SUBJECT_BYTES];
-    (void)snprintf(what, sizeof what, "%s %llu", coll_kind_name(c->op.kind),
-                   (unsigned long long)c->count);
+    if (n->is_put_off)
+        return nccl_keep(n, eb);
+    nccl_name(c, what);
     n->device->enter(n->device->ctx);
     enum err e = nccl_agree(n, deadline_ns, eb);
     if (e == ERR_OK && n->comm != NULL)
-        e = nccl_move(n, what, deadline_ns, eb);
+        e = nccl_move(n, what, 1, deadline_ns, eb);
     if (e != ERR_OK)
         nccl_give_up(n);
     return e;

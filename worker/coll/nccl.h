@@ -12,11 +12,32 @@
 #include "worker/coll/coll_ops.h"
 #include "worker/coll/nccl_library.h"
 
+/* So many operations that were put off may be on the stream, with what goes between them, before
+ * they are waited for. A device takes some 1,000 launches, of which a replayed graph may count for
+ * as many as it has kernels, and NCCL adds its own: a host that adds one more is kept waiting
+ * inside the driver, where nobody looks for ranks that are gone. */
+#define NCCL_RUN_MAX 32u
+
 struct nccl {
     struct coll base; /* its control is base.control, its halves memory of the device */
     const struct nccl_library *lib;
     const struct device_stream *device;
     void *comm; /* NULL: one rank, or it was given up */
+
+    /* Operations that are put off, and their pieces, one's behind another's. */
+    bool is_put_off;
+    struct nccl_later *later; /* [n_later] */
+    uint32_t n_later, later_max;
+    struct coll_piece *pieces; /* [n_pieces] */
+    size_t n_pieces, pieces_max;
+    uint64_t digest; /* of all of them: what they are, in which order, and their sizes */
+};
+
+struct nccl_later {
+    enum coll_kind kind;
+    uint32_t root, seq;
+    uint64_t count;
+    size_t pieces; /* where its own begin */
 };
 
 extern const struct coll_ops nccl_ops;

@@ -270,5 +270,7 @@ void nccl_close(struct coll *c)
     n->device->release(n->device->ctx, c->half[0]);
     n->device->release(n->device->ctx, c->half[1]);
     coll_close(c->control);
+    free(n->later);
+    free(n->pieces);
     free(n);
 }

@@ -38,6 +38,7 @@ static void host_mark(void *ctx)
 {
     struct host_device *d = ctx;
     d->marked = d->n_work;
+    d->n_marks++;
 }
 
 static bool host_is_done(void *ctx)

@@ -8,7 +8,7 @@
 
 #include "common/device_stream.h"
 
-#define HOST_DEVICE_WORK_MAX 64
+#define HOST_DEVICE_WORK_MAX 128
 
 struct host_device {
     struct device_stream stream;
@@ -17,6 +17,7 @@ struct host_device {
         void *arg;
     } work[HOST_DEVICE_WORK_MAX];
     size_t n_work, n_done, marked;
+    size_t n_marks; /* times that it was marked */
 };
 
 /* `id`: which GPU it would be. In place. */

@@ -11,6 +11,7 @@
 
 #include "common/check.h"
 #include "common/clock.h"
+#include "worker/coll/nccl.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,6 +22,8 @@
 #include <cmocka.h>
 
 enum { RANKS = 3, OPERATIONS = 8, WAIT_MS = 700 };
+/* More than are put on a stream at once. */
+enum { MANY = 2 * NCCL_RUN_MAX + 6 };
 
 struct mishap {
     const char *name;
@@ -30,6 +33,11 @@ struct mishap {
     bool is_one_gpu;         /* ranks 0 and 2 */
     bool is_full;            /* rank 1's device */
     bool is_other_transport; /* rank 1's */
+    bool is_put_off;         /* all operations are done at the end */
+    bool is_many;            /* ... and there are more of them */
+    bool is_unknown;         /* ... which rank 2 is not ready for */
+    bool is_other_size;      /* ... of rank 1's third */
+    bool is_one_more;        /* ... of rank 1's */
     enum err e;
     enum err e_of_one; /* rank 1, which lacks something; ERR_OK: all have `e` */
     bool is_of_each;   /* who lacks something speaks of itself */
@@ -84,11 +92,124 @@ static enum err play(struct crew_rank *g, void *arg, struct errbuf *eb)
     return e;
 }
 
+/* Of a rank whose operations are put off: what its device does with each of them. */
+struct later {
+    struct crew_rank *g;
+    size_t bytes[MANY + 1][RANKS];
+    void *mine[MANY + 1];
+    const void *parts[MANY + 1][COLL_RANKS_MAX];
+    uint32_t n, at, n_seen;
+    struct later_turn {
+        struct later *of;
+        uint32_t i;
+    } turn[MANY + 2];
+};
+
+__attribute__((visibility("default"))) void nccl_stand_in_queue(void *stream, bool (*turn)(void *),
+                                                                void *arg);
+
+/* On the stream, between two operations: looks at what the last one brought, writes the next. */
+static bool later_turn(void *arg)
+{
+    const struct later_turn *t = arg;
+    struct later *l = t->of;
+    const uint32_t own = l->g->rank;
+    for (uint32_t r = 0; t->i > 0 && r < RANKS; r++)
+        CHECK(crew_is_filled(l->parts[t->i - 1][r], l->bytes[t->i - 1][r], 6, t->i - 1, r, 0));
+    if (t->i < l->n)
+        crew_fill(l->mine[t->i], l->bytes[t->i][own], 6, t->i, own, 0);
+    l->n_seen++;
+    return true;
+}
+
+static void later_next(void *ctx)
+{
+    struct later *l = ctx;
+    l->turn[l->at] = (struct later_turn){l, l->at};
+    nccl_stand_in_queue(l->g->device.stream.queue, later_turn, &l->turn[l->at]);
+    l->at++;
+}
+
+/* Where all are ready, ranks wait for as many as may be on a stream at once. */
+static size_t waits_of(const struct mishap *m, uint32_t n)
+{
+    return m->is_unknown ? n : (n + NCCL_RUN_MAX - 1) / NCCL_RUN_MAX;
+}
+
+/* All-gathers as in `play`, twice, put off and done at once. */
+static enum err play_later(struct crew_rank *g, void *arg, struct errbuf *eb)
+{
+    const struct mishap *m = arg;
+    struct coll *c = NULL;
+    prepare(g, m);
+    enum err e = coll_open(&c, &g->config, crew_soon(WAIT_MS), eb);
+    for (uint32_t turn = 0; turn < 2 && e == ERR_OK; turn++) {
+        struct later l = {.g = g, .n = m->is_many ? MANY : OPERATIONS};
+        if (m->is_one_more && g->rank == 1)
+            l.n++;
+        coll_put_off(c);
+        for (uint32_t i = 0; i < l.n && e == ERR_OK; i++) {
+            for (uint32_t r = 0; r < RANKS; r++)
+                l.bytes[i][r] = i % 2 == 0 ? 4096 : 1000 * r;
+            if (m->is_other_size && g->rank == 1 && i == 2)
+                l.bytes[i][0] = 64;
+            e = coll_all_gather_begin(c, l.bytes[i], crew_soon(WAIT_MS), &l.mine[i], eb);
+            if (e == ERR_OK)
+                e = coll_end(c, crew_soon(WAIT_MS), l.parts[i], eb);
+        }
+        if (e != ERR_OK) {
+            coll_forget(c);
+            break;
+        }
+        const struct coll_queue queue = {later_next, &l, !(m->is_unknown && g->rank == 2)};
+        const size_t marks = g->device.n_marks;
+        e = coll_run(c, &queue, WAIT_MS * UINT64_C(1000000), eb);
+        CHECK(e != ERR_OK || l.at == l.n + 1);
+        CHECK(e != ERR_OK || g->device.n_marks - marks == waits_of(m, l.n));
+        g->device.stream.mark(g->device.stream.ctx);
+        while (e == ERR_OK && !g->device.stream.is_done(g->device.stream.ctx))
+            continue;
+        CHECK(e != ERR_OK || l.n_seen == l.n + 1);
+        atomic_fetch_add(&g->gang->report[g->rank].steps, 1);
+    }
+    coll_close(c);
+    return e;
+}
+
+/* Operations that are put off and forgotten, then as `play`. */
+static enum err play_forget(struct crew_rank *g, void *arg, struct errbuf *eb)
+{
+    struct coll *c = NULL;
+    (void)arg;
+    enum err e = coll_open(&c, &g->config, crew_soon(WAIT_MS), eb);
+    for (uint64_t i = 0; i < OPERATIONS && e == ERR_OK; i++) {
+        const size_t bytes[RANKS] = {64, 64, 64};
+        const void *parts[COLL_RANKS_MAX];
+        const bool is_forgotten = i == 0 || i == 3;
+        void *mine;
+        if (is_forgotten)
+            coll_put_off(c);
+        for (uint32_t turn = 0; turn < (is_forgotten ? 3 : 1) && e == ERR_OK; turn++) {
+            e = coll_all_gather_begin(c, bytes, crew_soon(WAIT_MS), &mine, eb);
+            if (e == ERR_OK)
+                crew_fill(mine, bytes[g->rank], 7, i, g->rank, 0);
+            if (e == ERR_OK)
+                e = coll_end(c, crew_soon(WAIT_MS), parts, eb);
+        }
+        if (is_forgotten)
+            coll_forget(c);
+        for (uint32_t r = 0; r < RANKS && e == ERR_OK && !is_forgotten; r++)
+            CHECK(crew_is_filled(parts[r], bytes[r], 7, i, r, 0));
+    }
+    coll_close(c);
+    return e;
+}
+
 static void run_mishap(const struct mishap *m)
 {
     struct mishap own = *m;
     struct crew gang;
-    crew_init(&gang, COLL_TRANSPORT_NCCL, RANKS, play, &own);
+    crew_init(&gang, COLL_TRANSPORT_NCCL, RANKS, m->is_put_off ? play_later : play, &own);
     const uint64_t since = clock_mono_ns();
     crew_start(&gang);
     assert_true(crew_wait(&gang, 20000));
@@ -176,22 +297,83 @@ static void every_mishap_ends_the_gang_with_its_reason(void **state)
          .e = ERR_TIMEOUT,
          .says = "all_gather 5: NCCL kept rank",
          .also = "waiting past the deadline"},
+        {.name = "put off: an operation is refused",
+         .is_put_off = true,
+         .stand_in = "call:1:3",
+         .e = ERR_UNAVAILABLE,
+         .says = "all_gather 3: rank 1: NCCL: system error",
+         .also = ""},
+        {.name = "put off: an error on the way",
+         .is_put_off = true,
+         .stand_in = "async:0:4",
+         .e = ERR_UNAVAILABLE,
+         .says = "rank 0: NCCL: unhandled cuda error",
+         .also = ""},
+        {.name = "put off: an operation without end",
+         .is_put_off = true,
+         .stand_in = "hang:2:5",
+         .e = ERR_TIMEOUT,
+         .says = "all_gather 8: NCCL kept rank",
+         .also = "waiting past the deadline"},
+        {.name = "put off, not ready: an operation without end",
+         .is_put_off = true,
+         .is_unknown = true,
+         .stand_in = "hang:2:5",
+         .e = ERR_TIMEOUT,
+         .says = "all_gather 5: NCCL kept rank",
+         .also = "waiting past the deadline"},
+        {.name = "put off: another size",
+         .is_put_off = true,
+         .is_other_size = true,
+         .e = ERR_INTERNAL,
+         .says = "run 8: rank",
+         .also = "has other operations than rank"},
+        {.name = "put off: one more",
+         .is_put_off = true,
+         .is_one_more = true,
+         .e = ERR_INTERNAL,
+         .says = ": rank",
+         .also = "has other operations than rank"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof mishaps / sizeof mishaps[0]; i++)
         run_mishap(&mishaps[i]);
 }
 
+static void what_is_put_off_is_done_in_order(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct mishap none = {.is_put_off = true,
+                              .is_many = i == 3,
+                              .is_unknown = i == 1,
+                              .stand_in = i == 2 ? "slow:0:3" : NULL};
+        struct crew gang;
+        crew_init(&gang, COLL_TRANSPORT_NCCL, RANKS, play_later, &none);
+        crew_run(&gang);
+    }
+}
+
+static void what_is_forgotten_is_not_done(void **state)
+{
+    struct crew gang;
+    (void)state;
+    crew_init(&gang, COLL_TRANSPORT_NCCL, RANKS, play_forget, NULL);
+    crew_run(&gang);
+}
+
 /* NCCL alone would wait for it for ever. */
 static void a_rank_killed_while_the_others_wait_for_nccl_is_named(void **state)
 {
     (void)state;
-    for (uint32_t victim = 0; victim < RANKS; victim++) {
-        struct mishap never = {.stand_in = "hang:0:4"};
+    for (uint32_t i = 0; i < 2 * RANKS; i++) {
+        const bool is_put_off = i >= RANKS; /* in the second run then */
+        const uint32_t victim = i % RANKS;
+        struct mishap never = {.stand_in = is_put_off ? "hang:0:12" : "hang:0:4"};
         struct crew gang;
-        crew_init(&gang, COLL_TRANSPORT_NCCL, RANKS, play, &never);
+        crew_init(&gang, COLL_TRANSPORT_NCCL, RANKS, is_put_off ? play_later : play, &never);
         crew_start(&gang);
-        crew_reach(&gang, COLL_RANKS_MAX, 3);
+        crew_reach(&gang, COLL_RANKS_MAX, is_put_off ? 1 : 3);
         crew_kill(&gang, victim);
         const uint64_t since = clock_mono_ns();
         assert_true(crew_wait(&gang, 20000));
@@ -323,6 +505,8 @@ static void a_rank_that_does_not_come_says_why(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_put_off_is_done_in_order),
+        cmocka_unit_test(what_is_forgotten_is_not_done),
         cmocka_unit_test(every_mishap_ends_the_gang_with_its_reason),
         cmocka_unit_test(a_rank_killed_while_the_others_wait_for_nccl_is_named),
         cmocka_unit_test(a_rank_that_is_done_and_leaves_is_no_loss),
