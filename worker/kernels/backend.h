@@ -329,6 +329,15 @@ struct backend_ops {
     /* All operations called so far are on their way when it returns, which does not wait for them:
      * before others queue something behind them (`stream`), or are waited for. */
     void (*submit)(struct backend *b);
+    /* From here to the end of an open step `submit` only says where a stretch ends; queue_next puts
+     * the first stretch that is not there yet on the stream, so that others can queue something of
+     * theirs in between: one call for each submit, and one more for what is behind the last. False,
+     * and nothing changes: the step's operations are not held back. Where is_known, queue_next only
+     * repeats what is on the device already: it takes no memory and waits for nothing. NULL where
+     * `stream` is. */
+    bool (*put_off)(struct backend *b);
+    bool (*is_known)(struct backend *b);
+    void (*queue_next)(struct backend *b);
     /* The queue of the device that operations are put on, for a transport that moves bytes from
      * device to device: what ranks hand each other is the device's memory then, and no exchange is
      * opened. Valid until close. NULL: operations are done when they return. */

@@ -459,11 +459,73 @@ static void test_stretches_are_bounded(void **state)
     cut_close(&both[1]);
 }
 
+/* What others do on the stream, or, on the CPU, between two calls. */
+static bool halve(void *y)
+{
+    float *at = y;
+    for (uint32_t i = 0; i < CUT_PIECE; i++)
+        at[i] *= 0.5f;
+    return true;
+}
+
+static void test_what_others_queue_lies_between_stretches_that_are_put_off(void **state)
+{
+    const struct fixture *f = *state;
+    struct cut both[2] = {cut_open(f->ref), cut_open(f->others[0].backend)};
+    struct backend *cuda = both[1].b;
+    struct device_stream stream;
+    struct errbuf eb = {{0}};
+    assert_int_equal(cuda->ops->stream(cuda, &stream, &eb), ERR_OK);
+    assert_false(both[0].b->ops->put_off != NULL);
+    for (uint32_t t = 0; t < 5; t++) {
+        const struct emu_traffic before = emu_traffic_get();
+        cut_begin(&both[0], 3);
+        cut_stretch(&both[0], 3, false, 2.0f);
+        halve(both[0].y);
+        halve(both[0].x);
+        cut_stretch(&both[0], 3, true, 3.0f);
+        both[0].b->ops->softcap(both[0].b, both[0].y, CUT_COLS, 1.5f);
+        both[0].b->ops->step_end(both[0].b);
+        cut_begin(&both[1], 3);
+        assert_true(cuda->ops->put_off(cuda));
+        cut_stretch(&both[1], 3, false, 2.0f);
+        cuda->ops->submit(cuda);
+        cuda->ops->submit(cuda); /* of two exchanges with nothing in between */
+        cut_stretch(&both[1], 3, true, 3.0f);
+        cuda->ops->submit(cuda);
+        cuda->ops->softcap(cuda, both[1].y, CUT_COLS, 1.5f);
+        assert_int_equal(emu_traffic_get().launches - before.launches, 0);
+        assert_int_equal(cuda->ops->is_known(cuda), t >= 2);
+        cuda->ops->queue_next(cuda);
+        emu_stream_outside(stream.queue, halve, both[1].y);
+        cuda->ops->queue_next(cuda);
+        emu_stream_outside(stream.queue, halve, both[1].x);
+        cuda->ops->queue_next(cuda);
+        if (t != 3) /* the last may be left to the end */
+            cuda->ops->queue_next(cuda);
+        cuda->ops->step_end(cuda);
+        const struct emu_traffic after = emu_traffic_get();
+        cut_compare("put off", both);
+        assert_int_equal(after.graph_launches - before.graph_launches, t == 0 ? 0 : 2);
+        assert_int_equal(after.launches - before.launches, t < 2 ? 5 : 1);
+    }
+    cut_begin(&both[1], 3);
+    cuda->ops->step_end(cuda);
+    const uint32_t none[CUT_ROWS] = {0};
+    const struct backend_step step = {.rows = {1, none, none, none, 1}};
+    assert_false(cuda->ops->step_begin(cuda, &step));
+    assert_false(cuda->ops->put_off(cuda)); /* nothing is held back */
+    cuda->ops->step_end(cuda);
+    cut_close(&both[0]);
+    cut_close(&both[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_stretches_are_replayed_where_their_arguments_are_the_same),
         cmocka_unit_test(test_what_is_held_back_goes_before_what_is_not),
+        cmocka_unit_test(test_what_others_queue_lies_between_stretches_that_are_put_off),
         cmocka_unit_test(test_stretches_are_bounded),
         cmocka_unit_test(test_picks_of_replayed_steps_are_their_own),
         cmocka_unit_test(test_steps_captured_and_replayed_have_the_bits_of_ref),

@@ -80,7 +80,7 @@ void cuda_act_read(struct backend *b, const struct act *a, uint32_t row, uint32_
     const struct cuda_act *d = &a->device;
     CHECK(row < a->rows_max && cols <= a->cols_max);
     cuda_enter(cuda);
-    cuda_submit(b);
+    cuda_held_flush(cuda);
     act_fetch(cuda, ret_q, d->q + (size_t)row * d->q_stride, cols);
     act_fetch(cuda, ret_scales, d->scales + (size_t)row * d->blocks,
               act_blocks(cols) * sizeof *ret_scales);

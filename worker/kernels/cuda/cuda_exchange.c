@@ -74,7 +74,7 @@ void cuda_exchange_done(struct backend *b)
     struct cuda_backend *cuda = (struct cuda_backend *)b;
 
     cuda_enter(cuda);
-    cuda_submit(b);
+    cuda_held_flush(cuda);
     if (cuda->said.first == NULL)
         CUDA_DO(cudaStreamSynchronize(cuda->stream), "waiting for what other ranks want");
     else

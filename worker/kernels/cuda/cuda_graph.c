@@ -155,7 +155,7 @@ static cudaError_t graph_make(struct cuda_backend *cuda, const struct graph *own
 
 /* ---- stretches ------------------------------------------------------------------------------- */
 
-static struct stretch *stretch_find(struct graph *g, const struct cuda_held *held)
+static struct stretch *stretch_find(struct graph *g, const struct cuda_stretch *held)
 {
     for (uint32_t i = 0; i < g->n_stretches; i++) {
         const uint32_t at = (g->next + i) % g->n_stretches;
@@ -184,7 +184,8 @@ static bool stretches_room(struct cuda_graphs *graphs, const struct graph *own)
 }
 
 /* Remembers what came the first time. Where that fails it stays unknown. */
-static void stretch_add(struct cuda_graphs *graphs, struct graph *g, const struct cuda_held *held)
+static void stretch_add(struct cuda_graphs *graphs, struct graph *g,
+                        const struct cuda_stretch *held)
 {
     if (!stretches_room(graphs, g))
         return;
@@ -207,15 +208,16 @@ static void stretch_add(struct cuda_graphs *graphs, struct graph *g, const struc
 }
 
 /* False where there is no room for its graph, even without those of other steps. */
-static bool stretch_capture(struct cuda_backend *cuda, struct graph *g, struct stretch *s)
+static bool stretch_capture(struct cuda_backend *cuda, struct graph *g, struct stretch *s,
+                            const struct cuda_stretch *held)
 {
-    const uint32_t n_ops = cuda->held.n_ops, n_rows = g->key.n_rows;
+    const uint32_t n_ops = held->n_ops, n_rows = g->key.n_rows;
     cudaGraph_t captured = NULL;
 
     CUDA_DO(cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal),
             "capturing %u operations of a step of %u rows", n_ops, n_rows);
     cuda->graphs->capturing = g;
-    cuda_held_run(cuda);
+    cuda_held_run(cuda, held);
     cuda->graphs->capturing = NULL;
     CUDA_DO(cudaStreamEndCapture(cuda->stream, &captured),
             "capturing %u operations of a step of %u rows", n_ops, n_rows);
@@ -229,36 +231,35 @@ static bool stretch_capture(struct cuda_backend *cuda, struct graph *g, struct s
     return !s->is_refused;
 }
 
-static void stretch_run(struct cuda_backend *cuda, struct graph *g)
+bool cuda_stretch_is_known(struct cuda_backend *cuda, const struct cuda_stretch *held)
 {
-    struct stretch *s = g == NULL || cuda->held.n_ops < 2 ? NULL : stretch_find(g, &cuda->held);
+    struct graph *g = cuda->graphs->cut;
+    const struct stretch *s = g == NULL ? NULL : stretch_find(g, held);
 
-    if (s != NULL && !s->is_refused && (s->exec != NULL || stretch_capture(cuda, g, s))) {
-        CUDA_DO(cudaGraphLaunch(s->exec, cuda->stream),
-                "replaying %u operations, %s to %s, of a step of %u rows",
-                cuda->said.n_ops, cuda->said.first, cuda->said.last, cuda->said.n_rows);
-        return;
-    }
-    if (s == NULL && g != NULL && cuda->held.n_ops >= 2)
-        stretch_add(cuda->graphs, g, &cuda->held);
-    cuda_held_run(cuda);
+    return s != NULL && (s->exec != NULL || held->n_ops == 1);
 }
 
-void cuda_submit(struct backend *b)
+void cuda_stretch_queue(struct cuda_backend *cuda, const struct cuda_stretch *held)
 {
-    struct cuda_backend *cuda = (struct cuda_backend *)b;
+    struct graph *g = cuda->graphs->cut;
+    struct stretch *s = g == NULL ? NULL : stretch_find(g, held);
+    const bool may_be_graph = s != NULL && held->n_ops > 1 && !s->is_refused;
 
-    if (cuda->held.n == 0)
+    cuda_held_say(cuda, held);
+    if (may_be_graph && (s->exec != NULL || stretch_capture(cuda, g, s, held))) {
+        CUDA_DO(cudaGraphLaunch(s->exec, cuda->stream),
+                "replaying %u operations, %s to %s, of a step of %u rows", cuda->said.n_ops,
+                cuda->said.first, cuda->said.last, cuda->said.n_rows);
         return;
-    cuda_enter(cuda);
-    cuda_held_say(cuda);
-    stretch_run(cuda, cuda->graphs->cut);
-    cuda->held.n = cuda->held.n_ops = 0;
+    }
+    if (s == NULL && g != NULL)
+        stretch_add(cuda->graphs, g, held);
+    cuda_held_run(cuda, held);
 }
 
 static void cut_end(struct cuda_backend *cuda)
 {
-    cuda_submit(&cuda->host.base);
+    cuda_held_end(cuda);
     cuda->step.is_held = false;
     cuda->graphs->cut = NULL;
 }

@@ -5,6 +5,9 @@
  * arrays are written as how far from their beginning, since the arrays lie elsewhere each time.
  *
  * What takes other arrays than the step's is not held back: what was before it goes first.
+ *
+ * A stretch is queued when it ends, or, where others queue something between stretches, all of them
+ * are put off until the step's last operation is known, and queued one by one then.
  */
 #include "worker/kernels/cuda/cuda_internal.h"
 
@@ -34,11 +37,17 @@ static const char *const held_names[HELD_OPS] = {
 };
 
 #define HELD_WORDS_FIRST 1024u
+#define HELD_CUTS_FIRST  256u
 /* Words of an operation: its head, and arguments. */
 #define HELD_HEAD       2u
 #define HELD_JOB_WORDS  5u
 #define HELD_JOBS_MAX   8u
 #define HELD_JOIN_WORDS (8u + 3u * SUM_GROUPS_MAX)
+
+struct cuda_cut {
+    uint32_t end; /* in the words */
+    uint32_t n_ops, last;
+};
 
 /* ---- words ----------------------------------------------------------------------------------- */
 
@@ -88,15 +97,35 @@ static bool held_grow(struct cuda_held *held, uint32_t n)
     return true;
 }
 
+static bool cuts_grow(struct cuda_held *held)
+{
+    const uint32_t max = held->cuts_max == 0 ? HELD_CUTS_FIRST : 2 * held->cuts_max;
+    struct cuda_cut *grown = realloc(held->cuts, max * sizeof *grown);
+    if (grown == NULL)
+        return false;
+    held->cuts = grown;
+    held->cuts_max = max;
+    return true;
+}
+
 bool cuda_held_reserve(struct cuda_backend *cuda)
 {
-    return held_grow(&cuda->held, HELD_WORDS_FIRST);
+    return held_grow(&cuda->held, HELD_WORDS_FIRST) &&
+           (cuda->held.cuts_max > 0 || cuts_grow(&cuda->held));
 }
 
 void cuda_held_fini(struct cuda_backend *cuda)
 {
     free(cuda->held.words);
+    free(cuda->held.cuts);
     cuda->held = (struct cuda_held){0};
+}
+
+/* What is put off cannot go before what others queue between. */
+static _Noreturn void fail_keeping(const struct cuda_backend *cuda)
+{
+    cuda_fail(cudaErrorMemoryAllocation, NULL, "keeping track of a step of %u rows on the host",
+              cuda->step.host.rows.n_rows);
 }
 
 /* False where the operation is to be run now; what is held has gone before it then. */
@@ -107,7 +136,9 @@ static bool hold(struct cuda_backend *cuda, enum held_op op, const uint64_t *wor
     if (!cuda->step.is_held)
         return false;
     if (!held_grow(held, held->n + HELD_HEAD + n)) {
-        cuda_submit(&cuda->host.base);
+        if (held->is_put_off)
+            fail_keeping(cuda);
+        cuda_held_flush(cuda);
         return false;
     }
     held->words[held->n] = op;
@@ -122,8 +153,7 @@ static bool hold(struct cuda_backend *cuda, enum held_op op, const uint64_t *wor
 /* An operation that is not held back. */
 static void hold_not(struct cuda_backend *cuda)
 {
-    if (cuda->held.n > 0)
-        cuda_submit(&cuda->host.base);
+    cuda_held_flush(cuda);
 }
 
 #define N_WORDS(words) ((uint32_t)(sizeof(words) / sizeof(words)[0]))
@@ -436,20 +466,100 @@ static void run_one(struct cuda_backend *cuda, enum held_op op, const uint64_t *
     CHECK(false);
 }
 
-void cuda_held_run(struct cuda_backend *cuda)
+void cuda_held_run(struct cuda_backend *cuda, const struct cuda_stretch *s)
 {
-    const struct cuda_held *held = &cuda->held;
-
-    for (uint32_t at = 0; at < held->n; at += HELD_HEAD + count_of(held->words[at + 1]))
-        run_one(cuda, (enum held_op)held->words[at], held->words + at + HELD_HEAD);
+    for (uint32_t at = 0; at < s->n; at += HELD_HEAD + count_of(s->words[at + 1]))
+        run_one(cuda, (enum held_op)s->words[at], s->words + at + HELD_HEAD);
 }
 
-void cuda_held_say(struct cuda_backend *cuda)
+void cuda_held_say(struct cuda_backend *cuda, const struct cuda_stretch *s)
 {
-    const struct cuda_held *held = &cuda->held;
-
-    cuda->said = (struct cuda_said){.first = held_names[held->words[0]],
-                                    .last = held_names[held->last],
-                                    .n_ops = held->n_ops,
+    cuda->said = (struct cuda_said){.first = held_names[s->words[0]],
+                                    .last = held_names[s->last],
+                                    .n_ops = s->n_ops,
                                     .n_rows = cuda->step.host.rows.n_rows};
+}
+
+/* ---- stretches ------------------------------------------------------------------------------- */
+
+/* The i-th that was put off; behind those, what has not ended. */
+static struct cuda_stretch stretch_at(const struct cuda_held *held, uint32_t i)
+{
+    const uint32_t begin = i == 0 ? 0 : held->cuts[i - 1].end;
+    if (i == held->n_cuts)
+        return (struct cuda_stretch){held->words + begin, held->n - begin, held->n_ops, held->last};
+    const struct cuda_cut *cut = &held->cuts[i];
+    return (struct cuda_stretch){held->words + begin, cut->end - begin, cut->n_ops, cut->last};
+}
+
+void cuda_queue_next(struct backend *b)
+{
+    struct cuda_backend *cuda = (struct cuda_backend *)b;
+    struct cuda_held *held = &cuda->held;
+    const uint32_t i = held->next++;
+
+    CHECK(i <= held->n_cuts);
+    cuda_enter(cuda);
+    const struct cuda_stretch s = stretch_at(held, i);
+    if (s.n > 0)
+        cuda_stretch_queue(cuda, &s);
+    if (i < held->n_cuts)
+        return;
+    held->n = held->n_ops = held->n_cuts = held->next = 0;
+    held->is_put_off = false;
+}
+
+void cuda_submit(struct backend *b)
+{
+    struct cuda_backend *cuda = (struct cuda_backend *)b;
+    struct cuda_held *held = &cuda->held;
+
+    if (!held->is_put_off) {
+        cuda_held_flush(cuda);
+        return;
+    }
+    if (held->n_cuts == held->cuts_max && !cuts_grow(held))
+        fail_keeping(cuda);
+    held->cuts[held->n_cuts++] =
+        (struct cuda_cut){.end = held->n, .n_ops = held->n_ops, .last = held->last};
+    held->n_ops = 0;
+}
+
+void cuda_held_flush(struct cuda_backend *cuda)
+{
+    if (cuda->held.n == 0)
+        return;
+    CHECK(!cuda->held.is_put_off); /* others queue something before it */
+    cuda_queue_next(&cuda->host.base);
+}
+
+void cuda_held_end(struct cuda_backend *cuda)
+{
+    while (cuda->held.is_put_off) /* of a step that has failed */
+        cuda_queue_next(&cuda->host.base);
+    cuda_held_flush(cuda);
+}
+
+bool cuda_put_off(struct backend *b)
+{
+    struct cuda_backend *cuda = (struct cuda_backend *)b;
+
+    CHECK(cuda->step.is_open && !cuda->held.is_put_off);
+    if (!cuda->step.is_held)
+        return false;
+    cuda_held_flush(cuda);
+    cuda->held.is_put_off = true;
+    return true;
+}
+
+bool cuda_is_known(struct backend *b)
+{
+    struct cuda_backend *cuda = (struct cuda_backend *)b;
+    bool is_known = true;
+
+    for (uint32_t i = cuda->held.next; i <= cuda->held.n_cuts && is_known; i++) {
+        const struct cuda_stretch s = stretch_at(&cuda->held, i);
+        is_known = s.n == 0 || cuda_stretch_is_known(cuda, &s);
+    }
+    return is_known;
 }

@@ -51,6 +51,7 @@ struct cuda_pinned {
 /* ---- steps ----------------------------------------------------------------------------------- */
 
 struct cuda_graphs;   /* cuda_graph.c */
+struct cuda_cut;      /* cuda_held.c */
 struct step_sequence; /* cuda_step.c */
 
 /* A step as the device sees it: one block of device memory, filled by one copy from pinned memory.
@@ -75,6 +76,18 @@ struct cuda_step {
 struct cuda_held {
     uint64_t *words; /* [n], room for max */
     uint32_t n, max;
+    uint32_t n_ops, last; /* of the stretch that has not ended */
+    /* Those that have, where they are put off. */
+    bool is_put_off;
+    struct cuda_cut *cuts; /* [n_cuts], room for cuts_max */
+    uint32_t n_cuts, cuts_max;
+    uint32_t next; /* to be queued */
+};
+
+/* One of them. */
+struct cuda_stretch {
+    const uint64_t *words; /* [n] */
+    uint32_t n;
     uint32_t n_ops, last;
 };
 
@@ -247,14 +260,24 @@ bool cuda_graphs_reserve(struct cuda_backend *cuda);
 bool cuda_graph_is_capturing(const struct cuda_backend *cuda);
 void cuda_graph_end(struct cuda_backend *cuda);
 void cuda_graphs_clear(struct cuda_backend *cuda);
-/* Queues what is held back: as a graph, or one by one. */
-void cuda_submit(struct backend *b);
+/* Queues a stretch: as a graph, or one by one; whether that only repeats what was queued before:
+ * the replay of a graph, or a single operation. */
+void cuda_stretch_queue(struct cuda_backend *cuda, const struct cuda_stretch *s);
+bool cuda_stretch_is_known(struct cuda_backend *cuda, const struct cuda_stretch *s);
 
-/* cuda_held.c: room for the first; runs what is held back, in order, and leaves it; says in
- * cuda->said what it is. */
+/* cuda_held.c: entries of backend_ops. */
+void cuda_submit(struct backend *b);
+bool cuda_put_off(struct backend *b);
+bool cuda_is_known(struct backend *b);
+void cuda_queue_next(struct backend *b);
+/* Queues what is held back; nothing may be put off. */
+void cuda_held_flush(struct cuda_backend *cuda);
+/* ... and all that was put off, at the end of a step. */
+void cuda_held_end(struct cuda_backend *cuda);
+/* Room for the first; runs a stretch, operation by operation; says in cuda->said what it is. */
 bool cuda_held_reserve(struct cuda_backend *cuda);
-void cuda_held_run(struct cuda_backend *cuda);
-void cuda_held_say(struct cuda_backend *cuda);
+void cuda_held_run(struct cuda_backend *cuda, const struct cuda_stretch *s);
+void cuda_held_say(struct cuda_backend *cuda, const struct cuda_stretch *s);
 void cuda_held_fini(struct cuda_backend *cuda);
 /* The entries of backend_ops: the operations below, now or held back. */
 void cuda_hold_embed(struct backend *b, const struct weight *w, const int32_t *ids, uint32_t n,

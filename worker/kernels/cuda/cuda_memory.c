@@ -222,7 +222,7 @@ void cuda_buffer_write(struct backend *b, float *buffer, const float *host, size
 {
     struct cuda_backend *cuda = (struct cuda_backend *)b;
     cuda_enter(cuda);
-    cuda_submit(b);
+    cuda_held_flush(cuda);
     if (count == 0)
         return;
     CUDA_DO(
@@ -235,7 +235,7 @@ void cuda_buffer_read(struct backend *b, const float *buffer, float *host, size_
 {
     struct cuda_backend *cuda = (struct cuda_backend *)b;
     cuda_enter(cuda);
-    cuda_submit(b);
+    cuda_held_flush(cuda);
     if (count == 0)
         return;
     CUDA_DO(
