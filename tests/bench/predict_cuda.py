@@ -29,8 +29,10 @@ SMS, CLOCK, SCHEDULERS, FP32 = 132, 1.755e9, 4, 128
 L2_BYTES = 64  # a clock, from the second-level cache to one multiprocessor
 REGISTERS, SHARED, WARPS, BLOCKS = 65536, 228 << 10, 64, 32
 # Assumed, not measured: from the end of a kernel to the next one's work, and, with shards, from the end of
-# one to the next when the host has waited for it and met the other ranks.
-GAP, WAIT = 2e-6, 10e-6
+# one to the next when the host has waited for it and met the other ranks; and what NCCL takes for an exchange of
+# any size, beside its bytes.
+GAP, WAIT, NCCL = 2e-6, 10e-6, 8e-6
+RUN = 32  # NCCL_RUN_MAX of worker/coll/nccl.h
 
 # Instructions of a warp, counted in the SASS of sm_90 (docs/cuda.md). gemv: 32 rows x 256 columns of the
 # matrix, by columns of x. gemm: a step of 128 columns, and its half of a leaf, by the tile's threads.
@@ -108,9 +110,21 @@ def longest(launch, link):
     return max(bounds(launch, link).items(), key=lambda b: b[1])
 
 
+def waiting(step, link):
+    """Seconds of a step that shards compute in which nobody computes: the host waits for the device and the other
+    ranks, or NCCL is at work. Where all stretches of the step are known, NCCL is waited for once it has brought what
+    is embedded, then for each RUN exchanges, and for the last of them; and the host for results."""
+    results = 1 if step["results"] > 0 else 0
+    exchanges = step["waits"] - results
+    if link != NVLINK:
+        return step["waits"] * WAIT
+    waits = 1 + math.ceil((exchanges - 1) / RUN) + results if step["graphs"] > 0 else step["waits"]
+    return waits * WAIT + exchanges * NCCL
+
+
 def step_seconds(step, link):
     """The whole, and how much of it each bound has."""
-    shares = {"gaps": step["waits"] * WAIT if step["shards"] > 1 else 0}
+    shares = {"gaps": waiting(step, link) if step["shards"] > 1 else 0}
     for launch in step["launches"]:
         bound, seconds = longest(launch, link)
         shares[bound] = shares.get(bound, 0) + seconds * launch["count"]

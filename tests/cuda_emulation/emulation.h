@@ -206,10 +206,10 @@ void emu_counters_reset(void);
 /* A line per kernel on stdout. */
 void emu_counters_print(void);
 
-/* Copies and sets so far; `pageable` are asynchronous copies from or to memory that is not pinned.
- */
+/* Copies, sets, launches and records of events so far; `pageable` are asynchronous copies from or
+ * to memory that is not pinned. */
 struct emu_traffic {
-    uint64_t copies, copy_bytes, pageable_copies, sets, graph_launches, launches;
+    uint64_t copies, copy_bytes, pageable_copies, sets, graph_launches, launches, records;
 };
 struct emu_traffic emu_traffic_get(void);
 

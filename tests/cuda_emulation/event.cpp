@@ -40,6 +40,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle)
         return api.end(api.error);
     if (events.count(event) == 0 || stream == NULL)
         return api.end(cudaErrorInvalidResourceHandle);
+    emu_traffic_now.records++;
     event->graph = stream->graph;
     event->marker = NULL;
     if (stream->graph != NULL) {

@@ -283,6 +283,8 @@ static enum err forward_piece(struct runtime *r, const struct batch_plan *plan,
     struct rows rows = rows_of(plan, piece.first, piece.end);
     enum err e = forward_embed(r, plan, &rows, eb);
 
+    if (e == ERR_OK && r->gang != NULL)
+        gang_put_off(r->gang);
     for (uint32_t layer = layers.first; e == ERR_OK && layer < layers.end; layer++) {
         forward_qkv(r, layer, &rows);
         /* Behind the last layer's K and V nobody looks at rows without logits any more. */
@@ -322,6 +324,8 @@ static enum err forward_compute(struct runtime *r, const struct batch_plan *plan
     const struct backend_step step = step_of(r, plan, is_last_stage(r));
     if (!b->ops->step_begin(b, &step))
         e = forward_layers(r, plan, eb);
+    if (r->gang != NULL)
+        e = gang_run(r->gang, e, eb);
     b->ops->step_end(b);
     return e;
 }

@@ -153,6 +153,12 @@ enum err gang_send(struct gang *g, uint32_t n, const float *x, struct errbuf *eb
  * or NULL. */
 enum err gang_embed(struct gang *g, const struct weight *weight, const int32_t *ids, uint32_t n,
                     float scale, float *out, struct errbuf *eb);
+/* Behind the embedding of a step, and at its end: where the backend can hold the step back and
+ * bytes go from device to device, all that shards exchange in between is done at once at the end,
+ * with one wait for all of it where it was so before. `so_far`: what the step came to, which is
+ * returned with its text in `eb` where it is an error. */
+void gang_put_off(struct gang *g);
+enum err gang_run(struct gang *g, enum err so_far, struct errbuf *eb);
 /* As backend_ops.matmul with the whole matrix: `job` has this rank's part of it, its weight NULL
  * where there is none (and `in` is not read). */
 enum err gang_matmul(struct gang *g, uint32_t layer, enum gang_matrix which, const struct act *in,

@@ -66,6 +66,39 @@ enum err gang_embed(struct gang *g, const struct weight *weight, const int32_t *
     return e;
 }
 
+/* Stages hand on in between, and are waited for by others than those of their stage. */
+void gang_put_off(struct gang *g)
+{
+    struct coll *shards = gang_shards(g);
+
+    if (g->n_stages > 1 || shards == NULL || !coll_is_on_device(shards) ||
+        !g->backend->ops->put_off(g->backend))
+        return;
+    coll_put_off(shards);
+    g->is_put_off = true;
+}
+
+static void queue_next(void *ctx)
+{
+    const struct gang *g = ctx;
+    g->backend->ops->queue_next(g->backend);
+}
+
+enum err gang_run(struct gang *g, enum err so_far, struct errbuf *eb)
+{
+    const bool was_put_off = g->is_put_off;
+
+    g->is_put_off = false;
+    if (!was_put_off)
+        return so_far;
+    if (so_far != ERR_OK) {
+        coll_forget(gang_shards(g));
+        return so_far;
+    }
+    const struct coll_queue queue = {queue_next, g, g->backend->ops->is_known(g->backend)};
+    return coll_run(gang_shards(g), &queue, g->wait_ns, eb);
+}
+
 void gang_join(struct gang *g, const struct gang_cut *cut, const void *const parts[], bool by_row,
                struct shard_run rows, const struct matmul_job *job, float *to)
 {

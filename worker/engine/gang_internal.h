@@ -50,6 +50,8 @@ struct gang {
     struct shard_run head[COLL_RANKS_MAX];  /* rows of the head, by rank */
     struct gang_cut *cuts;                  /* [layers][enum gang_matrix], of this stage */
 
+    bool is_put_off; /* exchanges of this step */
+
     size_t told_bytes;  /* what the next stage is still to be told, in told.words; 0: nothing */
     uint32_t n_to_take; /* rows of logits to be taken before the next rows go on */
     uint32_t n_taken;   /* rows of logits that were, from `taken`: until gang_logits */

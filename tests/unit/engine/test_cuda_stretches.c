@@ -33,10 +33,12 @@ static struct {
     uint32_t length[SLOTS];
     uint32_t pages[SLOTS * STRIDE];
     uint32_t n_pages; /* taken so far */
+    bool is_put_off;  /* ranks exchange from device to device, in one stage */
 } world;
 
 struct counted {
     uint64_t graphs, launches;
+    uint64_t marks; /* on the stream, behind copies and where NCCL is waited for */
 };
 
 static void die(const char *what, const char *why)
@@ -95,7 +97,7 @@ static struct counted step(const char *what, uint32_t slot, uint32_t n, bool is_
         if (memcmp(forward_logits(world.cpu, i), forward_logits(world.gpu, i), bytes) != 0)
             die(what, "other logits than on the CPU");
     return (struct counted){after.graph_launches - before.graph_launches,
-                            after.launches - before.launches};
+                            after.launches - before.launches, after.records - before.records};
 }
 
 /* What rank 0 queues of a step that was there before. One stage: from norm to the product whose
@@ -106,7 +108,7 @@ static struct counted step(const char *what, uint32_t slot, uint32_t n, bool is_
 static struct counted stretches(void)
 {
     const uint32_t logits_of = world.stages == 1 ? world.shards - 1 : world.shards;
-    struct counted most = {logits_of > 1, logits_of == 1};
+    struct counted most = {.graphs = logits_of > 1, .launches = logits_of == 1};
 
     if (world.shards == 1) {
         most.graphs++;
@@ -115,6 +117,9 @@ static struct counted stretches(void)
         most.launches += 1 + world.shards + (world.stages == 1 ? 0 : 1);
     }
     most.launches += world.stages == 1 ? 0 : 1;
+    /* The step itself, what is embedded, what is placed from each shard, and two waits: for what is
+     * embedded, and for all the rest. */
+    most.marks = 2 + world.shards + 2;
     return most;
 }
 
@@ -128,6 +133,10 @@ static void check_replay(const char *what, struct counted c)
                    (unsigned long long)c.graphs, (unsigned long long)c.launches,
                    (unsigned long long)most.graphs, (unsigned long long)most.launches);
     if (c.graphs != most.graphs || c.launches > most.launches)
+        die(what, why);
+    (void)snprintf(why, sizeof why, "%llu marks instead of %llu", (unsigned long long)c.marks,
+                   (unsigned long long)most.marks);
+    if (world.is_put_off && c.marks > most.marks)
         die(what, why);
 }
 
@@ -228,6 +237,7 @@ int main(int argc, char **argv)
         die("usage", "test_cuda_stretches TRANSPORT SHARDS STAGES");
     world.shards = (uint32_t)atoi(argv[2]);
     world.stages = (uint32_t)atoi(argv[3]);
+    world.is_put_off = gang.coll.transport == COLL_TRANSPORT_NCCL && world.stages == 1;
     if (coll_transport_available(gang.coll.transport, &eb) != ERR_OK) {
         (void)fprintf(stderr, "skipped: %s\n", eb.text);
         return 77;
