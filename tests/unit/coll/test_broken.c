@@ -450,6 +450,8 @@ static enum err come_and_go(struct crew_rank *g, void *arg, struct errbuf *eb)
         if (e != ERR_OK)
             break;
         e = coll_barrier(c, crew_soon(60000), eb);
+        if (life % 3 == 2 && g->rank != 0 && e == ERR_CANCELLED)
+            e = ERR_OK; /* rank 0 was through before, and said enough */
         if (life % 3 == 2 && g->rank == 0)
             coll_abort(c, "enough");
         if (life % 3 == 2)
