@@ -7,7 +7,7 @@ import os
 
 from cluster import Cluster, check_equal, engine
 
-MAX_TOKENS = 64
+MAX_TOKENS = 192
 CONTEXT = 2048
 SLOTS = 2
 # The model takes 213 MiB so; of two shares each takes up to 162 MiB, of three 125 MiB.
