@@ -1,7 +1,7 @@
 """cloister-engine beside llama.cpp: the same file, the same threads, in turns.
 
     compare_llama.py BIN LLAMA_CPP FILE.gguf... [--threads 2] [--rounds 3] [--depth 4096]
-                     [--streams 8,32,64] [--generate 64] [--prompt 512]
+                     [--streams 8,32,64] [--generate 64] [--prompt 512] [--isa auto]
 
 BIN holds cloister-engine and bench_kernels, LLAMA_CPP what tests/bench/llama_cpp brought. Each round
 runs every measurement once with each, in turns, so that a machine that is slow for a while is slow
@@ -27,6 +27,7 @@ parser.add_argument("--prompt", type=int, default=512)
 parser.add_argument("--generate", type=int, default=64)
 parser.add_argument("--depth", type=int, default=4096)
 parser.add_argument("--streams", default="8,32,64")
+parser.add_argument("--isa", default="auto", help="ours; llama.cpp has what it was built for")
 options = parser.parse_args()
 STREAMS = [int(s) for s in options.streams.split(",") if s]
 STREAM_PROMPT = 32  # as cloister-engine bench has it
@@ -43,7 +44,8 @@ def output_of(*command):
 
 def ours(*more):
     out = output_of(os.path.join(options.bin, "cloister-engine"), "bench", *more, "--json",
-                    "--threads", options.threads, "--runs", 1, "--generate", options.generate)
+                    "--threads", options.threads, "--isa", options.isa, "--runs", 1,
+                    "--generate", options.generate)
     return json.loads(out)["measurements"]
 
 
@@ -88,7 +90,7 @@ def measurements(file):
 
 def limits():
     out = output_of(os.path.join(options.bin, "bench_kernels"), "--ms", 50, "--threads",
-                    options.threads)
+                    options.threads, "--isa", options.isa)
     return out.splitlines()[0]
 
 
