@@ -11,6 +11,7 @@
 #include "worker/agent.h"
 #include "worker/bandwidth.h"
 #include "worker/device.h"
+#include "worker/kernels/backend.h"
 #include "worker/settings.h"
 
 #include <errno.h>
@@ -75,8 +76,8 @@ static const struct flag flags[] = {{.name = "coordinator",
                                      .type = FLAG_CHOICE,
                                      .argument = "NAME",
                                      .offset = LINE(isa),
-                                     .choices = settings_isa_names,
-                                     .help = "auto, scalar, avx2 or avx512."},
+                                     .choices = backend_isa_names,
+                                     .help = "auto, scalar, avx2, avx512 or amx."},
                                     {0}};
 
 static const struct program program = {
@@ -119,10 +120,9 @@ static enum err overrides_apply(struct command_line *line, struct settings *c,
             return err_prefix(eb, e, "--device");
         c->engine.device = line->device;
     }
-    for (int i = 0; line->isa != NULL && settings_isa_names[i] != NULL; i++) {
-        if (strcmp(line->isa, settings_isa_names[i]) == 0)
-            c->engine.isa = i;
-    }
+    enum backend_isa isa;
+    if (line->isa != NULL && backend_isa_parse(line->isa, &isa))
+        c->engine.isa = (int)isa;
     if (line->has_memory)
         c->engine.memory_bytes = line->memory_bytes;
     if (line->has_threads)

@@ -5,6 +5,7 @@
 #include "common/limits.h"
 #include "worker/bandwidth.h"
 #include "worker/device.h"
+#include "worker/kernels/backend.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -17,7 +18,6 @@ static const char *const kv_names[] = {"f16", "q8_0", NULL};
 static const char *const prefix_cache_names[] = {"tenant", "shared", "off", NULL};
 /* By enum gang_choice. */
 static const char *const gang_transport_names[] = {"auto", "shm", "ucx", "nccl", NULL};
-const char *const settings_isa_names[] = {"auto", "scalar", "avx2", "avx512", "amx", NULL};
 
 #define MODEL(field)  offsetof(struct settings_model, field)
 #define CONFIG(field) offsetof(struct settings, field)
@@ -86,7 +86,7 @@ static const struct config_key engine_keys[] = {
      .type = CONFIG_ENUM,
      .offset = ENGINE(isa),
      .fallback = "auto",
-     .names = settings_isa_names,
+     .names = backend_isa_names,
      .help = "Instruction set of the kernels. auto takes the best this machine has; none changes "
              "a bit of any answer."},
     {.name = "threads",

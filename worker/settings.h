@@ -19,9 +19,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* "auto", ... in the order of enum backend_isa; ends with NULL. */
-extern const char *const settings_isa_names[];
-
 struct settings_model {
     const char *name;
     const char *path;

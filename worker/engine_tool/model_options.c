@@ -8,7 +8,6 @@
 
 #define MODEL(field) offsetof(struct model_flags, field)
 
-static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", "amx", NULL};
 /* The test build's program has an emulated GPU in place of a real one. */
 #ifdef CLOISTER_CUDA_EMULATED
 #define CUDA_NAME "cuda-emulated"
@@ -43,9 +42,10 @@ const struct flag model_flags_table[] = {
      .type = FLAG_CHOICE,
      .argument = "ISA",
      .offset = MODEL(isa),
-     .choices = isa_names,
-     .help = "auto, scalar, avx2 or avx512 (auto: the best there is). Changes no bit of what is "
-             "computed."},
+     .choices = backend_isa_names,
+     .help =
+         "auto, scalar, avx2, avx512 or amx (auto: the best there is). Changes no bit of what is "
+         "computed."},
     {.name = "kv",
      .type = FLAG_CHOICE,
      .argument = "TYPE",

@@ -216,7 +216,7 @@ struct backend_step {
 };
 
 struct backend_ops {
-    const char *name; /* "scalar", "avx2", "avx512", "cuda sm_90" */
+    const char *name; /* "scalar", "avx2", "avx512", "amx", "cuda sm_90" */
 
     void (*close)(struct backend *b);
 
@@ -404,7 +404,8 @@ uint64_t backend_cuda_room_bytes(const struct backend_room *room);
 enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu_config *config,
                           struct errbuf *eb);
 
-/* "auto", "scalar", "avx2", "avx512", "amx". */
+/* "auto", "scalar", "avx2", "avx512", "amx": by enum backend_isa, ends with NULL. */
+extern const char *const backend_isa_names[];
 bool backend_isa_parse(const char *text, enum backend_isa *ret_isa);
 bool backend_isa_available(enum backend_isa isa);
 /* AUTO as what it stands for on this machine; the others as they are. */

@@ -76,16 +76,14 @@ static const char *cpu_isa_lacks(enum backend_isa isa)
 #endif
 }
 
-static const char *const isa_names[] = {[BACKEND_ISA_AUTO] = "auto",
-                                        [BACKEND_ISA_SCALAR] = "scalar",
-                                        [BACKEND_ISA_AVX2] = "avx2",
-                                        [BACKEND_ISA_AVX512] = "avx512",
-                                        [BACKEND_ISA_AMX] = "amx"};
+const char *const backend_isa_names[] = {
+    [BACKEND_ISA_AUTO] = "auto",     [BACKEND_ISA_SCALAR] = "scalar", [BACKEND_ISA_AVX2] = "avx2",
+    [BACKEND_ISA_AVX512] = "avx512", [BACKEND_ISA_AMX] = "amx",       NULL};
 
 bool backend_isa_parse(const char *text, enum backend_isa *ret_isa)
 {
-    for (size_t i = 0; i < sizeof isa_names / sizeof isa_names[0]; i++) {
-        if (strcmp(text, isa_names[i]) == 0) {
+    for (size_t i = 0; backend_isa_names[i] != NULL; i++) {
+        if (strcmp(text, backend_isa_names[i]) == 0) {
             *ret_isa = (enum backend_isa)i;
             return true;
         }
@@ -144,6 +142,6 @@ enum err backend_cpu_open(struct backend **ret_backend, const struct backend_cpu
     const char *lacks = cpu_isa_lacks(isa);
     if (lacks != NULL)
         return err_set(eb, ERR_UNSUPPORTED, "instruction set %s: this machine lacks %s",
-                       isa_names[isa], lacks);
+                       backend_isa_names[isa], lacks);
     return cpu_backend_new(cpu_kernels_of(isa), config->threads, ret_backend, eb);
 }
