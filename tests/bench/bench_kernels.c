@@ -5,21 +5,22 @@
  *                 [--time wall|cpu]
  *
  * Prints GB/s of weights and GOPS (a multiply and an add are two) for each type and number of
- * columns, with their share of two limits measured in the same run: a loop that reads memory, and
- * a loop of the instruction set's integer products that never leaves the registers. `--time cpu`
- * counts this process's processor time per thread, for machines that do other work as well: with
- * one thread it is exact, with more it also counts their waiting. Not a test.
+ * columns, with their share of two limits measured in the same run: how fast memory is read, as a
+ * worker measures it (read_rate.h), and a loop of the instruction set's integer products that never
+ * leaves the registers. `--time cpu` counts this process's processor time per thread, for machines
+ * that do other work as well: with one thread it is exact, with more it also counts their waiting;
+ * memory is measured by the wall's clock all the same. Not a test.
  */
 #include "tests/kernels/matrix.h"
 #include "common/clock.h"
 #include "worker/kernels/backend.h"
 #include "worker/kernels/pool.h"
+#include "worker/kernels/read_rate.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
 #if defined(__x86_64__)
@@ -39,30 +40,6 @@ struct limits {
     double read_gb;   /* GB/s */
     double peak_gops; /* of the 8-bit product in registers; 0 where none is measured */
 };
-
-#define READ_BYTES ((size_t)256 << 20)
-
-struct read_run {
-    const uint64_t *data;
-    size_t words; /* of one task */
-    _Atomic uint64_t sink;
-};
-
-static void read_task(void *ctx, uint32_t task, uint32_t thread)
-{
-    (void)thread;
-    struct read_run *run = ctx;
-    const uint64_t *p = run->data + (size_t)task * run->words;
-    uint64_t sum[8] = {0};
-    for (size_t i = 0; i < run->words; i += 8) {
-        for (int k = 0; k < 8; k++)
-            sum[k] ^= p[i + (size_t)k];
-    }
-    uint64_t all = 0;
-    for (int k = 0; k < 8; k++)
-        all ^= sum[k];
-    run->sink ^= all;
-}
 
 #define PEAK_LOOPS 100000u
 
@@ -169,22 +146,9 @@ static void measure_limits(const char *isa, uint32_t threads, struct limits *ret
     *ret_limits = (struct limits){0};
     if (pool_new(threads, &pool, &eb) != ERR_OK)
         return;
-    uint8_t *data =
-        mmap(NULL, READ_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data != MAP_FAILED) {
-        (void)madvise(data, READ_BYTES, MADV_HUGEPAGE);
-        memset(data, 1, READ_BYTES);
-        enum { TASKS = 64 };
-        struct read_run run = {.data = (const uint64_t *)(const void *)data,
-                               .words = READ_BYTES / 8 / TASKS};
-        for (int round = 0; round < 8; round++) {
-            uint64_t start = now_ns();
-            pool_run(pool, read_task, &run, TASKS);
-            double gb = (double)READ_BYTES * 1e-9 / seconds_since(start);
-            ret_limits->read_gb = gb > ret_limits->read_gb ? gb : ret_limits->read_gb;
-        }
-        munmap(data, READ_BYTES);
-    }
+    struct read_rate rate = {0};
+    if (read_rate_measure(threads, READ_RATE_BYTES_MAX, &rate, &eb) == ERR_OK)
+        ret_limits->read_gb = (double)rate.bytes_per_s * 1e-9;
     double ops = strcmp(isa, "amx") == 0      ? 4.0 * 16 * 16 * 64 * 2 / 16
                  : strcmp(isa, "avx512") == 0 ? 12.0 * 64 * 2
                  : strcmp(isa, "avx2") == 0   ? 8.0 * 32 * 2

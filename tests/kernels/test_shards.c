@@ -13,7 +13,12 @@
 
 #define ROWS     37u
 #define COLS_MAX 2304u
-#define N_MAX    130u
+/* More than pass by one set of leaves, 128 or 256; on a GPU more than a product takes at a time. */
+#ifdef KERNELS_CUDA
+#define N_MAX 130u
+#else
+#define N_MAX 261u
+#endif
 
 static const uint32_t row_counts[] = {1, 3, 6, 20, N_MAX};
 
