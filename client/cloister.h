@@ -513,6 +513,7 @@ struct cloister_shard {
     uint32_t heads[2], kv_heads[2], ffn_columns[2];
     uint32_t vocabulary[2]; /* rows of the embedding or of the head; both 0: none */
     uint64_t weights_bytes, kv_bytes;
+    uint64_t scratch_bytes, exchange_bytes; /* scratch_bytes 0: neither is known */
 };
 
 struct cloister_plan {
@@ -525,9 +526,9 @@ struct cloister_plan {
 
 /* How a model would be cut into `shards` shards, or `stages` stages of so many each (0 or 1: no
  * stages), at most 16 together; `weights`, one for each, say in what proportion (NULL: even). Bytes
- * are a worker's estimate in the proportion of what is held; what a worker needs beside them is the
- * model's scratch_bytes at most, and room for what ranks hand each other. CLOISTER_ERROR_NOT_FOUND:
- * no such model, or no worker is here that says how it may be cut. */
+ * are what each worker would hold, as the first of those that have the file says: within a hundredth
+ * of all of it, within two where there are stages, and but for what NCCL takes of a GPU.
+ * CLOISTER_ERROR_NOT_FOUND: no such model, or no worker is here that says how it may be cut. */
 CLOISTER_API enum cloister_error
 cloister_plan_model(struct cloister *c, const char *model, uint32_t shards, uint32_t stages,
                     const uint64_t *weights, size_t n_weights, struct cloister_result **ret_result,

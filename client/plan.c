@@ -2,7 +2,7 @@
  * has it told the coordinator. */
 #include "client/query.h"
 
-#include "common/shard_cut.h"
+#include "common/shard_room.h"
 
 #include <string.h>
 
@@ -13,7 +13,8 @@ static void span_add(uint32_t span[2], struct shard_run run, bool first)
     span[1] = first || n > span[1] ? n : span[1];
 }
 
-static void plan_rank(const struct shard_shape *shape, const struct shard_cut *cut, uint32_t rank,
+static void plan_rank(const struct shard_shape *shape, const struct shard_room *room,
+                      const struct shard_cut *cut, uint32_t rank,
                       const struct cloister_model *model, struct cloister_shard *ret_shard)
 {
     const struct shard_rank_cut *r = &cut->rank[rank];
@@ -29,10 +30,12 @@ static void plan_rank(const struct shard_shape *shape, const struct shard_cut *c
         span_add(s.ffn_columns, r->layer[i].ff, i == r->layers.first);
     }
     /* What the worker's own layout adds to the file's bytes, it adds to each share. */
-    s.weights_bytes = shard_in_proportion(model->weights_bytes, shard_cut_weights(shape, cut, rank),
-                                          shard_shape_weights(shape));
-    s.kv_bytes =
-        shard_in_proportion(model->kv_bytes, shard_cut_kv(shape, cut, rank), shard_shape_kv(shape));
+    const struct shard_held held =
+        shard_rank_held(room, shape, cut, rank, model->weights_bytes, model->kv_bytes);
+    s.weights_bytes = held.weights_bytes;
+    s.kv_bytes = held.kv_bytes;
+    s.scratch_bytes = held.scratch_bytes;
+    s.exchange_bytes = held.exchange_bytes;
     *ret_shard = s;
 }
 
@@ -81,7 +84,7 @@ static enum err plan_make(struct cloister_result *result, const struct wire_mode
                                        .model = query_model(info)};
         memcpy(plan->digest, cut->digest, sizeof plan->digest);
         for (uint32_t r = 0; r < cut->n_ranks; r++)
-            plan_rank(&shape, cut, r, &plan->model, &ranks[r]);
+            plan_rank(&shape, &info->offer.room, cut, r, &plan->model, &ranks[r]);
         *ret_plan = plan;
     }
     shard_cut_free(cut);

@@ -22,6 +22,31 @@ _Static_assert((int)WIRE_GANG_TRANSPORT_NCCL == (int)CLOISTER__GANG_TRANSPORT__G
 _Static_assert((int)WIRE_WORKER_STATE_GONE == (int)CLOISTER__WORKER_STATE__WORKER_STATE_GONE,
                "WorkerState");
 
+#define ROOM(field) FIELD_U64_MAX(P(ShardRoom), struct shard_room, field, SHARD_ROOM_MAX)
+#define ROOM_COUNT(field)                                                                          \
+    FIELD_U32_MAX(P(ShardRoom), struct shard_room, field, SHARD_ROOM_COUNT_MAX)
+static const struct convert_field shard_room_fields[] = {
+    ROOM(embedding_bytes),    ROOM(output_bytes),        ROOM(joint_bytes),
+    ROOM(down_bytes),         ROOM_COUNT(joint_block),   ROOM_COUNT(down_block),
+    ROOM_COUNT(joint_tail),   ROOM_COUNT(down_tail),     ROOM_COUNT(head_columns),
+    ROOM(biases_bytes),       ROOM(every_bytes),         ROOM(first_bytes),
+    ROOM(layer_bytes),        ROOM(head_bytes),          ROOM(kv_head_bytes),
+    ROOM(column_bytes),       ROOM(level_bytes),         ROOM(levels_bytes),
+    ROOM(attention_bytes),    ROOM(partial_bytes),       ROOM(partials_bytes),
+    ROOM_COUNT(partial_rows), ROOM_COUNT(partial_units), ROOM(told_bytes),
+    ROOM(logits_bytes),       ROOM(row_bytes),           ROOM(track_bytes),
+    ROOM_COUNT(rows),         ROOM_COUNT(piece_rows),
+};
+#undef ROOM
+#undef ROOM_COUNT
+
+static const struct convert_message shard_room_table = {
+    .descriptor = &cloister__shard_room__descriptor,
+    .fields = shard_room_fields,
+    .n_fields = COUNT(shard_room_fields),
+    .size = sizeof(struct shard_room),
+};
+
 static const struct convert_field model_offer_fields[] = {
     FIELD_NAME(P(ModelOffer), W(model_offer), name, MUST),
     FIELD_FIXED(P(ModelOffer), W(model_offer), weights_digest, 0),
@@ -42,6 +67,7 @@ static const struct convert_field model_offer_fields[] = {
     FIELD_STRING(P(ModelOffer), W(model_offer), gang_settings, LIMIT_ERROR_TEXT_BYTES,
                  CONVERT_NAME),
     FIELD_U64(P(ModelOffer), W(model_offer), rank_bytes),
+    FIELD_MESSAGE(P(ModelOffer), W(model_offer), room, struct shard_room, &shard_room_table, 0),
 };
 
 const struct convert_message wire_model_offer_table = {

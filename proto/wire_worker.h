@@ -5,6 +5,7 @@
 #ifndef CLOISTER_PROTO_WIRE_WORKER_H
 #define CLOISTER_PROTO_WIRE_WORKER_H
 
+#include "common/shard_room.h"
 #include "proto/wire_types.h"
 
 struct wire_model_offer {
@@ -31,7 +32,8 @@ struct wire_model_offer {
     /* Context, slots, cache, step and build in words: workers whose words are the same can compute
      * it together. Empty: this one cannot. */
     const char *gang_settings;
-    uint64_t rank_bytes; /* what each rank of a gang holds beside its share, at most */
+    uint64_t rank_bytes;    /* what each rank of a gang holds beside its share, at most */
+    struct shard_room room; /* what that follows from, however the model is cut */
 };
 
 enum wire_gang_transport {

@@ -66,6 +66,8 @@ cloister_unit_test(engine_estimate
   LIBS cloister_gguf_build cloister_engine)
 cloister_unit_test(engine_shard_plan
   SOURCES unit/engine/test_shard_plan.c LIBS cloister_engine)
+cloister_unit_test(engine_rank_room
+  SOURCES unit/engine/test_rank_room.c LIBS cloister_engine ARGS $<TARGET_FILE:synthetic_model>)
 cloister_unit_test(engine_loading
   SOURCES unit/engine/test_loading.c unit/engine/tiny_model.c LIBS cloister_engine)
 

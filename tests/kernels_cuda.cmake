@@ -95,6 +95,16 @@ foreach(run shm-2-1 shm-4-1 shm-1-2 shm-2-2 ucx-2-1 nccl-2-1 nccl-2-2)
     ENVIRONMENT "CUDA_EMULATION_SCHEDULE=random:3;LD_LIBRARY_PATH=${CMAKE_BINARY_DIR}/lib/nccl_stand_in")
 endforeach()
 
+# What ranks of sharded models hold, by what a GPU takes.
+add_executable(test_cuda_rank_room unit/engine/test_rank_room.c)
+target_link_libraries(test_cuda_rank_room PRIVATE cloister_engine cuda_emulation cloister_common
+                      PkgConfig::CMOCKA m)
+set_target_properties(test_cuda_rank_room PROPERTIES LINKER_LANGUAGE CXX
+                                                     CLOISTER_CUDA_BACKEND cuda_emulated_plain)
+cloister_target(test_cuda_rank_room)
+add_test(NAME engine_cuda_rank_room COMMAND test_cuda_rank_room $<TARGET_FILE:synthetic_model> cuda)
+set_tests_properties(engine_cuda_rank_room PROPERTIES TIMEOUT 300)
+
 # What a step queues on a device that computes nothing (tests/bench/predict_cuda.py). Not a test.
 add_executable(cuda_steps bench/cuda_steps.c ${PROJECT_SOURCE_DIR}/worker/engine_tool/ranks.c
                ${PROJECT_SOURCE_DIR}/worker/engine_tool/rank_cards.c)

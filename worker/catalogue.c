@@ -158,7 +158,7 @@ static enum err model_shape(struct catalogue_model *m, const struct engine_confi
     struct shard_shape shape;
     struct buf packed;
     struct errbuf why = {{0}};
-    enum err e = engine_shape_file(engine, &m->config, &shape, eb);
+    enum err e = engine_shape_file(engine, &m->config, &shape, &m->offer.room, eb);
 
     if (e != ERR_OK)
         return e;

@@ -40,26 +40,39 @@ static json_t *pair(const uint32_t of[2])
     return json_pack("[i, i]", (int)of[0], (int)of[1]);
 }
 
-static json_t *plan_rank(const struct cloister_plan *p, const struct cloister_shard *s)
+static uint64_t total_bytes(const struct cloister_shard *s)
 {
-    return json_pack("{s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", //
-                     "rank", (int)s->rank,                                 //
-                     "stage", (int)s->stage,                               //
-                     "layers", pair(s->layers),                            //
-                     "heads", pair(s->heads),                              //
-                     "kv_heads", pair(s->kv_heads),                        //
-                     "ffn_columns", pair(s->ffn_columns),                  //
-                     "vocabulary", pair(s->vocabulary),                    //
-                     "weights_bytes", output_count(s->weights_bytes),      //
-                     "kv_bytes", output_count(s->kv_bytes),                //
-                     "scratch_bytes_most", output_count(p->model.scratch_bytes));
+    return s->weights_bytes + s->kv_bytes + s->scratch_bytes + s->exchange_bytes;
+}
+
+/* Null: the worker does not say it. */
+static json_t *known_bytes(const struct cloister_shard *s, uint64_t bytes)
+{
+    return s->scratch_bytes > 0 ? output_count(bytes) : json_null();
+}
+
+static json_t *plan_rank(const struct cloister_shard *s)
+{
+    return json_pack("{s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", //
+                     "rank", (int)s->rank,                                           //
+                     "stage", (int)s->stage,                                         //
+                     "layers", pair(s->layers),                                      //
+                     "heads", pair(s->heads),                                        //
+                     "kv_heads", pair(s->kv_heads),                                  //
+                     "ffn_columns", pair(s->ffn_columns),                            //
+                     "vocabulary", pair(s->vocabulary),                              //
+                     "weights_bytes", output_count(s->weights_bytes),                //
+                     "kv_bytes", output_count(s->kv_bytes),                          //
+                     "scratch_bytes", known_bytes(s, s->scratch_bytes),              //
+                     "exchange_bytes", known_bytes(s, s->exchange_bytes),            //
+                     "total_bytes", known_bytes(s, total_bytes(s)));
 }
 
 static json_t *plan_document(const struct cloister_plan *p)
 {
     json_t *ranks = json_array();
     for (size_t i = 0; i < p->n_ranks; i++)
-        json_array_append_new(ranks, plan_rank(p, &p->ranks[i]));
+        json_array_append_new(ranks, plan_rank(&p->ranks[i]));
     return json_pack("{s:o, s:i, s:i, s:o, s:o}", "model", output_string(p->model.name), "stages",
                      (int)p->stages, "shards", (int)p->shards, "digest",
                      output_hex(p->digest, sizeof p->digest), "ranks", ranks);
@@ -82,11 +95,19 @@ static void table_run(struct table *t, const uint32_t of[2])
         table_printf(t, "%u-%u", of[0], of[1] - 1);
 }
 
+static void table_known(struct table *t, const struct cloister_shard *s, uint64_t bytes)
+{
+    if (s->scratch_bytes > 0)
+        table_size(t, bytes);
+    else
+        table_text(t, "?");
+}
+
 static void plan_table(const struct cloister_plan *p, struct buf *out)
 {
     static const char *const heads[] = {">RANK",    ">LAYERS",     ">HEADS",   ">KV",
                                         ">FFN",     ">VOCABULARY", ">WEIGHTS", ">KV POOL",
-                                        ">SCRATCH", ">TOTAL",      NULL};
+                                        ">SCRATCH", ">EXCHANGE",   ">TOTAL",   NULL};
     struct table t;
     table_init(&t, heads);
     for (size_t i = 0; i < p->n_ranks; i++) {
@@ -99,8 +120,9 @@ static void plan_table(const struct cloister_plan *p, struct buf *out)
         table_run(&t, s->vocabulary);
         table_size(&t, s->weights_bytes);
         table_size(&t, s->kv_bytes);
-        table_size(&t, p->model.scratch_bytes);
-        table_size(&t, s->weights_bytes + s->kv_bytes + p->model.scratch_bytes);
+        table_known(&t, s, s->scratch_bytes);
+        table_known(&t, s, s->exchange_bytes);
+        table_known(&t, s, total_bytes(s));
     }
     table_print(&t, text_terminal_columns(0), "", out);
     table_fini(&t);

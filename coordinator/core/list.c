@@ -262,8 +262,10 @@ static void model_info(const struct core_model *m, struct wire_model_info *ret_i
     *ret_info = r;
 }
 
-/* As the first worker says it that has the file that the name stands for. */
-static struct wire_bytes model_shape(const struct core_model *m, struct core_effects *fx)
+/* How it may be cut, and what ranks then hold, as the first worker says it that has the file that
+ * the name stands for. */
+static void model_shape(const struct core_model *m, struct core_effects *fx,
+                        struct wire_model_offer *ret_offer)
 {
     for (struct tree_node *n = tree_first(&m->hosts); n != NULL; n = tree_above(&m->hosts, n)) {
         const struct core_hosting *h = tree_entry(n, const struct core_hosting, by_model);
@@ -272,9 +274,10 @@ static struct wire_bytes model_shape(const struct core_model *m, struct core_eff
             continue;
         uint8_t *bytes = effect_alloc(fx, shape->size, 1);
         memcpy(bytes, shape->data, shape->size);
-        return (struct wire_bytes){bytes, shape->size};
+        ret_offer->shape = (struct wire_bytes){bytes, shape->size};
+        ret_offer->room = h->offer.room;
+        return;
     }
-    return (struct wire_bytes){NULL, 0};
 }
 
 void list_models_step(struct core *c, const struct core_event *event, struct core_effects *fx)
@@ -290,7 +293,7 @@ void list_models_step(struct core *c, const struct core_event *event, struct cor
             continue;
         model_info(m, &rows[n_models]);
         if (only[0] != '\0')
-            rows[n_models].offer.shape = model_shape(m, fx);
+            model_shape(m, fx, &rows[n_models].offer);
         n_models++;
     }
     e->reply.reply.list_models =

@@ -24,7 +24,8 @@ with Cluster() as c:
     c.worker("one")
     c.wait_workers(1)
     whole = c.json("models")["models"][0]
-    for flags in (["--shards", "1"], ["--shards", "2"], ["--shards", "3"], ["--shards", "16"],
+    for flags in (["--shards", "1"], ["--shards", "2"], ["--shards", "3"], ["--shards", "4"],
+                  ["--shards", "8"], ["--shards", "16"],
                   ["--split", "3,1"], ["--split", "8GiB,6GiB,2GiB,0"],
                   ["--shards", "2", "--stages", "3"]):
         plan = c.json("models", "plan", "m", *flags)
@@ -35,14 +36,16 @@ with Cluster() as c:
             check_equal("layers", got["layers"], rank["layers"])
             for part in ("heads", "kv_heads", "ffn_columns"):
                 check_equal(part, got[part], counts(rank, part))
-            for key in ("weights_bytes", "kv_bytes"):
-                check("%s of rank %d of %s" % (key, rank["rank"], flags),
+            for key in ("weights_bytes", "kv_bytes", "total_bytes"):
+                check("%s of rank %d of %s: %d, not %d" % (key, rank["rank"], flags, got[key], rank[key]),
                       abs(got[key] - rank[key]) <= 0.01 * rank[key] + 4096)
+            check_equal("the total", got["total_bytes"], sum(
+                got[key] for key in ("weights_bytes", "kv_bytes", "scratch_bytes", "exchange_bytes")))
         if flags == ["--shards", "1"]:
             check_equal("weights of the whole", plan["ranks"][0]["weights_bytes"],
                         whole["weights_bytes"])
     text = c.cli("models", "plan", "m", "--shards", "2").decode()
-    check("a table", len(text.splitlines()) == 4 and "VOCABULARY" in text)
+    check("a table", len(text.splitlines()) == 4 and "VOCABULARY" in text and "EXCHANGE" in text)
     for flags, code, words in ((["nothing"], 3, b"no worker has a model nothing"),
                                (["m", "--shards", "17"], 2, b"shards"),
                                (["m", "--shards", "8", "--stages", "3"], 2, b"16 ranks are the most"),

@@ -42,3 +42,8 @@ uint64_t backend_cuda_room_bytes(const struct backend_room *room)
 {
     return backend_room_bytes(BACKEND_ISA_AUTO, THREADS, room);
 }
+
+struct backend_heads_room backend_cuda_heads_room(const struct backend_room *room)
+{
+    return backend_heads_room(BACKEND_ISA_AUTO, THREADS, room);
+}

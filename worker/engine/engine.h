@@ -23,6 +23,7 @@
 #define CLOISTER_WORKER_ENGINE_ENGINE_H
 
 #include "common/err.h"
+#include "common/shard_room.h"
 #include "worker/engine/sampling.h"
 #include "worker/engine/shard_plan.h"
 #include "worker/kernels/backend.h"
@@ -96,10 +97,11 @@ enum err engine_estimate_file(const struct engine_config *config,
                               const struct engine_model_config *model,
                               struct engine_estimate *ret_estimate, struct errbuf *eb);
 
-/* The model's shape, as cuts for several workers go by (common/shard_cut.h). */
+/* The model's shape, as cuts for several workers go by (common/shard_cut.h), and the numbers by
+ * which what each rank holds follows from a cut (common/shard_room.h). `model` is not cut. */
 enum err engine_shape_file(const struct engine_config *config,
                            const struct engine_model_config *model, struct shard_shape *ret_shape,
-                           struct errbuf *eb);
+                           struct shard_room *ret_room, struct errbuf *eb);
 
 enum err engine_open(struct engine **ret_engine, const struct engine_config *config,
                      struct errbuf *eb);

@@ -143,15 +143,19 @@ static uint64_t colls_memory(const struct gang_limits *l, const struct shard_cut
     return sum;
 }
 
+uint64_t gang_track_bytes(const struct gang_limits *l, uint32_t n_layers)
+{
+    const uint64_t pages = (uint64_t)l->sequences * l->sequence_pages;
+
+    return gang_told_bytes(l) + 2 * (uint64_t)n_layers * sizeof(struct gang_cut) +
+           pages * sizeof(uint32_t) + l->rows * (sizeof(int32_t) + sizeof(uint32_t));
+}
+
 uint64_t gang_memory(const struct gang_limits *l, const struct shard_cut *cut, uint32_t rank,
                      const struct gang_carrier *carrier)
 {
-    const uint64_t pages = (uint64_t)l->sequences * l->sequence_pages;
-    const uint64_t n_layers = shard_run_count(cut->rank[rank].layers);
-
-    return colls_memory(l, cut, rank, carrier) + gang_told_bytes(l) +
-           2 * n_layers * sizeof(struct gang_cut) + pages * sizeof(uint32_t) +
-           l->rows * (sizeof(int32_t) + sizeof(uint32_t));
+    return colls_memory(l, cut, rank, carrier) +
+           gang_track_bytes(l, shard_run_count(cut->rank[rank].layers));
 }
 
 uint64_t gang_held(const struct gang *g)

@@ -91,6 +91,8 @@ uint32_t gang_piece_most(const struct shard_cut *cut, uint32_t step_rows);
  * most of it is the device's, and what NCCL is reckoned to take there is part of it. */
 uint64_t gang_memory(const struct gang_limits *limits, const struct shard_cut *cut, uint32_t rank,
                      const struct gang_carrier *carrier);
+/* Of these, what keeps track of steps, for a rank with so many layers. */
+uint64_t gang_track_bytes(const struct gang_limits *limits, uint32_t n_layers);
 /* Bytes taken; of no gang (NULL) none. */
 uint64_t gang_held(const struct gang *g);
 

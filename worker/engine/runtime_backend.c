@@ -70,3 +70,10 @@ uint64_t runtime_backend_room_bytes(const struct engine_config *config,
     return is_cuda(config) ? backend_cuda_room_bytes(room)
                            : backend_room_bytes(config->isa, runtime_backend_threads(config), room);
 }
+
+struct backend_heads_room runtime_backend_heads_room(const struct engine_config *config,
+                                                     const struct backend_room *room)
+{
+    return is_cuda(config) ? backend_cuda_heads_room(room)
+                           : backend_heads_room(config->isa, runtime_backend_threads(config), room);
+}

@@ -29,5 +29,7 @@ uint64_t runtime_backend_act_bytes(const struct engine_config *config, uint32_t 
                                    uint32_t cols_max, bool keep_float);
 uint64_t runtime_backend_room_bytes(const struct engine_config *config,
                                     const struct backend_room *room);
+struct backend_heads_room runtime_backend_heads_room(const struct engine_config *config,
+                                                     const struct backend_room *room);
 
 #endif

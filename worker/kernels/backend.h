@@ -427,6 +427,17 @@ uint64_t backend_act_bytes(enum backend_isa isa, uint32_t rows_max, uint32_t col
                            bool keep_float);
 uint64_t backend_room_bytes(enum backend_isa isa, uint32_t threads,
                             const struct backend_room *room);
+/* Of what is reserved, the part that goes by how many heads there are, in a cache such as the
+ * room's first: whichever is more, head_bytes for each query head, or where pages are shared out
+ * row_bytes for each head and row, of `rows` rows, or as many as times KV heads are fewer than
+ * `units` where that is not 0; no more than `most`, or than one row takes. */
+struct backend_heads_room {
+    uint64_t head_bytes, row_bytes, most;
+    uint32_t rows, units;
+};
+struct backend_heads_room backend_heads_room(enum backend_isa isa, uint32_t threads,
+                                             const struct backend_room *room);
+struct backend_heads_room backend_cuda_heads_room(const struct backend_room *room);
 /* What kv_new refuses of a shape, on any backend, without asking for memory. */
 enum err backend_kv_check(const struct kv_shape *shape, struct errbuf *eb);
 

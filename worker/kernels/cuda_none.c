@@ -39,6 +39,12 @@ uint64_t backend_cuda_act_bytes(uint32_t rows_max, uint32_t cols_max, bool keep_
     return 0;
 }
 
+struct backend_heads_room backend_cuda_heads_room(const struct backend_room *room)
+{
+    (void)room;
+    return (struct backend_heads_room){0};
+}
+
 uint64_t backend_cuda_room_bytes(const struct backend_room *room)
 {
     (void)room;

@@ -75,6 +75,10 @@ size_t cpu_attention_rows_room(const struct backend_room_cache *cache);
 size_t cpu_attention_partials_room(const struct backend_room_cache *cache, uint32_t rows,
                                    uint32_t pages, uint32_t threads);
 
+/* The latter, by heads; of a cache with such heads. */
+struct backend_heads_room cpu_attention_heads_room(const struct backend_room_cache *cache,
+                                                   uint32_t rows, uint32_t pages, uint32_t threads);
+
 /* Stores y as row `row`: quantized, and as floats where `a` keeps them. Thread: any, row by row. */
 void cpu_act_store(const struct cpu_backend *cpu, struct act *a, uint32_t row, const float *y,
                    uint32_t cols);

@@ -108,6 +108,20 @@ size_t cpu_attention_partials_room(const struct backend_room_cache *cache, uint3
     return split > most ? split : most;
 }
 
+struct backend_heads_room cpu_attention_heads_room(const struct backend_room_cache *cache,
+                                                   uint32_t rows, uint32_t pages, uint32_t threads)
+{
+    struct backend_room_cache one = *cache;
+    one.n_heads = 1;
+    return (struct backend_heads_room){
+        .head_bytes = attention_partials(&one, rows, pages, false) * sizeof(float),
+        .row_bytes = attention_partials(&one, 1, pages, true) * sizeof(float),
+        .most = UINT64_MAX,
+        .rows = attention_is_split(threads, pages, 1, 1) ? rows : 0,
+        .units = threads * 4,
+    };
+}
+
 static uint32_t attention_first(const struct attention_job *job, uint32_t row)
 {
     uint32_t position = job->rows->position[row];

@@ -56,6 +56,14 @@ uint64_t backend_room_bytes(enum backend_isa isa, uint32_t threads, const struct
            host_held_bytes(c.partials * sizeof(float));
 }
 
+struct backend_heads_room backend_heads_room(enum backend_isa isa, uint32_t threads,
+                                             const struct backend_room *room)
+{
+    if (cpu_kernels_of(backend_isa_resolve(isa)) == NULL || room->n_caches == 0)
+        return (struct backend_heads_room){0};
+    return cpu_attention_heads_room(&room->cache[0], room->rows_max, room->pages_max, threads);
+}
+
 uint64_t backend_act_bytes(enum backend_isa isa, uint32_t rows_max, uint32_t cols_max,
                            bool keep_float)
 {

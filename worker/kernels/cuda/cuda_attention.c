@@ -66,6 +66,20 @@ uint64_t cuda_attention_floats(const struct backend_room_cache *cache, uint32_t 
                : partials + (uint64_t)rows_max * cache->n_heads * cache->head_dim_v;
 }
 
+struct backend_heads_room backend_cuda_heads_room(const struct backend_room *room)
+{
+    if (room->n_caches == 0)
+        return (struct backend_heads_room){0};
+    const struct backend_room_cache *cache = &room->cache[0];
+    const uint64_t of_row =
+        partials_of_row(1, cache->head_dim_v, cuda_power_of_two(room->pages_max));
+    return (struct backend_heads_room){
+        .row_bytes = of_row * sizeof(float),
+        .most = (uint64_t)ATTENTION_PARTIALS_MAX * sizeof(float),
+        .rows = least_u32(room->rows_max, ATTENTION_SPLIT_ROWS),
+    };
+}
+
 /* Room for so many floats; ends the process where it is refused outside of what was reserved. */
 static float *attention_room(struct cuda_backend *cuda, uint64_t count)
 {
