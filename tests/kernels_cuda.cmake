@@ -113,3 +113,9 @@ target_link_options(cuda_steps PRIVATE -Wl,--wrap=backend_cuda_open)
 set_target_properties(cuda_steps PROPERTIES LINKER_LANGUAGE CXX
                                             CLOISTER_CUDA_BACKEND cuda_emulated_plain)
 cloister_target(cuda_steps)
+if(NOT CLOISTER_SANITIZE)
+  add_test(NAME cuda_predicted
+    COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/cuda_build/check_predicted.py
+            ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${PROJECT_SOURCE_DIR}/docs/cuda.md)
+  set_tests_properties(cuda_predicted PROPERTIES TIMEOUT 300 ENVIRONMENT "PYTHONDONTWRITEBYTECODE=1")
+endif()
