@@ -189,8 +189,9 @@ with tempfile.TemporaryDirectory() as folder:
         for name in "ab":
             check("what NCCL is reckoned to take is in what %s holds" % name, nccl[name]["exchange_bytes"] >=
                   groups * NCCL_BYTES > 0 and nccl[name]["weights_bytes"] == shm[name]["weights_bytes"])
-    killed_on_the_way(model, "shards", 1, want)
-    killed_on_the_way(model, "stages", 0, want)
+    for split in ("shards", "stages"):
+        for rank in (0, 1):
+            killed_on_the_way(model, split, rank, want)
     fails(model, "init:1", "rank 1: NCCL: system error", want)
     fails(model, "async:0:3", "rank 0: NCCL: unhandled cuda error", want)
     on_two_hosts(model, want)

@@ -35,7 +35,9 @@ WAYS = {
     "shards": ["--shards 1", "--shards 2", "--shards 3", "--shards 4", "--shards 8", "--split 3,1",
                "--stages 2", "--stages 2 --split 1,3,2,1"],
 }
-NETWORK = ["--shards %d --transport ucx" % shards for shards in (2, 4, 8)]  # real models
+# Real models.
+NETWORK = [way + " --transport ucx" for way in ("--shards 2", "--shards 3", "--shards 4", "--shards 8",
+                                                "--split 3,1")]
 CACHES = ["f16", "q8_0"]
 # Heads that share keys, and a head of the vocabulary that is no whole number of panels of 16 rows.
 TINY = ["--layers", "2", "--embd", "256", "--ff", "512", "--heads", "4", "--kv-heads", "2",

@@ -16,6 +16,9 @@ BIN = sys.argv[1]
 ENGINE = os.path.join(BIN, "cloister-engine")
 SHAPE = ["--layers", "4", "--embd", "256", "--ff", "512", "--heads", "4", "--kv-heads", "2", "--vocab",
          "300", "--context", "8192", "--type", "Q4_K_M"]
+# Heads and groups enough that each of 16 shards has some, and KV heads that several share.
+MANY = ["--layers", "2", "--embd", "512", "--ff", "4096", "--heads", "16", "--kv-heads", "4", "--vocab",
+        "1000", "--context", "256", "--type", "Q4_K_M"]
 # A rank that is gone is noticed at once; the rest is a busy machine's.
 END_S = 2.0
 
@@ -66,6 +69,22 @@ def same_answer(file):
             if got != want:
                 sys.exit("%s: other logits than on one process" % options)
     print("the same logits on 1 to 6 processes, as shards, as stages and as both")
+
+
+def any_number_of_shards(file):
+    """1 to 16, in both caches; of 5 and more each KV head is on two or more."""
+    for cache in ("f16", "q8_0"):
+        want = None
+        for shards in range(1, 17):
+            p = subprocess.run(generate(file, "--max-tokens", "4", "--json", "--kv", cache, "--shards",
+                                        str(shards)), capture_output=True, text=True, timeout=120)
+            if p.returncode != 0:
+                sys.exit("%d shards, %s: %s" % (shards, cache, p.stderr))
+            got = json.loads(p.stdout)["logits_sha256"]
+            want = want or got
+            if got != want:
+                sys.exit("%d shards, %s: other logits than on one" % (shards, cache))
+        print("the same logits on 1 to 16 shards, %s: %s" % (cache, want[:16]))
 
 
 def kill_one(file, stages, shards, victim, transport="shm"):
@@ -172,6 +191,9 @@ with tempfile.TemporaryDirectory() as folder:
     model = os.path.join(folder, "model.gguf")
     subprocess.run([os.path.join(BIN, "synthetic_model"), model, *SHAPE], check=True)
     same_answer(model)
+    many = os.path.join(folder, "many.gguf")
+    subprocess.run([os.path.join(BIN, "synthetic_model"), many, *MANY], check=True)
+    any_number_of_shards(many)
     refused(model)
     lost_on_the_way_in(model)
     # Only rank 0 reads the tokenizer; only others read the end of each row.
@@ -185,8 +207,8 @@ with tempfile.TemporaryDirectory() as folder:
                   % (stages, shards, victim, seconds))
             if seconds > END_S:
                 sys.exit("that is more than %.0f s" % END_S)
-    ways = ((1, 3, 0), (1, 3, 2), (2, 2, 1), (2, 2, 2)) if has_network(model) else ()
-    for stages, shards, victim in ways:
+    ways = ((1, 3), (2, 2)) if has_network(model) else ()
+    for stages, shards, victim in ((*way, r) for way in ways for r in range(way[0] * way[1])):
         seconds = kill_one(model, stages, shards, victim, "ucx")
         print("%d stages of %d shards over ucx, rank %d killed: the others gone after %.3f s"
               % (stages, shards, victim, seconds))
