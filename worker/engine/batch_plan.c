@@ -202,8 +202,9 @@ bool batch_plan_step(struct batch *b, struct batch_plan *ret_plan)
     b->n_steps++;
     share_rows(b, n_free);
     put_rows(b, n_free, at);
-    /* All had to wait for a page of one that was then preempted: once more without it. Where a step
-     * is under way they may wait for that. */
+    /* A piece that needs pages took the rows of all who had one, and had to go itself for who comes
+     * before it and was not meant to be in this step: once more for those who are left. Where a
+     * step is under way they may wait for that. */
     while (step->n_rows == 0) {
         if (b->n_under_way > 0)
             return false;

@@ -233,6 +233,48 @@ static void a_better_class_waits_for_the_commit_of_its_victim(void **state)
     batch_free(b);
 }
 
+/* Pages of one id. Jobs 0 and 2 have the same text and draw the same, so that what job 2 holds
+ * alone is what it computes now; job 1 is a prompt between them. In the sixth step job 2's row
+ * takes the last page, job 1's piece needs two: that costs job 2 its row and is not enough, and job
+ * 1 goes itself. Nobody would have a row, though job 0 can draw. */
+static void a_step_that_lost_all_its_rows_is_planned_again_for_who_is_left(void **state)
+{
+    static const int32_t one = 1;
+    const struct batch_job twin = {
+        .owner = &batch_test_owners[0], .ids = &one, .n_ids = 1, .n_limit = 12, .space = 7};
+    struct batch_config config = batch_test_small;
+    config.pages = 14;
+    config.page_tokens = 1;
+    config.chunk_tokens = 2;
+    config.headroom_pages = 0;
+    struct batch *b = open_parts(&config, 2);
+
+    (void)state;
+    assert_int_equal(batch_add(b, &twin, &batch_test_seqs[0], NULL), ERR_OK);
+    batch_test_add(b, 1, 12, 2, NULL);
+    assert_int_equal(batch_add(b, &twin, &batch_test_seqs[2], NULL), ERR_OK);
+    assert_string_equal(batch_test_admitted(b), "0 1 0");
+    static const char *const steps[] = {"100 101 1!",  "102 103 1!",  "104 105 50!",
+                                        "106 107 50!", "108 109 51!", "52!"};
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        assert_int_equal(batch_state(b).preemptions, 0);
+        check_plan(b, steps[i]);
+        if (i + 2 == sizeof steps / sizeof steps[0])
+            assert_int_equal(batch_state(b).pages_free, 1);
+        commit_oldest(b);
+    }
+    assert_int_equal(batch_state(b).preemptions, 2);
+    assert_int_equal(batch_slot(batch_test_seqs[1]), UINT32_MAX);
+    assert_int_equal(batch_slot(batch_test_seqs[2]), UINT32_MAX);
+    assert_string_equal(batch_test_admitted(b), "");
+    check_plan(b, "53!");
+    commit_oldest(b);
+    batch_remove(b, batch_test_seqs[0]);
+    assert_string_equal(batch_test_admitted(b), "1"); /* in the order of the line */
+    check_plan(b, "100 101");
+    batch_free(b);
+}
+
 /* It is there for others once it is committed. */
 static void who_needs_a_page_that_is_under_way_waits_for_its_commit(void **state)
 {
@@ -286,6 +328,7 @@ int main(void)
         cmocka_unit_test(logits_without_a_draw_hold_up_no_prompt),
         cmocka_unit_test(who_is_under_way_is_preempted_at_its_commit_and_not_before),
         cmocka_unit_test(a_better_class_waits_for_the_commit_of_its_victim),
+        cmocka_unit_test(a_step_that_lost_all_its_rows_is_planned_again_for_who_is_left),
         cmocka_unit_test(who_needs_a_page_that_is_under_way_waits_for_its_commit),
         cmocka_unit_test(all_that_is_under_way_can_be_given_up),
     };
