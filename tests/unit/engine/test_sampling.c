@@ -100,9 +100,19 @@ static uint32_t oracle_typical(struct ranked *r, uint32_t n, float p)
     return oracle_share(r, n, p);
 }
 
-/* The header's text word by word: a full sort at each step, no shortcuts. No penalties. */
+static float oracle_penalized(const struct sampling *p, float logit, uint32_t times)
+{
+    if (times == 0)
+        return logit;
+    logit = logit > 0.0f ? logit / p->repetition_penalty : logit * p->repetition_penalty;
+    logit -= p->presence_penalty;
+    logit -= p->frequency_penalty * (float)times;
+    return fminf(logit, FLT_MAX);
+}
+
+/* The header's text word by word: a full sort at each step, no shortcuts. */
 static int32_t oracle_draw(const struct sampling *p, const float *logits, uint32_t n_vocab,
-                           uint32_t position)
+                           const int32_t *history, size_t n_history, uint32_t position)
 {
     struct ranked r[N_MAX];
     float own[N_MAX], greatest = -INFINITY, best_sum = 0.0f;
@@ -114,6 +124,10 @@ static int32_t oracle_draw(const struct sampling *p, const float *logits, uint32
         for (size_t k = 0; k < p->n_biases; k++)
             if ((uint32_t)p->biases[k].id == i)
                 own[i] += p->biases[k].bias;
+        uint32_t times = 0;
+        for (size_t k = 0; k < n_history; k++)
+            times += history[k] == (int32_t)i;
+        own[i] = oracle_penalized(p, own[i], times);
         greatest = fmaxf(greatest, own[i]);
     }
     if (greatest == -INFINITY)
@@ -183,10 +197,14 @@ static void draws_equal_the_sorted_oracle(void **state)
     static const float typicals[] = {1e-9f, 0.2f, 0.9f, 1.0f};
     static const float ps[] = {1e-9f, 0.05f, 0.9f, 0.9999999f, 1.0f};
     static const float min_ps[] = {0.0f, 1e-6f, 0.1f, 0.99f};
+    static const float repetitions[] = {1.0f, 1.3f, 0.5f, 3.0f};
+    static const float presences[] = {0.0f, 1.5f, -1.0f};
+    static const float frequencies[] = {0.0f, 0.4f, -0.3f};
 #define PICK(list, i) list[(i) % (sizeof list / sizeof list[0])]
     const struct sample_kernels *kernels[4];
     size_t n_kernels = kernels_here(kernels);
     float logits[N_MAX];
+    int32_t history[12];
 
     (void)state;
     /* Steps that share no divisor with a list's length: all pairs come up, most triples too. */
@@ -207,11 +225,20 @@ static void draws_equal_the_sorted_oracle(void **state)
             params.n_biases = 1;
         for (uint32_t i = 0; i < n; i++)
             logits[i] = hard_logit(shape, round, i);
+        params.repetition_penalty = PICK(repetitions, word_at(20, round));
+        params.presence_penalty = PICK(presences, word_at(21, round));
+        params.frequency_penalty = PICK(frequencies, word_at(22, round));
+        /* In every other round ids that were there before, those with a bias among them. */
+        size_t n_history = round % 2 == 0 ? 0 : 1 + word_at(23, round) % 12;
+        for (uint32_t i = 0; i < n_history; i++)
+            history[i] = (int32_t)(word_at(24, 16 * round + i) % (n < 12 ? n : 12));
+        if (n_history > 0)
+            history[0] = biases[0].id;
         for (size_t k = 0; k < n_kernels; k++) {
             struct sampler *sampler = sampler_new(n, kernels[k]);
             for (uint32_t position = 0; position < 4; position++) {
-                int32_t expect = oracle_draw(&params, logits, n, position);
-                int32_t id = sampler_draw(sampler, &params, logits, NULL, 0, position);
+                int32_t expect = oracle_draw(&params, logits, n, history, n_history, position);
+                int32_t id = sampler_draw(sampler, &params, logits, history, n_history, position);
                 if (id != expect)
                     fail_msg("round %u position %u, %s: %d, not %d", round, position,
                              kernels[k]->name, id, expect);
