@@ -7,8 +7,10 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -351,6 +353,56 @@ static void test_pages_come_zeroed_aligned_and_go_back(void **state)
     pages_fini(&pages);
 }
 
+/* Whether the mapping that holds `at` was asked to be of huge pages: "hg" of its VmFlags, of which
+ * nothing is said where the kernel has no such pages. */
+static bool asked_huge(const void *at, bool *ret_any)
+{
+    char line[512];
+    bool inside = false, huge = false;
+    unsigned long first, end;
+    FILE *f = fopen("/proc/self/smaps", "r");
+    assert_non_null(f);
+    *ret_any = false;
+    while (fgets(line, sizeof line, f) != NULL) {
+        if (sscanf(line, "%lx-%lx ", &first, &end) == 2)
+            inside = (uintptr_t)at >= first && (uintptr_t)at < end;
+        if (!inside || strncmp(line, "VmFlags:", 8) != 0)
+            continue;
+        *ret_any = true;
+        huge = strstr(line, " hg") != NULL;
+    }
+    assert_int_equal(fclose(f), 0);
+    return huge;
+}
+
+/* A chunk begins at a border of 2 MB and is whole ones, or the kernel could not use a page of that
+ * size for its ends. */
+static void test_pages_are_asked_for_as_huge_ones(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {1, (256u << 20) + 1};
+    const bool has_them = access("/sys/kernel/mm/transparent_hugepage", F_OK) == 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct pages pages;
+        struct pages_chunk *chunk;
+        bool any;
+        pages_init(&pages);
+        uint8_t *first = pages_alloc(&pages, sizes[i], &chunk);
+        assert_non_null(first);
+        assert_int_equal((uintptr_t)first % (2u << 20), 0);
+        assert_int_equal(pages.mapped_bytes % (2u << 20), 0);
+        assert_true(pages.mapped_bytes >= sizes[i]);
+        *first = 1;
+        const bool huge = asked_huge(first, &any);
+        if (has_them && any)
+            assert_true(huge);
+        else
+            print_message("this kernel does not say: left out\n");
+        pages_free(&pages, chunk);
+        pages_fini(&pages);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -364,6 +416,7 @@ int main(void)
         cmocka_unit_test(test_group_tree_is_the_stated_one),
         cmocka_unit_test(test_instruction_sets_have_names),
         cmocka_unit_test(test_pages_come_zeroed_aligned_and_go_back),
+        cmocka_unit_test(test_pages_are_asked_for_as_huge_ones),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }

@@ -121,12 +121,16 @@ static void test_panels_are_as_their_layout_says(void **state)
 {
     (void)state;
     compare_all(&cpu_kernels_plain);
-    static const enum backend_isa sets[] = {BACKEND_ISA_AVX2, BACKEND_ISA_AVX512};
+    static const struct {
+        const char *name;
+        enum backend_isa isa;
+    } sets[] = {
+        {"avx2", BACKEND_ISA_AVX2}, {"avx512", BACKEND_ISA_AVX512}, {"amx", BACKEND_ISA_AMX}};
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
-        if (backend_isa_available(sets[i]))
-            compare_all(cpu_kernels_of(sets[i]));
+        if (backend_isa_available(sets[i].isa))
+            compare_all(cpu_kernels_of(sets[i].isa));
         else
-            print_message("this machine cannot run %s: left out\n", i == 0 ? "avx2" : "avx512");
+            print_message("this machine cannot run %s: left out\n", sets[i].name);
 }
 
 int main(void)

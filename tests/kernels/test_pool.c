@@ -328,6 +328,78 @@ static void test_a_thread_takes_its_own_first(void **state)
     check_own_first(1);
 }
 
+/* Each thread takes one task, since each task waits for all the others. */
+struct gathering {
+    uint32_t threads;
+    _Atomic uint32_t here;
+    cpu_set_t may[8]; /* [thread] */
+};
+
+static void gather(void *ctx, uint32_t task, uint32_t thread)
+{
+    struct gathering *g = ctx;
+    (void)task;
+    (void)sched_getaffinity(0, sizeof g->may[thread], &g->may[thread]);
+    atomic_fetch_add(&g->here, 1);
+    while (atomic_load(&g->here) < g->threads)
+        usleep(10);
+}
+
+static void gather_on(const struct topology *t, uint32_t threads, struct gathering *ret)
+{
+    struct pool *pool;
+    struct errbuf eb = {0};
+    *ret = (struct gathering){.threads = threads};
+    assert_int_equal(pool_new_on(t, threads, &pool, &eb), ERR_OK);
+    pool_run(pool, gather, ret, threads);
+    pool_free(pool);
+}
+
+/* On this machine's own CPUs, as one node and as if they were two. The owner is left as it is. */
+static void test_threads_are_pinned(void **state)
+{
+    (void)state;
+    struct topology own;
+    struct gathering g;
+    cpu_set_t all;
+    topology_of_process(&own);
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    if (own.n_cpus < 2 || sched_setaffinity(0, sizeof all, &all) != 0) {
+        print_message("one CPU, or no say in it: left out\n");
+        return;
+    }
+    if (own.n_cpus > 4)
+        own.n_cpus = 4; /* as many threads as that below */
+    own.n_nodes = 1;
+    own.first[1] = own.n_cpus;
+    memset(own.node_of, 0, sizeof own.node_of);
+    /* As many threads as CPUs: each worker has one of its own. */
+    gather_on(&own, own.n_cpus, &g);
+    assert_true(CPU_EQUAL(&g.may[0], &all));
+    for (uint32_t i = 1; i < own.n_cpus; i++) {
+        assert_int_equal(CPU_COUNT(&g.may[i]), 1);
+        assert_true(CPU_ISSET(own.cpus[i], &g.may[i]));
+    }
+    /* More or fewer: anywhere on the node. */
+    gather_on(&own, own.n_cpus + 1, &g);
+    for (uint32_t i = 1; i <= own.n_cpus; i++)
+        assert_true(CPU_EQUAL(&g.may[i], &all));
+    /* Of two nodes: on its node, whose threads are the first half, the owner's, and the second. */
+    own.n_nodes = 2;
+    own.first[1] = own.n_cpus / 2;
+    own.first[2] = own.n_cpus;
+    for (uint32_t i = own.first[1]; i < own.n_cpus; i++)
+        own.node_of[own.cpus[i]] = 1;
+    const uint32_t threads = 2 * own.n_cpus;
+    gather_on(&own, threads, &g);
+    for (uint32_t i = 1; i < threads; i++) {
+        const uint32_t node = i * own.n_cpus / threads >= own.first[1];
+        assert_int_equal(CPU_COUNT(&g.may[i]), own.first[node + 1] - own.first[node]);
+        for (uint32_t k = own.first[node]; k < own.first[node + 1]; k++)
+            assert_true(CPU_ISSET(own.cpus[k], &g.may[i]));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -337,6 +409,7 @@ int main(void)
         cmocka_unit_test(test_every_task_runs_once),
         cmocka_unit_test(test_shares),
         cmocka_unit_test(test_a_thread_takes_its_own_first),
+        cmocka_unit_test(test_threads_are_pinned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
