@@ -275,6 +275,50 @@ static void a_job_passed_pass_max_times_is_passed_no_more(void **state)
     batch_free(b);
 }
 
+/* One slot, and a new job of the best class, of three steps each, as soon as one has ended: a job
+ * of the worst class is passed pass_max times and no more, draws in the step behind, and then runs
+ * to its end. The bound is counted in steps. */
+static void a_flood_of_a_better_class_starves_a_job_for_a_bounded_number_of_steps(void **state)
+{
+    static const struct {
+        uint32_t pass_max, first_step, last_step;
+    } rows[] = {{1, 7, 11}, {2, 10, 14}, {5, 19, 23}};
+
+    (void)state;
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        struct batch_config config = batch_test_small;
+        struct batch_plan plan;
+        uint32_t first = 0, last = 0;
+        config.slots = 1;
+        config.pass_max = rows[r].pass_max;
+        struct batch *b = batch_test_open(&config);
+        batch_test_add_more(b, 0, 1, 3, (struct batch_test_more){.job_class = 0}, NULL);
+        assert_string_equal(batch_test_admitted(b), "0");
+        batch_test_add_more(b, 1, 1, 5, (struct batch_test_more){.job_class = 2}, NULL);
+        for (uint32_t step = 1, k = 2, running = 0; last == 0; step++) {
+            assert_true(step < 100);
+            assert_true(batch_plan_step(b, &plan));
+            const struct batch_seq *seq = plan.logits_seq[0];
+            batch_test_commit(b, &plan);
+            if (seq == batch_test_seqs[1] && first == 0)
+                first = step;
+            if (seq == batch_test_seqs[1] && batch_full(seq))
+                last = step;
+            if (seq != batch_test_seqs[1] && batch_full(seq)) {
+                batch_remove(b, batch_test_seqs[running]);
+                running = k;
+                batch_test_add_more(b, (int)k++, 1, 3, (struct batch_test_more){.job_class = 0},
+                                    NULL);
+                (void)batch_test_admitted(b);
+            }
+        }
+        assert_int_equal(first, rows[r].first_step);
+        assert_int_equal(last, rows[r].last_step);
+        assert_int_equal(batch_state(b).preemptions, 0);
+        batch_free(b);
+    }
+}
+
 /* ---- prefix reuse ----------------------------------------------------------------------- */
 
 static void the_same_beginning_is_computed_once(void **state)
@@ -504,6 +548,7 @@ int main(void)
         cmocka_unit_test(a_better_class_takes_the_place_of_a_worse_one),
         cmocka_unit_test(nobody_is_preempted_in_vain),
         cmocka_unit_test(a_job_passed_pass_max_times_is_passed_no_more),
+        cmocka_unit_test(a_flood_of_a_better_class_starves_a_job_for_a_bounded_number_of_steps),
         cmocka_unit_test(the_same_beginning_is_computed_once),
         cmocka_unit_test(nothing_is_shared_between_spaces_or_without_one),
         cmocka_unit_test(a_prompt_that_is_there_whole_computes_its_last_page),
