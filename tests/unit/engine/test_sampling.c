@@ -343,6 +343,105 @@ static void a_crowd_far_below_wins_its_share(void **state)
     free(logits);
 }
 
+/* The kernels of this machine, counted. */
+static struct {
+    const struct sample_kernels *kernels;
+    uint32_t block_max, mass_sum, gather, draw, gathered;
+} counted;
+
+static void counted_block_max(const struct sample_row *row, float *ret_max)
+{
+    counted.block_max++;
+    counted.kernels->block_max(row, ret_max);
+}
+
+static uint64_t counted_mass_sum(const struct sample_row *row)
+{
+    counted.mass_sum++;
+    return counted.kernels->mass_sum(row);
+}
+
+static uint32_t counted_gather(const struct sample_row *row, float cut, uint32_t *ret_ids,
+                               float *ret_z)
+{
+    uint32_t n = counted.kernels->gather(row, cut, ret_ids, ret_z);
+
+    counted.gather++;
+    counted.gathered += n;
+    return n;
+}
+
+static void counted_draw(const struct sample_row *row, const struct sample_filter *filter,
+                         uint64_t seed, uint32_t position, struct sample_best *best)
+{
+    counted.draw++;
+    counted.kernels->draw(row, filter, seed, position, best);
+}
+
+/* Passes over a row of 262,144: one for the greatest of each block, and one more only where the sum
+ * of all probabilities is asked for. What is looked at beside is a list of few ids, so that there
+ * is nothing to sort. */
+static void a_large_row_is_passed_over_no_oftener_than_is_needed(void **state)
+{
+    enum { N = 262144 };
+    static const struct {
+        const char *what;
+        float temperature;
+        uint32_t top_k;
+        float typical_p, top_p, min_p, presence;
+        uint32_t mass_sums, gathers, draws; /* gathers: at most */
+        uint32_t gathered;                  /* ids, at most */
+    } rows[] = {
+        {"greedy", 0, 0, 1, 1, 0, 0, 0, 0, 0, 0},
+        {"greedy with all filters", 0, 40, 0.5f, 0.9f, 0.1f, 0, 0, 0, 0, 0},
+        {"greedy with a penalty", 0, 0, 1, 1, 0, 1, 0, 0, 0, 0},
+        {"temperature", 1, 0, 1, 1, 0, 0, 0, 0, 1, 0},
+        {"a penalty", 1, 0, 1, 1, 0, 1, 0, 0, 1, 0},
+        {"min-p", 1, 0, 1, 1, 0.05f, 0, 0, 0, 1, 0},
+        {"top-k", 1, 40, 1, 1, 0, 0, 0, 1, 1, 400},
+        {"top-k, top-p, min-p", 1, 40, 1, 0.9f, 0.05f, 0, 0, 1, 1, 400},
+        {"top-k, typical", 1, 40, 0.9f, 1, 0, 0, 0, 1, 1, 400},
+        {"top-p", 1, 0, 1, 0.9f, 0, 0, 1, 1, 1, 4000},
+        {"typical", 1, 0, 0.9f, 1, 0, 0, 0, 1, 1, N},
+    };
+    static const int32_t history[3] = {1, 2, 3};
+    float *logits = calloc(N, sizeof *logits);
+
+    (void)state;
+    counted.kernels = sample_kernels_of(BACKEND_ISA_AUTO);
+    const struct sample_kernels kernels = {.name = "counted",
+                                           .block_max = counted_block_max,
+                                           .mass_sum = counted_mass_sum,
+                                           .gather = counted_gather,
+                                           .masses = counted.kernels->masses,
+                                           .draw = counted_draw};
+    struct sampler *s = sampler_new(N, &kernels);
+    /* A thousand ids stand out of a crowd far below, as a model's do. */
+    for (uint32_t i = 0; i < N; i++)
+        logits[i] = 6.0f * uniform_at(5, i) + (word_at(6, i) % 256 == 0 ? 12.0f : 0.0f);
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+        struct sampling p = sampling_default();
+        p.temperature = rows[r].temperature;
+        p.top_k = rows[r].top_k;
+        p.typical_p = rows[r].typical_p;
+        p.top_p = rows[r].top_p;
+        p.min_p = rows[r].min_p;
+        p.presence_penalty = rows[r].presence;
+        counted.block_max = counted.mass_sum = counted.gather = counted.draw = 0;
+        counted.gathered = 0;
+        (void)sampler_draw(s, &p, logits, history, 3, 7);
+        if (counted.block_max != 1 || counted.mass_sum != rows[r].mass_sums ||
+            counted.gather > rows[r].gathers || counted.draw != rows[r].draws ||
+            counted.gathered > rows[r].gathered)
+            fail_msg("%s: block_max %u, mass_sum %u, gather %u (%u ids), draw %u", rows[r].what,
+                     counted.block_max, counted.mass_sum, counted.gather, counted.gathered,
+                     counted.draw);
+        print_message("%-24s %u ids gathered\n", rows[r].what, counted.gathered);
+    }
+    sampler_free(s);
+    free(logits);
+}
+
 /* The whole number by shifting bits is the one by multiplying doubles. */
 static void masses_are_what_they_say(void **state)
 {
@@ -573,6 +672,7 @@ int main(void)
         cmocka_unit_test(draws_equal_the_sorted_oracle),
         cmocka_unit_test(large_vocabularies_draw_the_same_on_every_kernel),
         cmocka_unit_test(a_crowd_far_below_wins_its_share),
+        cmocka_unit_test(a_large_row_is_passed_over_no_oftener_than_is_needed),
         cmocka_unit_test(masses_are_what_they_say),
         cmocka_unit_test(known_draws_stay),
         cmocka_unit_test(draws_follow_the_filtered_softmax),
