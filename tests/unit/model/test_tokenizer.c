@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -420,41 +421,108 @@ static void test_bpe_without_a_byte(void **state)
     tokenizer_close(t);
 }
 
+static const char *const repeated[] = {
+    "x",         " ",      "7",  "\n",       "\t",           "'",    "<",
+    " \n",       "\n ",    "a ", "\xc3\xa9", "\xe2\x96\x81", "\xff", "\xe2\x80",
+    "<|im_end|", "<tool>", "'s", "\r\n\t",   "\xe3\x80\x80", "ab"};
+enum { N_REPEATED = sizeof repeated / sizeof repeated[0] };
+
+/* Returns how many bytes of `text` it is: whole units. */
+static size_t repeat(char *text, const char *unit, size_t size)
+{
+    size_t unit_size = strlen(unit);
+    size -= size % unit_size;
+    for (size_t at = 0; at < size; at += unit_size)
+        memcpy(text + at, unit, unit_size);
+    return size;
+}
+
 /* A megabyte of what a bad pattern or merge loop would take hours for; for the splits, of which
  * there are many, a quarter of it. */
 static void test_a_megabyte_of_one_thing(void **state)
 {
     (void)state;
     enum { SIZE = 1 << 20 };
-    static const char *const units[] = {
-        "x",         " ",      "7",  "\n",       "\t",           "'",    "<",
-        " \n",       "\n ",    "a ", "\xc3\xa9", "\xe2\x96\x81", "\xff", "\xe2\x80",
-        "<|im_end|", "<tool>", "'s", "\r\n\t",   "\xe3\x80\x80", "ab"};
     char *text = malloc(SIZE + 16);
     for (int i = 0; i < N_PRES; i++) {
         struct tokenizer *t = pres[i] != NULL ? open_bpe(pres[i]) : open_spm(true);
-        for (size_t u = 0; u < sizeof units / sizeof units[0]; u++) {
-            size_t unit = strlen(units[u]);
-            size_t size = (i == 0 || pres[i] == NULL ? SIZE : SIZE / 4) / unit * unit;
+        for (size_t u = 0; u < N_REPEATED; u++) {
+            size_t size = repeat(text, repeated[u], i == 0 || pres[i] == NULL ? SIZE : SIZE / 4);
             struct tokens ids = {0};
             struct errbuf eb = {{0}};
             struct buf out;
-            for (size_t at = 0; at < size; at += unit)
-                memcpy(text + at, units[u], unit);
             if (tokenizer_encode(t, text, size, TOKENIZER_SPECIAL_PARSE, true, &ids, &eb) != ERR_OK)
-                fail_msg("%s %s: %s", tokenizer_kind(t), units[u], eb.text);
+                fail_msg("%s %s: %s", tokenizer_kind(t), repeated[u], eb.text);
             assert_true(ids.count <= tokens_most(t, size, TOKENIZER_SPECIAL_PARSE));
             buf_init(&out);
             for (size_t k = 0; k < ids.count; k++)
                 tokenizer_decode(t, ids.ids[k], true, k == 0, &out);
-            if (strcmp(units[u], "\xe2\x96\x81") != 0) {
+            if (strcmp(repeated[u], "\xe2\x96\x81") != 0) {
                 /* With a space prefix each piece behind a special token has one. */
-                if (pres[i] != NULL || strcmp(units[u], "<tool>") != 0)
+                if (pres[i] != NULL || strcmp(repeated[u], "<tool>") != 0)
                     assert_int_equal(out.size, size);
                 assert_memory_equal(out.data, text, size);
             }
             buf_fini(&out);
             tokens_fini(&ids);
+        }
+        tokenizer_close(t);
+    }
+    free(text);
+}
+
+/* Nanoseconds of this thread, not of the clock: what else the machine does hardly counts. */
+static uint64_t encode_ns(const struct tokenizer *t, const char *text, size_t size)
+{
+    struct timespec began, ended;
+    struct tokens ids = {0};
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &began);
+    enum err e = tokenizer_encode(t, text, size, TOKENIZER_SPECIAL_PARSE, true, &ids, NULL);
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ended);
+    assert_int_equal(e, ERR_OK);
+    tokens_fini(&ids);
+    return (uint64_t)((ended.tv_sec - began.tv_sec) * 1000000000 + ended.tv_nsec - began.tv_nsec);
+}
+
+/* How many times as long `size` bytes take as a quarter of them; of five tries the least, or the
+ * first that is below nine. A run behind which nothing follows can hide what one in a text's middle
+ * costs: `last` comes behind both where it is not 0. */
+static double encode_ratio(const struct tokenizer *t, char *text, size_t size, char last)
+{
+    enum { TRIES = 5 };
+    double least = INFINITY;
+    for (int try = 0; try < TRIES && least > 9.0; try++) {
+        uint64_t ns[2];
+        for (size_t part = 0; part < 2; part++) {
+            size_t n = part == 0 ? size / 4 : size;
+            char kept = text[n - 1];
+            text[n - 1] = last != 0 ? last : kept;
+            ns[part] = encode_ns(t, text, n);
+            text[n - 1] = kept;
+        }
+        least = fmin(least, (double)ns[1] / (double)(ns[0] > 0 ? ns[0] : 1));
+    }
+    return least;
+}
+
+/* Four times the text takes about four times as long, however fast that is, and not sixteen. */
+static void test_time_is_in_proportion_to_size(void **state)
+{
+    (void)state;
+    enum { SIZE = 64 << 10 }; /* whoever is quadratic is found out within a minute */
+    static const char lasts[] = {0, 'x', '7'};
+    char *text = malloc(SIZE);
+    for (int i = 0; i < N_PRES; i++) {
+        struct tokenizer *t = pres[i] != NULL ? open_bpe(pres[i]) : open_spm(true);
+        for (size_t u = 0; u < N_REPEATED; u++) {
+            size_t size = repeat(text, repeated[u], SIZE);
+            for (size_t k = 0; k < sizeof lasts; k++) {
+                double ratio = encode_ratio(t, text, size, lasts[k]);
+                if (ratio > 9.0)
+                    fail_msg(
+                        "%s: %zu bytes of '%s' and '%.1s' take %.1f times as long as a quarter",
+                        tokenizer_kind(t), size, repeated[u], &lasts[k], ratio);
+            }
         }
         tokenizer_close(t);
     }
@@ -717,6 +785,7 @@ int main(void)
         cmocka_unit_test(test_spm_without_bytes),
         cmocka_unit_test(test_bpe_without_a_byte),
         cmocka_unit_test(test_a_megabyte_of_one_thing),
+        cmocka_unit_test(test_time_is_in_proportion_to_size),
         cmocka_unit_test(test_refuses_vocabularies_that_lie),
         cmocka_unit_test(test_refuses_a_token_twice),
         cmocka_unit_test(test_ends_are_control_tokens),
