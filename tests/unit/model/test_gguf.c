@@ -481,6 +481,58 @@ static void test_quant_types(void **state)
     assert_int_equal(quant_type_info(QUANT_TYPE_Q6_K)->block_bytes, 210);
 }
 
+static void expect_type_refused(uint32_t id, const char *says)
+{
+    struct gguf_build b;
+    struct buf file;
+    struct gguf *g = NULL;
+    struct errbuf eb = {{0}};
+    gguf_build_init(&b);
+    gguf_build_tensor_entry(&b, "bad", 2, (const uint64_t[]){256, 1}, id, 0);
+    gguf_build_finish(&b, &file);
+    enum err e = gguf_open_memory(&g, file.data, file.size, &eb);
+    if (e != ERR_UNSUPPORTED || strstr(eb.text, says) == NULL)
+        fail_msg("type %u: %s '%s', not '%s'", id, err_name(e), eb.text, says);
+    buf_fini(&file);
+    gguf_build_fini(&b);
+}
+
+/* Whoever has such a file is told what it is, be it retired, known by name alone, or no type at
+ * all. Names by id, as GGUF's list has them; "" where this build computes with the type. */
+static void test_types_without_kernels_are_named(void **state)
+{
+    (void)state;
+    static const char *const names[] = {
+        "",      "",           "",           "",           "Q4_2",     "Q4_3",     "",
+        "",      "",           "Q8_1",       "",           "",         "",         "",
+        "",      "Q8_K",       "IQ2_XXS",    "IQ2_XS",     "IQ3_XXS",  "IQ1_S",    "",
+        "IQ3_S", "IQ2_S",      "",           "I8",         "I16",      "I32",      "I64",
+        "F64",   "IQ1_M",      "",           "Q4_0_4_4",   "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",
+        "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "",         "NVFP4",    "Q1_0",
+        "Q2_0",
+    };
+    static const uint32_t retired[] = {4, 5, 31, 32, 33, 36, 37, 38};
+    static const uint32_t unknown[] = {43, 63, 64, 100, 1000, UINT32_MAX};
+    for (uint32_t id = 0; id < sizeof names / sizeof names[0]; id++) {
+        const struct quant_type_info *info = quant_type_info(id);
+        assert_non_null(info);
+        assert_int_equal(info->supported, names[id][0] == 0);
+        if (!info->supported)
+            assert_string_equal(info->name, names[id]);
+    }
+    for (size_t i = 0; i < sizeof retired / sizeof retired[0]; i++) {
+        char says[80];
+        (void)snprintf(says, sizeof says, "'bad', byte 55: type %u (%s) was retired", retired[i],
+                       names[retired[i]]);
+        expect_type_refused(retired[i], says);
+    }
+    for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
+        char says[80];
+        (void)snprintf(says, sizeof says, "'bad', byte 55: type %u is not known", unknown[i]);
+        expect_type_refused(unknown[i], says);
+    }
+}
+
 static void test_prints_strings_for_messages(void **state)
 {
     (void)state;
@@ -503,6 +555,7 @@ int main(void)
         cmocka_unit_test(test_every_truncation_is_refused),
         cmocka_unit_test(test_flipped_bits_never_harm),
         cmocka_unit_test(test_quant_types),
+        cmocka_unit_test(test_types_without_kernels_are_named),
         cmocka_unit_test(test_prints_strings_for_messages),
     };
     return cmocka_run_group_tests_name("gguf", tests, NULL, NULL);
