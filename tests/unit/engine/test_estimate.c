@@ -151,7 +151,7 @@ static void estimates_are_what_loading_then_holds(void **state)
     static const enum quant_type types[] = {QUANT_TYPE_Q8_0, QUANT_TYPE_Q4_1, QUANT_TYPE_F16};
 
     (void)state;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++) {
         if (!backend_isa_available(isas[i]))
             continue;
         for (size_t t = 0; t < 3; t++) {
