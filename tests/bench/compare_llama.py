@@ -43,6 +43,8 @@ def output_of(*command):
 
 
 def ours(*more):
+    if "--depth" not in more:
+        more += ("--depth", 0)
     out = output_of(os.path.join(options.bin, "cloister-engine"), "bench", *more, "--json",
                     "--threads", options.threads, "--isa", options.isa, "--runs", 1,
                     "--generate", options.generate)

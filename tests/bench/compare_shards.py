@@ -31,7 +31,7 @@ def place(pid, threads):
 
 def rates(programs, model, options, is_urgent):
     p = subprocess.Popen([os.path.join(programs, "cloister-engine"), "bench", model, "--json", "--runs", "1",
-                          "--prompt", "512", "--generate", "64", "--streams", "8", *options],
+                          "--prompt", "512", "--generate", "64", "--streams", "8", "--depth", "0", *options],
                          stdout=subprocess.PIPE, text=True, preexec_fn=urgent if is_urgent else None)
     threads = int(options[options.index("--threads") + 1])
     if is_urgent and threads > 1:

@@ -24,6 +24,7 @@ struct bench_flags {
     struct model_flags model;
     struct shard_flags shard;
     uint64_t prompt, generate, depth, runs, slots;
+    bool depth_given;
     const char *streams;
 };
 
@@ -63,14 +64,16 @@ static const struct flag flags[] = {
      .type = FLAG_UINT,
      .argument = "N",
      .offset = FLAG(depth),
+     .given = FLAG(depth_given),
      .min = 0,
      .max = LIMIT_CONTEXT_TOKENS / 2,
-     .help = "Also an answer behind a text of N tokens."},
+     .help =
+         "An answer behind a text of N tokens (4096, where the model has room for it; 0: none)."},
     {.name = "streams",
      .type = FLAG_TEXT,
      .argument = "LIST",
      .offset = FLAG(streams),
-     .help = "Also the answers of so many jobs at once, all together (8,32,64)."},
+     .help = "The answers of so many jobs at once, all together (1,8,32,64)."},
     {.name = "runs",
      .type = FLAG_UINT,
      .argument = "N",
@@ -96,8 +99,9 @@ static void defaults(void *values)
 
     f->prompt = 512;
     f->generate = 64;
+    f->depth = 4096;
     f->runs = 3;
-    f->streams = "8,32,64";
+    f->streams = "1,8,32,64";
 }
 
 static int take_streams(struct bench_options *o, const char *text)
@@ -215,8 +219,21 @@ static enum err measure(struct stepping *s, struct measurement *m, uint32_t runs
     return err;
 }
 
+/* The depth that nobody asked for is left out where the model has no room for it. What is wrong
+ * with the file is said by loading. */
+static void fit_depth(struct bench_options *o, bool given)
+{
+    struct engine_estimate estimate;
+
+    if (!given &&
+        (engine_estimate_file(&o->common.engine, &o->common.model, &estimate, NULL) != ERR_OK ||
+         estimate.context_tokens < o->depth + o->generate))
+        o->depth = 0;
+}
+
 /* ---- what is measured ------------------------------------------------------------------- */
 
+/* An answer of one stream is always measured: a list that has 1 asks for no other. */
 static size_t measurements_of(const struct bench_options *o, struct measurement *ret)
 {
     size_t n = 0;
@@ -296,6 +313,7 @@ static int run(void *values, char **operands)
 
     if (result != TOOL_EXIT_OK)
         return result;
+    fit_depth(&o, ((const struct bench_flags *)values)->depth_given);
     size_t n = measurements_of(&o, m);
     uint32_t context = size_model(&o, m, n);
     uint64_t began_ms = clock_mono_ms();

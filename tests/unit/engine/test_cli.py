@@ -309,6 +309,18 @@ def measures(model, folder):
            ("streams", 2, 32, 5), ("streams", 3, 32, 5)], bench)
     check("bench: rates", all(0 < m["lowest"] <= m["tokens_per_s"] <= m["highest"]
                               for m in bench["measurements"]), bench)
+    # Without flags: what the help says, but for a depth that this model has no room for.
+    roomy = os.path.join(folder, "roomy.gguf")
+    subprocess.run([os.path.join(BIN, "write_tiny_model"), roomy, "8192"], check=True)
+    for file, depths in ((model, []), (roomy, [("generate", 1, 4096, 1)])):
+        bench = json.loads(good("bench", file, "--prompt", "64", "--generate", "1", "--runs", "1",
+                                "--json", "--context", "128") if file == model else
+                           good("bench", file, "--generate", "1", "--runs", "1", "--json"))
+        check("bench: all of " + os.path.basename(file),
+              [(m["what"], m["streams"], m["prompt"], m["generate"])
+               for m in bench["measurements"]] ==
+              [("prompt", 1, 64 if file == model else 512, 1), ("generate", 1, 1, 1)] + depths +
+              [("streams", n, 32, 1) for n in (8, 32, 64)], bench)
     complaint(2, "bench", model, "--streams", "1,x", text="streams")
     complaint(1, "bench", model, "--depth", "9999", text="context")
 
