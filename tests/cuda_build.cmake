@@ -14,6 +14,12 @@ cloister_cuda_check(sass_self ${cuda_build}/check_sass.py --self-test)
 cloister_cuda_check(not_needed ${cuda_build}/check_needed.py $<TARGET_FILE:cloister-worker>
                     $<TARGET_FILE:cloister-engine>)
 
+set(programs_off)
+if(NOT CLOISTER_CUDA_FOUND)
+  set(programs_off $<TARGET_FILE:cloister-engine> $<TARGET_FILE:cloister-worker>)
+endif()
+cloister_cuda_check(off_is_said ${cuda_build}/check_off.py ${CMAKE_COMMAND} ${PROJECT_SOURCE_DIR} ${programs_off})
+
 if(CLOISTER_CUDA_FOUND)
   cloister_cuda_library(cuda_probe SOURCES cuda_build/probe.cu)
   cloister_unit_test(cuda_probe SOURCES cuda_build/test_probe.c LIBS cuda_probe)
