@@ -29,12 +29,13 @@ SYNTHETIC = os.path.join(BIN, "synthetic_model")
 # prompts, lengths and seeds of their own in the same steps.
 WAYS = {
     "others": ["--beside 0", "--beside 8"],
-    "chunk": ["--chunk 512", "--chunk 17", "--chunk 1"],
+    "chunk": ["--chunk 512", "--chunk 64", "--chunk 17", "--chunk 1"],
     "threads": ["--threads 2", "--threads 1", "--threads 3"],
     "isa": ["--isa auto", "--isa scalar", "--isa avx2", "--isa avx512", "--isa amx"],
     "shards": ["--shards 1", "--shards 2", "--shards 3", "--shards 4", "--shards 8", "--split 3,1",
                "--stages 2", "--stages 2 --split 1,3,2,1"],
 }
+CROWDS = ["--beside 1", "--beside 6", "--beside 63"]  # without --full
 # Real models.
 NETWORK = [way + " --transport ucx" for way in ("--shards 2", "--shards 3", "--shards 4", "--shards 8",
                                                 "--split 3,1")]
@@ -53,6 +54,7 @@ def combinations():
     rows = [defaults]
     for at, ways in enumerate(WAYS.values()):
         rows += [defaults[:at] + [way] + defaults[at + 1:] for way in ways[1:]]
+    rows += [[crowd] + defaults[1:] for crowd in CROWDS]
     return rows + [["--beside 8", "--chunk 17", "--threads 3", "--isa auto", "--shards 3"]]
 
 
