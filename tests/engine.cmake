@@ -58,6 +58,7 @@ target_link_options(test_engine_events PRIVATE -Wl,--wrap=realloc)
 cloister_unit_test(engine_arch
   SOURCES unit/engine/test_arch.c unit/engine/tiny_model.c
   LIBS cloister_test_vectors cloister_engine)
+target_link_options(test_engine_arch PRIVATE -Wl,--wrap=pool_run -Wl,--wrap=pool_run_nodes)
 set_tests_properties(engine_arch PROPERTIES TIMEOUT 900
   WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
 

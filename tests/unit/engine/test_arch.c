@@ -3,6 +3,7 @@
 #include "tests/unit/engine/tiny_model.h"
 #include "tests/unit/model/vectors.h"
 #include "worker/engine/forward.h"
+#include "worker/kernels/pool.h"
 
 #include "common/check.h"
 #include "common/crypto.h"
@@ -263,12 +264,81 @@ static void test_estimates_are_what_loading_holds(void **state)
     }
 }
 
+/* ---- how often threads meet -------------------------------------------------------------- */
+
+/* Operations that are shared out, at the end of each of which all threads wait for each other. */
+static uint32_t n_shared;
+
+void __real_pool_run(struct pool *pool, pool_fn *fn, void *ctx, uint32_t n_tasks);
+void __real_pool_run_nodes(struct pool *pool, pool_fn *fn, void *ctx, const uint32_t *first);
+void __wrap_pool_run(struct pool *pool, pool_fn *fn, void *ctx, uint32_t n_tasks);
+void __wrap_pool_run_nodes(struct pool *pool, pool_fn *fn, void *ctx, const uint32_t *first);
+
+void __wrap_pool_run(struct pool *pool, pool_fn *fn, void *ctx, uint32_t n_tasks)
+{
+    n_shared += n_tasks > 1; /* one task runs in place */
+    __real_pool_run(pool, fn, ctx, n_tasks);
+}
+
+void __wrap_pool_run_nodes(struct pool *pool, pool_fn *fn, void *ctx, const uint32_t *first)
+{
+    n_shared++;
+    __real_pool_run_nodes(pool, fn, ctx, first);
+}
+
+/* Of a step of so many rows behind one of 40, on two threads. */
+static uint32_t shared_in_a_step(uint32_t n_layers, uint32_t rows)
+{
+    const struct run run = {.isa = BACKEND_ISA_AUTO, .threads = 2};
+    struct tiny_model m = tiny_model_default();
+    int32_t ids[IDS_MAX] = {0};
+    char path[64];
+
+    m.n_layers = n_layers;
+    m.n_embd = 1024;
+    m.n_heads = 8;
+    m.n_kv_heads = 4;
+    m.n_ff = 2048;
+    tiny_model_write(&m, path);
+    struct runtime *r = open_runtime(path, &run);
+    float *logits = malloc((size_t)IDS_MAX * r->hparams.vocab_size * sizeof *logits);
+    assert_non_null(logits);
+    compute(r, ids, 40, 40, logits);
+    n_shared = 0;
+    compute(r, ids, rows, rows, logits);
+    free(logits);
+    runtime_close(r);
+    (void)unlink(path);
+    return n_shared;
+}
+
+/* A token: q, k and v; attention; its output; gate and up; down. What is cheap stays with the
+ * thread that has it: norms, rotation and gate of one row. In a prompt these are shared out as
+ * well, and the storing of what attention gives. */
+static void test_threads_meet_seldom(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t rows, a_layer, beside; /* beside the layers: embedding, last norm, head */
+    } cases[] = {{1, 5, 2}, {64, 10, 4}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint32_t two = shared_in_a_step(2, cases[i].rows);
+        uint32_t five = shared_in_a_step(5, cases[i].rows);
+        print_message("%u rows: %u in 2 layers, %u in 5\n", cases[i].rows, two, five);
+        assert_int_equal((five - two) % 3, 0);
+        assert_in_range((five - two) / 3, 1, cases[i].a_layer);
+        assert_in_range(two - (five - two) / 3 * 2, 0, cases[i].beside);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logits_are_those_of_other_engines),
         cmocka_unit_test(test_bits_depend_on_nothing_but_the_file),
         cmocka_unit_test(test_estimates_are_what_loading_holds),
+        cmocka_unit_test(test_threads_meet_seldom),
     };
     return cmocka_run_group_tests_name("arch", tests, NULL, NULL);
 }
