@@ -1,6 +1,7 @@
 /* How matrix products read memory: what the layout is for (worker/kernels/cuda/weight_layout.h).
- * Whole sectors of the matrix and each once, and no two lanes in one bank of shared memory. Counted
- * by the emulation, in checked mode. */
+ * Whole sectors of the matrix and each once, and no two lanes in one bank of shared memory. How
+ * attention reads keys and values: once for all heads of a group. Counted by the emulation, in
+ * checked mode. */
 #include "tests/kernels/matrix.h"
 #include "tests/cuda_emulation/emulation.h"
 #include "tests/kernels/fixture.h"
@@ -100,9 +101,109 @@ static void test_products_read_whole_sectors_and_no_bank_twice(void **state)
     }
 }
 
+/* ---- attention ---- */
+
+enum { POSITIONS = 256, DIM = 128, PAGES = POSITIONS / KV_PAGE_TOKENS };
+
+static struct emu_counters attention_run(struct backend *b, enum kv_type type, uint32_t heads,
+                                         uint32_t kv_heads, uint32_t first, uint32_t n)
+{
+    const struct kv_shape shape = {1, kv_heads, DIM, DIM, type, PAGES};
+    const size_t width = (size_t)heads * DIM, kv_width = (size_t)kv_heads * DIM;
+    uint32_t positions[POSITIONS], sequences[POSITIONS] = {0}, pages[PAGES];
+    static float table[POSITIONS * DIM];
+    struct fixture_random r = {17};
+    struct emu_counters c;
+    struct errbuf eb = {{0}};
+    struct kv *kv;
+
+    for (uint32_t i = 0; i < POSITIONS; i++)
+        positions[i] = i;
+    for (uint32_t i = 0; i < PAGES; i++)
+        pages[i] = i;
+    fixture_floats(&r, table, POSITIONS * DIM);
+    float *host = malloc(sizeof *host * POSITIONS * width);
+    assert_non_null(host);
+    fixture_floats(&r, host, POSITIONS * width);
+    assert_int_equal(b->ops->kv_new(b, &shape, &kv, &eb), ERR_OK);
+    float *q = fixture_upload(b, host, POSITIONS * width);
+    float *k = fixture_upload(b, host, POSITIONS * kv_width);
+    float *v = fixture_upload(b, host, POSITIONS * kv_width);
+    struct act *out = b->ops->act_new(b, n, heads * DIM, false);
+    const struct step_rows all = {POSITIONS, positions, sequences, pages, PAGES};
+    const struct rope_kv_job rope = {.kv = kv,
+                                     .rows = &all,
+                                     .q = q,
+                                     .k = k,
+                                     .v = v,
+                                     .n_heads = heads,
+                                     .rope_dim = DIM,
+                                     .style = ROPE_STYLE_HALVES,
+                                     .table = table};
+    b->ops->rope_kv(b, &rope);
+    const struct step_rows last = {n, positions + first, sequences, pages, PAGES};
+    const struct attention_job job = {
+        .kv = kv, .rows = &last, .q = q, .n_heads = heads, .scale = 0.1f, .out = out};
+    b->ops->buffer_read(b, q, host, 1);
+    emu_counters_reset();
+    b->ops->attention(b, &job);
+    b->ops->buffer_read(b, q, host, 1);
+    assert_true(emu_counters_get("(attention_walk<M, COLS, NV, Q8>)", &c));
+    b->ops->act_free(b, out);
+    b->ops->buffer_free(b, q);
+    b->ops->buffer_free(b, k);
+    b->ops->buffer_free(b, v);
+    b->ops->kv_free(b, kv);
+    free(host);
+    return c;
+}
+
+/* Decode reads a sequence's keys and values once for all query heads of their group, not once for
+ * each head; the rows of a prompt share them, too. */
+static void test_attention_reads_keys_and_values_once_a_group(void **state)
+{
+    const struct fixture *f = *state;
+    static const struct {
+        const char *what;
+        uint32_t heads, kv_heads, first, n;
+        uint32_t passes; /* in which all queries take up all keys and values, 32 at a time */
+    } rows[] = {
+        {"decode, a head each", 2, 2, POSITIONS - 1, 1, 1},
+        {"decode, groups of 4", 8, 2, POSITIONS - 1, 1, 1},
+        {"decode, groups of 8", 16, 2, POSITIONS - 1, 1, 1},
+        {"prompt, groups of 4", 8, 2, POSITIONS - 32, 32, 4},
+    };
+
+    if (!emu_is_checked())
+        skip();
+    for (size_t t = 0; t < 2; t++) {
+        const enum kv_type type = t == 0 ? KV_TYPE_F16 : KV_TYPE_Q8_0;
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+            const struct kv_shape shape = {1, rows[i].kv_heads, DIM, DIM, type, PAGES};
+            const struct emu_counters c = attention_run(f->others[0].backend, type, rows[i].heads,
+                                                        rows[i].kv_heads, rows[i].first, rows[i].n);
+            const double kv_bytes = (double)backend_cuda_kv_page_bytes(&shape) * PAGES;
+            const double q_bytes = (double)rows[i].n * rows[i].heads * DIM * sizeof(float);
+            const double moved =
+                (double)c.load_sectors * 32 / (kv_bytes * rows[i].passes + q_bytes);
+            const double conflicts = (double)c.shared_conflicts / (double)c.shared_wavefronts;
+            print_message("%s, %s: %.2f bytes moved for each there is, %.1f %% of shared "
+                          "wavefronts are conflicts, %llu copies, efficiency %.2f\n",
+                          rows[i].what, t == 0 ? "f16" : "q8_0", moved, 100.0 * conflicts,
+                          (unsigned long long)c.async_copies, emu_load_efficiency(&c));
+            /* All of the cache in pieces of 16 bytes; beside it queries, and lists of pages. */
+            assert_true((double)c.async_copies * 16 == kv_bytes * rows[i].passes);
+            assert_true(moved <= 1.35);
+            assert_true(conflicts <= 0.01);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_products_read_whole_sectors_and_no_bank_twice)};
+        cmocka_unit_test(test_products_read_whole_sectors_and_no_bank_twice),
+        cmocka_unit_test(test_attention_reads_keys_and_values_once_a_group),
+    };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }
