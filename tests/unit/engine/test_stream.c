@@ -1,5 +1,6 @@
 /* stream: what is handed out after each token, for every way to cut a text into tokens. */
 #include "common/limits.h"
+#include "common/utf8.h"
 #include "worker/engine/stream.h"
 
 #include <setjmp.h>
@@ -149,9 +150,27 @@ static void check_ends(const struct stream_piece *piece, const size_t *sizes)
     }
 }
 
+/* Whether a character ends before text[at]: in valid UTF-8 the next byte then begins one. */
+static bool is_border(const char *text, size_t at)
+{
+    return ((uint8_t)text[at] & 0xC0) != 0x80;
+}
+
+static bool is_utf8(const char *text, size_t size)
+{
+    uint32_t code;
+
+    for (size_t at = 0, n; at < size; at += n)
+        if ((n = utf8_decode(text + at, size - at, &code)) == 0)
+            return false;
+    return true;
+}
+
 /* Every way to cut the row's text into tokens gives the same text, whatever was taken when. */
 static void text_does_not_depend_on_token_borders(void **state)
 {
+    uint32_t n_valid = 0; /* with a character to split */
+
     (void)state;
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
         char text[64] = "", whole[64] = "";
@@ -159,6 +178,8 @@ static void text_does_not_depend_on_token_borders(void **state)
         for (size_t i = 0; i < TOKENS_MAX && rows[r].tokens[i] != NULL; i++)
             strcat(text, rows[r].tokens[i]);
         size_t size = strlen(text);
+        const bool is_valid = is_utf8(text, size);
+        n_valid += is_valid && strpbrk(text, "\xE2\xF0") != NULL;
         assert_in_range(size, 1, 12);
         for (unsigned cuts = 0; cuts < 1u << (size - 1); cuts++) {
             struct stream s = open_stream(&rows[r]);
@@ -179,6 +200,9 @@ static void text_does_not_depend_on_token_borders(void **state)
                     memcpy(got + got_size, piece.text, piece.text_size);
                     got_size += piece.text_size;
                     tokens += piece.n_tokens;
+                    if (is_valid && !is_border(text, got_size))
+                        fail_msg("%s: cut %x splits a character behind %zu bytes", rows[r].what,
+                                 cuts, got_size);
                 }
             }
             assert_int_equal(stream_stopped(&s), rows[r].stopped);
@@ -200,6 +224,7 @@ static void text_does_not_depend_on_token_borders(void **state)
             stream_fini(&s);
         }
     }
+    assert_true(n_valid >= 3);
 }
 
 /* A second stream that is told the delivered tokens of the first goes on as the first does. */
