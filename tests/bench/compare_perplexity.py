@@ -1,7 +1,7 @@
 """Perplexity beside llama.cpp: the same files, the same text, counted the same way.
 
     compare_perplexity.py BIN LLAMA_CPP TEXT FILE.gguf... [--types Q4_0,Q2_K,...|none] [--threads 2]
-                          [--context 512] [--types-bytes 16384] [--bound 0.5] [--types-only]
+                          [--context 512] [--types-bytes 50000] [--bound 0.5] [--types-only]
                           [--json OUT]
 
 BIN holds cloister-engine, LLAMA_CPP what tests/bench/llama_cpp brought. Each FILE is scored over the
@@ -39,7 +39,7 @@ parser.add_argument("llama_cpp")
 parser.add_argument("text")
 parser.add_argument("files", nargs="+")
 parser.add_argument("--types", default=",".join(TYPES))
-parser.add_argument("--types-bytes", type=int, default=16384)
+parser.add_argument("--types-bytes", type=int, default=50000)
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--context", type=int, default=512)
 parser.add_argument("--bound", type=float, default=0.5)
