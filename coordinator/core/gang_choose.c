@@ -26,9 +26,10 @@
  */
 #include "coordinator/core/state.h"
 
-#define WORK_MAX      SHARD_WORK_MAX
-#define WORK_OF_PLACE 2048u /* takes as long as to place a job */
-#define FILLED_MAX    3u    /* cuts that give less and less to those who got more than they hold */
+#define WORK_MAX         SHARD_WORK_MAX
+#define WORK_OF_PLACE    2048u        /* takes as long as to place a job */
+#define NEED_SLACK_BYTES (128u << 10) /* that little things come to */
+#define FILLED_MAX       3u /* cuts that give less and less to those who got more than they hold */
 
 /* The tries of a layout, in their order. */
 enum {
@@ -116,6 +117,11 @@ static size_t group_of(const struct search *s, const struct core_hosting *first,
     return n;
 }
 
+static uint64_t add(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
 static uint64_t share_bytes(const struct shard_shape *shape, const struct shard_cut *cut,
                             uint32_t rank, const struct wire_model_offer *offer)
 {
@@ -123,6 +129,32 @@ static uint64_t share_bytes(const struct shard_shape *shape, const struct shard_
                                shard_shape_weights(shape)) +
            shard_in_proportion(offer->kv_bytes, shard_cut_kv(shape, cut, rank),
                                shard_shape_kv(shape));
+}
+
+/* What the rank is reckoned to hold in this cut, and no more than what one holds in any. Numbers
+ * that a worker gives away say it within a hundredth (common/shard_room.h), of stages within two:
+ * so a 64th more is counted, or a 32nd, lest it hold more than was claimed. */
+static uint64_t rank_need_bytes(const struct search *s, const struct gang_choice *choice,
+                                const struct core_hosting *h, const struct shard_cut *cut,
+                                uint32_t rank)
+{
+    const struct wire_model_offer *o = &h->offer;
+    const uint64_t beside = gang_beside_bytes(choice->way, h, cut->n_shards, cut->n_stages, rank);
+    const uint64_t most = add(share_bytes(s->shape, cut, rank, o), beside);
+    const struct shard_held held =
+        shard_rank_held(&o->room, s->shape, cut, rank, o->weights_bytes, o->kv_bytes);
+    const uint64_t nccl = beside - o->rank_bytes;
+    uint64_t need =
+        add(add(held.weights_bytes, held.kv_bytes), add(held.scratch_bytes, held.exchange_bytes));
+
+    if (o->room.every_bytes == 0)
+        return most;
+    if (choice->way.transport == WIRE_GANG_TRANSPORT_NCCL) /* beside it what it stands on */
+        need = add(need, 2 * (o->room.told_bytes + NEED_SLACK_BYTES) *
+                             shard_rank_groups(cut->n_shards, cut->n_stages, rank));
+    need = add(need, need / (cut->n_stages > 1 ? 32 : 64) + NEED_SLACK_BYTES);
+    need = add(need, nccl);
+    return need < most ? need : most;
 }
 
 /* If it could be cut anywhere. */
@@ -169,11 +201,11 @@ static bool cut_fits(struct search *s, const struct cutting *k, struct gang_choi
     if (shard_cut_new(&cut, s->shape, q, NULL) != ERR_OK)
         return false;
     s->work += cut_work(s, k);
+    if (k->group[0].hosting->offer.room.every_bytes > 0) /* each rank's sums, of each layer */
+        s->work += (uint64_t)q->n_weights * q->shards * s->shape->n_layers * 4;
     for (uint32_t r = 0; r < q->n_weights; r++) {
         const struct candidate *it = &k->group[r];
-        choice->need_bytes[r] =
-            share_bytes(s->shape, cut, r, &it->hosting->offer) +
-            gang_beside_bytes(choice->way, it->hosting, q->shards, q->stages, r);
+        choice->need_bytes[r] = rank_need_bytes(s, choice, it->hosting, cut, r);
         fits = fits && choice->need_bytes[r] <= it->room_bytes;
     }
     shard_cut_free(cut);
@@ -250,11 +282,6 @@ static bool shares_fit(struct search *s, struct cutting *k, struct gang_choice *
         return true;
     choice->shares = GANG_SHARES_ROOM;
     return weights_fit(s, k, TRY_ROOM, room, choice);
-}
-
-static uint64_t add(uint64_t a, uint64_t b)
-{
-    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
 }
 
 static bool layout_fits(struct search *s, const struct candidate *group, uint32_t n,

@@ -204,7 +204,8 @@ uint64_t core_test_worker(struct core_test *t, const struct core_test_worker *wo
             .prompt_tokens_per_message = 16,
             .prompt_tokens_per_kib = 1024,
             .shape = worker->shape,
-            .rank_bytes = worker->rank_bytes};
+            .rank_bytes = worker->rank_bytes,
+            .room = worker->room};
         memcpy(offers[n].weights_digest, worker->models[n], 1);
         if (worker->digest != 0)
             offers[n].weights_digest[0] = worker->digest;

@@ -71,6 +71,7 @@ struct core_test_worker {
     struct wire_bytes shape;   /* likewise */
     const char *gang_settings; /* likewise; NULL: it joins no gang */
     uint64_t rank_bytes;       /* likewise */
+    struct shard_room room;    /* likewise */
     uint8_t host;              /* in all bytes */
     uint32_t transports;
     bool has_gpu;

@@ -387,6 +387,36 @@ static void a_member_that_falls_silent_ends_it(void **state)
     core_test_fini(&p.t);
 }
 
+/* Where workers say what each rank's buffers follow from, that is what is claimed, and a little
+ * more: not the most that a rank of any gang takes. Who says nothing of it is claimed that. */
+static void what_is_claimed_is_of_this_cut(void **state)
+{
+    static const struct {
+        uint64_t every_bytes, claimed;
+    } rows[] = {
+        {0, 3 * GB + GB / 2},
+        {GB / 5, 3 * GB + GB / 5 + GB / 20}, /* a 64th more */
+        {GB, 3 * GB + GB / 2},               /* no more than the most */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct core_test t;
+        core_test_start(&t);
+        for (uint32_t k = 0; k < 2; k++) {
+            struct core_test_worker w = gang_member_hello(k == 0 ? &gang_pair_a : &gang_pair_b);
+            w.rank_bytes = GB / 2;
+            w.room.every_bytes = rows[i].every_bytes;
+            (void)core_test_worker(&t, &w);
+        }
+        const uint64_t client = core_test_client(&t, "c", "", 2);
+        assert_int_equal(core_test_submit_ask(&t, client, 1, "m", 20), ERR_OK);
+        const uint64_t claimed = worker_info(&t, client, "a").claimed_bytes;
+        if (claimed < rows[i].claimed - GB / 100 || claimed > rows[i].claimed + GB / 100)
+            fail_msg("row %zu: %llu are claimed", i, (unsigned long long)claimed);
+        core_test_fini(&t);
+    }
+}
+
 static void each_way_out_is_taken_by_all(void **state)
 {
     static const struct {
@@ -619,6 +649,7 @@ int main(void)
         cmocka_unit_test(a_job_whose_gangs_end_again_and_again_fails),
         cmocka_unit_test(an_outbox_does_not_grow_with_what_a_worker_says),
         cmocka_unit_test(a_member_that_falls_silent_ends_it),
+        cmocka_unit_test(what_is_claimed_is_of_this_cut),
         cmocka_unit_test(each_way_out_is_taken_by_all),
         cmocka_unit_test(a_share_may_be_over_before_it_was_reported),
         cmocka_unit_test(what_can_never_come_together_is_not_waited_for),
