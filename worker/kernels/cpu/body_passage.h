@@ -3,7 +3,8 @@
  * which of them, and what is fetched ahead. body_leaf.h does it with vectors, body_tmul.h with tile
  * registers; kernel_bodies.h includes one of them behind this file, and it defines
  *
- *   BODY_LEAVES        panels whose leaves are in use at once
+ *   BODY_LEAVES        panels whose leaves are in use at once, at most
+ *   BODY_LEAVES_FOR    so many they are for a number of columns
  *   BODY_SLAB_COLS     columns that pass by one set of leaves
  *   struct body_apart  a leaf of a panel, taken apart
  *   struct body_passage, body_passage_of, BODY_FILL   how a kind passes
@@ -66,4 +67,13 @@ VEC_INLINE void body_fetch_out(const struct kernel_matmul *m, const struct body_
         for (uint32_t p = 0; p < tile->panels; p++)
             __builtin_prefetch(out + (size_t)(tile->panel + p) * PANEL_ROWS, 1, 2);
     }
+}
+
+/* A number of each block of a leaf, which has 8 as a rule. */
+VEC_INLINE void body_copy(void *to, const void *from, uint32_t blocks)
+{
+    if (blocks == SUM_LEAF_BLOCKS)
+        memcpy(to, from, SUM_LEAF_BLOCKS * sizeof(float));
+    else
+        memcpy(to, from, blocks * sizeof(float));
 }

@@ -1,10 +1,14 @@
 /*
- * body_products.h - a block of one panel times a few columns of x over the wrappers of a vec_*.h:
- * the integer products and what they are multiplied with. Included by kernel_bodies.h.
+ * body_products.h - a block of one panel, as it lies in memory, times a few columns of x over the
+ * wrappers of a vec_*.h: the integer products and what they are multiplied with. Included by
+ * kernel_bodies.h. body_leaf.h does the same with blocks that were taken apart.
  *
  * Loops over columns of x and halves of a panel have constant bounds in every instance, so that
  * their sums live in registers.
  */
+
+/* Columns of x that go straight at a time. */
+#define BODY_STRAIGHT_COLS 4
 
 /* Instances are for a power of two of columns: how many of `cols` the next one takes, and which it
  * is. */
@@ -19,21 +23,11 @@ VEC_INLINE uint32_t body_step(uint32_t cols, uint32_t most, uint32_t *ret_instan
     return step;
 }
 
-/* Where a block's weights come from: memory (kind is a type's), or a leaf (PANEL_KIND_COUNT). */
+/* A block in memory. */
 struct body_from {
     const uint8_t *super;
     const uint8_t *block;
-    const struct body_leaf *leaf;
-    uint32_t at;
 };
-
-VEC_INLINE vec_b body_from_quad(const enum panel_kind kind, const struct body_from *from,
-                                const int i, const int h)
-{
-    if (kind == PANEL_KIND_COUNT)
-        return vec_b_load(from->leaf->quads + body_leaf_quad(false, from->at, i, h));
-    return body_quad(kind, from->block, i, h);
-}
 
 /* The integer sums of one block: isum + off * sum(x), without off for types with halves. */
 VEC_INLINE void body_sums(const struct body_traits t, const enum panel_kind kind, const int cols,
@@ -42,13 +36,13 @@ VEC_INLINE void body_sums(const struct body_traits t, const enum panel_kind kind
 {
     const int limit = t.has_halves ? 4 : 8;
     const int depth = VEC_DOT_DEPTH(t.top) < limit ? VEC_DOT_DEPTH(t.top) : limit;
-    vec_dot dot[VEC_COLS_MAX][BODY_HALVES];
+    vec_dot dot[BODY_STRAIGHT_COLS][BODY_HALVES];
     BODY_UNROLL
     for (int i = 0; i < PANEL_QUADS; i++) {
         vec_b w[BODY_HALVES];
         BODY_UNROLL
         for (int h = 0; h < BODY_HALVES; h++)
-            w[h] = body_from_quad(kind, from, i, h);
+            w[h] = body_quad(kind, from->block, i, h);
         BODY_UNROLL
         for (int c = 0; c < cols; c++) {
             vec_b x = vec_b_quad(q + (size_t)c * q_stride + 4 * i);
@@ -67,10 +61,10 @@ VEC_INLINE void body_sums(const struct body_traits t, const enum panel_kind kind
     }
 }
 
-/* The same of a wide type, from x in bytes, or, for leaves of more than a byte a weight, as qw. */
+/* The same of a wide type. */
 VEC_INLINE void body_sums_wide(const enum panel_kind kind, const int cols,
                                const struct body_from *from, const int8_t *q, size_t q_stride,
-                               const vec_wide_x *qw, vec_i (*sums)[BODY_HALVES])
+                               vec_i (*sums)[BODY_HALVES])
 {
     BODY_UNROLL
     for (int c = 0; c < cols; c++) {
@@ -80,37 +74,16 @@ VEC_INLINE void body_sums_wide(const enum panel_kind kind, const int cols,
     }
     BODY_UNROLL
     for (int i = 0; i < PANEL_QUADS; i++) {
-        if (kind == PANEL_KIND_COUNT) {
-            BODY_UNROLL
-            for (int part = 0; part < VEC_WIDE_BYTES; part++) {
-                vec_b w[BODY_HALVES];
-                BODY_UNROLL
-                for (int h = 0; h < BODY_HALVES; h++)
-                    w[h] = vec_wide_load(from->leaf->quads + body_leaf_quad(true, from->at, i, h),
-                                         part);
-                BODY_UNROLL
-                for (int c = 0; c < cols; c++) {
-                    const vec_wide_x *at = VEC_WIDE_BYTES > 1
-                                               ? qw + (size_t)c * QUANT_SUPER_ITEMS
-                                               : (const vec_wide_x *)q + (size_t)c * q_stride;
-                    vec_b x = vec_wide_quad(at + 4 * i, part);
-                    BODY_UNROLL
-                    for (int h = 0; h < BODY_HALVES; h++)
-                        sums[c][h] = vec_wide_add(sums[c][h], w[h], x);
-                }
-            }
-        } else {
-            vec_w8 w[BODY_HALVES];
+        vec_w8 w[BODY_HALVES];
+        BODY_UNROLL
+        for (int h = 0; h < BODY_HALVES; h++)
+            w[h] = vec_w8_of(body_quad(kind, from->block, i, h));
+        BODY_UNROLL
+        for (int c = 0; c < cols; c++) {
+            vec_b x = vec_b_quad(q + (size_t)c * q_stride + 4 * i);
             BODY_UNROLL
             for (int h = 0; h < BODY_HALVES; h++)
-                w[h] = vec_w8_of(body_quad(kind, from->block, i, h));
-            BODY_UNROLL
-            for (int c = 0; c < cols; c++) {
-                vec_b x = vec_b_quad(q + (size_t)c * q_stride + 4 * i);
-                BODY_UNROLL
-                for (int h = 0; h < BODY_HALVES; h++)
-                    sums[c][h] = vec_w8_add(sums[c][h], w[h], x);
-            }
+                sums[c][h] = vec_w8_add(sums[c][h], w[h], x);
         }
     }
 }
@@ -120,21 +93,18 @@ VEC_INLINE void body_sums_wide(const enum panel_kind kind, const int cols,
  * the offset of unsigned weights, once per column of x. */
 VEC_INLINE void body_block(const struct body_traits t, const enum panel_kind kind, const int cols,
                            const struct body_from *from, const struct kernel_input *x,
-                           const int8_t *q, const vec_wide_x *qw, size_t cell,
-                           vec_f (*acc)[BODY_HALVES])
+                           const int8_t *q, size_t cell, vec_f (*acc)[BODY_HALVES])
 {
     struct body_scales s[BODY_HALVES];
-    vec_i sums[VEC_COLS_MAX][BODY_HALVES];
+    vec_i sums[BODY_STRAIGHT_COLS][BODY_HALVES];
     BODY_UNROLL
     for (int h = 0; h < BODY_HALVES; h++)
-        s[h] = kind == PANEL_KIND_COUNT ? body_leaf_scales(t, from->leaf, from->at, h)
-                                        : body_scales_of(kind, from->super, from->block, h);
+        s[h] = body_scales_of(kind, from->super, from->block, h);
     if (t.is_wide)
-        body_sums_wide(kind, cols, from, q, x->q_stride, qw, sums);
+        body_sums_wide(kind, cols, from, q, x->q_stride, sums);
     else
         body_sums(t, kind, cols, from, q, x->q_stride, s, sums);
-    const vec_i off =
-        vec_i_set(kind == PANEL_KIND_COUNT ? from->leaf->off : body_pair(-(int)t.off));
+    const vec_i off = vec_i_set(body_pair(-(int)t.off));
     BODY_UNROLL
     for (int c = 0; c < cols; c++) {
         const size_t at = cell + (size_t)c * x->block_stride;

@@ -3,9 +3,6 @@
  * reading them is what takes the time. Included by kernel_bodies.h.
  */
 
-/* Columns of x that go straight at a time. */
-#define BODY_STRAIGHT_COLS 4
-
 /* 16 rows of the result, or of a node, for one row of x, or the rows of it that the matrix has. */
 VEC_INLINE void body_store(const struct kernel_matmul *m, uint32_t panel, uint32_t x_row,
                            uint32_t node, const float *sums)
@@ -49,7 +46,7 @@ VEC_INLINE void body_straight_node(const enum panel_kind kind, const int cols,
         uint32_t begin = kernel_group_begin(m, first + g);
         uint32_t end = kernel_group_begin(m, first + g + 1);
         /* The first leaf added to -0, the neutral element, is the first leaf. */
-        vec_f sum[VEC_COLS_MAX][BODY_HALVES];
+        vec_f sum[BODY_STRAIGHT_COLS][BODY_HALVES];
         BODY_UNROLL
         for (int c = 0; c < cols; c++) {
             BODY_UNROLL
@@ -58,7 +55,7 @@ VEC_INLINE void body_straight_node(const enum panel_kind kind, const int cols,
         }
         for (uint32_t leaf = begin; leaf < end; leaf += SUM_LEAF_BLOCKS) {
             uint32_t leaf_end = leaf + SUM_LEAF_BLOCKS < end ? leaf + SUM_LEAF_BLOCKS : end;
-            vec_f acc[VEC_COLS_MAX][BODY_HALVES];
+            vec_f acc[BODY_STRAIGHT_COLS][BODY_HALVES];
             BODY_UNROLL
             for (int c = 0; c < cols; c++) {
                 BODY_UNROLL
@@ -69,8 +66,7 @@ VEC_INLINE void body_straight_node(const enum panel_kind kind, const int cols,
                 struct body_from from = {.super = body_super_at(kind, w, b)};
                 from.block = body_block_at(kind, from.super, b);
                 const size_t at = b - m->lead;
-                body_block(t, kind, cols, &from, &m->x, q + at * QUANT_BLOCK_ITEMS, NULL, cell + at,
-                           acc);
+                body_block(t, kind, cols, &from, &m->x, q + at * QUANT_BLOCK_ITEMS, cell + at, acc);
             }
             BODY_UNROLL
             for (int c = 0; c < cols; c++) {

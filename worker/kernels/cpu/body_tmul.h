@@ -17,6 +17,10 @@
 #define BODY_LEAVES    4u
 #define BODY_SLAB_COLS 256u
 
+/* Products, leaves and x are to stay in a first-level cache of 48 KB. Four leaves do not quite, and
+ * pay only where many columns share what it takes to take them apart. */
+#define BODY_LEAVES_FOR(cols) ((cols) <= 64 ? 2u : BODY_LEAVES)
+
 _Static_assert(BODY_HALVES == 1 && TMUL_W_BYTES == PANEL_QUADS * PANEL_QUAD_BYTES,
                "a panel's block");
 
@@ -205,15 +209,6 @@ struct body_passage {
     bool has_pairs;
 };
 
-/* A number of each block of a leaf, which has 8 as a rule. */
-VEC_INLINE void body_tmul_copy(void *to, const void *from, uint32_t blocks)
-{
-    if (blocks == SUM_LEAF_BLOCKS)
-        memcpy(to, from, SUM_LEAF_BLOCKS * sizeof(float));
-    else
-        memcpy(to, from, blocks * sizeof(float));
-}
-
 /* Columns row .. row + cols - 1 of x, blocks of a leaf. Rows behind the last are not x's to read:
  * the last ones of a step are copied, and zeros behind them. */
 static void body_tmul_gather(const struct kernel_matmul *m, const struct body_passage *passage,
@@ -225,11 +220,11 @@ static void body_tmul_gather(const struct kernel_matmul *m, const struct body_pa
     const int8_t *q = x->q + row * x->q_stride + cell * QUANT_BLOCK_ITEMS;
     for (uint32_t c = 0; c < cols; c++) {
         const size_t at = (row + c) * x->block_stride + cell;
-        body_tmul_copy(ret_x->d[c], x->scales + at, blocks);
+        body_copy(ret_x->d[c], x->scales + at, blocks);
         if (passage->has_min)
-            body_tmul_copy(ret_x->sums[c], x->sums + at, blocks);
+            body_copy(ret_x->sums[c], x->sums + at, blocks);
         if (passage->has_pairs)
-            body_tmul_copy(ret_x->pairs[c], x->pairs + at, blocks);
+            body_copy(ret_x->pairs[c], x->pairs + at, blocks);
     }
     ret_x->q = q;
     ret_x->q_stride = x->q_stride;
@@ -251,19 +246,6 @@ static void body_tmul_gather(const struct kernel_matmul *m, const struct body_pa
     ret_x->q_stride = SUM_LEAF_BLOCKS * TMUL_DEPTH;
 }
 
-/* What the next 16 columns bring along; they are further apart than hardware looks ahead. */
-VEC_INLINE void body_tmul_prefetch(const struct kernel_input *x, size_t row, size_t cell,
-                                   uint32_t blocks)
-{
-    for (size_t c = row; c < row + TMUL_ROWS; c++) {
-        const int8_t *q = x->q + c * x->q_stride + cell * QUANT_BLOCK_ITEMS;
-        for (uint32_t k = 0; k < blocks * QUANT_BLOCK_ITEMS; k += 64)
-            __builtin_prefetch(q + k);
-        __builtin_prefetch(x->scales + c * x->block_stride + cell);
-        __builtin_prefetch(x->sums + c * x->block_stride + cell);
-    }
-}
-
 /* sums[panel][column][16] of the tile take up blocks block .. block + blocks - 1, a leaf, or begin
  * with it. */
 static void body_tile_leaf(const struct kernel_matmul *m, const struct body_passage *passage,
@@ -282,8 +264,6 @@ static void body_tile_leaf(const struct kernel_matmul *m, const struct body_pass
         if (block + blocks == m->blocks)
             body_fetch_out(m, tile, i, cols);
         body_tmul_gather(m, passage, tile->first + i, cols, block - m->lead, blocks, &x);
-        if (i + 2 * TMUL_ROWS <= tile->cols)
-            body_tmul_prefetch(&m->x, tile->first + i + TMUL_ROWS, block - m->lead, blocks);
         passage->times[cols > TMUL_ROWS / 2](leaves, tile->panels, blocks, &x, cols,
                                              sums + (size_t)i * PANEL_ROWS,
                                              (size_t)tile->cols * PANEL_ROWS, is_first);

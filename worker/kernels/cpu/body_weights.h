@@ -166,10 +166,10 @@ struct body_leaf {
     _Alignas(64) uint8_t quads[SUM_LEAF_BLOCKS * PANEL_QUADS * PANEL_QUAD_BYTES * VEC_WIDE_BYTES];
     _Alignas(64) float d[SUM_LEAF_BLOCKS][PANEL_ROWS];
     float m[SUM_LEAF_BLOCKS][PANEL_ROWS];
-    int32_t first[SUM_LEAF_BLOCKS][PANEL_ROWS];
+    float scale[2][SUM_LEAF_BLOCKS][PANEL_ROWS]; /* of halves, where VEC_DOT_INT32; elsewhere */
+    int32_t first[SUM_LEAF_BLOCKS][PANEL_ROWS];  /* as vec_dot_scaled takes them */
     int32_t second[SUM_LEAF_BLOCKS][PANEL_ROWS];
     int32_t fix[SUM_LEAF_BLOCKS][PANEL_ROWS];
-    int32_t off; /* -off of the traits, as a pair */
 };
 
 /* Bytes from one quad to the next, and from one half to the next. */
@@ -185,7 +185,6 @@ VEC_INLINE void body_leaf_fill(const enum panel_kind kind, const uint8_t *panel,
                                uint32_t end, struct body_leaf *leaf)
 {
     const struct body_traits t = body_traits[kind];
-    leaf->off = body_pair(-(int)t.off);
     for (uint32_t b = begin; b < end; b++) {
         const uint8_t *super = body_super_at(kind, panel, b);
         const uint8_t *block = body_block_at(kind, super, b);
@@ -196,8 +195,13 @@ VEC_INLINE void body_leaf_fill(const enum panel_kind kind, const uint8_t *panel,
             if (t.has_min)
                 vec_f_store(leaf->m[at] + h * VEC_LANES, s.m);
             if (t.has_halves) {
-                vec_i_store(leaf->first[at] + h * VEC_LANES, s.first);
-                vec_i_store(leaf->second[at] + h * VEC_LANES, s.second);
+                if (VEC_DOT_INT32) {
+                    vec_f_store(leaf->scale[0][at] + h * VEC_LANES, vec_f_from_i(s.first));
+                    vec_f_store(leaf->scale[1][at] + h * VEC_LANES, vec_f_from_i(s.second));
+                } else {
+                    vec_i_store(leaf->first[at] + h * VEC_LANES, s.first);
+                    vec_i_store(leaf->second[at] + h * VEC_LANES, s.second);
+                }
                 vec_i_store(leaf->fix[at] + h * VEC_LANES, s.fix);
             }
             BODY_UNROLL
@@ -211,19 +215,4 @@ VEC_INLINE void body_leaf_fill(const enum panel_kind kind, const uint8_t *panel,
             }
         }
     }
-}
-
-VEC_INLINE struct body_scales
-body_leaf_scales(const struct body_traits t, const struct body_leaf *leaf, uint32_t b, const int h)
-{
-    struct body_scales s = {0};
-    s.d = vec_f_load(leaf->d[b] + h * VEC_LANES);
-    if (t.has_min)
-        s.m = vec_f_load(leaf->m[b] + h * VEC_LANES);
-    if (t.has_halves) {
-        s.first = vec_i_load(leaf->first[b] + h * VEC_LANES);
-        s.second = vec_i_load(leaf->second[b] + h * VEC_LANES);
-        s.fix = vec_i_load(leaf->fix[b] + h * VEC_LANES);
-    }
-    return s;
 }

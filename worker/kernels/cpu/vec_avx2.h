@@ -11,6 +11,7 @@
 
 #define VEC_LANES       8
 #define VEC_COLS_MAX    4 /* columns of x beside each other: 8 of 16 registers are sums */
+#define VEC_LEAF_PANELS 1
 #define VEC_QUERIES_MAX 3
 #define VEC_INLINE      static inline __attribute__((always_inline))
 
@@ -171,6 +172,7 @@ VEC_INLINE vec_b vec_b_lookup(const int8_t table[16], vec_b index)
 /* Pairs of columns: 2 * 15 * 127 fits int16 eight times over, 2 * 31 * 127 four times, 2 * 63 * 127
  * twice. */
 #define VEC_DOT_DEPTH(top) ((top) <= 15 ? 8 : (top) <= 31 ? 4 : 2)
+#define VEC_DOT_INT32      0
 
 VEC_INLINE vec_dot vec_dot_first(vec_b w, vec_b x)
 {

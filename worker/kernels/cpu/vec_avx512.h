@@ -8,8 +8,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#define VEC_LANES       16
-#define VEC_COLS_MAX    8
+#define VEC_LANES 16
+/* Columns of x and panels beside each other: 12 sums of integers and 12 of floats in 32 registers.
+ */
+#define VEC_COLS_MAX    4
+#define VEC_LEAF_PANELS 3
 #define VEC_QUERIES_MAX 8
 #define VEC_INLINE      static inline __attribute__((always_inline))
 
@@ -188,7 +191,8 @@ VEC_INLINE vec_b vec_b_lookup(const int8_t table[16], vec_b index)
 
 /* vpdpbusd multiplies unsigned bytes of its first factor with signed bytes of its second and adds
  * four products to an int32 without saturation: weights first, x second, a whole block. */
-#define VEC_DOT_DEPTH(top) 8
+#define VEC_DOT_DEPTH(top) ((void)(top), 8)
+#define VEC_DOT_INT32      1
 
 VEC_INLINE vec_dot vec_dot_first(vec_b w, vec_b x)
 {

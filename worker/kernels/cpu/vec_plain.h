@@ -12,7 +12,8 @@
 #include <string.h>
 
 #define VEC_LANES       16
-#define VEC_COLS_MAX    8
+#define VEC_COLS_MAX    4
+#define VEC_LEAF_PANELS 3
 #define VEC_QUERIES_MAX 8
 #define VEC_INLINE      static inline
 
@@ -236,9 +237,11 @@ VEC_INLINE vec_b vec_b_lookup(const int8_t table[16], vec_b index)
 /*
  * Sums of products of unsigned weights with signed x: lane i takes up the four products of its
  * bytes. VEC_DOT_DEPTH(top) quads of weights up to `top` may be added before vec_dot_sum or
- * vec_dot_scaled makes int32 of them (AVX2 holds them in int16 until then).
+ * vec_dot_scaled makes int32 of them (AVX2 holds them in int16 until then). VEC_DOT_INT32: they are
+ * int32 from the beginning, and a vec_dot may begin with any vec_i.
  */
-#define VEC_DOT_DEPTH(top) 8
+#define VEC_DOT_DEPTH(top) ((void)(top), 8)
+#define VEC_DOT_INT32      1
 
 VEC_INLINE vec_dot vec_dot_add(vec_dot acc, vec_b w, vec_b x)
 {
