@@ -10,8 +10,6 @@
 #define BODY_LEAVES    (VEC_WIDE_BYTES > 1 ? 3u : 6u)
 #define BODY_SLAB_COLS 128u
 
-#define BODY_LEAVES_FOR(cols) ((void)(cols), BODY_LEAVES)
-
 #define body_apart body_leaf
 
 /* Vectors of rows that columns are multiplied with at once. */
@@ -362,7 +360,7 @@ VEC_INLINE uint32_t body_straight_most(const enum panel_kind kind)
     const struct panel_layout *l = &panel_layouts[kind];
     const bool is_cheap = l->high_bits == 0 && l->low_bits <= 4 && !body_traits[kind].is_wide &&
                           kind != PANEL_KIND_MXFP4;
-    return is_cheap ? 3 * BODY_STRAIGHT_COLS : BODY_STRAIGHT_COLS;
+    return is_cheap ? (VEC_LEAF_PANELS > 1 ? 2u : 3u) * BODY_STRAIGHT_COLS : BODY_STRAIGHT_COLS;
 }
 
 VEC_INLINE struct body_passage body_passage_of(const enum panel_kind kind, body_fill_fn *fill)

@@ -94,13 +94,13 @@ static void body_panels(const struct kernel_matmul *m, uint32_t begin, uint32_t 
     BODY_PASSAGE_BEGIN(m->x.n);
     for (uint32_t first = 0; first < m->x.n; first += BODY_SLAB_COLS) {
         uint32_t cols = m->x.n - first < BODY_SLAB_COLS ? m->x.n - first : BODY_SLAB_COLS;
-        const uint32_t leaves = BODY_LEAVES_FOR(cols);
-        for (uint32_t panel = begin; panel < end; panel += leaves) {
-            uint32_t panels = end - panel < leaves ? end - panel : leaves;
+        for (uint32_t panel = begin; panel < end; panel += BODY_LEAVES) {
+            uint32_t panels = end - panel < BODY_LEAVES ? end - panel : BODY_LEAVES;
             const uint32_t left = end - panel - panels;
             const struct body_tile tile = {panel, panels, first, cols};
             for (uint32_t node = 0; node < m->n_nodes; node++)
-                body_tile_times(m, passage, &tile, node, left < leaves ? left : leaves, room);
+                body_tile_times(m, passage, &tile, node, left < BODY_LEAVES ? left : BODY_LEAVES,
+                                room);
         }
     }
     BODY_PASSAGE_END();

@@ -3,8 +3,7 @@
  * which of them, and what is fetched ahead. body_leaf.h does it with vectors, body_tmul.h with tile
  * registers; kernel_bodies.h includes one of them behind this file, and it defines
  *
- *   BODY_LEAVES        panels whose leaves are in use at once, at most
- *   BODY_LEAVES_FOR    so many they are for a number of columns
+ *   BODY_LEAVES        panels whose leaves are in use at once
  *   BODY_SLAB_COLS     columns that pass by one set of leaves
  *   struct body_apart  a leaf of a panel, taken apart
  *   struct body_passage, body_passage_of, BODY_FILL   how a kind passes

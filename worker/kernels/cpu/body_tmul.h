@@ -14,13 +14,14 @@
  * of a block are two products, whose quads of the other half are zeros.
  */
 
-#define BODY_LEAVES    4u
+/* Products of two leaves, the leaves and 16 columns of x stay in a first-level cache of 48 KB; with
+ * four leaves, products of 32 to 512 columns took a tenth to a half longer. */
+#define BODY_LEAVES    2u
 #define BODY_SLAB_COLS 256u
 
-/* Products, leaves and x are to stay in a first-level cache of 48 KB. Four leaves do not quite, and
- * pay only where many columns share what it takes to take them apart. */
-#define BODY_LEAVES_FOR(cols) ((cols) <= 64 ? 2u : BODY_LEAVES)
+#define BODY_TMUL_STEP 4u /* columns are summed in multiples of it */
 
+_Static_assert(TMUL_ROWS == PANEL_ROWS, "x is readable up to so many rows");
 _Static_assert(BODY_HALVES == 1 && TMUL_W_BYTES == PANEL_QUADS * PANEL_QUAD_BYTES,
                "a panel's block");
 
@@ -96,12 +97,11 @@ VEC_INLINE void body_tmul_fill(const enum panel_kind kind, const uint8_t *panel,
 
 /* What up to 16 columns of x bring along for a leaf. */
 struct body_tmul_x {
-    const int8_t *q;
+    const int8_t *q; /* of as many rows as a product has, whatever is in those behind the last */
     size_t q_stride;
     float d[TMUL_ROWS][SUM_LEAF_BLOCKS];
     float sums[TMUL_ROWS][SUM_LEAF_BLOCKS];
     int32_t pairs[TMUL_ROWS][SUM_LEAF_BLOCKS];
-    _Alignas(64) int8_t room[TMUL_ROWS * SUM_LEAF_BLOCKS * TMUL_DEPTH];
 };
 
 /* Products of all blocks of a leaf: of two panels, or of the halves of blocks of one. */
@@ -203,21 +203,20 @@ typedef void body_times_fn(const struct body_apart *leaves, uint32_t panels, uin
 struct body_passage {
     const struct panel_layout *layout;
     body_fill_fn *fill;
-    body_times_fn *const *times; /* for up to 8 columns, for up to 16 */
+    body_times_fn *const *times; /* for up to 4 columns, 8, 12 and 16 */
     uint32_t straight_most;      /* of so many columns it takes nothing apart */
     bool has_min;
     bool has_pairs;
 };
 
-/* Columns row .. row + cols - 1 of x, blocks of a leaf. Rows behind the last are not x's to read:
- * the last ones of a step are copied, and zeros behind them. */
+/* Columns row .. row + cols - 1 of x, blocks of a leaf; zeros for those behind them. */
 static void body_tmul_gather(const struct kernel_matmul *m, const struct body_passage *passage,
                              size_t row, uint32_t cols, size_t cell, uint32_t blocks,
                              struct body_tmul_x *ret_x)
 {
     const struct kernel_input *x = &m->x;
-    const size_t bytes = (size_t)blocks * QUANT_BLOCK_ITEMS;
-    const int8_t *q = x->q + row * x->q_stride + cell * QUANT_BLOCK_ITEMS;
+    ret_x->q = x->q + row * x->q_stride + cell * QUANT_BLOCK_ITEMS;
+    ret_x->q_stride = x->q_stride;
     for (uint32_t c = 0; c < cols; c++) {
         const size_t at = (row + c) * x->block_stride + cell;
         body_copy(ret_x->d[c], x->scales + at, blocks);
@@ -226,24 +225,11 @@ static void body_tmul_gather(const struct kernel_matmul *m, const struct body_pa
         if (passage->has_pairs)
             body_copy(ret_x->pairs[c], x->pairs + at, blocks);
     }
-    ret_x->q = q;
-    ret_x->q_stride = x->q_stride;
-    if (cols == TMUL_ROWS || (cols == TMUL_ROWS / 2 && x->n == cols))
-        return; /* as many as a product reads */
-    for (uint32_t c = 0; c < TMUL_ROWS; c++) {
-        int8_t *to = ret_x->room + (size_t)c * SUM_LEAF_BLOCKS * TMUL_DEPTH;
-        if (c < cols)
-            memcpy(to, q + c * x->q_stride, bytes);
-        else
-            memset(to, 0, bytes);
-    }
-    for (uint32_t c = cols; c < TMUL_ROWS; c++) {
+    for (uint32_t c = cols; c % BODY_TMUL_STEP != 0; c++) {
         memset(ret_x->d[c], 0, sizeof ret_x->d[c]);
         memset(ret_x->sums[c], 0, sizeof ret_x->sums[c]);
         memset(ret_x->pairs[c], 0, sizeof ret_x->pairs[c]);
     }
-    ret_x->q = ret_x->room;
-    ret_x->q_stride = SUM_LEAF_BLOCKS * TMUL_DEPTH;
 }
 
 /* sums[panel][column][16] of the tile take up blocks block .. block + blocks - 1, a leaf, or begin
@@ -264,9 +250,9 @@ static void body_tile_leaf(const struct kernel_matmul *m, const struct body_pass
         if (block + blocks == m->blocks)
             body_fetch_out(m, tile, i, cols);
         body_tmul_gather(m, passage, tile->first + i, cols, block - m->lead, blocks, &x);
-        passage->times[cols > TMUL_ROWS / 2](leaves, tile->panels, blocks, &x, cols,
-                                             sums + (size_t)i * PANEL_ROWS,
-                                             (size_t)tile->cols * PANEL_ROWS, is_first);
+        passage->times[(cols - 1) / BODY_TMUL_STEP](leaves, tile->panels, blocks, &x, cols,
+                                                    sums + (size_t)i * PANEL_ROWS,
+                                                    (size_t)tile->cols * PANEL_ROWS, is_first);
     }
 }
 
@@ -281,9 +267,11 @@ static void body_tile_leaf(const struct kernel_matmul *m, const struct body_pass
     }
 
 #define BODY_TMUL_CLASS(name, ...)                                                                 \
+    BODY_TMUL_INSTANCE(name, 4, __VA_ARGS__)                                                       \
     BODY_TMUL_INSTANCE(name, 8, __VA_ARGS__)                                                       \
+    BODY_TMUL_INSTANCE(name, 12, __VA_ARGS__)                                                      \
     BODY_TMUL_INSTANCE(name, 16, __VA_ARGS__)                                                      \
-    static body_times_fn *const name[] = {name##_8, name##_16};
+    static body_times_fn *const name[] = {name##_4, name##_8, name##_12, name##_16};
 
 BODY_TMUL_CLASS(body_tmul_plain, {false, false, false})
 BODY_TMUL_CLASS(body_tmul_min, {true, false, false})
@@ -300,12 +288,15 @@ VEC_INLINE struct body_passage body_passage_of(const enum panel_kind kind, body_
                  : class.has_pairs ? body_tmul_pairs
                  : class.has_min   ? body_tmul_min
                                    : body_tmul_plain,
-        .straight_most = BODY_STRAIGHT_COLS,
+        /* A second turn for a column or two takes less than tiles for eight. */
+        .straight_most = class.is_two ? 2 * BODY_STRAIGHT_COLS : BODY_STRAIGHT_COLS + 1,
         .has_min = class.has_min,
         .has_pairs = class.has_pairs,
     };
 }
 
-#define BODY_FILL             body_tmul_fill
-#define BODY_PASSAGE_BEGIN(n) tmul_begin((n) <= TMUL_ROWS / 2 ? TMUL_ROWS / 2 : TMUL_ROWS)
-#define BODY_PASSAGE_END()    tmul_end()
+#define BODY_FILL body_tmul_fill
+#define BODY_PASSAGE_BEGIN(n)                                                                      \
+    tmul_begin((n) < TMUL_ROWS ? ((n) + BODY_TMUL_STEP - 1) / BODY_TMUL_STEP * BODY_TMUL_STEP      \
+                               : TMUL_ROWS)
+#define BODY_PASSAGE_END() tmul_end()

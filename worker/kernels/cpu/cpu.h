@@ -93,6 +93,8 @@ void cpu_matmul(struct backend *b, const struct act *x, uint32_t n, const struct
                 uint32_t n_jobs);
 
 size_t cpu_act_stride(uint32_t cols_max); /* bytes of a row of q */
+/* Of all of it: rows up to a multiple of 16, which products may read and do not use. */
+size_t cpu_act_q_bytes(uint32_t rows_max, uint32_t cols_max);
 struct act *cpu_act_new(struct backend *b, uint32_t rows_max, uint32_t cols_max, bool keep_float);
 void cpu_act_free(struct backend *b, struct act *a);
 void cpu_act_read(struct backend *b, const struct act *a, uint32_t row, uint32_t cols,

@@ -70,7 +70,8 @@ uint64_t backend_act_bytes(enum backend_isa isa, uint32_t rows_max, uint32_t col
     bool scalar = cpu_kernels_of(backend_isa_resolve(isa)) == NULL;
     uint64_t blocks = (cols_max + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
     uint64_t list = host_held_bytes(rows_max * blocks * sizeof(float));
-    uint64_t q = rows_max * (scalar ? blocks * QUANT_BLOCK_ITEMS : cpu_act_stride(cols_max));
+    uint64_t q =
+        scalar ? rows_max * blocks * QUANT_BLOCK_ITEMS : cpu_act_q_bytes(rows_max, cols_max);
     uint64_t floats =
         keep_float ? host_held_bytes((uint64_t)rows_max * cols_max * sizeof(float)) : 0;
     /* Scales; sums and pairs only where kernels want them beforehand. */

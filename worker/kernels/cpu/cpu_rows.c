@@ -17,6 +17,12 @@ size_t cpu_act_stride(uint32_t cols_max)
     return (blocks * QUANT_BLOCK_ITEMS + 63) / 64 * 64 + 64;
 }
 
+size_t cpu_act_q_bytes(uint32_t rows_max, uint32_t cols_max)
+{
+    size_t rows = ((size_t)rows_max + PANEL_ROWS - 1) / PANEL_ROWS * PANEL_ROWS;
+    return rows * cpu_act_stride(cols_max);
+}
+
 struct act *cpu_act_new(struct backend *b, uint32_t rows_max, uint32_t cols_max, bool keep_float)
 {
     struct act *a = calloc(1, sizeof *a);
@@ -27,7 +33,7 @@ struct act *cpu_act_new(struct backend *b, uint32_t rows_max, uint32_t cols_max,
     a->blocks_max = (cols_max + QUANT_BLOCK_ITEMS - 1) / QUANT_BLOCK_ITEMS;
     a->q_stride = cpu_act_stride(cols_max);
     size_t blocks = (size_t)rows_max * a->blocks_max;
-    a->q = host_alloc(b, rows_max * a->q_stride);
+    a->q = host_alloc(b, cpu_act_q_bytes(rows_max, cols_max));
     a->scales = host_alloc(b, blocks * sizeof *a->scales);
     a->sums = host_alloc(b, blocks * sizeof *a->sums);
     a->pairs = host_alloc(b, blocks * sizeof *a->pairs);

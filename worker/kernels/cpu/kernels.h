@@ -16,7 +16,7 @@
 
 /* Quantized activations of all rows of a step. */
 struct kernel_input {
-    const int8_t *q; /* [n][q_stride] */
+    const int8_t *q; /* [n][q_stride], and readable up to a multiple of 16 rows */
     size_t q_stride;
     const float *scales;  /* [n][block_stride] */
     const float *sums;    /* [n][block_stride] scale times the sum of a block's q */
