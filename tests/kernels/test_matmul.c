@@ -28,7 +28,7 @@ static const uint32_t row_counts[ROW_LISTS][7] = {{1, 2, 3, 7, 11, 17, 64},
                                                   {1, 4, 5, 8, 9, 16, 33}};
 #else
 static const uint32_t row_counts[ROW_LISTS][10] = {{1, 2, 3, 4, 5, 6, 7, 8, 17, 64},
-                                                   {1, 2, 3, 4, 5, 6, 7, 8, 17, 64}};
+                                                   {4, 5, 8, 9, 12, 13, 16, 28, 30, 33}};
 #endif
 static const uint32_t group_counts[] = {1, 3, 8};
 

@@ -13,14 +13,14 @@
 
 #define ROWS     37u
 #define COLS_MAX 2304u
-/* More than pass by one set of leaves, 128 or 256; on a GPU more than a product takes at a time. */
+/* More than pass by one set of leaves, 128; on a GPU more than a product takes at a time. */
 #ifdef KERNELS_CUDA
 #define N_MAX 130u
 #else
 #define N_MAX 261u
 #endif
 
-static const uint32_t row_counts[] = {1, 3, 6, 20, N_MAX};
+static const uint32_t row_counts[] = {1, 3, 6, 11, 20, N_MAX};
 
 /* Borders of the shards among the groups. */
 static const struct {

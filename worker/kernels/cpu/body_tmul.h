@@ -15,9 +15,10 @@
  */
 
 /* Products of two leaves, the leaves and 16 columns of x stay in a first-level cache of 48 KB; with
- * four leaves, products of 32 to 512 columns took a tenth to a half longer. */
+ * four leaves, products of 32 to 512 columns took a tenth to a half longer. 256 columns of x do not
+ * stay in a second-level cache of 2 MB where a row has 8,960, and took a tenth longer. */
 #define BODY_LEAVES    2u
-#define BODY_SLAB_COLS 256u
+#define BODY_SLAB_COLS 128u
 
 #define BODY_TMUL_STEP 4u /* columns are summed in multiples of it */
 
