@@ -2,6 +2,7 @@
  * core.c - one step: the event goes to the file that knows about it; at the end of a turn jobs are
  * placed, polls answered, and everything that changed is handed out to be stored, once.
  */
+#include "coordinator/core/gang.h"
 #include "coordinator/core/state.h"
 
 #define REMOVALS_PER_TURN 256u

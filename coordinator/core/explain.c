@@ -4,6 +4,7 @@
  * was kept, the newest CORE_DECISIONS of them since the start. Where it is not, that is said, with
  * what is stored of the job, and for one that runs the workers are judged as they are now.
  */
+#include "coordinator/core/gang.h"
 #include "coordinator/core/state.h"
 
 #include <stdio.h>

@@ -11,7 +11,7 @@
  */
 #include "common/gang_number.h"
 #include "common/sha256.h"
-#include "coordinator/core/state.h"
+#include "coordinator/core/gang.h"
 
 #include <stdio.h>
 

@@ -24,7 +24,7 @@
  * goes on with the first that there was no time for: so all come up in turn, however long one
  * takes. What did not fit a moment ago is looked at again once a look has come to the end.
  */
-#include "coordinator/core/state.h"
+#include "coordinator/core/gang.h"
 
 #define WORK_MAX         SHARD_WORK_MAX
 #define WORK_OF_PLACE    2048u        /* takes as long as to place a job */

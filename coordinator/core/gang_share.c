@@ -11,7 +11,7 @@
  * chance cuts a model in another way each time. Nobody counts as less than a TIMES_MAXth of the
  * fastest, whatever a worker says: one that says next to nothing leaves the others' ratios alone.
  */
-#include "coordinator/core/state.h"
+#include "coordinator/core/gang.h"
 
 #define EIGHTHS   8u
 #define TIMES_MAX 64u

@@ -6,7 +6,7 @@
  * NCCL is the fastest where it works, and whether it does is known only once its ranks have met. So
  * where it keeps failing a model's gangs are formed without it for a while, where they can be.
  */
-#include "coordinator/core/state.h"
+#include "coordinator/core/gang.h"
 
 #define NCCL_FAILURES_MAX 2u /* in a row, before the first token */
 #define NCCL_WITHOUT_MS   600000u

@@ -2,6 +2,7 @@
  * model.c - models by name, and each of them on each worker that has its file: what it would take,
  * whether it is loaded, what its last load and its work have taught us.
  */
+#include "coordinator/core/gang.h"
 #include "coordinator/core/state.h"
 
 static int model_compare(const struct tree_node *a, const struct tree_node *b)

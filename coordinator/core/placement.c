@@ -13,6 +13,7 @@
  * What no worker has room for alone, several may have together: gang.c.
  */
 #include "common/gang_number.h"
+#include "coordinator/core/gang.h"
 #include "coordinator/core/state.h"
 
 #include <stdarg.h>

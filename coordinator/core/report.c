@@ -2,6 +2,7 @@
  * report.c - what a worker has done: tokens in unbroken order, usage so far, how it ended. What
  * comes twice is taken once; what comes from a lease that is over is fenced and counted.
  */
+#include "coordinator/core/gang.h"
 #include "coordinator/core/state.h"
 
 #define BUSY_WAIT_MS   1000u

@@ -5,6 +5,7 @@
  * A session lives in memory only. After a restart every number is unknown, the other side says
  * Hello again, and both know that what was under way has to be looked at.
  */
+#include "coordinator/core/gang.h"
 #include "coordinator/core/state.h"
 
 #define SESSIONS_OPEN_MAX           4096u /* said Hello once, not yet twice */

@@ -3,6 +3,7 @@
  * cancelled.
  */
 #include "common/nearest.h"
+#include "coordinator/core/gang.h"
 #include "coordinator/core/state.h"
 
 #include <stdio.h>

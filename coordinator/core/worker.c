@@ -5,6 +5,7 @@
  * Silence first makes a worker SUSPECT (it gets nothing new), and only after the whole lease time
  * GONE (what it held goes elsewhere). One that was away because we were restarted has grace_ms.
  */
+#include "coordinator/core/gang.h"
 #include "coordinator/core/state.h"
 
 #include <stdio.h>
