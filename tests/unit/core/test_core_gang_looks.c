@@ -5,7 +5,7 @@
 #include "common/buf.h"
 #include "common/limits.h"
 #include "common/shard_cut.h"
-#include "coordinator/core/state.h"
+#include "coordinator/core/gang.h"
 
 #define GB CORE_TEST_GB
 

@@ -4,7 +4,7 @@
 
 #include "common/buf.h"
 #include "common/limits.h"
-#include "coordinator/core/state.h"
+#include "coordinator/core/gang.h"
 #include "tests/sim/even_shape.h"
 
 #include <stdio.h>
