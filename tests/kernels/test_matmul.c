@@ -3,6 +3,7 @@
 #include "tests/kernels/matrix.h"
 
 #include "worker/kernels/half.h"
+#include "worker/kernels/quant_block.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -342,6 +343,66 @@ static void test_bits_of_the_definition_are_fixed(void **state)
     }
 }
 
+/* The sign of a zero is a bit as well: a leaf whose only product so far was too small for a float
+ * is -0, and blocks with a scale of 0 and negative sums must not keep it so. */
+static void test_zeros_have_the_sign_of_ref(void **state)
+{
+    const struct fixture *f = *state;
+    enum { ROWS = 48, COLS = 256 };
+    static float x[ROWS_MAX * COLS];
+    static struct block_q2_k matrix[ROWS];
+    for (uint32_t i = 0; i < ROWS_MAX; i++) {
+        for (uint32_t c = 0; c < COLS; c++)
+            x[i * COLS + c] = c >= 32   ? -4e-37f
+                              : c == 0  ? 4e-37f
+                              : c == 16 ? -4e-37f * 126 / 127
+                                        : 0;
+    }
+    for (uint32_t r = 0; r < ROWS; r++) {
+        memset(matrix[r].scales, 0, sizeof matrix[r].scales);
+        memset(matrix[r].qs, 0xff, sizeof matrix[r].qs);
+        matrix[r].scales[0] = matrix[r].scales[1] = 0x10; /* scale 0, minimum 1 */
+        matrix[r].d = half_from_float(1.0f);
+        matrix[r].dmin = 1; /* the smallest */
+    }
+    struct product p = {.type = QUANT_TYPE_Q2_K,
+                        .matrix = (const uint8_t *)matrix,
+                        .rows = ROWS,
+                        .cols = COLS,
+                        .groups = 1,
+                        .x = x};
+    compare_products(f, &p);
+}
+
+#ifndef KERNELS_CUDA
+/* Enough rows for whole tiles of panels, and what is left of one, in every task of many columns. */
+static void test_whole_tiles_of_many_columns(void **state)
+{
+    const struct fixture *f = *state;
+    enum { ROWS = 661, COLS = 256, N = 131 };
+    static float x[N * COLS], expected[N * ROWS], actual[N * ROWS];
+    struct fixture_random r = {13};
+    fixture_floats(&r, x, N * COLS);
+    for (size_t t = 0; t < fixture_n_types; t++) {
+        uint8_t *matrix = fixture_matrix(&r, fixture_types[t], ROWS, COLS);
+        struct product p = {.type = fixture_types[t],
+                            .matrix = matrix,
+                            .rows = ROWS,
+                            .cols = COLS,
+                            .groups = 3,
+                            .x = x};
+        product_run(f->ref, &p, N, ROWS, expected);
+        for (size_t i = 0; i < f->n_others; i++) {
+            memset(actual, 0xff, sizeof actual);
+            product_run(f->others[i].backend, &p, N, ROWS, actual);
+            fixture_same(quant_type_info((uint32_t)p.type)->name, f->others[i].name, expected,
+                         actual, N * ROWS);
+        }
+        free(matrix);
+    }
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,6 +412,10 @@ int main(void)
         cmocka_unit_test(test_a_tall_matrix_is_cut_without_a_seam),
         cmocka_unit_test(test_many_rows_and_groups_have_the_bits_of_ref),
         cmocka_unit_test(test_bits_of_the_definition_are_fixed),
+        cmocka_unit_test(test_zeros_have_the_sign_of_ref),
+#ifndef KERNELS_CUDA
+        cmocka_unit_test(test_whole_tiles_of_many_columns),
+#endif
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }

@@ -94,6 +94,7 @@ VEC_INLINE void body_leaf_wide_dots(const int cols, const int vectors,
     }
 }
 
+/* Integer sums of a block begin: with `start`, where there is one. */
 VEC_INLINE void body_leaf_start(const int cols, const int vectors,
                                 const int32_t (*start)[SUM_LEAF_BLOCKS], uint32_t b,
                                 vec_i (*ret_sums)[BODY_VECTORS])
@@ -107,7 +108,8 @@ VEC_INLINE void body_leaf_start(const int cols, const int vectors,
     }
 }
 
-/* isum of block b of a type with halves, as floats. Exact: each product is below 2^23. */
+/* isum of block b of a type with halves, as floats. Exact: it is below 2^24, and so is each half.
+ * No scale times a negative sum is -0, which is no integer; begun at +0 it is +0. */
 VEC_INLINE void body_leaf_halves(const struct body_traits t, const int cols, const int vectors,
                                  const struct body_leaf *leaves, uint32_t b,
                                  const struct body_leaf_x *x, vec_f (*ret_totals)[BODY_VECTORS])
@@ -123,9 +125,8 @@ VEC_INLINE void body_leaf_halves(const struct body_traits t, const int cols, con
                 vec_f_load(leaves[v / BODY_HALVES].scale[half][b] + v % BODY_HALVES * VEC_LANES);
             BODY_UNROLL
             for (int c = 0; c < cols; c++)
-                ret_totals[c][v] =
-                    half == 0 ? vec_f_mul(vec_f_from_i(sums[c][v]), scale)
-                              : vec_f_fma(vec_f_from_i(sums[c][v]), scale, ret_totals[c][v]);
+                ret_totals[c][v] = vec_f_fma(vec_f_from_i(sums[c][v]), scale,
+                                             half == 0 ? vec_f_set(0.0f) : ret_totals[c][v]);
         }
     }
 }
@@ -261,14 +262,16 @@ static void body_leaf_gather(const struct kernel_input *x, const struct body_tra
     for (uint32_t c = 0; c < cols; c++) {
         const size_t at = (row + c) * x->block_stride + cell;
         body_copy(ret_x->d[c], x->scales + at, blocks);
-        if (t.has_min)
+        if (t.has_min && !t.has_halves)
             body_copy(ret_x->sums[c], x->sums + at, blocks);
-        if (t.has_halves)
+        if (body_uses_fix(t))
             body_copy(ret_x->pairs[c], x->pairs + at, blocks);
-        for (uint32_t b = 0; t.off > 0 && b < blocks; b++) {
-            const int32_t first = (int16_t)x->pairs[at + b], second = x->pairs[at + b] >> 16;
-            ret_x->start[0][c][b] = -(int32_t)t.off * (t.has_halves ? first : first + second);
-            ret_x->start[1][c][b] = -(int32_t)t.off * second;
+        if (t.off > 0) {
+            for (uint32_t b = 0; b < blocks; b++) {
+                const int32_t first = (int16_t)x->pairs[at + b], second = x->pairs[at + b] >> 16;
+                ret_x->start[0][c][b] = -(int32_t)t.off * (t.has_halves ? first : first + second);
+                ret_x->start[1][c][b] = -(int32_t)t.off * second;
+            }
         }
         if (t.is_wide && VEC_WIDE_BYTES > 1) {
             for (uint32_t k = 0; k < blocks * QUANT_BLOCK_ITEMS; k += QUANT_BLOCK_ITEMS)

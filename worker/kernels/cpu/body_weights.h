@@ -166,11 +166,18 @@ struct body_leaf {
     _Alignas(64) uint8_t quads[SUM_LEAF_BLOCKS * PANEL_QUADS * PANEL_QUAD_BYTES * VEC_WIDE_BYTES];
     _Alignas(64) float d[SUM_LEAF_BLOCKS][PANEL_ROWS];
     float m[SUM_LEAF_BLOCKS][PANEL_ROWS];
-    float scale[2][SUM_LEAF_BLOCKS][PANEL_ROWS]; /* of halves, where VEC_DOT_INT32; elsewhere */
-    int32_t first[SUM_LEAF_BLOCKS][PANEL_ROWS];  /* as vec_dot_scaled takes them */
+    float scale[2][SUM_LEAF_BLOCKS][PANEL_ROWS]; /* of halves, where VEC_DOT_INT32 */
+    int32_t first[SUM_LEAF_BLOCKS][PANEL_ROWS];  /* of halves, elsewhere: for vec_dot_scaled */
     int32_t second[SUM_LEAF_BLOCKS][PANEL_ROWS];
-    int32_t fix[SUM_LEAF_BLOCKS][PANEL_ROWS];
+    int32_t fix[SUM_LEAF_BLOCKS][PANEL_ROWS]; /* body_uses_fix */
 };
+
+/* Pairs of sums of x are multiplied with fix: for minima, and, where sums do not begin at it, for
+ * the offset. */
+VEC_INLINE bool body_uses_fix(const struct body_traits t)
+{
+    return t.has_halves && (t.has_min || !VEC_DOT_INT32);
+}
 
 /* Bytes from one quad to the next, and from one half to the next. */
 VEC_INLINE size_t body_leaf_quad(const bool is_wide, const uint32_t b, const int i, const int h)
@@ -202,7 +209,8 @@ VEC_INLINE void body_leaf_fill(const enum panel_kind kind, const uint8_t *panel,
                     vec_i_store(leaf->first[at] + h * VEC_LANES, s.first);
                     vec_i_store(leaf->second[at] + h * VEC_LANES, s.second);
                 }
-                vec_i_store(leaf->fix[at] + h * VEC_LANES, s.fix);
+                if (body_uses_fix(t))
+                    vec_i_store(leaf->fix[at] + h * VEC_LANES, s.fix);
             }
             BODY_UNROLL
             for (int i = 0; i < PANEL_QUADS; i++) {
