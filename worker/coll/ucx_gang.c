@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 /* How long a farewell may take to be handed to the network. */
-#define UCX_FAREWELL_NS 50000000u
-#define UCX_HEAR_NS     100000000u
+#define UCX_FAREWELL_NS 200000000u
+#define UCX_HEAR_NS     250000000u /* others may be saying why a rank that is gone ended */
 
 static struct ucx_peer *ucx_peer_at(struct ucx *u, uint32_t rank)
 {
