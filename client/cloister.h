@@ -526,8 +526,8 @@ struct cloister_plan {
 
 /* How a model would be cut into `shards` shards, or `stages` stages of so many each (0 or 1: no
  * stages), at most 16 together; `weights`, one for each, say in what proportion (NULL: even). Bytes
- * are what each worker would hold, as the first of those that have the file says: within a hundredth
- * of all of it, within two where there are stages, and but for what NCCL takes of a GPU.
+ * are what each worker would hold, as the first of those that have the file says: within a
+ * hundredth of all of it, within two where there are stages, and but for what NCCL takes of a GPU.
  * CLOISTER_ERROR_NOT_FOUND: no such model, or no worker is here that says how it may be cut. */
 CLOISTER_API enum cloister_error
 cloister_plan_model(struct cloister *c, const char *model, uint32_t shards, uint32_t stages,
