@@ -261,6 +261,20 @@ static void test_a_tall_matrix_is_cut_without_a_seam(void **state)
     free(x);
 }
 
+/* n rows on every backend; room for them in both. */
+static void compare_whole(const struct fixture *f, const struct product *p, uint32_t n,
+                          float *expected, float *actual)
+{
+    const size_t count = (size_t)n * p->rows;
+    product_run(f->ref, p, n, p->rows, expected);
+    for (size_t i = 0; i < f->n_others; i++) {
+        memset(actual, 0xff, count * sizeof *actual);
+        product_run(f->others[i].backend, p, n, p->rows, actual);
+        fixture_same(quant_type_info((uint32_t)p->type)->name, f->others[i].name, expected, actual,
+                     count);
+    }
+}
+
 /* A prompt's rows are taken 128 at a time, and a matrix may be cut into as many groups as there can
  * be: the second run of rows, and every level of the tree over the groups. */
 static void test_many_rows_and_groups_have_the_bits_of_ref(void **state)
@@ -281,13 +295,7 @@ static void test_many_rows_and_groups_have_the_bits_of_ref(void **state)
                             .cols = COLS,
                             .groups = groups[t % 3],
                             .x = x};
-        product_run(f->ref, &p, N, ROWS, expected);
-        for (size_t i = 0; i < f->n_others; i++) {
-            memset(actual, 0xff, sizeof actual);
-            product_run(f->others[i].backend, &p, N, ROWS, actual);
-            fixture_same(quant_type_info((uint32_t)p.type)->name, f->others[i].name, expected,
-                         actual, N * ROWS);
-        }
+        compare_whole(f, &p, N, expected, actual);
         free(matrix);
     }
 }
@@ -391,13 +399,7 @@ static void test_whole_tiles_of_many_columns(void **state)
                             .cols = COLS,
                             .groups = 3,
                             .x = x};
-        product_run(f->ref, &p, N, ROWS, expected);
-        for (size_t i = 0; i < f->n_others; i++) {
-            memset(actual, 0xff, sizeof actual);
-            product_run(f->others[i].backend, &p, N, ROWS, actual);
-            fixture_same(quant_type_info((uint32_t)p.type)->name, f->others[i].name, expected,
-                         actual, N * ROWS);
-        }
+        compare_whole(f, &p, N, expected, actual);
         free(matrix);
     }
 }

@@ -153,7 +153,7 @@ VEC_INLINE void body_leaf_scaled(const struct body_traits t, const int cols, con
     body_leaf_dots(t, cols, vectors, leaves, b, 4, 8, x, scales[1], ret_sums);
 }
 
-/* One block: acc += d * dx * isum, then the minimum's part, m * (dx * msum). */
+/* One block, taken up by acc. */
 VEC_INLINE void body_leaf_block(const struct body_traits t, const int cols, const int vectors,
                                 const struct body_leaf *leaves, uint32_t b,
                                 const struct body_leaf_x *x, vec_f (*acc)[BODY_VECTORS])
@@ -186,16 +186,17 @@ VEC_INLINE void body_leaf_block(const struct body_traits t, const int cols, cons
         for (int v = 0; v < vectors; v++) {
             const struct body_leaf *leaf = &leaves[v / BODY_HALVES];
             const int h = v % BODY_HALVES * VEC_LANES;
-            const vec_f d = vec_f_mul(vec_f_load(leaf->d[b] + h), dx);
-            acc[c][v] = vec_f_fma(d, totals[c][v], acc[c][v]);
-            if (t.has_min) {
-                const vec_f msum =
-                    t.has_halves
-                        ? vec_f_mul(dx, vec_f_from_i(vec_pair_mul(vec_i_load(leaf->fix[b] + h),
-                                                                  vec_i_set(x->pairs[c][b]))))
-                        : vec_f_set(x->sums[c][b]);
-                acc[c][v] = vec_f_fma(vec_f_load(leaf->m[b] + h), msum, acc[c][v]);
-            }
+            acc[c][v] =
+                body_take(t.has_min, t.has_halves,
+                          (struct body_taken){
+                              .d = vec_f_load(leaf->d[b] + h),
+                              .dx = dx,
+                              .isum = totals[c][v],
+                              .m = t.has_min ? vec_f_load(leaf->m[b] + h) : vec_f_set(0.0f),
+                              .fix = body_uses_fix(t) ? vec_i_load(leaf->fix[b] + h) : vec_i_set(0),
+                              .pairs = &x->pairs[c][b],
+                              .sum = &x->sums[c][b]},
+                          acc[c][v]);
         }
     }
 }

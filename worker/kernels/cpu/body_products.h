@@ -23,15 +23,32 @@ VEC_INLINE uint32_t body_step(uint32_t cols, uint32_t most, uint32_t *ret_instan
     return step;
 }
 
-/* A block in memory. */
-struct body_from {
-    const uint8_t *super;
-    const uint8_t *block;
+/* What columns have of a block, for one vector of rows: isum, d and m, and what else the type of
+ * the minimum asks for: fix and pairs of halves, or sum(x) times dx. */
+struct body_taken {
+    vec_f d, dx, isum, m;
+    vec_i fix;
+    const int32_t *pairs;
+    const float *sum;
 };
+
+/* acc + d * dx * isum, then the minimum's part, m * (dx * msum): in this order, wherever blocks are
+ * added. */
+VEC_INLINE vec_f body_take(const bool has_min, const bool has_halves, const struct body_taken t,
+                           vec_f acc)
+{
+    acc = vec_f_fma(vec_f_mul(t.d, t.dx), t.isum, acc);
+    if (!has_min)
+        return acc;
+    const vec_f msum = has_halves
+                           ? vec_f_mul(t.dx, vec_f_from_i(vec_pair_mul(t.fix, vec_i_set(*t.pairs))))
+                           : vec_f_set(*t.sum);
+    return vec_f_fma(t.m, msum, acc);
+}
 
 /* The integer sums of one block: isum + off * sum(x), without off for types with halves. */
 VEC_INLINE void body_sums(const struct body_traits t, const enum panel_kind kind, const int cols,
-                          const struct body_from *from, const int8_t *q, size_t q_stride,
+                          const uint8_t *block, const int8_t *q, size_t q_stride,
                           const struct body_scales *s, vec_i (*sums)[BODY_HALVES])
 {
     const int limit = t.has_halves ? 4 : 8;
@@ -42,7 +59,7 @@ VEC_INLINE void body_sums(const struct body_traits t, const enum panel_kind kind
         vec_b w[BODY_HALVES];
         BODY_UNROLL
         for (int h = 0; h < BODY_HALVES; h++)
-            w[h] = body_quad(kind, from->block, i, h);
+            w[h] = body_quad(kind, block, i, h);
         BODY_UNROLL
         for (int c = 0; c < cols; c++) {
             vec_b x = vec_b_quad(q + (size_t)c * q_stride + 4 * i);
@@ -62,9 +79,8 @@ VEC_INLINE void body_sums(const struct body_traits t, const enum panel_kind kind
 }
 
 /* The same of a wide type. */
-VEC_INLINE void body_sums_wide(const enum panel_kind kind, const int cols,
-                               const struct body_from *from, const int8_t *q, size_t q_stride,
-                               vec_i (*sums)[BODY_HALVES])
+VEC_INLINE void body_sums_wide(const enum panel_kind kind, const int cols, const uint8_t *block,
+                               const int8_t *q, size_t q_stride, vec_i (*sums)[BODY_HALVES])
 {
     BODY_UNROLL
     for (int c = 0; c < cols; c++) {
@@ -77,7 +93,7 @@ VEC_INLINE void body_sums_wide(const enum panel_kind kind, const int cols,
         vec_w8 w[BODY_HALVES];
         BODY_UNROLL
         for (int h = 0; h < BODY_HALVES; h++)
-            w[h] = vec_w8_of(body_quad(kind, from->block, i, h));
+            w[h] = vec_w8_of(body_quad(kind, block, i, h));
         BODY_UNROLL
         for (int c = 0; c < cols; c++) {
             vec_b x = vec_b_quad(q + (size_t)c * q_stride + 4 * i);
@@ -88,22 +104,22 @@ VEC_INLINE void body_sums_wide(const enum panel_kind kind, const int cols,
     }
 }
 
-/* One block: acc += d * dx * isum, then the minimum's part, m * (dx * msum). The products take the
+/* One block, taken up by acc. The products take the
  * processor's multipliers, which additions do not, so what can be an addition of integers is one:
  * the offset of unsigned weights, once per column of x. */
 VEC_INLINE void body_block(const struct body_traits t, const enum panel_kind kind, const int cols,
-                           const struct body_from *from, const struct kernel_input *x,
+                           const uint8_t *super, const uint8_t *block, const struct kernel_input *x,
                            const int8_t *q, size_t cell, vec_f (*acc)[BODY_HALVES])
 {
     struct body_scales s[BODY_HALVES];
     vec_i sums[BODY_STRAIGHT_COLS][BODY_HALVES];
     BODY_UNROLL
     for (int h = 0; h < BODY_HALVES; h++)
-        s[h] = body_scales_of(kind, from->super, from->block, h);
+        s[h] = body_scales_of(kind, super, block, h);
     if (t.is_wide)
-        body_sums_wide(kind, cols, from, q, x->q_stride, sums);
+        body_sums_wide(kind, cols, block, q, x->q_stride, sums);
     else
-        body_sums(t, kind, cols, from, q, x->q_stride, s, sums);
+        body_sums(t, kind, cols, block, q, x->q_stride, s, sums);
     const vec_i off = vec_i_set(body_pair(-(int)t.off));
     BODY_UNROLL
     for (int c = 0; c < cols; c++) {
@@ -118,13 +134,15 @@ VEC_INLINE void body_block(const struct body_traits t, const enum panel_kind kin
                 sum = vec_i_add(sum, vec_pair_mul(s[h].fix, vec_i_set(x->pairs[at])));
             if (t.off > 0 && !t.has_halves)
                 sum = vec_i_add(sum, shift);
-            acc[c][h] = vec_f_fma(vec_f_mul(s[h].d, dx), vec_f_from_i(sum), acc[c][h]);
-            if (t.has_min) {
-                vec_f msum = t.has_halves ? vec_f_mul(dx, vec_f_from_i(vec_pair_mul(
-                                                              s[h].fix, vec_i_set(x->pairs[at]))))
-                                          : vec_f_set(x->sums[at]);
-                acc[c][h] = vec_f_fma(s[h].m, msum, acc[c][h]);
-            }
+            acc[c][h] = body_take(t.has_min, t.has_halves,
+                                  (struct body_taken){.d = s[h].d,
+                                                      .dx = dx,
+                                                      .isum = vec_f_from_i(sum),
+                                                      .m = s[h].m,
+                                                      .fix = s[h].fix,
+                                                      .pairs = &x->pairs[at],
+                                                      .sum = &x->sums[at]},
+                                  acc[c][h]);
         }
     }
 }

@@ -63,10 +63,11 @@ VEC_INLINE void body_straight_node(const enum panel_kind kind, const int cols,
                     acc[c][h] = vec_f_set(0.0f);
             }
             for (uint32_t b = leaf; b < leaf_end; b++) {
-                struct body_from from = {.super = body_super_at(kind, w, b)};
-                from.block = body_block_at(kind, from.super, b);
+                const uint8_t *super = body_super_at(kind, w, b);
+                const uint8_t *block = body_block_at(kind, super, b);
                 const size_t at = b - m->lead;
-                body_block(t, kind, cols, &from, &m->x, q + at * QUANT_BLOCK_ITEMS, cell + at, acc);
+                body_block(t, kind, cols, super, block, &m->x, q + at * QUANT_BLOCK_ITEMS,
+                           cell + at, acc);
             }
             BODY_UNROLL
             for (int c = 0; c < cols; c++) {

@@ -153,15 +153,16 @@ VEC_INLINE void body_tmul_add(const struct body_tmul_class class, const int cols
                 sum = vec_f_fma(vec_f_from_i(vec_i_load(second[b] + c * (int)PANEL_ROWS)),
                                 vec_f_load(leaf->second[b]),
                                 vec_f_mul(sum, vec_f_load(leaf->first[b])));
-            acc[c] = vec_f_fma(vec_f_mul(d, dx), sum, acc[c]);
-            if (class.has_min) {
-                vec_f msum =
-                    class.has_pairs
-                        ? vec_f_mul(dx, vec_f_from_i(vec_pair_mul(vec_i_load(leaf->fix[b]),
-                                                                  vec_i_set(x->pairs[c][b]))))
-                        : vec_f_set(x->sums[c][b]);
-                acc[c] = vec_f_fma(vec_f_load(leaf->m[b]), msum, acc[c]);
-            }
+            acc[c] = body_take(class.has_min, class.has_pairs,
+                               (struct body_taken){
+                                   .d = d,
+                                   .dx = dx,
+                                   .isum = sum,
+                                   .m = class.has_min ? vec_f_load(leaf->m[b]) : vec_f_set(0.0f),
+                                   .fix = class.has_pairs ? vec_i_load(leaf->fix[b]) : vec_i_set(0),
+                                   .pairs = &x->pairs[c][b],
+                                   .sum = &x->sums[c][b]},
+                               acc[c]);
         }
     }
     BODY_UNROLL
@@ -221,7 +222,7 @@ static void body_tmul_gather(const struct kernel_matmul *m, const struct body_pa
     for (uint32_t c = 0; c < cols; c++) {
         const size_t at = (row + c) * x->block_stride + cell;
         body_copy(ret_x->d[c], x->scales + at, blocks);
-        if (passage->has_min)
+        if (passage->has_min && !passage->has_pairs)
             body_copy(ret_x->sums[c], x->sums + at, blocks);
         if (passage->has_pairs)
             body_copy(ret_x->pairs[c], x->pairs + at, blocks);
